@@ -1,0 +1,68 @@
+"""The error tree, and the exit code that each branch ends a process with.
+
+::
+
+    BenchError
+    ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
+    ├── TransientError           may well work when tried again (network, a server restart)  exit 75
+    └── PermanentError           will fail again in the same way                             exit 1
+        └── UnsupportedRecipeError   this machine cannot run the recipe as asked             exit 3
+
+Exit codes are a contract with job runtimes: 2 and 3 are never retried, 75 (``EX_TEMPFAIL``) always may be.
+"""
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """Process exit codes of every service and of the command line."""
+
+    OK = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    UNSUPPORTED = 3
+    TRANSIENT = 75
+    INTERRUPTED = 130
+
+
+class BenchError(Exception):
+    """Base of every error that surogate-bench raises on purpose."""
+
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+
+class ConfigError(BenchError):
+    """Bad input: names the field, the value found there and what to do about it.
+
+    Args:
+        message: What is wrong, as a sentence.
+        field: Path of the setting, for example ``training.learning_rate`` or ``data.train:17`` (a file's line).
+        value: What was found there; omitted from the message when None.
+        remedy: What the user should do.
+    """
+
+    exit_code = ExitCode.BAD_INPUT
+
+    def __init__(self, message: str, *, field: str, value: object = None, remedy: str) -> None:
+        self.field = field
+        self.value = value
+        self.remedy = remedy
+        shown = "" if value is None else f" (got {value!r})"
+        super().__init__(f"{field}: {message.rstrip('.')}{shown}. {remedy}")
+
+
+class TransientError(BenchError):
+    """Something outside failed in a way that may pass."""
+
+    exit_code = ExitCode.TRANSIENT
+
+
+class PermanentError(BenchError):
+    """Something failed, and trying again would not help."""
+
+
+class UnsupportedRecipeError(PermanentError):
+    """The recipe cannot run here with the engine asked for; it never falls back silently."""
+
+    exit_code = ExitCode.UNSUPPORTED

@@ -1,0 +1,65 @@
+"""Where everything lies in the object store. Keys are relative to the store's root and never start with a slash.
+
+::
+
+    sweeps/<name>/<spec-hash>/spec.json
+    sweeps/<name>/<spec-hash>/prepare/            manifest.json data/*.jsonl [model/*]
+    sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
+    sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
+    sweeps/<name>/<spec-hash>/runs/base/eval/     the untouched base model
+    sweeps/<name>/<spec-hash>/report/             summary.json ...
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+BASE_RUN = "base"
+"""Name of the pseudo-run that scores the untouched base model; it has an eval stage only."""
+
+Stage = Literal["prepare", "train", "eval"]
+
+
+def run_name(recipe: str, seed: int) -> str:
+    """Name a run: one recipe, one seed."""
+    return f"{recipe}-s{seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class SweepLayout:
+    """Keys of one sweep."""
+
+    name: str
+    spec_hash: str
+
+    @property
+    def root(self) -> str:
+        """The sweep's prefix."""
+        return f"sweeps/{self.name}/{self.spec_hash}"
+
+    @property
+    def spec(self) -> str:
+        """The resolved spec."""
+        return f"{self.root}/spec.json"
+
+    @property
+    def prepare(self) -> str:
+        """Prefix of the prepared data (and model, where it had to be converted)."""
+        return f"{self.root}/prepare"
+
+    @property
+    def report(self) -> str:
+        """Prefix of tables and charts."""
+        return f"{self.root}/report"
+
+    def train(self, run: str) -> str:
+        """Prefix of a run's training outputs."""
+        return f"{self.root}/runs/{run}/train"
+
+    def eval(self, run: str) -> str:
+        """Prefix of a run's evaluation outputs."""
+        return f"{self.root}/runs/{run}/eval"
+
+
+def manifest_key(prefix: str) -> str:
+    """Key of the object whose existence means that the stage under ``prefix`` is done."""
+    return f"{prefix}/manifest.json"

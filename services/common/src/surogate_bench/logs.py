@@ -1,0 +1,46 @@
+"""Structured logs: one JSON object a line on standard error, secrets removed."""
+
+import json
+import logging
+import re
+import sys
+from datetime import UTC, datetime
+
+_SECRET = re.compile(r"(?i)\b(hf_[a-z0-9]{8,}|AKIA[0-9A-Z]{12,}|(?:api[-_ ]?key|token|secret|password)\s*[=:]\s*\S+)")
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
+
+
+def redact(text: str) -> str:
+    """Replace what looks like a credential."""
+    return _SECRET.sub("[redacted]", text)
+
+
+class JsonFormatter(logging.Formatter):
+    """Format a record as JSON; whatever was passed as ``extra=`` becomes a field."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__()
+        self._service = service
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "service": self._service,
+            "logger": record.name,
+            "message": redact(record.getMessage()),
+        }
+        fields |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        if record.exc_info:
+            fields["exception"] = redact(self.formatException(record.exc_info))
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def configure_logging(service: str) -> None:
+    """Send the process's log to standard error, at level INFO."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(service))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for noisy in ("httpx", "httpcore", "urllib3", "filelock"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

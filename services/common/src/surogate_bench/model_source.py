@@ -1,0 +1,76 @@
+"""Find the base model that a service should load: by hub name, in a folder, shipped, or converted into the store."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.layout import SweepLayout
+from surogate_bench.manifest import fetch_stage
+from surogate_bench.specs.model import ModelSpec
+from surogate_bench.store import ObjectStore
+
+_SHIPPED = Path(__file__).parent / "builtin_models"
+SHIPPED_MODELS = ("tiny-qwen3-en",)
+"""Built-in models that lie in this package, ready to load."""
+
+CONVERTED_MODELS = ("smollm2-135m",)
+"""Built-in models that the prepare stage converts from another package's files and puts into the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLocation:
+    """What to give to ``from_pretrained`` and to vLLM: a folder or hub name, and the revision for a hub name."""
+
+    name_or_path: str
+    revision: str | None = None
+
+
+def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
+    """Locate a model after the prepare stage; a converted one is downloaded into ``cache`` unless the store is local.
+
+    Raises:
+        ConfigError: the built-in model is unknown or the folder holds no model.
+        PermanentError: a converted model is missing from the store.
+    """
+    if model.hub is not None:
+        return ModelLocation(model.hub, model.revision)
+    if model.path is not None:
+        return ModelLocation(str(require_model_folder(model.path)))
+    if model.builtin in SHIPPED_MODELS:
+        return ModelLocation(str(_SHIPPED / str(model.builtin)))
+    if model.builtin not in CONVERTED_MODELS:
+        raise ConfigError(
+            "there is no such built-in model",
+            field="model.builtin",
+            value=model.builtin,
+            remedy=f"Choose one of {', '.join(SHIPPED_MODELS + CONVERTED_MODELS)}, or set model.hub or model.path.",
+        )
+    in_place = local_folder(store)
+    if in_place is not None:
+        return ModelLocation(str(in_place / layout.prepare / "model"))
+    folder = cache / layout.spec_hash
+    fetch_stage(store, layout.prepare, folder, under="model/")
+    return ModelLocation(str(folder / "model"))
+
+
+def require_model_folder(path: Path) -> Path:
+    """Check that a folder looks like a transformers model.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not (path / "config.json").is_file():
+        raise ConfigError(
+            "is not a model folder: it has no config.json",
+            field="model.path",
+            value=str(path),
+            remedy="Give a folder in transformers format, or use model.hub.",
+        )
+    return path
+
+
+def local_folder(store: ObjectStore) -> Path | None:
+    """Folder of a local store; None for a remote one."""
+    parsed = urlparse(store.url)
+    return Path(unquote(parsed.path)) if parsed.scheme == "file" else None

@@ -1,0 +1,55 @@
+"""How a running service tells how far it is: a small file in its work folder, replaced atomically."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from surogate_bench.files import write_atomically
+
+PROGRESS_FILE = "progress.json"
+TERMINATION_FILE = "termination.json"
+
+
+class Progress(BaseModel):
+    """Where a stage is."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    phase: str
+    """What it is doing, in one or two words: starting, training, validating, ready, evaluating, uploading."""
+    step: int = 0
+    total: int = 0
+    """Steps (training) or requests (evaluation) in all; 0 while unknown."""
+    loss: float | None = None
+    tokens_per_second: float | None = None
+
+
+class Termination(BaseModel):
+    """Why a service ended badly; read by the orchestrator and shown to the user."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    reason: str
+    """CamelCase error kind, for example ConfigError."""
+    message: str
+
+
+def write_progress(work_dir: Path, progress: Progress) -> None:
+    """Replace the progress file."""
+    write_atomically(work_dir / PROGRESS_FILE, progress.model_dump_json(exclude_none=True).encode())
+
+
+def read_progress(work_dir: Path) -> Progress | None:
+    """Read the progress file; None while there is none."""
+    try:
+        return Progress.model_validate_json((work_dir / PROGRESS_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def read_termination(work_dir: Path) -> Termination | None:
+    """Read why the service ended badly; None where it left no word."""
+    try:
+        return Termination.model_validate_json((work_dir / TERMINATION_FILE).read_bytes())
+    except (OSError, ValidationError):
+        return None

@@ -1,0 +1,83 @@
+"""What the orchestrator hands to a service: one JSON file, the only argument besides a work folder.
+
+Every service is started as ``python -m surogate_bench_<service> REQUEST.json --work-dir DIR``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.layout import SweepLayout
+from surogate_bench.specs.base import Spec
+from surogate_bench.specs.sweep import RecipeSweep
+
+
+class StageRequest(Spec):
+    """Common to all services."""
+
+    sweep: RecipeSweep
+    store: str = Field(description="URL of the object store that results go to.")
+    threads: int | None = Field(None, ge=1, description="CPU threads this process may use; all if absent.")
+
+    @property
+    def layout(self) -> SweepLayout:
+        """Keys of the sweep in the store."""
+        return SweepLayout(self.sweep.name, self.sweep.spec_hash)
+
+
+class PrepareRequest(StageRequest):
+    """Trainer service: check model and data, and put the data splits into the store."""
+
+    kind: Literal["prepare"] = "prepare"
+
+
+class TrainRequest(StageRequest):
+    """Trainer service: train one adapter."""
+
+    kind: Literal["train"] = "train"
+    recipe: str
+    seed: int
+    side_by_side: int = Field(
+        1, ge=1, description="Trainers that may share this machine meanwhile; recorded beside every speed."
+    )
+
+
+class ServeRequest(StageRequest):
+    """Model-server service: supervise vLLM. The control API listens on ``port``, vLLM on ``vllm_port``."""
+
+    kind: Literal["serve"] = "serve"
+    host: str = "127.0.0.1"
+    port: int = Field(ge=1, le=65535)
+    vllm_port: int = Field(ge=1, le=65535)
+
+
+class EvaluateRequest(StageRequest):
+    """Evaluator service: have one adapter loaded, score it, have it unloaded."""
+
+    kind: Literal["evaluate"] = "evaluate"
+    run: str = Field(description="Run to score, or 'base' for the untouched base model.")
+    server_url: str = Field(description="Control API of the model server, for example http://127.0.0.1:8100.")
+
+
+Request = Annotated[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, Field(discriminator="kind")]
+_REQUEST: TypeAdapter[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest] = TypeAdapter(Request)
+
+
+def read_request(path: Path) -> PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest:
+    """Read the request a service was started with.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a request.
+    """
+    try:
+        return _REQUEST.validate_json(path.read_bytes())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", field="request", value=str(path), remedy="Give its path."
+        ) from error
+    except ValidationError as error:
+        raise ConfigError(
+            str(error), field="request", value=str(path), remedy="Requests are written by the orchestrator."
+        ) from error

@@ -1,0 +1,111 @@
+"""The figures a finished stage records in its manifest."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Result(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SplitInfo(_Result):
+    """One prepared data split."""
+
+    records: int
+    sha256: str
+
+
+class PrepareResult(_Result):
+    """Which data and model the sweep really used."""
+
+    data: dict[Literal["train", "validation", "test"], SplitInfo]
+    model_source: str
+    """Hub name with commit, folder, or built-in name."""
+    model_in_store: bool
+    """True where the model was converted and lies under ``prepare/model``."""
+
+
+class ValidationPoint(_Result):
+    """Validation loss (nats per counted token) after an optimizer step."""
+
+    step: int
+    loss: float
+
+
+class TrainResult(_Result):
+    """One finished training run."""
+
+    steps: int
+    tokens: int
+    """Tokens of real samples that went through the model, padding excluded."""
+    train_seconds: float
+    """Wall time of the optimizer steps, over all attempts; validation and checkpoints excluded."""
+    tokens_per_second: float
+    side_by_side: int
+    """Trainers that may have shared the machine meanwhile."""
+    threads: int
+    peak_memory_bytes: int
+    """Peak device memory on a GPU, peak resident set on a CPU."""
+    weight_bytes: int
+    """Stored bytes of the linear layers inside the transformer blocks, scales included."""
+    operand_cache_bytes: int
+    """Bytes of cached low-precision operands beside them (emulation keeps codes in bf16)."""
+    final_train_loss: float
+    """Mean over the last 20 steps."""
+    validation: tuple[ValidationPoint, ...]
+    adapter_sha256: str
+    """Content hash of adapter_model.safetensors and adapter_config.json together."""
+    resumed_from_step: int
+    """0 for a run that was never interrupted."""
+
+
+class Metric(_Result):
+    """An accuracy and its standard error sqrt(p (1 - p) / (n - 1))."""
+
+    accuracy: float
+    stderr: float
+
+
+class EvalResult(_Result):
+    """One finished evaluation."""
+
+    task: str
+    model: str
+    """Name under which vLLM served it."""
+    samples: int
+    strict: Metric
+    """Exact match of the number after ``####``: the headline."""
+    flexible: Metric
+    """Exact match of the last number in the answer."""
+    empty_answers: int
+    seconds: float
+    """Wall time of lm-eval, start-up excluded."""
+    parallel_evaluations: int
+
+
+class MetricsLine(_Result):
+    """One line of ``metrics.jsonl``: a training step, or a validation (then ``eval_loss`` alone is set)."""
+
+    step: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens: int | None = None
+    """Real tokens of this step."""
+    seconds: float | None = None
+    """Wall time of this step."""
+    eval_loss: float | None = None
+
+
+class SampleLine(_Result):
+    """One line of ``samples.jsonl``: a scored answer."""
+
+    index: int
+    question: str
+    target: str
+    """The reference number, as text."""
+    response: str
+    """The model's answer, whole."""
+    strict_match: bool
+    flexible_match: bool

@@ -1,0 +1,90 @@
+"""What every service does around its work: arguments, logs, signals, and an exit code that means something."""
+
+import argparse
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from surogate_bench.errors import BenchError, ExitCode
+from surogate_bench.files import write_atomically
+from surogate_bench.logs import configure_logging
+from surogate_bench.progress import TERMINATION_FILE, Termination
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest, read_request
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+
+PARENT_PID_VARIABLE = "SUROGATE_BENCH_PARENT_PID"
+"""Set by a parent that wants the child to end with it."""
+
+Handler = Callable[[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, Path], None]
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived: stop, leave things so that another attempt continues, and exit."""
+
+
+def run_service(name: str, handle: Handler) -> int:
+    """Run a service's ``main``: read the request, do the work, and translate how it ended into an exit code.
+
+    Failures leave a :class:`Termination` in the work folder, where the orchestrator finds it.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("request", type=Path, help="JSON request written by the orchestrator")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder for scratch files, progress and errors")
+    arguments = parser.parse_args()
+    configure_logging(name)
+    die_with_parent()
+    signal.signal(signal.SIGTERM, _raise_terminated)
+    work_dir: Path = arguments.work_dir
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        handle(read_request(arguments.request), work_dir)
+    except BenchError as error:
+        _log.error("%s", error, extra={"reason": type(error).__name__})
+        _leave_word(work_dir, type(error).__name__, str(error))
+        return error.exit_code
+    except (Terminated, KeyboardInterrupt):
+        _log.warning("terminated; another attempt will continue from here")
+        return ExitCode.TRANSIENT
+    except MemoryError as error:
+        _leave_word(work_dir, "OutOfMemory", f"out of memory: {error}")
+        return ExitCode.FAILED
+    except OSError as error:
+        _log.exception("operating system error")
+        _leave_word(work_dir, "OSError", str(error))
+        return ExitCode.FAILED
+    except Exception as error:  # noqa: BLE001 - the process boundary: whatever it is must reach the user
+        _log.exception("unexpected error")
+        _leave_word(work_dir, type(error).__name__, str(error))
+        return ExitCode.FAILED
+    return ExitCode.OK
+
+
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM when the parent dies, where the parent asked for it (Linux ``prctl(2)``)."""
+    expected = os.environ.get(PARENT_PID_VARIABLE)
+    if expected is None:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        _log.warning("prctl(PR_SET_PDEATHSIG) failed: this process will outlive a killed parent")
+    if os.getppid() != int(expected):  # the parent died before the call above
+        sys.exit(ExitCode.TRANSIENT)
+
+
+def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _leave_word(work_dir: Path, reason: str, message: str) -> None:
+    try:
+        word = Termination(reason=reason, message=message[:4000])
+        write_atomically(work_dir / TERMINATION_FILE, word.model_dump_json().encode())
+    except OSError:
+        _log.exception("the reason could not be written to %s", work_dir)

@@ -1,0 +1,22 @@
+"""What a user writes: one ``RecipeSweep``, read from YAML."""
+
+from surogate_bench.specs.data import DataSpec
+from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
+from surogate_bench.specs.model import ModelSpec
+from surogate_bench.specs.recipes import RecipeEntry
+from surogate_bench.specs.sweep import Placement, RecipeSweep
+from surogate_bench.specs.training import LoraSpec, TrainingSpec
+from surogate_bench.specs.yaml_io import load_sweep
+
+__all__ = [
+    "DataSpec",
+    "EvaluationSpec",
+    "LoraSpec",
+    "ModelSpec",
+    "Placement",
+    "RecipeEntry",
+    "RecipeSweep",
+    "ServingSpec",
+    "TrainingSpec",
+    "load_sweep",
+]

@@ -1,0 +1,35 @@
+"""How adapters are served and scored."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from surogate_bench.specs.base import Spec
+
+
+class ServingSpec(Spec):
+    """The vLLM server that all adapters are loaded into, one after another or together."""
+
+    max_lora_rank: int = Field(64, ge=1, description="--max-lora-rank; no adapter may have a higher rank.")
+    max_loras: int = Field(4, ge=1, description="--max-loras: adapters in one batch.")
+    max_model_len: int = Field(2048, ge=16, description="--max-model-len: prompt and answer together, in tokens.")
+    gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="--gpu-memory-utilization (GPU only).")
+    kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the key-value cache, GiB (CPU only).")
+    extra_args: tuple[str, ...] = Field((), description="Further arguments for the vLLM server, as they are.")
+    start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that is not ready has failed.")
+
+
+class EvaluationSpec(Spec):
+    """The lm-eval run behind every accuracy (``local-completions``)."""
+
+    task: str = Field("ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks.")
+    tasks_dir: Path | None = Field(None, description="Folder of further task YAMLs; the built-in ones if absent.")
+    num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
+    num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
+    max_retries: int = Field(3, ge=0, description="Retries of a failed request.")
+    max_gen_toks: int = Field(256, ge=1, description="Tokens an answer may have.")
+    limit: int | None = Field(None, ge=1, description="Score the first N test records only.")
+    max_empty_fraction: float = Field(0.2, ge=0, le=1, description="Fail when more answers than this share are empty.")
+    evaluate_base: bool = Field(True, description="Score the untouched base model too.")
+    parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time.")
+    timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")

@@ -1,0 +1,23 @@
+"""How a sweep names its recipes: by name, or spelled out in full."""
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.recipes import Recipe, recipe_by_name
+
+
+def _named_or_spelled_out(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+    if not isinstance(value, str):
+        return value
+    try:
+        return recipe_by_name(value)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+
+
+RecipeEntry = Annotated[Recipe, BeforeValidator(_named_or_spelled_out)]
+"""In YAML: ``fp8``, or a mapping with the fields of :class:`surogate_bench.recipes.Recipe`."""
+
+__all__ = ["RecipeEntry"]

@@ -1,0 +1,74 @@
+"""The sweep itself."""
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from surogate_bench.specs.base import Name, Spec
+from surogate_bench.specs.data import DataSpec
+from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
+from surogate_bench.specs.model import ModelSpec
+from surogate_bench.specs.recipes import RecipeEntry
+from surogate_bench.specs.training import TrainingSpec
+
+
+class Placement(StrEnum):
+    """When adapters are served relative to training."""
+
+    AUTO = "auto"
+    PHASED = "phased"  # train everything, then serve: one accelerator is enough
+    OVERLAPPED = "overlapped"  # evaluate each adapter as it arrives: needs an accelerator for the server
+
+
+EngineName = Literal["auto", "emulated", "torch", "transformer-engine"]
+
+
+class RecipeSweep(Spec):
+    """One experiment: the same training under several precision recipes, scored by the same evaluation."""
+
+    name: Name = Field(description="Names the sweep everywhere: results, processes, Kubernetes objects.")
+    description: str = Field("", description="Shown in the report.")
+    model: ModelSpec
+    data: DataSpec
+    training: TrainingSpec
+    recipes: tuple[RecipeEntry, ...] = Field(min_length=1, description="Recipes by name, or spelled out.")
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each recipe is trained once per seed.")
+    engine: EngineName = Field(
+        "auto", description="How low-precision arithmetic is done; auto picks the fastest faithful one."
+    )
+    serving: ServingSpec = ServingSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+    placement: Placement = Placement.AUTO
+    max_attempts: int = Field(3, ge=1, le=20, description="Tries per stage before a run has failed.")
+    train_timeout_s: float = Field(86400.0, gt=0, description="Seconds for one training run.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [recipe.name for recipe in self.recipes]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
+        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError("seeds: non-negative, each once")
+        if self.training.lora.r > self.serving.max_lora_rank:
+            raise ValueError(
+                f"training.lora.r is {self.training.lora.r}, above serving.max_lora_rank {self.serving.max_lora_rank}: "
+                "vLLM would refuse the adapter. Raise max_lora_rank or lower r"
+            )
+        return self
+
+    @property
+    def spec_hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of the canonical JSON: the identity of the experiment's results."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def recipe(self, name: str) -> RecipeEntry:
+        """Look a recipe of this sweep up by name.
+
+        Raises:
+            KeyError: the sweep has none of that name.
+        """
+        return {recipe.name: recipe for recipe in self.recipes}[name]

@@ -1,0 +1,57 @@
+"""How one adapter is trained; every recipe of a sweep is trained in exactly this way."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from surogate_bench.specs.base import Spec
+
+Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class LoraSpec(Spec):
+    """The low-rank adapter (Hu et al., 2021)."""
+
+    r: int = Field(16, ge=1, le=512, description="Rank.")
+    alpha: int = Field(32, ge=1, description="Scaling numerator: the update is multiplied by alpha / r.")
+    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
+    target_modules: tuple[Projection, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        description="Linear layers that get an adapter.",
+    )
+
+
+class TrainingSpec(Spec):
+    """Optimizer (AdamW), schedule, packing and validation."""
+
+    lora: LoraSpec = LoraSpec()
+    epochs: float | None = Field(None, gt=0, description="Passes over the training set; or give max_steps.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give epochs.")
+    packing: bool = Field(
+        True,
+        description="Pack several samples into one sequence of max_length tokens; attention never crosses samples.",
+    )
+    max_length: int = Field(2048, ge=16, description="Tokens per sequence. A longer sample is an error, never cut.")
+    micro_batch_size: int = Field(2, ge=1, description="Sequences per forward pass.")
+    gradient_accumulation_steps: int = Field(4, ge=1, description="Forward passes per optimizer step.")
+    learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
+    lr_scheduler: Literal["linear", "cosine", "constant"] = Field("linear", description="Schedule after the warmup.")
+    warmup_steps: int = Field(20, ge=0, description="Optimizer steps of linear warmup.")
+    weight_decay: float = Field(0.001, ge=0, description="Decoupled weight decay.")
+    adam_beta1: float = Field(0.9, ge=0, lt=1)
+    adam_beta2: float = Field(0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(1e-8, gt=0)
+    max_grad_norm: float = Field(1.0, gt=0, description="Global gradient-norm clipping.")
+    loss_on: Literal["completion", "all"] = Field(
+        "completion",
+        description="Tokens that count in the loss: the answer only (as the reference trains), or prompt and answer.",
+    )
+    eval_steps: int = Field(25, ge=1, description="Optimizer steps between validations.")
+    checkpoint_steps: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.max_steps is None):
+            raise ValueError("set exactly one of epochs and max_steps")
+        return self

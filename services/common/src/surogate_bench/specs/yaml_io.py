@@ -1,0 +1,91 @@
+"""Read a sweep from YAML, with errors that say where and what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs.sweep import RecipeSweep
+
+
+def load_sweep(path: Path) -> RecipeSweep:
+    """Read and validate one sweep file.
+
+    Relative local paths inside it (model.path, data.path, evaluation.tasks_dir) are taken relative to the file, and a
+    recipe given as a name ending in ``.yaml`` is read from that file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not describe a sweep.
+    """
+    document = _read_mapping(path, field="sweep file")
+    base = path.resolve().parent
+    for section, key in (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")):
+        value = document.get(section)
+        if isinstance(value, dict) and isinstance(value.get(key), str):
+            value[key] = str(base / Path(value[key]).expanduser())
+    if isinstance(document.get("recipes"), list):
+        document["recipes"] = [
+            _read_mapping(base / entry, field="recipes")
+            if isinstance(entry, str) and entry.endswith(".yaml")
+            else entry
+            for entry in document["recipes"]
+        ]
+    return parse_sweep(document)
+
+
+def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
+    """Validate a sweep that was read already.
+
+    Raises:
+        ConfigError: naming the first field that is wrong, and how many more are.
+    """
+    try:
+        return RecipeSweep.model_validate(document)
+    except ValidationError as error:
+        problems = error.errors(include_url=False)
+        first = problems[0]
+        more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more: {_fields(problems[1:])})"
+        raise ConfigError(
+            first["msg"].removeprefix("Value error, ") + more,
+            field=".".join(map(str, first["loc"])) or "sweep",
+            value=None if isinstance(first["input"], dict) else first["input"],
+            remedy=_remedy(first["type"]),
+        ) from error
+
+
+def _fields(problems: list[Any]) -> str:
+    return ", ".join(".".join(map(str, problem["loc"])) or "sweep" for problem in problems)
+
+
+def _remedy(kind: str) -> str:
+    if kind == "extra_forbidden":
+        return "There is no such field: remove it or correct its spelling."
+    if kind == "missing":
+        return "Add this field."
+    return "Correct it; `surogate-bench validate FILE` checks a file without running it."
+
+
+def _read_mapping(path: Path, *, field: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}",
+            field=field,
+            value=str(path),
+            remedy="Give the path of a readable YAML file.",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"is not valid YAML: {error}", field=field, value=str(path), remedy="Correct the syntax."
+        ) from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"must be a mapping, not {type(document).__name__}",
+            field=field,
+            value=str(path),
+            remedy="See configs/ for examples.",
+        )
+    return document
