@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from surogate_bench.specs.base import Spec
 
@@ -17,6 +17,13 @@ class ServingSpec(Spec):
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the key-value cache, GiB (CPU only).")
     extra_args: tuple[str, ...] = Field((), description="Further arguments for the vLLM server, as they are.")
     start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that is not ready has failed.")
+
+    @field_validator("extra_args")
+    @classmethod
+    def _no_remote_code(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any("trust-remote-code" in argument.replace("_", "-") for argument in value):
+            raise ValueError("code from a model repository is never run: remove --trust-remote-code")
+        return value
 
 
 class EvaluationSpec(Spec):

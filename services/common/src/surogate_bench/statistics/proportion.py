@@ -1,0 +1,46 @@
+"""One accuracy: its standard error and its confidence interval."""
+
+from math import sqrt
+from statistics import NormalDist
+
+from surogate_bench.errors import PermanentError
+
+
+def binomial_stderr(successes: int, n: int) -> float:
+    """Standard error of a proportion, sqrt(p (1 - p) / (n - 1)): what lm-eval prints as Stderr.
+
+    Raises:
+        PermanentError: n is below 2, or successes is not between 0 and n.
+    """
+    _check_counts(successes, n, at_least=2)
+    proportion = successes / n
+    return sqrt(proportion * (1 - proportion) / (n - 1))
+
+
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Score interval of a proportion, without continuity correction (Wilson 1927, JASA 22:209).
+
+    Unlike p ± 1.96 stderr it stays within 0..1 and has width at p = 0 and p = 1 (Brown, Cai and DasGupta 2001).
+
+    Raises:
+        PermanentError: n is below 1, or successes is not between 0 and n.
+    """
+    _check_counts(successes, n, at_least=1)
+    z = normal_quantile(0.5 + confidence / 2)
+    proportion = successes / n
+    shrink = 1 + z * z / n
+    center = (proportion + z * z / (2 * n)) / shrink
+    half = z * sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n)) / shrink
+    low = 0.0 if successes == 0 else center - half
+    high = 1.0 if successes == n else center + half
+    return low, high
+
+
+def normal_quantile(probability: float) -> float:
+    """Quantile of the standard normal distribution; probability strictly between 0 and 1."""
+    return NormalDist().inv_cdf(probability)
+
+
+def _check_counts(successes: int, n: int, *, at_least: int) -> None:
+    if n < at_least or not 0 <= successes <= n:
+        raise PermanentError(f"{successes} right answers of {n} questions: at least {at_least} and no more than all")

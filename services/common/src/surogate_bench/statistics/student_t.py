@@ -1,0 +1,63 @@
+"""Student's t distribution with any positive number of degrees of freedom, whole or not."""
+
+from collections.abc import Callable
+from math import exp, inf, lgamma, log, log1p
+
+_TINY = 1e-300
+_CONVERGED = 1e-15
+_MAX_TERMS = 10_000
+
+
+def two_sided_p_value(t: float, df: float) -> float:
+    """Chance of a value at least as far from 0 as t (Abramowitz and Stegun 26.5.27)."""
+    return 1.0 if t == 0 else _regularized_beta(df / (df + t * t), df / 2, 0.5)
+
+
+def t_quantile(probability: float, df: float) -> float:
+    """Quantile of Student's t; probability in 0.5..1, exclusive above."""
+    tail = 2 * (1 - probability)
+    high = 1.0
+    while two_sided_p_value(high, df) > tail:
+        high *= 2
+    return _bisect(lambda t: two_sided_p_value(t, df) - tail, 0.0, high)
+
+
+def _bisect(decreasing: Callable[[float], float], low: float, high: float) -> float:
+    while True:
+        middle = (low + high) / 2
+        if middle in {low, high}:
+            return middle
+        low, high = (middle, high) if decreasing(middle) > 0 else (low, middle)
+
+
+def _regularized_beta(x: float, a: float, b: float) -> float:
+    """I_x(a, b); the continued fraction converges fast left of the mean, so mirror where x lies right of it."""
+    if x <= 0 or x >= 1:
+        return 0.0 if x <= 0 else 1.0
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _regularized_beta(1 - x, b, a)
+    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x))
+    return front / (a * _beta_fraction(x, a, b))
+
+
+def _beta_fraction(x: float, a: float, b: float) -> float:
+    """Continued fraction 1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22, by the modified Lentz method."""
+    value, c, d = 1.0, 1.0, 0.0
+    change = inf
+    for term in range(1, _MAX_TERMS):
+        m = term // 2
+        if term % 2:
+            numerator = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        else:
+            numerator = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        d = 1 / (_nonzero(1 + numerator * d))
+        c = _nonzero(1 + numerator / c)
+        change = c * d
+        value *= change
+        if abs(change - 1) < _CONVERGED:
+            return value
+    raise ArithmeticError(f"the incomplete beta function of {x}, {a}, {b} did not converge")
+
+
+def _nonzero(value: float) -> float:
+    return value if abs(value) > _TINY else _TINY
