@@ -1,0 +1,140 @@
+"""The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference beside them."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from surogate_bench_orchestrator.report.chart_style import (
+    BAND,
+    GROUND,
+    INK,
+    MUTED,
+    NARROW_INCHES,
+    WIDE_INCHES,
+    Layout,
+    SeriesStyle,
+    bare_ticks,
+    lay_out,
+    new_figure,
+)
+from surogate_bench_orchestrator.report.formats import points, short
+from surogate_bench_orchestrator.report.summary import Row, Summary
+
+_ROW_INCHES = 0.34
+_FRAME_INCHES = 0.95
+
+
+def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout: Layout) -> Figure:
+    """Draw every row of the summary; one that has no score is named with its state.
+
+    Args:
+        summary: What to draw.
+        styles: By recipe name.
+        layout: Panels side by side, or one above the other.
+    """
+    rows = summary.rows
+    height = _FRAME_INCHES + _ROW_INCHES * len(rows)
+    compared = any(row.versus_reference for row in rows)
+    wide = layout == "wide"
+    panels = 2 if compared else 1
+    figure = new_figure(WIDE_INCHES, height) if wide else new_figure(NARROW_INCHES, height * panels)
+    grid = figure.subplots(1, panels, sharey=True, squeeze=False) if wide else figure.subplots(panels, 1, squeeze=False)
+    axes = list(grid.flat)
+    _draw_scores(axes[0], rows, summary.reference, styles)
+    if compared:
+        _draw_differences(axes[1], rows, summary, styles)
+    for index, panel in enumerate(axes):
+        _name_rows(panel, rows, visible=index == 0 or not wide)
+    return lay_out(figure)
+
+
+def _draw_scores(axes: Axes, rows: Sequence[Row], reference: str | None, styles: Mapping[str, SeriesStyle]) -> None:
+    right_edge = max((row.score.high for row in rows if row.score), default=1.0)
+    for position, row in enumerate(rows):
+        if row.score is None:
+            _note(axes, position, row.state)
+            continue
+        if row.recipe is not None and row.recipe == reference:
+            axes.axvspan(row.score.low, row.score.high, color=BAND, lw=0, zorder=0)
+        _interval(axes, position, (row.score.low, row.score.accuracy, row.score.high), _style_of(row, styles))
+        _value(axes, position, f"{100 * row.score.accuracy:.1f}")
+    axes.set_title("Accuracy, % (95 % interval)")
+    axes.set_xlim(0.0, min(1.02, right_edge * 1.04 + 0.01))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
+
+
+def _draw_differences(axes: Axes, rows: Sequence[Row], summary: Summary, styles: Mapping[str, SeriesStyle]) -> None:
+    axes.axvline(0.0, color=MUTED, lw=0.9)
+    for position, row in enumerate(rows):
+        if (found := row.versus_reference) is None:
+            is_reference = row.recipe is not None and row.recipe == summary.reference
+            _note(axes, position, "reference" if is_reference else row.state if row.state != "succeeded" else "")
+            continue
+        _interval(axes, position, (found.low, found.delta, found.high), _style_of(row, styles))
+        _value(axes, position, points(found.delta))
+    axes.set_title(f"Difference to {short(summary.reference_title or '')}, points (paired)")
+    axes.margins(x=0.06)
+    axes.xaxis.set_major_formatter(FuncFormatter(_whole_points))
+
+
+def _whole_points(value: float, _position: int | None) -> str:
+    return f"{100 * value:+.3g}".replace("-", "\N{MINUS SIGN}") if value else "0"
+
+
+def _interval(axes: Axes, position: int, bounds: tuple[float, float, float], style: SeriesStyle | None) -> None:
+    low, middle, high = bounds
+    colour = MUTED if style is None else style.colour
+    axes.plot((low, high), (position, position), color=colour, lw=2.4, alpha=0.55, solid_capstyle="round")
+    axes.plot(
+        middle,
+        position,
+        marker="o" if style is None else style.marker,
+        ms=7,
+        ls="none",
+        mfc=GROUND if style is None else colour,
+        mec=colour if style is None else GROUND,
+        mew=1.5 if style is None else 0.8,
+    )
+
+
+def _value(axes: Axes, position: int, text: str) -> None:
+    axes.annotate(
+        text,
+        (1.0, position),
+        xycoords=("axes fraction", "data"),
+        xytext=(36, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        color=INK,
+        fontsize=9,
+        annotation_clip=False,
+    )
+
+
+def _note(axes: Axes, position: int, text: str) -> None:
+    axes.annotate(
+        text,
+        (0.02, position),
+        xycoords=("axes fraction", "data"),
+        va="center",
+        color=MUTED,
+        fontsize=8.5,
+        fontstyle="italic",
+    )
+
+
+def _style_of(row: Row, styles: Mapping[str, SeriesStyle]) -> SeriesStyle | None:
+    return None if row.recipe is None else styles[row.recipe]
+
+
+def _name_rows(axes: Axes, rows: Sequence[Row], *, visible: bool) -> None:
+    axes.set_yticks(range(len(rows)), [short(row.title) for row in rows], color=INK)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    axes.spines["left"].set_visible(False)
+    bare_ticks(axes)
+    axes.tick_params(axis="y", labelleft=visible)

@@ -1,0 +1,63 @@
+"""The report as one HTML file that needs nothing else."""
+
+import base64
+from dataclasses import dataclass
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.charts import Charts
+from surogate_bench_orchestrator.report.summary import Row, Summary
+from surogate_bench_orchestrator.report.tables import detail_cells
+
+
+@dataclass(frozen=True, slots=True)
+class _Meter:
+    """Position of a score on a scale from 0 to the largest upper end in the table, in percent."""
+
+    low: float
+    middle: float
+    high: float
+
+
+def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
+    """Render the page; every text in it is escaped."""
+    environment = Environment(
+        loader=PackageLoader("surogate_bench_orchestrator.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    source = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
+    scale = max((row.score.high for row in summary.all_rows() if row.score), default=1.0)
+    page = environment.get_template("report.html.j2").render(
+        summary=summary,
+        charts=charts,
+        css=Markup(source),  # noqa: S704 - our own style sheet, not input
+        formats=formats,
+        detail_cells=detail_cells,
+        meter=lambda row: _meter(row, scale),
+        spec_yaml=sweep_yaml(sweep),
+    )
+    return f"{page.strip()}\n"
+
+
+def sweep_yaml(sweep: RecipeSweep) -> str:
+    """The sweep in full, as YAML that gives the same spec hash when it is read again."""
+    document = sweep.model_dump(mode="json", exclude_none=True)
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _meter(row: Row, scale: float) -> _Meter | None:
+    if row.score is None or not scale:
+        return None
+    return _Meter(*(round(100 * value / scale, 2) for value in (row.score.low, row.score.accuracy, row.score.high)))
+
+
+def _data_uri(svg: bytes) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"

@@ -1,0 +1,160 @@
+"""Read what the stages of a sweep left in the object store, and check it against its digests."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
+from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.results import EvalResult, MetricsLine, PrepareResult, SampleLine, TrainResult
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.store import ObjectStore
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+METRICS_FILE = "metrics.jsonl"
+SAMPLES_FILE = "samples.jsonl"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainRecord:
+    """A finished training stage. ``metrics`` has one line per step and validation, ordered; empty if none were kept."""
+
+    manifest: Manifest
+    result: TrainResult
+    metrics: tuple[MetricsLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRecord:
+    """A finished evaluation. ``samples`` is empty if none were kept."""
+
+    manifest: Manifest
+    result: EvalResult
+    samples: tuple[SampleLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """One run as the store has it; a stage that is not finished is None."""
+
+    name: str
+    recipe: str | None
+    """None for the base model."""
+    seed: int | None
+    train: TrainRecord | None
+    evaluation: EvalRecord | None
+    damage: str
+    """What is wrong with the stored files; empty if nothing is."""
+
+    def manifests(self) -> list[Manifest]:
+        """Manifests of the finished stages."""
+        return [stage.manifest for stage in (self.train, self.evaluation) if stage is not None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepRecords:
+    """Everything that a sweep has finished."""
+
+    prepare: tuple[Manifest, PrepareResult] | None
+    base: RunRecord | None
+    """None where the sweep does not score the base model."""
+    runs: tuple[RunRecord, ...]
+    """In the order of recipes, then seeds."""
+
+    def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
+        """All seeds of one recipe."""
+        return tuple(run for run in self.runs if run.recipe == recipe)
+
+    def manifests(self) -> list[Manifest]:
+        """Manifests of every finished stage."""
+        runs = self.runs if self.base is None else (self.base, *self.runs)
+        prepared = [] if self.prepare is None else [self.prepare[0]]
+        return prepared + [manifest for run in runs for manifest in run.manifests()]
+
+
+def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
+    """Read a sweep's finished stages. A run whose files are damaged says so and does not stop the others.
+
+    Raises:
+        TransientError: the store is away.
+        PermanentError: the prepare stage's manifest cannot be understood.
+    """
+    layout = SweepLayout(sweep.name, sweep.spec_hash)
+    prepared = read_manifest(store, layout.prepare)
+    return SweepRecords(
+        prepare=None if prepared is None else (prepared, _result(prepared, PrepareResult)),
+        base=_read_run(store, layout, BASE_RUN) if sweep.evaluation.evaluate_base else None,
+        runs=tuple(
+            _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
+            for recipe in sweep.recipes
+            for seed in sweep.seeds
+        ),
+    )
+
+
+def _read_run(
+    store: ObjectStore, layout: SweepLayout, name: str, *, recipe: str | None = None, seed: int | None = None
+) -> RunRecord:
+    train, evaluation, damage = None, None, ""
+    try:
+        train = None if recipe is None else _read_train(store, layout.train(name))
+        evaluation = _read_evaluation(store, layout.eval(name))
+    except PermanentError as error:
+        damage = str(error)
+    return RunRecord(name=name, recipe=recipe, seed=seed, train=train, evaluation=evaluation, damage=damage)
+
+
+def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        return None
+    # A resumed trainer may have logged a step twice: what it logged last is what became of the adapter.
+    lines = {
+        (line.step, line.eval_loss is not None): line
+        for line in _lines(store, prefix, manifest, METRICS_FILE, MetricsLine)
+    }
+    metrics = tuple(lines[key] for key in sorted(lines))
+    return TrainRecord(manifest=manifest, result=_result(manifest, TrainResult), metrics=metrics)
+
+
+def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        return None
+    result = _result(manifest, EvalResult)
+    samples = _lines(store, prefix, manifest, SAMPLES_FILE, SampleLine)
+    if samples and (len(samples), sum(line.strict_match for line in samples)) != (
+        result.samples,
+        round(result.strict.accuracy * result.samples),
+    ):
+        raise PermanentError(f"{prefix}/{SAMPLES_FILE} in {store.url} does not give the accuracy that was recorded")
+    return EvalRecord(manifest=manifest, result=result, samples=samples)
+
+
+def _result(manifest: Manifest, kind: type[_Model]) -> _Model:
+    try:
+        return kind.model_validate(manifest.result)
+    except ValidationError as error:
+        raise PermanentError(
+            f"the {manifest.stage} manifest of {manifest.run} has no usable result: {error}"
+        ) from error
+
+
+def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind: type[_Model]) -> tuple[_Model, ...]:
+    digest = manifest.files.get(name)
+    if digest is None:
+        return ()
+    data = store.get(f"{prefix}/{name}")
+    if data is None or hashlib.sha256(data).hexdigest() != digest.sha256:
+        raise PermanentError(f"{prefix}/{name} in {store.url} is missing or differs from its manifest")
+    found = []
+    for number, line in enumerate(data.splitlines(), start=1):
+        try:
+            found.append(kind.model_validate_json(line))
+        except ValidationError as error:
+            raise PermanentError(f"{prefix}/{name}:{number} in {store.url} cannot be understood: {error}") from error
+    return tuple(found)

@@ -1,0 +1,107 @@
+"""From scored answers to accuracies and differences, with their uncertainty."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from surogate_bench.statistics import (
+    PooledComparison,
+    aligned_outcomes,
+    binomial_stderr,
+    compare_seeds,
+    holm_adjust,
+    pool_seeds,
+    wilson_interval,
+)
+from surogate_bench_orchestrator.report.records import EvalRecord
+from surogate_bench_orchestrator.report.summary import Comparison, Score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A paired difference before its p value is adjusted for being one of several."""
+
+    pooled: PooledComparison
+    only_this: int
+    only_reference: int
+
+
+def score(evaluations: Sequence[EvalRecord]) -> Score:
+    """Accuracy over one evaluation or several seeds of one recipe.
+
+    Raises:
+        PermanentError: the seeds were not asked the same questions, or fewer than two.
+    """
+    results = [record.result for record in evaluations]
+    if len(evaluations) == 1 and not evaluations[0].samples:
+        right, n = round(results[0].strict.accuracy * results[0].samples), results[0].samples
+        accuracy, stderr, (low, high) = right / n, binomial_stderr(right, n), wilson_interval(right, n)
+    else:
+        pooled = pool_seeds(list(_outcomes(evaluations).values()))
+        accuracy, stderr, low, high = pooled.accuracy, pooled.stderr, pooled.low, pooled.high
+    return Score(
+        accuracy=accuracy,
+        stderr=stderr,
+        low=low,
+        high=high,
+        flexible_accuracy=_mean([result.flexible.accuracy for result in results]),
+        samples=results[0].samples,
+        empty_answers=sum(result.empty_answers for result in results),
+        eval_seconds=_mean([result.seconds for result in results]),
+        parallel_evaluations=max(result.parallel_evaluations for result in results),
+    )
+
+
+def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecord]) -> Difference | None:
+    """Compare two recipes on the seeds that both have, question by question.
+
+    Args:
+        this: Evaluations by seed.
+        reference: The same of what it is compared with.
+
+    Returns:
+        None where no seed has kept answers on both sides.
+
+    Raises:
+        PermanentError: they were not asked the same questions.
+    """
+    seeds = sorted(seed for seed in this.keys() & reference.keys() if this[seed].samples and reference[seed].samples)
+    if not seeds:
+        return None
+    outcomes = _outcomes([side[seed] for side in (this, reference) for seed in seeds])
+    rows = list(outcomes.values())
+    ours, theirs = rows[: len(seeds)], rows[len(seeds) :]
+    pairs = [pair for row, other in zip(ours, theirs, strict=True) for pair in zip(row, other, strict=True)]
+    return Difference(
+        pooled=compare_seeds(ours, theirs),
+        only_this=sum(a and not b for a, b in pairs),
+        only_reference=sum(b and not a for a, b in pairs),
+    )
+
+
+def adjusted(differences: Mapping[str, Difference]) -> dict[str, Comparison]:
+    """Adjust a family of differences to one reference (Holm), by key."""
+    p_values = holm_adjust([found.pooled.p_value for found in differences.values()])
+    return {
+        key: Comparison(
+            delta=found.pooled.delta,
+            stderr=found.pooled.stderr,
+            low=found.pooled.low,
+            high=found.pooled.high,
+            p_value=found.pooled.p_value,
+            p_adjusted=p_adjusted,
+            only_this=found.only_this,
+            only_reference=found.only_reference,
+        )
+        for (key, found), p_adjusted in zip(differences.items(), p_values, strict=True)
+    }
+
+
+def _outcomes(evaluations: Sequence[EvalRecord]) -> dict[str, list[bool]]:
+    # The number keeps apart the base model's answers where they are compared with several seeds.
+    return aligned_outcomes(
+        {f"{record.manifest.run} ({number})": record.samples for number, record in enumerate(evaluations, start=1)}
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

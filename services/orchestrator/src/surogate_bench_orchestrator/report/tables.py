@@ -1,0 +1,171 @@
+"""The summary as CSV for programs and as Markdown for people."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+
+from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.summary import Row, Summary
+
+CSV_COLUMNS = (
+    "key", "title", "recipe", "seed", "seeds_scored", "state", "reason",
+    "accuracy", "stderr", "low", "high", "flexible_accuracy", "samples", "empty_answers", "eval_seconds",
+    "delta_reference", "delta_reference_stderr", "delta_reference_low", "delta_reference_high",
+    "p_reference", "p_reference_adjusted",
+    "delta_base", "delta_base_low", "delta_base_high", "p_base_adjusted",
+    "engine", "steps", "tokens", "tokens_per_second", "side_by_side", "threads", "train_seconds",
+    "peak_memory_bytes", "weight_bytes", "operand_cache_bytes", "final_train_loss", "last_validation_loss",
+    "resumed_from_step",
+)  # fmt: skip
+"""Columns of summary.csv; numbers unrounded, an absent one empty."""
+
+_SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def to_csv(summary: Summary) -> str:
+    """One line per row of the summary, then one per run where there are several seeds."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in summary.all_rows():
+        writer.writerow(_csv_cells(row))
+    return out.getvalue()
+
+
+def _csv_cells(row: Row) -> dict[str, object]:
+    cells: dict[str, object] = {
+        "key": row.key, "title": _inert(row.title), "recipe": row.recipe, "seed": row.seed,
+        "seeds_scored": row.seeds_scored, "state": row.state, "reason": _inert(row.reason),
+    }  # fmt: skip
+    if row.score is not None:
+        cells |= row.score.model_dump(exclude={"parallel_evaluations"})
+    if row.training is not None:
+        cells |= row.training.model_dump()
+    if (found := row.versus_reference) is not None:
+        cells |= {
+            "delta_reference": found.delta, "delta_reference_stderr": found.stderr, "delta_reference_low": found.low,
+            "delta_reference_high": found.high, "p_reference": found.p_value, "p_reference_adjusted": found.p_adjusted,
+        }  # fmt: skip
+    if (found := row.versus_base) is not None:
+        cells |= {
+            "delta_base": found.delta, "delta_base_low": found.low, "delta_base_high": found.high,
+            "p_base_adjusted": found.p_adjusted,
+        }  # fmt: skip
+    return cells
+
+
+def _inert(text: str) -> str:
+    """Keep a spreadsheet from taking a title or a reason for a formula."""
+    return f"'{text}" if text.startswith(_SPREADSHEET_TRIGGERS) else text
+
+
+def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
+    """The report as Markdown.
+
+    Args:
+        summary: What to write.
+        pictures: Charts by caption, as paths relative to the file.
+    """
+    delta_column = f"Δ {_cell(summary.reference_title or 'reference')} (adjusted p)"
+    header = (
+        "Precision / Config", "accuracy", "Stderr", "95 % interval", delta_column, "tokens/s", "peak memory",
+        "weight bytes", "train time", "engine",
+    )  # fmt: skip
+    parts = [
+        f"# {_cell(summary.name)}",
+        _cell(summary.description),
+        f"**{_cell(summary.headline)}**",
+        _table(header, [_main_cells(row, summary) for row in summary.rows]),
+        "\\* p < 0.05, \\*\\* p < 0.01, \\*\\*\\* p < 0.001 (exact McNemar test, Holm-adjusted)."
+        if len(summary.seeds) == 1
+        else "\\* p < 0.05, \\*\\* p < 0.01, \\*\\*\\* p < 0.001 (over seeds and questions, Holm-adjusted).",
+        _troubles(summary),
+        *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
+        "## More figures",
+        _details(summary, summary.rows),
+    ]
+    if summary.runs:
+        parts += [
+            "## Each run",
+            _table(header, [_main_cells(row, summary) for row in summary.runs]),
+            _details(summary, summary.runs),
+        ]
+    parts += [
+        "## Notes",
+        "\n".join(f"- {_cell(note)}" for note in summary.notes),
+        "## Provenance",
+        _provenance(summary),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _main_cells(row: Row, summary: Summary) -> tuple[str, ...]:
+    score, training = row.score, row.training
+    return (
+        _cell(formats.title(row, summary)),
+        formats.fraction(score.accuracy) if score else row.state,
+        formats.fraction(score.stderr if score else None),
+        formats.interval(score) if score else formats.ABSENT,
+        formats.delta_with_p(row, summary).replace("*", "\\*"),
+        formats.rate(row),
+        formats.size(training.peak_memory_bytes if training else None),
+        formats.size(training.weight_bytes if training else None),
+        formats.duration(training.train_seconds if training else None),
+        _cell(training.engine or formats.ABSENT) if training else formats.ABSENT,
+    )
+
+
+def _details(summary: Summary, rows: Sequence[Row]) -> str:
+    header = (
+        "Precision / Config", "flexible accuracy", "questions", "empty answers", "Δ base (adjusted p)", "train loss",
+        "validation loss", "steps", "eval time", "resumed at step",
+    )  # fmt: skip
+    return _table(header, [(_cell(formats.title(row, summary)), *detail_cells(row)) for row in rows])
+
+
+def detail_cells(row: Row) -> tuple[str, ...]:
+    """Figures of the second table: flexible accuracy … step of the last resumption."""
+    score, training, base = row.score, row.training, row.versus_base
+    return (
+        formats.fraction(score.flexible_accuracy if score else None),
+        f"{score.samples:,}" if score else formats.ABSENT,
+        str(score.empty_answers) if score else formats.ABSENT,
+        f"{formats.signed(base.delta)} ({formats.p_text(base.p_adjusted)})" if base else formats.ABSENT,
+        formats.loss(training.final_train_loss if training else None),
+        formats.loss(training.last_validation_loss if training else None),
+        f"{training.steps:,}" if training else formats.ABSENT,
+        formats.duration(score.eval_seconds if score else None),
+        str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
+    )
+
+
+def _troubles(summary: Summary) -> str:
+    return "\n".join(
+        f"- {_cell(row.title)} {row.state}: {_cell(row.reason)}" for row in summary.rows if row.state != "succeeded"
+    )
+
+
+def _provenance(summary: Summary) -> str:
+    lines = [
+        f"- Sweep: `{summary.name}`, spec hash `{summary.spec_hash}`, "
+        + (f"{summary.date:%Y-%m-%d %H:%M} UTC" if summary.date else "nothing finished yet"),
+        f"- Model: {_cell(summary.model)}" + (f" ({_cell(summary.model_source)})" if summary.model_source else ""),
+        f"- Data: {_cell(summary.data)}; task {summary.task}",
+        *(f"- Split {split.split}: {split.records:,} records, sha256 `{split.sha256}`" for split in summary.splits),
+        *(f"- Hardware: {_cell(machine.description)}" for machine in summary.machines),
+        "- Versions: " + ", ".join(f"{_cell(name)} {_cell(found)}" for name, found in summary.versions.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(header)} |", f"| {' | '.join(':---' for _ in header)} |"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _cell(text: str) -> str:
+    """One line of text that Markdown shows as it is, without markup, links or table breaks of its own."""
+    line = " ".join(text.split())
+    for character in "\\`*_[]<>|#":
+        line = line.replace(character, f"\\{character}")
+    return line
