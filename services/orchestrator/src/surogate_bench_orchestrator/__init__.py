@@ -1,0 +1,1 @@
+"""Plans, sequences and reports a recipe sweep."""

@@ -1,0 +1,1 @@
+"""Ways to run tasks: as processes on this machine, or in memory for tests."""

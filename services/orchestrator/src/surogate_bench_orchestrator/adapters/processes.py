@@ -1,0 +1,157 @@
+"""Child processes in sessions of their own: started, watched, and stopped with everything they started.
+
+A process is identified by pid and creation time together, because pids are used again.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+TASK_DIR_VARIABLE = "SUROGATE_BENCH_TASK_DIR"
+"""Marks every process of a task, however deep, so that it is found again after its parents are gone."""
+
+_POLL_S = 0.05
+_KILL_WAIT_S = 10.0
+_CLOCK_SLACK_S = 2.0
+"""Creation times are relative to boot, whose time shifts when the clock is set; pids are not reused that soon."""
+_PASSED_ON = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+})  # fmt: skip
+_PASSED_ON_PREFIXES = (
+    "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",
+    "SUROGATE_BENCH_", "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessId:
+    """A process that cannot be mistaken for a later one of the same pid; ``created`` is in seconds since 1970."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> "ProcessId":
+        """Identify a live process, or a dead one that nobody has waited for yet."""
+        return cls(pid, psutil.Process(pid).create_time())
+
+    def find(self) -> psutil.Process | None:
+        """Look the process up; None when it is gone or a zombie."""
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < _CLOCK_SLACK_S
+            if not same or process.status() == psutil.STATUS_ZOMBIE:
+                return None
+        except psutil.NoSuchProcess:
+            return None
+        return process
+
+
+def child_environment(environment: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    """Choose what a service sees of the environment: what finds programs, files, credentials and devices."""
+    passed = {
+        name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+    }
+    return passed | {"PYTHONUNBUFFERED": "1"} | dict(added)
+
+
+def start(command: list[str], *, environment: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a command in a new session, its output appended to ``log``.
+
+    Call it from the main thread: Linux ties "die with the parent" to the thread that started the child.
+    """
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
+    """Collect a child that has ended, and kill what is left of its process group; None while it runs.
+
+    The group is signalled while the dead leader still holds its id, so no other process can be hit.
+    """
+    if child.returncode is None:
+        if os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            return None
+        _signal_group(child.pid, signal.SIGKILL)
+        child.wait()
+    return child.returncode
+
+
+def stop_children(children: Iterable[subprocess.Popen[bytes]], *, grace_s: float) -> None:
+    """Ask children to end (SIGTERM), together, and kill their process groups after ``grace_s`` seconds."""
+    running = [child for child in children if exit_code_of(child) is None]
+    for child in running:
+        child.terminate()
+    deadline = time.monotonic() + grace_s
+    while running and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+        running = [child for child in running if exit_code_of(child) is None]
+    for child in running:
+        _signal_group(child.pid, signal.SIGKILL)
+        child.wait(_KILL_WAIT_S)
+
+
+def stop_leftovers(leaders: Iterable[ProcessId], *, marker: Path, grace_s: float) -> int:
+    """Stop processes of an orchestrator that is gone: the leaders, and everything marked with a folder in ``marker``.
+
+    Returns:
+        How many there were.
+    """
+    found = {process for leader in leaders if (process := leader.find())}
+    for process in found:
+        _ignoring_the_dead(process.terminate)
+    _, alive = psutil.wait_procs(found, timeout=grace_s)
+    strays = _marked(marker) - set(alive)
+    for process in (*alive, *strays):
+        _ignoring_the_dead(process.kill)
+    psutil.wait_procs([*alive, *strays], timeout=_KILL_WAIT_S)
+    return len(found | strays)
+
+
+def kill_strays(marker: Path) -> None:
+    """Kill whatever a task left behind in sessions of its own."""
+    strays = _marked(marker)
+    for process in strays:
+        _ignoring_the_dead(process.kill)
+    psutil.wait_procs(list(strays), timeout=_KILL_WAIT_S)
+
+
+def _marked(folder: Path) -> set[psutil.Process]:
+    found = set()
+    for process in psutil.process_iter():
+        try:
+            mark = process.environ().get(TASK_DIR_VARIABLE)
+        except (psutil.Error, OSError):  # another user's, or gone meanwhile
+            continue
+        if mark is not None and Path(mark).is_relative_to(folder) and process.pid != os.getpid():
+            found.add(process)
+    return found
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except (ProcessLookupError, PermissionError):  # empty but for the zombie leader
+        return
+
+
+def _ignoring_the_dead(call: Callable[[], None]) -> None:
+    try:
+        call()
+    except psutil.NoSuchProcess:
+        return

@@ -1,0 +1,36 @@
+"""Free TCP ports for a server that may have to restart on them."""
+
+import socket
+import zlib
+
+from surogate_bench.errors import TransientError
+
+_FIRST, _LAST = 20000, 32000
+"""Below the range from which Linux takes ports for outgoing connections: none of those takes ours between restarts."""
+
+
+def free_ports(host: str, *, seed: str) -> tuple[int, int]:
+    """Find two ports that nothing listens on, searching from a place that depends on ``seed``.
+
+    Raises:
+        TransientError: there are none.
+    """
+    found: list[int] = []
+    start = zlib.crc32(seed.encode()) % (_LAST - _FIRST)
+    for offset in range(_LAST - _FIRST):
+        port = _FIRST + (start + offset) % (_LAST - _FIRST)
+        if _is_free(host, port):
+            found.append(port)
+        if len(found) == 2:  # noqa: PLR2004 - a pair
+            return found[0], found[1]
+    raise TransientError(f"no two free ports between {_FIRST} and {_LAST} on {host}")
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,154 @@
+"""What a sweep consists of: prepare, then train, serve and evaluate every run."""
+
+from dataclasses import dataclass
+
+from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench_orchestrator.domain.tasks import Service, Task, task_name
+
+UNADDRESSED = ""
+"""Server address in a planned evaluation; it is known only once the server runs."""
+
+SERVER_PORT, VLLM_PORT = 8100, 8000
+"""Ports of the planned model server; runtimes whose servers share one network namespace choose others."""
+
+_PREPARE_TIMEOUT_S = 4 * 3600.0
+"""Room for downloading a large model and its data set."""
+
+_SERVER_MARGIN_S = 60.0
+"""Beyond vLLM's own start_timeout_s, so that the server's explanation comes first."""
+
+_COMPUTE_COST = {ComputePrecision.BF16: 0.0, ComputePrecision.FP8_HYBRID: 0.5, ComputePrecision.NVFP4: 1.5}
+_STORAGE_COST = {
+    WeightStorage.BF16: 0.0,
+    WeightStorage.FP8_128X128: 0.1,
+    WeightStorage.NF4: 0.2,
+    WeightStorage.NVFP4: 0.2,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One (recipe, seed), or the untouched base model, which is evaluated only."""
+
+    name: str
+    recipe: Recipe | None
+    seed: int | None
+    train: Task | None
+    evaluate: Task
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Everything a sweep needs done."""
+
+    sweep: RecipeSweep
+    layout: SweepLayout
+    prepare: Task
+    server: Task
+    runs: tuple[Run, ...]
+    """The base first, then in the order of the spec."""
+    training_order: tuple[Task, ...]
+    """Slowest first: the longest run started last would leave the other slots idle at the end (LPT rule, Graham)."""
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task, in the order in which they first become due."""
+        return (self.prepare, *self.training_order, self.server, *(run.evaluate for run in self.runs))
+
+
+def plan(sweep: RecipeSweep, store: str) -> Plan:
+    """Lay a sweep out as tasks.
+
+    Args:
+        sweep: What the user wrote.
+        store: URL of the object store that results go to.
+    """
+    layout = SweepLayout(sweep.name, sweep.spec_hash)
+    planner = _Planner(sweep=sweep, store=store, layout=layout)
+    train = {
+        recipe.name: tuple(planner.train(recipe, seed) for seed in sweep.seeds)
+        for recipe in sorted(sweep.recipes, key=_relative_cost, reverse=True)
+    }
+    base = Run(name=BASE_RUN, recipe=None, seed=None, train=None, evaluate=planner.evaluate(BASE_RUN))
+    trained = tuple(
+        Run(
+            name=run_name(recipe.name, seed),
+            recipe=recipe,
+            seed=seed,
+            train=task,
+            evaluate=planner.evaluate(run_name(recipe.name, seed)),
+        )
+        for recipe in sweep.recipes
+        for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
+    )
+    return Plan(
+        sweep=sweep,
+        layout=layout,
+        prepare=planner.prepare(),
+        server=planner.server(),
+        runs=(base, *trained) if sweep.evaluation.evaluate_base else trained,
+        training_order=tuple(task for tasks in train.values() for task in tasks),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Planner:
+    sweep: RecipeSweep
+    store: str
+    layout: SweepLayout
+
+    def prepare(self) -> Task:
+        return Task(
+            name=self._name("prepare"),
+            service=Service.TRAINER,
+            request=PrepareRequest(sweep=self.sweep, store=self.store),
+            slots=0,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=_PREPARE_TIMEOUT_S,
+            output=self.layout.prepare,
+        )
+
+    def train(self, recipe: Recipe, seed: int) -> Task:
+        run = run_name(recipe.name, seed)
+        return Task(
+            name=self._name(run, "train"),
+            service=Service.TRAINER,
+            request=TrainRequest(sweep=self.sweep, store=self.store, recipe=recipe.name, seed=seed),
+            slots=1,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=self.sweep.train_timeout_s,
+            output=self.layout.train(run),
+        )
+
+    def server(self) -> Task:
+        return Task(
+            name=self._name("serve"),
+            service=Service.MODEL_SERVER,
+            request=ServeRequest(sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT),
+            slots=1,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=self.sweep.serving.start_timeout_s + _SERVER_MARGIN_S,
+            output=None,
+        )
+
+    def evaluate(self, run: str) -> Task:
+        return Task(
+            name=self._name(run, "eval"),
+            service=Service.EVALUATOR,
+            request=EvaluateRequest(sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED),
+            slots=0,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=self.sweep.evaluation.timeout_s,
+            output=self.layout.eval(run),
+        )
+
+    def _name(self, *parts: str) -> str:
+        return task_name(self.sweep.name, *parts, identity=f"{self.layout.spec_hash}/{self.store}")
+
+
+def _relative_cost(recipe: Recipe) -> float:
+    """Rank recipes by training time where low precision is emulated; on matching hardware the order hardly matters."""
+    return _COMPUTE_COST[recipe.compute] + _STORAGE_COST[recipe.weight_storage]

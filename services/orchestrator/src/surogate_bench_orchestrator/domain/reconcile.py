@@ -1,0 +1,139 @@
+"""What to do next, from the plan and what is seen: level-triggered, so it does not matter what was done before.
+
+Placement of the model server, which holds a slot (an accelerator, or a share of the CPU) as a trainer does:
+
+- *phased*: trainers first. The server takes the first slot that no trainer waits for, so with two slots it starts up
+  while the last trainer still trains, and with one slot after it.
+- *overlapped*: the server takes a slot as soon as there is something to evaluate. With a single slot this would
+  alternate between server and trainer, so one slot is always phased.
+- *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs.
+
+A server that keeps a waiting trainer from the only slot, and has nothing to evaluate, gives way.
+"""
+
+from dataclasses import dataclass
+
+from surogate_bench.specs.sweep import Placement
+from surogate_bench_orchestrator.domain.observed import Observed, failure_of, run_states
+from surogate_bench_orchestrator.domain.plan import Plan
+from surogate_bench_orchestrator.domain.tasks import Phase, Task
+
+_OVERLAP_NEEDS_SLOTS = 2
+_AUTO_OVERLAPS_FROM_SLOTS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Have the runtime run a task."""
+
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Have the runtime stop and forget a task."""
+
+    task: Task
+
+
+Action = Submit | Delete
+
+
+def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Decide what to do now; an empty answer means to wait, or that all is done."""
+    if not observed.is_done(plan.prepare):
+        return _prepare(plan, observed)
+    server = _server(plan, observed)
+    trainers = _trainers(plan, observed, taken=_slots_of(server))
+    if not server and _server_may_follow(plan, observed, taken=_slots_of(trainers)):
+        server = (Submit(plan.server),)
+    return (*server, *trainers, *_evaluations(plan, observed))
+
+
+def overlaps(placement: Placement, slots: int) -> bool:
+    """Whether the server may take a slot that a trainer waits for."""
+    if placement is Placement.OVERLAPPED:
+        return slots >= _OVERLAP_NEEDS_SLOTS
+    return placement is Placement.AUTO and slots >= _AUTO_OVERLAPS_FROM_SLOTS
+
+
+def _prepare(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Prepare; where that has failed nothing else can work."""
+    if failure_of(plan.prepare, observed):
+        return tuple(Delete(task) for task in plan.tasks if observed.is_active(task))
+    return (Submit(plan.prepare),) if observed.is_due(plan.prepare) else ()
+
+
+def _server(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Start the server ahead of the trainers, or stop it."""
+    evaluating = any(observed.is_active(run.evaluate) for run in plan.runs)
+    if observed.is_active(plan.server):
+        unused = not evaluating and (not _wanted(plan, observed) or _blocks_a_trainer(plan, observed))
+        return (Delete(plan.server),) if unused else ()
+    ahead = overlaps(plan.sweep.placement, observed.slots) and _ready(plan, observed)
+    if ahead and observed.is_due(plan.server) and _free(plan, observed) >= plan.server.slots:
+        return (Submit(plan.server),)
+    return ()
+
+
+def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ...]:
+    """Start trainers in the free slots, slowest first."""
+    free = _free(plan, observed) - taken
+    started = []
+    for task in _waiting_trainers(plan, observed):
+        if task.slots > free:
+            break
+        free -= task.slots
+        started.append(Submit(task))
+    return tuple(started)
+
+
+def _server_may_follow(plan: Plan, observed: Observed, *, taken: int) -> bool:
+    """Whether a slot is left for the server once the trainers have theirs."""
+    left = _free(plan, observed) - taken
+    return observed.is_due(plan.server) and _wanted(plan, observed) and left >= plan.server.slots
+
+
+def _evaluations(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Evaluate while the server is ready; where it has failed, stop those that would wait for it."""
+    active = [run.evaluate for run in plan.runs if observed.is_active(run.evaluate)]
+    if failure_of(plan.server, observed):
+        return tuple(Delete(task) for task in active)
+    if observed.of(plan.server).phase is not Phase.RUNNING:
+        return ()
+    room = max(0, plan.sweep.evaluation.parallel_evaluations - len(active))
+    return tuple(Submit(task) for task in _ready(plan, observed)[:room])
+
+
+def _wanted(plan: Plan, observed: Observed) -> bool:
+    """Whether something is, or will be, there to evaluate."""
+    return any(not status.state.is_terminal for status in run_states(plan, observed).values())
+
+
+def _blocks_a_trainer(plan: Plan, observed: Observed) -> bool:
+    training = any(observed.is_active(task) for task in plan.training_order)
+    waiting = _waiting_trainers(plan, observed)
+    return bool(waiting) and not training and _free(plan, observed) < waiting[0].slots and not _ready(plan, observed)
+
+
+def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:
+    ended = {name for name, status in run_states(plan, observed).items() if status.state.is_terminal}
+    wanted = {run.train.name for run in plan.runs if run.train and run.name not in ended}
+    return [task for task in plan.training_order if task.name in wanted and observed.is_due(task)]
+
+
+def _ready(plan: Plan, observed: Observed) -> list[Task]:
+    """Evaluations that only need the server."""
+    return [
+        run.evaluate
+        for run in plan.runs
+        if observed.is_due(run.evaluate) and (run.train is None or observed.is_done(run.train))
+    ]
+
+
+def _free(plan: Plan, observed: Observed) -> int:
+    return observed.slots - sum(task.slots for task in plan.tasks if observed.is_active(task))
+
+
+def _slots_of(actions: tuple[Action, ...]) -> int:
+    return sum(action.task.slots for action in actions if isinstance(action, Submit))

@@ -1,0 +1,177 @@
+"""Show a sweep while it runs: a table that renews itself on a terminal, lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from surogate_bench_orchestrator.sweep_runner import Snapshot
+from surogate_bench_orchestrator.view import Pace, ViewRow, all_rows
+
+_REDRAW_S = 1.0
+_PROGRESS_LINE_S = 10.0
+_STYLES = {
+    "Pending": "dim",
+    "Training": "cyan",
+    "Starting": "cyan",
+    "Running": "cyan",
+    "Trained": "blue",
+    "Evaluating": "magenta",
+    "Succeeded": "green",
+    "Done": "green",
+    "Failed": "bold red",
+    "Skipped": "yellow",
+}
+
+
+class Display(Protocol):
+    """Shows snapshots; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Show how the sweep stands now."""
+        ...
+
+
+def choose_display(console: Console) -> Display:
+    """Choose the table for a terminal and lines for everything else."""
+    return LiveTable(console) if console.is_terminal else LineLog(console)
+
+
+class LiveTable:
+    """One row a run, redrawn once a second."""
+
+    def __init__(self, console: Console) -> None:
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._pace = Pace()
+        self._started = time.monotonic()
+        self._drawn = 0.0
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def show(self, snapshot: Snapshot) -> None:
+        """See :class:`Display`."""
+        now = time.monotonic()
+        if now - self._drawn >= _REDRAW_S or snapshot.is_finished:
+            self._drawn = now
+            rows = [self._pace.estimate(row, now) for row in all_rows(snapshot)]
+            self._live.update(render_rows(snapshot, rows, now - self._started), refresh=True)
+
+
+class LineLog:
+    """A line for every change of state, and every ten seconds one for each run that makes progress."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._pace = Pace()
+        self._started = clock()
+        self._shown: dict[str, tuple[str, int, str]] = {}
+        self._progress_at: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def show(self, snapshot: Snapshot) -> None:
+        """See :class:`Display`."""
+        now = self._clock()
+        for row in (self._pace.estimate(row, now) for row in all_rows(snapshot)):
+            state = (row.state, row.attempt, row.trouble)
+            changed = state != self._shown.get(row.name, ("Pending", 0, ""))
+            due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
+            if changed or (row.step and due):
+                self._write(now, row, trouble=row.trouble if changed else "")
+                self._shown[row.name] = state
+                self._progress_at[row.name] = now
+
+    def _write(self, now: float, row: ViewRow, *, trouble: str) -> None:
+        parts = [f"{duration(now - self._started)}  {row.name}: {row.state}", *_describe(row), trouble]
+        self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
+
+
+def render_rows(snapshot: Snapshot, rows: Iterable[ViewRow], elapsed_s: float | None = None) -> Group:
+    """Make the table.
+
+    Args:
+        snapshot: What it shows.
+        rows: Its rows.
+        elapsed_s: Seconds since the start, where that is known.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("run", "state"):
+        table.add_column(name, no_wrap=True)
+    for name in ("step", "loss", "tokens/s", "elapsed", "ETA", "accuracy"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+    for row in rows:
+        table.add_row(*_cells(row))
+    states = snapshot.states.values()
+    ended = sum(status.state.is_terminal for status in states)
+    title = f"{snapshot.plan.sweep.name}: {ended} of {len(states)} runs ended  {duration(elapsed_s)}"
+    return Group(Text(title.rstrip(), style="bold"), table)
+
+
+def duration(seconds: float | None) -> str:
+    """Format seconds as m:ss or h:mm:ss; nothing for None."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _cells(row: ViewRow) -> list[Text]:
+    return [
+        Text(row.name),
+        Text(row.state, style=_STYLES.get(row.state, "")),
+        Text(_steps(row)),
+        Text("" if row.loss is None else f"{row.loss:.3f}"),
+        Text("" if row.tokens_per_second is None else f"{row.tokens_per_second:,.0f}"),
+        Text(duration(row.elapsed_s)),
+        Text(duration(row.eta_s)),
+        Text("" if row.accuracy is None else f"{row.accuracy:.3f}"),
+        Text("; ".join(part for part in (row.detail, row.trouble) if part)),
+    ]
+
+
+def _describe(row: ViewRow) -> list[str]:
+    parts = [_steps(row)]
+    if row.loss is not None:
+        parts.append(f"loss {row.loss:.3f}")
+    if row.tokens_per_second is not None:
+        parts.append(f"{row.tokens_per_second:,.0f} tokens/s")
+    if row.eta_s is not None:
+        parts.append(f"ETA {duration(row.eta_s)}")
+    if row.accuracy is not None:
+        parts.append(f"accuracy {row.accuracy:.3f}")
+    attempt = f"(attempt {row.attempt})" if row.attempt > 1 else ""
+    return [part for part in (*parts, row.detail, attempt) if part]
+
+
+def _steps(row: ViewRow) -> str:
+    if not row.step:
+        return ""
+    return f"{row.step}/{row.total}" if row.total else str(row.step)

@@ -1,0 +1,132 @@
+"""``surogate-bench run``: bring a sweep to its end on this machine and report on it."""
+
+import json
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.text import Text
+
+from surogate_bench.errors import ExitCode
+from surogate_bench_orchestrator.clock import SystemClock
+from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of
+from surogate_bench_orchestrator.facts import StageFacts
+from surogate_bench_orchestrator.live import choose_display
+from surogate_bench_orchestrator.locks import SweepLock, hold, sweep_lock
+from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table, write_report
+from surogate_bench_orchestrator.session import Session, require_free_space
+from surogate_bench_orchestrator.signals import StopRequest, stop_on_signals
+from surogate_bench_orchestrator.sweep_runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.view import run_rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """What the user chose."""
+
+    wait: bool = True
+    """Wait for another process that works on the sweep."""
+    as_json: bool = False
+    slots: int | None = None
+
+
+def run_sweep(session: Session, options: RunOptions, *, output: Console, messages: Console) -> int:
+    """Run, or go on with, a sweep.
+
+    Args:
+        session: Which sweep.
+        options: How.
+        output: For the result.
+        messages: For everything else.
+
+    Returns:
+        The exit code: 0 when every run succeeded, 1 when one did not, 2 when model or data cannot be used.
+
+    Raises:
+        Interrupted: a signal asked to stop; children are stopped.
+        BenchError: the sweep cannot go on.
+    """
+    progress = messages if options.as_json else output
+    clock = SystemClock()
+    lock = sweep_lock(session.store, session.plan.layout, clock)
+
+    def tell(message: str) -> None:
+        messages.print(Text(message), soft_wrap=True)
+
+    with stop_on_signals() as stop, hold(lock, clock, wait=options.wait, tell=tell, check=stop.check):
+        snapshot = _finished_already(session)
+        if snapshot is None:
+            snapshot = _run(session, options, stop, lock, progress)
+        if (failure := failure_of(session.plan.prepare, snapshot.observed)) and failure.reason == "ConfigError":
+            messages.print(Text(f"Error: {failure.message}"), soft_wrap=True)
+            return ExitCode.BAD_INPUT
+        summary = publish_report(session, snapshot)
+    if options.as_json:
+        output.print_json(json.dumps(as_json(session, snapshot)))
+    else:
+        show_report(session, summary, output)
+        _point_at_logs(session, snapshot, messages)
+    succeeded = all(status.state is RunState.SUCCEEDED for status in snapshot.states.values())
+    return ExitCode.OK if succeeded else ExitCode.FAILED
+
+
+def publish_report(session: Session, snapshot: Snapshot) -> Summary:
+    """Write the report into the store, unless it is there already as it should be."""
+    failed = {name: str(status.failure) for name, status in snapshot.states.items() if status.failure}
+    skipped = {name for name, status in snapshot.states.items() if status.state is RunState.SKIPPED}
+    summary = build_summary(
+        session.store,
+        session.sweep,
+        {name: reason for name, reason in failed.items() if name not in skipped},
+        {name: reason for name, reason in failed.items() if name in skipped},
+    )
+    write_report(session.store, session.sweep, summary)
+    return summary
+
+
+def show_report(session: Session, summary: Summary, output: Console) -> None:
+    """Print the table and where the page is."""
+    output.print(render_terminal_table(summary, width=output.width))
+    output.print(Text(f"Report: {session.report_location()}"), soft_wrap=True)
+
+
+def as_json(session: Session, snapshot: Snapshot) -> dict[str, object]:
+    """Say how a sweep stands, for programs."""
+    return {
+        "sweep": session.sweep.name,
+        "spec_hash": session.sweep.spec_hash,
+        "store": session.store.url,
+        "finished": snapshot.is_finished,
+        "runs": [row.as_json() for row in run_rows(snapshot)],
+        "report": session.report_location() if snapshot.is_finished else None,
+    }
+
+
+def _finished_already(session: Session) -> Snapshot | None:
+    """Recognize a sweep of which nothing is left to do, without starting anything."""
+    facts = StageFacts(session.store, session.plan)
+    facts.read_all()
+    snapshot = Snapshot(
+        plan=session.plan, observed=Observed(done=facts.done, tasks={}, slots=0), manifests=facts.manifests
+    )
+    return snapshot if snapshot.is_finished else None
+
+
+def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
+    require_free_space(session)
+    session.store.verify_conditional_writes()
+    session.store.put(session.plan.layout.spec, session.sweep.model_dump_json(indent=2).encode())
+
+    def heartbeat() -> None:
+        stop.check()
+        lock.renew()
+
+    with session.local_runtime(options.slots) as runtime, choose_display(progress) as display:
+        if left := runtime.take_over():
+            progress.print(Text(f"stopped {left} processes that an earlier run had left behind"))
+        return SweepRunner(session.plan, runtime, session.store, SystemClock(), heartbeat, display.show).run()
+
+
+def _point_at_logs(session: Session, snapshot: Snapshot, messages: Console) -> None:
+    for task in session.plan.tasks:
+        if failure_of(task, snapshot.observed):
+            messages.print(Text(f"Log of {task.name}: {session.state / task.name / 'log.txt'}"), soft_wrap=True)

@@ -1,0 +1,111 @@
+"""What every command about one sweep starts from."""
+
+import hashlib
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.model_source import local_folder, require_model_folder
+from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.adapters.local import LocalRuntime
+from surogate_bench_orchestrator.adapters.machine import allot, detect_machine
+from surogate_bench_orchestrator.clock import SystemClock
+from surogate_bench_orchestrator.domain.observed import Observed
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.facts import StageFacts
+from surogate_bench_orchestrator.sweep_runner import Snapshot
+
+_LEAST_FREE = 1024**3
+"""Bytes that a sweep needs at least on each disk it writes to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """One sweep, its store and the folder of its local state."""
+
+    sweep: RecipeSweep
+    store: ObjectStore
+    plan: Plan
+    state: Path
+
+    def local_runtime(self, slots: int | None = None) -> LocalRuntime:
+        """Make the runtime of this machine, with at most ``slots`` slots."""
+        allotment = allot(detect_machine(), trainers=len(self.plan.training_order), limit=slots)
+        return LocalRuntime(self.state, allotment, SystemClock())
+
+    def look(self) -> Snapshot:
+        """See how the sweep stands, from the store and the local state, whoever works on it."""
+        runtime = self.local_runtime()
+        seen = runtime.observe(task.name for task in self.plan.tasks)
+        facts = StageFacts(self.store, self.plan)
+        facts.read_all()
+        observed = Observed(done=facts.done, tasks=seen, slots=runtime.capacity())
+        return Snapshot(plan=self.plan, observed=observed, manifests=facts.manifests)
+
+    def report_location(self) -> str:
+        """Where the report is: a path on a local store, else a URL."""
+        folder = local_folder(self.store)
+        key = f"{self.plan.layout.report}/report.html"
+        return str(folder / key) if folder else f"{self.store.url.rstrip('/')}/{key}"
+
+
+def open_session(sweep_file: Path, *, store: str, state_dir: Path) -> Session:
+    """Read a sweep and open its store.
+
+    Raises:
+        ConfigError: the file or the store cannot be used.
+    """
+    sweep = read_sweep(sweep_file)
+    opened = open_store(store)
+    identity = hashlib.sha256(f"{sweep.spec_hash}/{opened.url}".encode()).hexdigest()[:12]
+    return Session(
+        sweep=sweep,
+        store=opened,
+        plan=plan(sweep, opened.url),
+        state=state_dir.expanduser().absolute() / f"{sweep.name}-{identity}",
+    )
+
+
+def read_sweep(sweep_file: Path) -> RecipeSweep:
+    """Read a sweep and check that the local files it names are there.
+
+    Raises:
+        ConfigError: it cannot be used as it is.
+    """
+    sweep = load_sweep(sweep_file)
+    if sweep.model.path is not None:
+        require_model_folder(sweep.model.path)
+    if sweep.data.path is not None:
+        for split in ("train", "test"):
+            _require(sweep.data.path / f"{split}.jsonl", field="data.path", what="is missing")
+    if sweep.evaluation.tasks_dir is not None:
+        _require(sweep.evaluation.tasks_dir, field="evaluation.tasks_dir", what="does not exist")
+    return sweep
+
+
+def require_free_space(session: Session) -> None:
+    """Check that the disks written to have room for the smallest sweep.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    stored = local_folder(session.store)
+    for field, folder in (("store", stored), ("state-dir", session.state)):
+        if folder is None:
+            continue
+        present = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        free = shutil.disk_usage(present).free
+        if free < _LEAST_FREE:
+            raise ConfigError(
+                f"is on a disk with {free >> 20:,} MiB free, and a sweep needs at least {_LEAST_FREE >> 20:,} MiB",
+                field=field,
+                value=str(folder),
+                remedy="Free some space or choose another folder.",
+            )
+
+
+def _require(path: Path, *, field: str, what: str) -> None:
+    if not path.exists():
+        raise ConfigError(what, field=field, value=str(path), remedy="Correct the path.")

@@ -1,0 +1,140 @@
+"""A service that takes no time: what it does is told by the recipe's name (training) or the sweep's description.
+
+Started as the services are: ``python fake_service.py REQUEST.json --work-dir DIR``.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.layout import BASE_RUN
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.results import EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
+from surogate_bench.service import run_service
+from surogate_bench.store import open_store
+
+_SAMPLES = 4
+
+
+def main() -> int:
+    """Run it."""
+    return run_service("fake_service", handle)
+
+
+def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+    """Behave as told, then do what the request asks for."""
+    stage, run = _identify(request)
+    print(f"{stage} {run}", flush=True)  # noqa: T201 - its log
+    _behave(_behaviour(request, stage, run), work_dir)
+    if isinstance(request, ServeRequest):
+        write_progress(work_dir, Progress(phase="ready"))
+        time.sleep(600)
+    write_progress(work_dir, Progress(phase=stage, step=1, total=2, loss=1.5, tokens_per_second=100.0))
+    _publish(request, work_dir, stage, run)
+
+
+def _identify(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest) -> tuple[str, str]:
+    if isinstance(request, TrainRequest):
+        return "train", f"{request.recipe}-s{request.seed}"
+    if isinstance(request, EvaluateRequest):
+        assert request.server_url.startswith("http://127.0.0.1:")
+        return "eval", request.run
+    return request.kind, request.kind
+
+
+def _behaviour(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, stage: str, run: str) -> str:
+    """Look into the description, a JSON object such as ``{"train bf16-s0": "crash"}``, or take the recipe's name."""
+    if request.sweep.description:
+        return str(json.loads(request.sweep.description).get(f"{stage} {run}", "ok"))
+    return request.recipe if isinstance(request, TrainRequest) else "ok"
+
+
+def _behave(behaviour: str, work_dir: Path) -> None:
+    marker = work_dir.parent / "attempted"
+    first = not marker.exists()
+    marker.touch()
+    match behaviour:
+        case "crash":
+            os._exit(7)
+        case "killed-once" if first:
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "busy-once" if first:
+            raise TransientError("the store is away")
+        case "bad-input":
+            raise ConfigError("is wrong", field="data.path", value="/nowhere", remedy="Correct it.")
+        case "unsupported":
+            raise UnsupportedRecipeError("no engine")
+        case "hang":
+            time.sleep(600)
+        case "slow":
+            time.sleep(1.5)
+        case "stubborn-once" if first:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            write_progress(work_dir, Progress(phase="stubborn"))
+            time.sleep(600)
+
+
+def _publish(
+    request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path, stage: str, run: str
+) -> None:
+    output = work_dir / "output"
+    output.mkdir(parents=True, exist_ok=True)
+    if isinstance(request, TrainRequest):
+        prefix, result = request.layout.train(run), _trained(request).model_dump(mode="json")
+        (output / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "seconds": 0.1, "tokens": 5}\n')
+    elif isinstance(request, EvaluateRequest):
+        prefix, result = request.layout.eval(run), _scored(run).model_dump(mode="json")
+        lines = [
+            SampleLine(
+                index=i, question=f"q{i}", target="1", response="#### 1", strict_match=i > 1, flexible_match=i > 1
+            ).model_dump_json()
+            for i in range(_SAMPLES)
+        ]
+        (output / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    else:
+        prefix, result = request.layout.prepare, _prepared().model_dump(mode="json")
+    manifest = Manifest(
+        stage=stage,
+        run=run,
+        spec_hash=request.sweep.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        engine="emulated" if stage == "train" else None,
+        hardware=describe_machine(),
+        versions=package_versions(),
+        result=result,
+    )
+    publish_stage(open_store(request.store), prefix, output, manifest)
+
+
+def _prepared() -> PrepareResult:
+    split = SplitInfo(records=_SAMPLES, sha256="0" * 64)
+    return PrepareResult(data={"train": split, "test": split}, model_source="built in", model_in_store=False)
+
+
+def _trained(request: TrainRequest) -> TrainResult:
+    return TrainResult(
+        steps=1, tokens=5, train_seconds=0.1, tokens_per_second=50.0, side_by_side=request.side_by_side,
+        threads=request.threads or 0, peak_memory_bytes=1, weight_bytes=1, operand_cache_bytes=0, final_train_loss=1.0,
+        validation=(), adapter_sha256="0" * 64, resumed_from_step=0,
+    )  # fmt: skip
+
+
+def _scored(run: str) -> EvalResult:
+    half = Metric(accuracy=0.5, stderr=0.29)
+    return EvalResult(
+        task="ro_gsm8k", model=run or BASE_RUN, samples=_SAMPLES, strict=half, flexible=half, empty_answers=0,
+        seconds=0.1, parallel_evaluations=2,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The command line's surface, its small commands, and what it says about bad input."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from surogate_bench import __version__
+from surogate_bench.recipes import RECIPES
+from surogate_bench_orchestrator import cli
+
+SPEC = {
+    "name": "small",
+    "model": {"builtin": "tiny-qwen3-en"},
+    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+    "training": {"max_steps": 2},
+    "recipes": ["bf16", "fp8"],
+}
+
+
+class Cli:
+    """The command line, called in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self._monkeypatch.setattr(sys, "argv", ["surogate-bench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        output = self._capsys.readouterr()
+        return int(ended.value.code or 0), output.out, output.err
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+    monkeypatch.chdir(tmp_path)
+    return Cli(monkeypatch, capsys)
+
+
+def write(path: Path, **changes: Any) -> Path:
+    path.write_text(yaml.safe_dump(SPEC | changes))
+    return path
+
+
+def test_the_commands_and_their_options_are_these() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    surface = {
+        name: sorted(option for parameter in command.params for option in (parameter.opts or [parameter.name]))
+        for name, command in group.commands.items()
+    }
+    assert surface == {
+        "run": ["--json", "--no-wait", "--slots", "--state-dir", "--store", "sweep"],
+        "status": ["--json", "--state-dir", "--store", "sweep"],
+        "report": ["--output", "--state-dir", "--store", "sweep"],
+        "recipes": ["--json"],
+        "validate": ["sweep"],
+        "render": ["--json", "--slots", "--state-dir", "--store", "sweep"],
+    }
+
+
+def test_help_names_every_command(call: Cli) -> None:
+    code, out, _ = call("--help")
+    assert code == 0
+    assert all(name in out for name in ("run", "status", "report", "recipes", "validate", "render"))
+
+
+def test_version_is_shown(call: Cli) -> None:
+    assert call("--version") == (0, f"{__version__}\n", "")
+
+
+def test_recipes_lists_what_each_is_and_its_engine(call: Cli) -> None:
+    code, out, _ = call("recipes")
+    assert code == 0
+    assert all(recipe.name in out for recipe in RECIPES)
+    _, out, _ = call("recipes", "--json")
+    listed = {recipe["name"]: recipe for recipe in json.loads(out)}
+    assert list(listed) == [recipe.name for recipe in RECIPES]
+    assert listed["bf16"]["engine"] == "torch"
+    assert listed["fp4"]["engine"] == "emulated"
+    assert listed["qbnb"]["engine"] == "bitsandbytes"
+    assert all(recipe["can_run"] for recipe in listed.values())
+
+
+def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
+    code, out, _ = call("validate", write(tmp_path / "sweep.yaml"))
+    assert code == 0
+    assert "is valid: sweep small" in out
+    assert "2 runs and the base model" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"sweeep": 1}, ["sweeep", "no such field"]),
+        ({"recipes": ["fp9"]}, ["recipes", "fp9", "no such recipe"]),
+        ({"training": {"max_steps": 2, "lora": {"r": 128}}}, ["training.lora.r", "128", "max_lora_rank 64"]),
+        ({"data": {"path": "nowhere"}}, ["data.path", "nowhere/train.jsonl", "Correct the path"]),
+        ({"model": {"path": "nowhere"}}, ["model.path", "nowhere", "config.json"]),
+        ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "does not exist"]),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "run"])
+def test_bad_input_is_one_message_with_field_value_and_remedy(
+    call: Cli, tmp_path: Path, changes: dict[str, Any], expected: list[str], command: str
+) -> None:
+    code, out, err = call(command, write(tmp_path / "sweep.yaml", **changes))
+    assert code == 2
+    assert out == ""
+    assert all(part in err for part in expected), err
+    assert "Traceback" not in err
+
+
+def test_a_missing_file_is_bad_input(call: Cli) -> None:
+    code, _, err = call("run", "nowhere.yaml")
+    assert code == 2
+    assert "nowhere.yaml" in err
+
+
+def test_a_store_that_cannot_be_made_is_bad_input(call: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = call("run", write(tmp_path / "sweep.yaml"), "--store", tmp_path / "file" / "results")
+    assert code == 2
+    assert "store" in err
+
+
+def test_a_store_with_an_unknown_scheme_is_bad_input(call: Cli, tmp_path: Path) -> None:
+    code, _, err = call("status", write(tmp_path / "sweep.yaml"), "--store", "ftp://host/results")
+    assert code == 2
+    assert "ftp://host/results" in err
+
+
+def test_an_unknown_option_is_bad_input(call: Cli) -> None:
+    assert call("recipes", "--yaml")[0] == 2
+
+
+def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Cli, tmp_path: Path) -> None:
+    code, out, _ = call("status", write(tmp_path / "sweep.yaml"))
+    assert code == 0
+    assert "0 of 3 runs ended" in out
+    assert out.count("Pending") == 5
+    assert "Nobody is working on it" in out
+
+
+def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep.yaml")
+    code, out, _ = call("render", sweep, "--slots", 1)
+    tasks = yaml.safe_load(out)
+    assert code == 0
+    assert [task["request"]["kind"] for task in tasks] == [
+        "prepare", "train", "train", "serve", "evaluate", "evaluate", "evaluate",
+    ]  # fmt: skip
+    assert {task["request"]["side_by_side"] for task in tasks if task["request"]["kind"] == "train"} == {1}
+    assert all(Path(task["command"][0]).is_absolute() for task in tasks)
+    assert json.loads(call("render", sweep, "--slots", 1, "--json")[1]) == tasks
+    assert not (tmp_path / ".surogate-bench").exists()

@@ -1,0 +1,335 @@
+"""What to do next: each rule, and that everything converges whatever happens on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from surogate_bench.specs import Placement
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_orchestrator.adapters.memory import Ending, MemoryRuntime
+from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of, is_finished, run_states
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.domain.reconcile import Delete, Submit, overlaps, reconcile
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+
+RUNNING, PENDING = Observation(phase=Phase.RUNNING, attempt=1), Observation(phase=Phase.PENDING, attempt=1)
+SUCCEEDED = Observation(phase=Phase.SUCCEEDED, attempt=1)
+FAILED = Observation(phase=Phase.FAILED, attempt=3, reason="Killed", message="out of memory")
+
+
+def small_plan(recipes: tuple[str, ...] = ("bf16", "fp8"), **changes: Any) -> Plan:
+    spec = {
+        "name": "small",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": list(recipes),
+        "evaluation": {"parallel_evaluations": 2},
+    }
+    return plan(parse_sweep(spec | changes), "file:///results")
+
+
+def train(laid_out: Plan, recipe: str) -> Task:
+    task = next(run.train for run in laid_out.runs if run.name == f"{recipe}-s0")
+    assert task is not None
+    return task
+
+
+def evaluate(laid_out: Plan, run: str) -> Task:
+    return next(each.evaluate for each in laid_out.runs if each.name == run)
+
+
+def seen(*done: Task, tasks: Mapping[Task, Observation] | None = None, slots: int = 1) -> Observed:
+    return Observed(
+        done=frozenset(task.name for task in done),
+        tasks={task.name: observation for task, observation in (tasks or {}).items()},
+        slots=slots,
+    )
+
+
+def test_preparation_comes_before_everything() -> None:
+    laid_out = small_plan()
+    assert reconcile(laid_out, seen()) == (Submit(laid_out.prepare),)
+
+
+def test_nothing_is_done_while_preparation_runs() -> None:
+    laid_out = small_plan()
+    assert reconcile(laid_out, seen(tasks={laid_out.prepare: RUNNING})) == ()
+
+
+def test_failed_preparation_stops_whatever_runs_and_fails_every_run() -> None:
+    laid_out = small_plan()
+    observed = seen(tasks={laid_out.prepare: FAILED, train(laid_out, "bf16"): RUNNING})
+    assert reconcile(laid_out, observed) == (Delete(train(laid_out, "bf16")),)
+    assert {status.state for status in run_states(laid_out, observed).values()} == {RunState.FAILED}
+
+
+def test_with_one_slot_one_trainer_starts_and_the_slowest_first() -> None:
+    laid_out = small_plan()
+    assert reconcile(laid_out, seen(laid_out.prepare)) == (Submit(train(laid_out, "fp8")),)
+
+
+def test_with_two_slots_two_trainers_start() -> None:
+    laid_out = small_plan()
+    started = reconcile(laid_out, seen(laid_out.prepare, slots=2))
+    assert started == (Submit(train(laid_out, "fp8")), Submit(train(laid_out, "bf16")))
+
+
+def test_the_server_takes_the_first_slot_that_no_trainer_waits_for() -> None:
+    laid_out = small_plan()
+    observed = seen(laid_out.prepare, train(laid_out, "fp8"), tasks={train(laid_out, "bf16"): RUNNING}, slots=2)
+    assert reconcile(laid_out, observed) == (Submit(laid_out.server),)
+
+
+def test_with_one_slot_the_server_waits_for_the_last_trainer() -> None:
+    laid_out = small_plan()
+    last = train(laid_out, "bf16")
+    before = seen(laid_out.prepare, train(laid_out, "fp8"), tasks={last: RUNNING})
+    assert reconcile(laid_out, before) == ()
+    after = seen(laid_out.prepare, train(laid_out, "fp8"), last, tasks={last: SUCCEEDED})
+    assert reconcile(laid_out, after) == (Submit(laid_out.server),)
+
+
+def test_an_ended_trainer_whose_process_still_goes_down_keeps_its_slot() -> None:
+    laid_out = small_plan()
+    observed = seen(laid_out.prepare, train(laid_out, "fp8"), tasks={train(laid_out, "fp8"): RUNNING})
+    assert reconcile(laid_out, observed) == ()
+
+
+def test_overlapped_serves_before_it_trains_further() -> None:
+    laid_out = small_plan(placement="overlapped")
+    observed = seen(laid_out.prepare, slots=2)
+    assert reconcile(laid_out, observed) == (Submit(laid_out.server), Submit(train(laid_out, "fp8")))
+
+
+def test_overlapped_trains_first_where_nothing_is_there_to_evaluate() -> None:
+    laid_out = small_plan(placement="overlapped", evaluation={"evaluate_base": False})
+    started = reconcile(laid_out, seen(laid_out.prepare, slots=2))
+    assert started == (Submit(train(laid_out, "fp8")), Submit(train(laid_out, "bf16")))
+
+
+@pytest.mark.parametrize(
+    ("placement", "slots", "expected"),
+    [
+        (Placement.PHASED, 8, False),
+        (Placement.OVERLAPPED, 1, False),
+        (Placement.OVERLAPPED, 2, True),
+        (Placement.AUTO, 3, False),
+        (Placement.AUTO, 4, True),
+    ],
+)
+def test_overlapping_needs_slots(placement: Placement, slots: int, expected: bool) -> None:
+    assert overlaps(placement, slots) is expected
+
+
+def all_trained(laid_out: Plan) -> tuple[Task, ...]:
+    return (laid_out.prepare, *laid_out.training_order)
+
+
+def test_evaluations_start_when_the_server_is_ready_the_base_first_and_not_too_many() -> None:
+    laid_out = small_plan()
+    starting = seen(*all_trained(laid_out), tasks={laid_out.server: PENDING})
+    assert reconcile(laid_out, starting) == ()
+    ready = seen(*all_trained(laid_out), tasks={laid_out.server: RUNNING})
+    assert reconcile(laid_out, ready) == (Submit(evaluate(laid_out, "base")), Submit(evaluate(laid_out, "bf16-s0")))
+
+
+def test_another_evaluation_starts_when_one_ends() -> None:
+    laid_out = small_plan()
+    observed = seen(
+        *all_trained(laid_out),
+        evaluate(laid_out, "base"),
+        tasks={laid_out.server: RUNNING, evaluate(laid_out, "bf16-s0"): RUNNING},
+    )
+    assert reconcile(laid_out, observed) == (Submit(evaluate(laid_out, "fp8-s0")),)
+
+
+def test_the_server_is_deleted_when_nothing_is_left_to_evaluate() -> None:
+    laid_out = small_plan()
+    done = (*all_trained(laid_out), *(run.evaluate for run in laid_out.runs))
+    assert reconcile(laid_out, seen(*done, tasks={laid_out.server: RUNNING})) == (Delete(laid_out.server),)
+    assert not is_finished(laid_out, seen(*done, tasks={laid_out.server: RUNNING}))
+    assert is_finished(laid_out, seen(*done))
+
+
+def test_the_server_stays_while_an_evaluation_still_goes_down() -> None:
+    laid_out = small_plan()
+    done = (*all_trained(laid_out), *(run.evaluate for run in laid_out.runs))
+    observed = seen(*done, tasks={laid_out.server: RUNNING, evaluate(laid_out, "base"): RUNNING})
+    assert reconcile(laid_out, observed) == ()
+
+
+def test_a_failed_run_does_not_stop_the_others() -> None:
+    laid_out = small_plan()
+    observed = seen(laid_out.prepare, tasks={train(laid_out, "fp8"): FAILED})
+    assert reconcile(laid_out, observed) == (Submit(train(laid_out, "bf16")),)
+    states = run_states(laid_out, observed)
+    assert states["fp8-s0"].state is RunState.FAILED
+    assert str(states["fp8-s0"].failure) == "Killed: out of memory"
+    assert states["bf16-s0"].state is RunState.PENDING
+
+
+def test_a_failed_server_fails_what_waits_for_it_and_training_goes_on() -> None:
+    laid_out = small_plan()
+    base = evaluate(laid_out, "base")
+    observed = seen(laid_out.prepare, train(laid_out, "fp8"), tasks={laid_out.server: FAILED, base: RUNNING}, slots=2)
+    assert set(reconcile(laid_out, observed)) == {Submit(train(laid_out, "bf16")), Delete(base)}
+    after = seen(laid_out.prepare, train(laid_out, "fp8"), tasks={laid_out.server: FAILED})
+    states = run_states(laid_out, after)
+    assert [states[name].state for name in ("base", "fp8-s0", "bf16-s0")] == [
+        RunState.FAILED, RunState.FAILED, RunState.PENDING,
+    ]  # fmt: skip
+    assert "the model server failed" in str(states["base"].failure)
+
+
+def test_a_server_that_blocks_the_only_slot_and_has_nothing_to_do_gives_way() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    observed = seen(laid_out.prepare, tasks={laid_out.server: RUNNING})
+    assert reconcile(laid_out, observed) == (Delete(laid_out.server),)
+
+
+def test_a_server_beside_a_running_trainer_need_not_give_way() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    tasks = {laid_out.server: RUNNING, train(laid_out, "fp8"): RUNNING}
+    assert reconcile(laid_out, seen(laid_out.prepare, tasks=tasks, slots=2)) == ()
+
+
+def test_finished_stages_are_never_submitted_again() -> None:
+    laid_out = small_plan()
+    done = (laid_out.prepare, train(laid_out, "fp8"), evaluate(laid_out, "fp8-s0"))
+    actions = reconcile(laid_out, seen(*done, slots=9))
+    assert not {action.task for action in actions} & set(done)
+
+
+def test_a_run_that_was_evaluated_is_not_trained_again_though_its_training_results_are_gone() -> None:
+    laid_out = small_plan(("bf16",))
+    observed = seen(laid_out.prepare, evaluate(laid_out, "base"), evaluate(laid_out, "bf16-s0"))
+    assert reconcile(laid_out, observed) == ()
+    assert is_finished(laid_out, observed)
+
+
+def test_success_without_a_result_is_a_failure_with_a_reason() -> None:
+    laid_out = small_plan()
+    observed = seen(laid_out.prepare, tasks={train(laid_out, "bf16"): SUCCEEDED})
+    failure = failure_of(train(laid_out, "bf16"), observed)
+    assert failure is not None
+    assert failure.reason == "ResultMissing"
+    assert run_states(laid_out, observed)["bf16-s0"].state is RunState.FAILED
+
+
+def test_a_failure_without_a_reason_still_has_one() -> None:
+    laid_out = small_plan()
+    failure = failure_of(laid_out.prepare, seen(tasks={laid_out.prepare: Observation(phase=Phase.FAILED)}))
+    assert str(failure) == "Failed"
+
+
+@pytest.mark.parametrize("reason", ["UnsupportedRecipeError", "NoCapableNode"])
+def test_what_nothing_here_can_run_is_skipped(reason: str) -> None:
+    laid_out = small_plan()
+    lacking = Observation(phase=Phase.FAILED, reason=reason)
+    observed = seen(laid_out.prepare, tasks={train(laid_out, "bf16"): lacking})
+    assert run_states(laid_out, observed)["bf16-s0"].state is RunState.SKIPPED
+
+
+def test_run_states_follow_a_run_through_its_life() -> None:
+    laid_out = small_plan(("bf16",))
+    training, scoring = train(laid_out, "bf16"), evaluate(laid_out, "bf16-s0")
+    prepared = laid_out.prepare
+    steps = [
+        (seen(), RunState.PENDING),
+        (seen(prepared, tasks={training: PENDING}), RunState.TRAINING),
+        (seen(prepared, training, tasks={training: RUNNING}), RunState.TRAINED),
+        (seen(prepared, training, tasks={scoring: RUNNING}), RunState.EVALUATING),
+        (seen(prepared, training, scoring, tasks={scoring: RUNNING}), RunState.SUCCEEDED),
+    ]
+    assert [run_states(laid_out, observed)["bf16-s0"].state for observed, _ in steps] == [state for _, state in steps]
+    assert run_states(laid_out, seen(prepared))["base"].state is RunState.PENDING
+
+
+@dataclass
+class World:
+    """A plan driven on the in-memory runtime, with everything that can go wrong between two decisions."""
+
+    laid_out: Plan
+    runtime: MemoryRuntime
+    done: set[str]
+    completions: list[str] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, laid_out: Plan, slots: int, bad: Mapping[str, Ending]) -> "World":
+        done: set[str] = set()
+        completions: list[str] = []
+
+        def publish(task: Task) -> None:
+            assert task.name not in done, f"{task.name} was done twice"
+            done.add(task.name)
+            completions.append(task.name)
+
+        def ending(task: Task, attempt: int) -> Ending:
+            del attempt
+            return next((how for words, how in bad.items() if words in task.name), Ending.OK)
+
+        return cls(laid_out, MemoryRuntime(slots=slots, ending=ending, publish=publish), done, completions)
+
+    def observe(self) -> Observed:
+        tasks = self.runtime.observe(task.name for task in self.laid_out.tasks)
+        return Observed(done=frozenset(self.done), tasks=tasks, slots=self.runtime.capacity())
+
+    def round(self, *, acts: int | None = None) -> None:
+        """Observe, decide, and do the first ``acts`` of what was decided, as if killed then."""
+        for action in reconcile(self.laid_out, self.observe())[:acts]:
+            if isinstance(action, Delete):
+                self.runtime.delete(action.task.name)
+            else:
+                assert action.task.name not in self.done, f"{action.task.name} is repeated"
+                self.runtime.submit(action.task)  # raises when slots are exceeded
+        holding = [task for task in self.laid_out.tasks if task.slots and self.observe().is_active(task)]
+        if self.runtime.capacity() == 1 and self.laid_out.server in holding:
+            assert holding == [self.laid_out.server]
+
+    def settle(self) -> dict[str, RunState]:
+        for _ in range(400):
+            if is_finished(self.laid_out, self.observe()):
+                return {name: status.state for name, status in run_states(self.laid_out, self.observe()).items()}
+            self.round()
+            self.runtime.advance()
+        raise AssertionError(f"no end: {run_states(self.laid_out, self.observe())}")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done_twice(data: st.DataObject) -> None:
+    placement = data.draw(st.sampled_from(["auto", "phased", "overlapped"]))
+    laid_out = small_plan(
+        ("bf16", "fp8", "fp4"), placement=placement, evaluation={"evaluate_base": data.draw(st.booleans())}
+    )
+    slots = data.draw(st.integers(1, 5))
+    bad = data.draw(
+        st.dictionaries(
+            st.sampled_from(["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "base-eval", "serve", "prepare"]),
+            st.sampled_from([how for how in Ending if how is not Ending.OK]),
+            max_size=2,
+        )
+    )
+    undisturbed = World.make(laid_out, slots, bad).settle()
+    world = World.make(laid_out, slots, bad)
+    for event in data.draw(st.lists(st.sampled_from(["advance", "round", "killed", "lose", "restart"]), max_size=30)):
+        match event:
+            case "advance":
+                world.runtime.advance()
+            case "round":
+                world.round()
+            case "killed":
+                world.round(acts=1)
+            case "lose":
+                world.runtime.delete(data.draw(st.sampled_from(laid_out.tasks)).name)
+            case "restart":
+                for task in laid_out.tasks:
+                    world.runtime.delete(task.name)
+    assert world.settle() == undisturbed
+    assert len(world.completions) == len(set(world.completions))
+    assert not [task for task in laid_out.tasks if world.observe().is_active(task)]
