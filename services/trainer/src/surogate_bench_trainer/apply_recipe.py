@@ -1,0 +1,122 @@
+"""Put a recipe into a model: replace the linear layers inside its transformer blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from bitsandbytes.nn import Linear4bit
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench_trainer.engines import Engine, EngineSession
+from surogate_bench_trainer.formats.nvfp4 import BLOCK
+from surogate_bench_trainer.quantized_linear import QuantizedLinear
+from surogate_bench_trainer.storage.nf4 import nf4_nbytes
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AppliedRecipe:
+    """A recipe at work in a model: what it takes, and what a training loop has to tell it."""
+
+    engine_name: str
+    """Who does the arithmetic."""
+    weight_bytes: int
+    """Bytes of the weights of all linear layers inside the transformer blocks, skipped ones included."""
+    operand_cache_bytes: int
+    """Bytes kept beside them to make products faster."""
+    session: EngineSession
+    """The engine's state."""
+
+    def end_of_optimizer_step(self) -> None:
+        """Call once after every optimizer step: scales of delayed scaling move."""
+        self.session.end_of_optimizer_step()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat copy of what a checkpoint needs beyond model and optimizer: amax histories, scales, generator."""
+        return self.session.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from a checkpoint of the same recipe and model.
+
+        Raises:
+            KeyError: the state belongs to another recipe.
+            RuntimeError: the state belongs to another model.
+        """
+        self.session.load_state_dict(state)
+
+
+def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int) -> AppliedRecipe:
+    """Replace the linear layers of a frozen bf16 model, in place, before LoRA is attached.
+
+    Embeddings, norms and the output head stay as they are. A recipe without quantization replaces nothing.
+
+    Args:
+        model: bf16, already on its device.
+        recipe: What to apply.
+        engine: From ``select_engine``.
+        seed: Of stochastic rounding.
+
+    Raises:
+        ConfigError: a layer's shape does not fit the recipe's blocks, or more blocks are skipped than there are.
+        PermanentError: the model has no recognizable transformer blocks, or is not bf16.
+    """
+    blocks = _transformer_blocks(model)
+    last = len(blocks) - recipe.skip_last_layers
+    if recipe.quantizes and recipe.skip_first_layers >= last:
+        raise ConfigError(
+            f"leaves none of the model's {len(blocks)} transformer blocks to quantize",
+            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
+            value=recipe.skip_first_layers + recipe.skip_last_layers,
+            remedy="Skip fewer blocks.",
+        )
+    targets = [
+        (f"{index}.{name}", module)
+        for index in range(recipe.skip_first_layers, last)
+        for name, module in blocks[index].named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    for name, linear in targets:
+        _check(name, linear, recipe)
+    session = engine.start(recipe, layers=len(targets), device=model.device, seed=seed)
+    for name, linear in targets:
+        blocks.set_submodule(name, session.replace(linear))
+    linears = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
+    return AppliedRecipe(
+        engine_name=engine.name,
+        weight_bytes=sum(map(_weight_bytes, linears)),
+        operand_cache_bytes=sum(
+            linear.products.operand_nbytes for linear in linears if isinstance(linear, QuantizedLinear)
+        ),
+        session=session,
+    )
+
+
+def _transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
+    count = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == count:
+            return module
+    raise PermanentError(f"{type(model).__name__}: no list of {count} transformer blocks found in this architecture")
+
+
+def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
+    if linear.weight.dtype != torch.bfloat16:
+        raise PermanentError(f"block {name} is {linear.weight.dtype}: recipes start from a bf16 model")
+    by_input = recipe.weight_storage is WeightStorage.NVFP4 or recipe.compute is ComputePrecision.NVFP4
+    by_output = recipe.compute is ComputePrecision.NVFP4
+    if (by_input and linear.in_features % BLOCK) or (by_output and linear.out_features % BLOCK):
+        raise ConfigError(
+            f"NVFP4 needs dimensions divisible by {BLOCK}, but transformer block layer {name} has "
+            f"{linear.in_features} inputs and {linear.out_features} outputs",
+            field=f"recipe {recipe.name}: model",
+            remedy="Use a model whose widths are multiples of 16, or a recipe without NVFP4.",
+        )
+
+
+def _weight_bytes(linear: nn.Linear) -> int:
+    if isinstance(linear, QuantizedLinear):
+        return linear.storage.nbytes
+    if isinstance(linear, Linear4bit):
+        return nf4_nbytes(linear)
+    return linear.weight.nbytes

@@ -1,0 +1,1 @@
+"""From records to batches: JSONL records, tokens, packing, and the order in which batches are trained on."""

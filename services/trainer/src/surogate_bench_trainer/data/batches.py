@@ -1,0 +1,70 @@
+"""Samples as tensors: one stream of tokens without padding, whatever the samples' lengths."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from surogate_bench_trainer.data.encoding import Sample
+
+
+@dataclass(frozen=True, slots=True)
+class PackedBatch:
+    """One forward pass: samples one after another, longest first, in a single stream of T tokens."""
+
+    input_ids: Tensor
+    """int64 (1, T)."""
+    position_ids: Tensor
+    """int64 (1, T), starting at 0 in every sample."""
+    lengths: tuple[int, ...]
+    """Tokens of each sample, in stream order."""
+    predicting: Tensor
+    """int64 (C,): positions whose next token counts in the loss."""
+    targets: Tensor
+    """int64 (C,): those next tokens."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in the stream, all of them real."""
+        return self.input_ids.shape[1]
+
+    @property
+    def counted(self) -> int:
+        """Tokens that count in the loss."""
+        return self.targets.shape[0]
+
+
+def collate(samples: Sequence[Sample], loss_on: Literal["completion", "all"], device: torch.device) -> PackedBatch:
+    """Join samples into one stream. Longest first lets attention treat samples of similar length together."""
+    ordered = sorted(samples, key=lambda sample: -len(sample.tokens))
+    tokens: list[int] = []
+    positions: list[int] = []
+    predicting: list[int] = []
+    targets: list[int] = []
+    for sample in ordered:
+        start, length = len(tokens), len(sample.tokens)
+        first = max(sample.prompt_length, 1) if loss_on == "completion" else 1
+        tokens += sample.tokens
+        positions += range(length)
+        predicting += range(start + first - 1, start + length - 1)
+        targets += sample.tokens[first:]
+    as_tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731 - four times the same
+    return PackedBatch(
+        input_ids=as_tensor([tokens]),
+        position_ids=as_tensor([positions]),
+        lengths=tuple(len(sample.tokens) for sample in ordered),
+        predicting=as_tensor(predicting),
+        targets=as_tensor(targets),
+    )
+
+
+def batches_of(
+    samples: Sequence[Sample],
+    rows: Sequence[Sequence[int]],
+    loss_on: Literal["completion", "all"],
+    device: torch.device,
+) -> list[PackedBatch]:
+    """One batch per group of sample indices."""
+    return [collate([samples[index] for index in row], loss_on, device) for row in rows]

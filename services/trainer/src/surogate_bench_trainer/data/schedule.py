@@ -1,0 +1,61 @@
+"""Which samples every optimizer step trains on, as a pure function of the step: resuming needs no reader state."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from surogate_bench.specs.training import TrainingSpec
+from surogate_bench_trainer.data.packing import pack
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSchedule:
+    """Rows are fixed; their order is drawn anew each epoch."""
+
+    rows: list[list[int]]
+    """Sample indices of each row."""
+    rows_per_micro_batch: int
+    micro_batches_per_step: int
+    total_steps: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per pass over the rows; the last one may have fewer rows."""
+        return math.ceil(len(self.rows) / (self.rows_per_micro_batch * self.micro_batches_per_step))
+
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """Sample indices of each micro-batch of a step (counted from 0)."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
+        per_step = self.rows_per_micro_batch * self.micro_batches_per_step
+        chosen = order[position * per_step : (position + 1) * per_step]
+        return [
+            [index for row in chosen[start : start + self.rows_per_micro_batch] for index in self.rows[row]]
+            for start in range(0, len(chosen), self.rows_per_micro_batch)
+        ]
+
+
+def schedule_batches(lengths: Sequence[int], training: TrainingSpec, *, seed: int) -> BatchSchedule:
+    """Lay out a whole training run.
+
+    Args:
+        lengths: Tokens of each training sample.
+        training: Packing, batch sizes and length of the run.
+        seed: Of the order of samples and rows.
+    """
+    if training.packing:
+        order = np.random.default_rng(seed).permutation(len(lengths))
+        packed = pack([lengths[index] for index in order], training.max_length)
+        rows = [[int(order[index]) for index in row] for row in packed]
+    else:
+        rows = [[index] for index in range(len(lengths))]
+    schedule = BatchSchedule(
+        rows, training.micro_batch_size, training.gradient_accumulation_steps, training.max_steps or 0, seed
+    )
+    if training.epochs is None:
+        return schedule
+    total = max(1, math.ceil(training.epochs * schedule.steps_per_epoch))
+    return BatchSchedule(rows, schedule.rows_per_micro_batch, schedule.micro_batches_per_step, total, seed)

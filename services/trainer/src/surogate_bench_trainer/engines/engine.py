@@ -1,0 +1,77 @@
+"""What every engine offers."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from surogate_bench.recipes import Recipe
+
+
+class EngineSession(Protocol):
+    """One engine at work on one model under one recipe; holds what changes while training."""
+
+    def replace(self, linear: nn.Linear) -> nn.Linear:
+        """Build the layer that takes the place of a frozen bf16 linear layer.
+
+        Layers are given in the order of the model. The result is a ``nn.Linear``, since PEFT adapts only those.
+        """
+        ...
+
+    def end_of_optimizer_step(self) -> None:
+        """Move what moves once per optimizer step."""
+        ...
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat copy of the state that a checkpoint needs."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned; see :func:`check_entries` for what it raises."""
+        ...
+
+
+class Engine(Protocol):
+    """A way of computing products with frozen weights."""
+
+    @property
+    def name(self) -> str:
+        """What is written beside every result."""
+        ...
+
+    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
+        """Why this engine cannot run the recipe on the device; None if it can."""
+        ...
+
+    def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
+        """Begin work on a model with so many layers to replace."""
+        ...
+
+
+def check_entries(state: dict[str, Tensor], *, expected: dict[str, Tensor]) -> None:
+    """Make sure that a state was written under the same recipe and model.
+
+    Raises:
+        KeyError: it has other entries.
+        RuntimeError: an entry has another shape.
+    """
+    if state.keys() != expected.keys():
+        raise KeyError(f"quantization state: expected {sorted(expected)}, found {sorted(state)}")
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise RuntimeError(f"{name}: expected shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")
+
+
+class StatelessSession:
+    """Base of sessions in which nothing changes while training."""
+
+    def end_of_optimizer_step(self) -> None:
+        """Nothing moves."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Empty."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Accept the empty state only."""
+        check_entries(state, expected={})

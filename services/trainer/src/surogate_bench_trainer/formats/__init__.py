@@ -1,0 +1,1 @@
+"""Number formats: rounding to their elements, scaling, and their packed forms. Pure functions of tensors."""

@@ -1,0 +1,78 @@
+"""Does the data fit the training and serving lengths, and can the answers be scored?"""
+
+import logging
+from typing import TYPE_CHECKING
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_trainer.data.encoding import encode, prompt_of, token_ids
+from surogate_bench_trainer.data.records import FINAL_ANSWER, Record
+from surogate_bench_trainer.prepare.sources import Splits
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_log = logging.getLogger(__name__)
+
+
+def check_answers(test: list[Record]) -> None:
+    """Every test answer must end with ``#### N``, or nothing could be scored against it.
+
+    Raises:
+        ConfigError: naming the first record that does not.
+    """
+    for number, record in enumerate(test, start=1):
+        if FINAL_ANSWER.search(record.answer) is None:
+            raise ConfigError(
+                "the answer does not end with '#### N', so nothing can be scored against it",
+                field=f"data.test:{number}",
+                value=record.answer[-40:],
+                remedy="End every test answer with '#### ' and the number, as GSM8K does.",
+            )
+
+
+def check_lengths(splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep) -> None:
+    """Samples must fit ``training.max_length``, and prompts with their answers the server.
+
+    Raises:
+        ConfigError: naming the longest offender and its length.
+    """
+    limit = sweep.training.max_length
+    shortest = 0
+    for name in ("train", "validation"):
+        lengths = [len(sample.tokens) for sample in encode(splits[name], tokenizer, sweep.data)]
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        if lengths[longest] > limit:
+            over = sum(length > limit for length in lengths)
+            raise ConfigError(
+                f"{over} of {len(lengths)} {name} samples are longer than training.max_length; the longest, record "
+                f"{longest + 1}, has {lengths[longest]} tokens",
+                field="training.max_length",
+                value=limit,
+                remedy=f"Raise it to {lengths[longest]} or more, or remove those records: samples are never cut.",
+            )
+        if name == "train":
+            shortest = sum(sorted(lengths)[: sweep.evaluation.num_fewshot])
+    _check_prompts(splits["test"], tokenizer, sweep, shots=shortest)
+
+
+def _check_prompts(test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int) -> None:
+    """``shots``: fewest tokens that the solved examples before each question can take."""
+    prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer)
+    longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
+    needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
+    if needed > sweep.serving.max_model_len:
+        raise ConfigError(
+            f"the prompt of test record {longest + 1} and evaluation.max_gen_toks "
+            f"({sweep.evaluation.max_gen_toks}) take {needed} tokens together",
+            field="serving.max_model_len",
+            value=sweep.serving.max_model_len,
+            remedy=f"Raise it to {needed} or more, or lower evaluation.max_gen_toks.",
+        )
+
+
+def warn_of_overlap(splits: Splits) -> None:
+    """Log how many test questions were trained on."""
+    trained = {record.question for record in splits["train"]}
+    if shared := sum(record.question in trained for record in splits["test"]):
+        _log.warning("%d of %d test questions are in the training split too", shared, len(splits["test"]))

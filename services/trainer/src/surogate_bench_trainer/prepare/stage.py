@@ -1,0 +1,98 @@
+"""The prepare stage."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
+from surogate_bench.model_source import ModelLocation, locate_model
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import PrepareRequest
+from surogate_bench.results import PrepareResult, SplitInfo
+from surogate_bench.store import open_store
+from surogate_bench_trainer.data.records import write_records
+from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
+from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
+from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, describe_source, find_smollm2, is_converted
+from surogate_bench_trainer.prepare.sources import Splits, load_splits
+
+
+def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
+    """Check model and data, and publish the data splits (and a model that had to be converted).
+
+    Cheap checks come first. A finished stage is left alone.
+
+    Raises:
+        ConfigError: something in the sweep, its model or its data cannot work.
+        TransientError: hub or store are away.
+    """
+    store = open_store(request.store)
+    prefix = request.layout.prepare
+    if read_manifest(store, prefix) is not None:
+        return
+    sweep = request.sweep
+    converted = is_converted(sweep.model)
+    check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
+    if converted:
+        find_smollm2()
+    write_progress(work_dir, Progress(phase="reading data"))
+    splits = load_splits(sweep.data)
+    check_answers(splits["test"])
+    warn_of_overlap(splits)
+    outputs = work_dir / "outputs"
+    with clear_disk_errors(work_dir):
+        if converted:
+            write_progress(work_dir, Progress(phase="converting model"))
+            convert_smollm2(outputs / "model")
+            location = ModelLocation(str(outputs / "model"))
+        else:
+            location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+        write_progress(work_dir, Progress(phase="checking"))
+        config, tokenizer = _config_and_tokenizer(location)
+        check_fit(config, sweep)
+        check_lengths(splits, tokenizer, sweep)
+        data = _write_splits(splits, outputs / "data")
+    result = PrepareResult(data=data, model_source=describe_source(sweep.model), model_in_store=converted)
+    write_progress(work_dir, Progress(phase="uploading"))
+    publish_stage(store, prefix, outputs, _manifest(request, result))
+
+
+def _config_and_tokenizer(location: ModelLocation) -> tuple[Any, Any]:
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - slow to import, so after the cheap checks
+
+    try:
+        return (
+            AutoConfig.from_pretrained(location.name_or_path, revision=location.revision),
+            AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision),
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot be loaded: {error}",
+            field="model",
+            value=location.name_or_path,
+            remedy="Check its name or folder; a hub model needs network access or a filled cache.",
+        ) from error
+
+
+def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:
+    written = {}
+    for name, records in splits.items():
+        path = folder / f"{name}.jsonl"
+        write_records(path, records)
+        written[name] = SplitInfo(records=len(records), sha256=sha256_of(path))
+    return written
+
+
+def _manifest(request: PrepareRequest, result: PrepareResult) -> Manifest:
+    return Manifest(
+        stage="prepare",
+        run="prepare",
+        spec_hash=request.sweep.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        hardware=describe_machine(),
+        versions=package_versions(),
+        result=result.model_dump(mode="json"),
+    )

@@ -1,0 +1,39 @@
+"""The train stage, up to the point where torch is needed: a finished run ends here, without importing it."""
+
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.layout import run_name
+from surogate_bench.manifest import fetch_stage, read_manifest
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import TrainRequest
+from surogate_bench.store import open_store
+
+
+def train_stage(request: TrainRequest, work_dir: Path) -> None:
+    """Train one adapter and publish it; a run that is finished already is left alone.
+
+    Raises:
+        ConfigError: the sweep has no such recipe, or the model or its data cannot be used.
+        UnsupportedRecipeError: this machine cannot run the recipe.
+        PermanentError: the prepare stage is missing, or training diverged.
+        TransientError: the store is away.
+    """
+    store = open_store(request.store)
+    prefix = request.layout.train(run_name(request.recipe, request.seed))
+    if read_manifest(store, prefix) is not None:
+        store.delete([info.key for info in store.list(f"{prefix}/checkpoints")])
+        return
+    if request.recipe not in {recipe.name for recipe in request.sweep.recipes}:
+        raise ConfigError(
+            "the sweep has no such recipe",
+            field="request.recipe",
+            value=request.recipe,
+            remedy=f"It has {', '.join(recipe.name for recipe in request.sweep.recipes)}.",
+        )
+    write_progress(work_dir, Progress(phase="starting"))
+    fetch_stage(store, request.layout.prepare, work_dir / "prepared", under="data/")
+
+    from surogate_bench_trainer.training.run import run_training  # noqa: PLC0415 - imports torch
+
+    run_training(request, store, work_dir)

@@ -1,0 +1,38 @@
+"""The adapter as files that PEFT and vLLM load."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from peft import PeftModel, get_peft_model_state_dict
+
+from surogate_bench_trainer.training.lora import ADAPTER
+
+WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
+
+
+def save_adapter(model: PeftModel, folder: Path) -> str:
+    """Write ``adapter_model.safetensors`` (fp32) and ``adapter_config.json``, the same bytes for the same adapter.
+
+    Returns:
+        SHA-256 over the two files' bytes, the configuration first: the adapter's content hash.
+    """
+    tensors = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTER).items()
+    }
+    config = model.peft_config[ADAPTER].to_dict() | {"inference_mode": True}
+    contents = {
+        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_plain) + "\n").encode(),
+        WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    return hashlib.sha256(b"".join(contents.values())).hexdigest()
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever PEFT puts into its configuration
+    return sorted(value) if isinstance(value, set) else str(value)

@@ -1,0 +1,135 @@
+"""The model with its adapters, recipe and optimizer: one optimizer step, one validation, and all of their state."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from surogate_bench.errors import PermanentError
+from surogate_bench_trainer.apply_recipe import AppliedRecipe
+from surogate_bench_trainer.data.batches import PackedBatch
+from surogate_bench_trainer.training.attention import segments_of
+from surogate_bench_trainer.training.loss import cross_entropy
+from surogate_bench_trainer.training.optimizer import FlatAdamW
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """What one optimizer step did."""
+
+    loss: float
+    """Mean over the step's counted tokens, nats."""
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner:
+    """What learns."""
+
+    model: PeftModel
+    recipe: AppliedRecipe
+    optimizer: FlatAdamW
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        device: torch.device = self.model.device
+        return device
+
+    def train_step(self, batches: Sequence[PackedBatch], *, between: Callable[[], None]) -> StepOutcome:
+        """One optimizer step over its micro-batches.
+
+        Args:
+            batches: The step's micro-batches; every counted token of all of them weighs the same.
+            between: Called before each micro-batch but the first; may raise to abandon the step.
+
+        Raises:
+            PermanentError: loss or gradient is not finite.
+        """
+        self.model.train()
+        self.optimizer.zero_grad()
+        weight = 1.0 / sum(batch.counted for batch in batches)
+        total = torch.zeros((), device=self.device)
+        for number, batch in enumerate(batches):
+            if number:
+                between()
+            loss = self._loss(batch, weight)
+            loss.backward()
+            total += loss.detach()
+        rate = self.optimizer.learning_rate
+        outcome = StepOutcome(float(total), self.optimizer.step(), rate, sum(batch.tokens for batch in batches))
+        self.recipe.end_of_optimizer_step()
+        if not (math.isfinite(outcome.loss) and math.isfinite(outcome.grad_norm)):
+            raise PermanentError(
+                f"training diverged: loss {outcome.loss}, gradient norm {outcome.grad_norm}. "
+                "Lower training.learning_rate or lengthen training.warmup_steps"
+            )
+        return outcome
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
+        """Mean loss (nats) over the counted tokens of all batches; nothing that training depends on changes.
+
+        Args:
+            batches: The validation split.
+            between: Called before each batch; may raise to abandon the validation.
+        """
+        self.model.eval()
+        total, counted = torch.zeros((), dtype=torch.float64, device=self.device), 0
+        for batch in batches:
+            between()
+            total += self._loss(batch, 1.0)
+            counted += batch.counted
+        return float(total) / counted
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of all state: master weights, moments, recipe, random generators."""
+        parts = {"optimizer": self.optimizer.state_dict()} | self._volatile()
+        return {f"{part}.{name}": tensor.clone() for part, state in parts.items() for name, tensor in state.items()}
+
+    def volatile_snapshot(self) -> dict[str, Tensor]:
+        """Copies of the state that forward and backward passes change."""
+        return {
+            f"{part}.{name}": tensor.clone()
+            for part, state in self._volatile().items()
+            for name, tensor in state.items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor], *, step: int) -> None:
+        """Go back to a snapshot taken after ``step`` optimizer steps."""
+        parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "recipe": {}, "random": {}}
+        for key, tensor in tensors.items():
+            part, _, name = key.partition(".")
+            parts[part][name] = tensor
+        self.optimizer.load_state_dict(parts["optimizer"], step=step)
+        self.recipe.load_state_dict(parts["recipe"])
+        torch.set_rng_state(parts["random"]["cpu"].cpu())
+        if "cuda" in parts["random"]:
+            torch.cuda.set_rng_state(parts["random"]["cuda"].cpu(), self.device)
+
+    def _volatile(self) -> dict[str, dict[str, Tensor]]:
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        return {"recipe": self.recipe.state_dict(), "random": random}
+
+    def _loss(self, batch: PackedBatch, weight: float) -> Tensor:
+        config: Any = self.model.config
+        segments = segments_of(
+            batch.lengths, heads=config.num_attention_heads, kv_heads=config.num_key_value_heads, device=self.device
+        )
+        output = self.model.base_model.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            logits_to_keep=batch.predicting,
+            segments=segments,
+            use_cache=False,
+        )
+        return cross_entropy(output.logits[0], batch.targets, weight=weight)

@@ -1,0 +1,90 @@
+"""LoRA as PEFT defines it, computed as the recipes prescribe: bf16 products with fp32 master weights."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as PeftLoraLinear
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from surogate_bench.specs.training import LoraSpec
+
+ADAPTER = "default"
+"""PEFT's name of the only adapter."""
+
+
+class _LoraUpdate(torch.autograd.Function):
+    """base + scaling (x A^T) B^T, in the type of x.
+
+    One node instead of PEFT's dozen operations: at small widths their dispatch costs more than their arithmetic, and
+    PEFT would multiply in fp32. Gradients of A and B are products in the type of x, accumulated in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, inputs: Tensor, a: Tensor, b: Tensor, scaling: float) -> Tensor:  # noqa: ANN401
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        a, b = a.to(rows.dtype), (b * scaling).to(rows.dtype)
+        hidden = rows @ a.t()
+        ctx.save_for_backward(rows, hidden, a, b)
+        ctx.scaling = scaling
+        return torch.addmm(base.reshape(-1, base.shape[-1]), hidden, b.t()).view(base.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None]:  # noqa: ANN401
+        rows, hidden, a, b = ctx.saved_tensors
+        outer = gradient.reshape(-1, gradient.shape[-1])
+        inner = outer @ b
+        grad_b = (outer.t() @ hidden).float().mul_(ctx.scaling)
+        grad_a = (inner.t() @ rows).float()
+        grad_inputs = (inner @ a).view(*gradient.shape[:-1], -1) if ctx.needs_input_grad[1] else None
+        return gradient, grad_inputs, grad_a, grad_b, None
+
+
+class LoraLinear(PeftLoraLinear):  # type: ignore[misc] - peft is untyped
+    """PEFT's LoRA layer with a leaner forward pass."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Base output plus update: (..., in_features) to (..., out_features)."""
+        base = self.base_layer(inputs)
+        a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
+        return _LoraUpdate.apply(base, self.lora_dropout[ADAPTER](inputs), a, b, self.scaling[ADAPTER])
+
+
+def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed: int) -> PeftModel:
+    """Freeze a model and add adapters to it.
+
+    A is drawn in fp32 by PEFT's own rule (uniform within 1 / sqrt(in_features)) from a generator of its own, layer by
+    layer: whatever a recipe did to the base, the same seed gives the same adapters.
+
+    Args:
+        model: The base, a recipe applied or not.
+        spec: Rank, scale, dropout and target layers.
+        base_model: Recorded as ``base_model_name_or_path``.
+        seed: Of A.
+    """
+    config = LoraConfig(
+        r=spec.r,
+        lora_alpha=spec.alpha,
+        lora_dropout=spec.dropout,
+        target_modules=list(spec.target_modules),
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_model,
+    )
+    config._register_custom_module({nn.Linear: LoraLinear})  # noqa: SLF001 - PEFT's documented way
+    adapted = get_peft_model(model, config)
+    config.base_model_name_or_path = base_model
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for layer in lora_layers(adapted):
+            a = layer.lora_A[ADAPTER].weight
+            bound = a.shape[1] ** -0.5
+            a.copy_(torch.empty(a.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
+            layer.lora_B[ADAPTER].weight.zero_()
+    return adapted
+
+
+def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
+    """The adapted layers, in the model's order."""
+    return (module for module in model.modules() if isinstance(module, LoraLinear))

@@ -1,0 +1,49 @@
+"""Cross-entropy of the counted tokens."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_CHUNK = 1 << 22
+"""Logits upcast to fp32 at a time."""
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Weighted sum over rows of -log softmax(logits)[target], in fp32; the gradient is made on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, weight: float) -> Tensor:  # noqa: ANN401
+        keep = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(logits) if keep else None
+        total = torch.zeros((), dtype=torch.float32, device=logits.device)
+        rows = max(1, _CHUNK // logits.shape[1])
+        for start in range(0, logits.shape[0], rows):
+            part = slice(start, start + rows)
+            log_probabilities = torch.log_softmax(logits[part].float(), dim=-1)
+            index = targets[part, None]
+            total -= log_probabilities.gather(1, index).sum()
+            if gradient is not None:
+                probabilities = log_probabilities.exp_()
+                probabilities.scatter_add_(1, index, probabilities.new_full(index.shape, -1.0))
+                gradient[part] = probabilities.mul_(weight)
+        ctx.gradient = gradient
+        return total.mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return ctx.gradient * scale.to(ctx.gradient.dtype), None, None
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, *, weight: float) -> Tensor:
+    """Loss in nats, summed over rows and multiplied by ``weight``: fp32 scalar.
+
+    The gradient is computed in fp32 and rounded once to the type of the logits.
+
+    Args:
+        logits: (rows, vocabulary), any float type.
+        targets: int64 (rows,).
+        weight: 1 / counted tokens of the whole optimizer step, for their mean.
+    """
+    loss: Tensor = _CrossEntropy.apply(logits, targets, weight)
+    return loss

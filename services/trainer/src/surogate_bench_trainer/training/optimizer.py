@@ -1,0 +1,95 @@
+"""AdamW over one flat vector of fp32 master weights."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from transformers import get_scheduler
+
+from surogate_bench.specs.training import TrainingSpec
+
+
+class FlatAdamW:
+    """AdamW, its schedule and gradient clipping on all trainable parameters at once.
+
+    The parameters become views into one vector, and so do their gradients: AdamW is elementwise and the norm global,
+    so nothing changes but the number of kernels, a handful instead of several per matrix.
+
+    Args:
+        parameters: fp32, all on one device; rebound to views.
+        training: Hyper-parameters.
+        total_steps: Length of the schedule.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], training: TrainingSpec, *, total_steps: int) -> None:
+        self._flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
+        self._flat.grad = torch.zeros_like(self._flat)
+        self._max_norm = training.max_grad_norm
+        start = 0
+        for parameter in parameters:
+            part = slice(start, start + parameter.numel())
+            parameter.data = self._flat.data[part].view(parameter.shape)
+            parameter.grad = self._flat.grad[part].view(parameter.shape)
+            start += parameter.numel()
+        self._adamw = torch.optim.AdamW(
+            [self._flat],
+            lr=training.learning_rate,
+            betas=(training.adam_beta1, training.adam_beta2),
+            eps=training.adam_epsilon,
+            weight_decay=training.weight_decay,
+            fused=True,
+        )
+        kind = "constant_with_warmup" if training.lr_scheduler == "constant" else training.lr_scheduler
+        self._schedule = get_scheduler(
+            kind, self._adamw, num_warmup_steps=training.warmup_steps, num_training_steps=total_steps
+        )
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the coming step."""
+        return float(self._schedule.get_last_lr()[0])
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        assert self._flat.grad is not None
+        self._flat.grad.zero_()
+
+    def step(self) -> float:
+        """Clip, update and move the schedule on.
+
+        Returns:
+            Gradient norm before clipping.
+        """
+        norm = nn.utils.clip_grad_norm_([self._flat], self._max_norm)
+        self._adamw.step()
+        self._schedule.step()
+        return float(norm)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Master weights and moments; views, not copies."""
+        state = self._adamw.state.get(self._flat, {})
+        zeros = torch.zeros_like(self._flat.data)
+        return {
+            "master": self._flat.data,
+            "exp_avg": state.get("exp_avg", zeros),
+            "exp_avg_sq": state.get("exp_avg_sq", zeros),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor], *, step: int) -> None:
+        """Continue after ``step`` optimizer steps.
+
+        Raises:
+            RuntimeError: the state belongs to another model.
+        """
+        self._flat.data.copy_(state["master"])
+        if step > 0:
+            device = self._flat.device
+            self._adamw.state[self._flat] = {
+                "step": torch.tensor(float(step), device=device),
+                "exp_avg": state["exp_avg"].to(device, copy=True),
+                "exp_avg_sq": state["exp_avg_sq"].to(device, copy=True),
+            }
+        rate = self._schedule.base_lrs[0] * self._schedule.lr_lambdas[0](step)
+        self._adamw.param_groups[0]["lr"] = rate
+        position = {"last_epoch": step, "_step_count": step + 1, "_last_lr": [rate]}
+        self._schedule.load_state_dict(self._schedule.state_dict() | position)

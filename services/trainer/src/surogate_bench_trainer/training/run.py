@@ -1,0 +1,167 @@
+"""One training run: from the prepared data to the published adapter."""
+
+import logging
+import os
+import resource
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers.utils import logging as transformers_logging
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.layout import run_name
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.model_source import locate_model
+from surogate_bench.progress import Progress
+from surogate_bench.requests import TrainRequest
+from surogate_bench.results import TrainResult
+from surogate_bench.store import ObjectStore
+from surogate_bench_trainer.data.records import read_prepared
+from surogate_bench_trainer.training.adapter import save_adapter
+from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
+from surogate_bench_trainer.training.learner import Learner
+from surogate_bench_trainer.training.loop import TrainingLoop
+from surogate_bench_trainer.training.metrics import METRICS_FILE, MetricsLog
+from surogate_bench_trainer.training.progress import ProgressReporter
+from surogate_bench_trainer.training.setup import build_data, build_learner, load_base, training_device
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Run:
+    """One attempt at a run: where its state comes from and goes to."""
+
+    store: ObjectStore
+    prefix: str
+    learner: Learner
+    metrics: MetricsLog
+    earlier_peak: int
+
+    @property
+    def checkpoints(self) -> str:
+        """Prefix of the run's checkpoints."""
+        return f"{self.prefix}/checkpoints"
+
+    def save(self, step: int, tensors: dict[str, Tensor]) -> None:
+        """Store a checkpoint."""
+        checkpoint = Checkpoint(
+            step=step, tensors=tensors, metrics=self.metrics.content(), peak_memory_bytes=self.peak_memory()
+        )
+        save_checkpoint(self.store, self.checkpoints, checkpoint)
+
+    def peak_memory(self) -> int:
+        """Peak over all attempts, bytes: device memory on a GPU, resident set on a CPU."""
+        if self.learner.device.type == "cuda":
+            here = torch.cuda.max_memory_allocated(self.learner.device)
+        else:
+            here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return max(here, self.earlier_peak)
+
+
+def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
+    """Train, continuing from the newest checkpoint, and publish; see :func:`surogate_bench_trainer.train_stage`.
+
+    Raises:
+        PermanentError: training diverged or memory ran out.
+    """
+    _configure_process(request)
+    try:
+        _train(request, store, work_dir)
+    except torch.OutOfMemoryError as error:
+        raise _out_of_memory(error) from error
+    except RuntimeError as error:
+        if "not enough memory" not in str(error):
+            raise
+        raise _out_of_memory(error) from error
+
+
+def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
+    sweep, device = request.sweep, training_device()
+    report = ProgressReporter(work_dir)
+    report(Progress(phase="loading"))
+    location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    base, tokenizer = load_base(location, device)
+    splits = {name: read_prepared(work_dir / "prepared" / "data" / f"{name}.jsonl") for name in ("train", "validation")}
+    data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device)
+    learner = build_learner(
+        base, sweep, sweep.recipe(request.recipe), seed=request.seed, steps=data.schedule.total_steps
+    )
+    prefix = request.layout.train(run_name(request.recipe, request.seed))
+    checkpoint = load_newest(store, f"{prefix}/checkpoints")
+    first = 0 if checkpoint is None else checkpoint.step
+    if checkpoint is not None:
+        learner.restore(checkpoint.tensors, step=first)
+        _log.info("continuing after step %d", first)
+    metrics = MetricsLog(work_dir, b"" if checkpoint is None else checkpoint.metrics)
+    run = _Run(store, prefix, learner, metrics, 0 if checkpoint is None else checkpoint.peak_memory_bytes)
+    TrainingLoop(
+        learner=learner,
+        training=sweep.training,
+        schedule=data.schedule,
+        samples=data.samples,
+        validation=data.validation,
+        metrics=metrics,
+        save=run.save,
+        report=report,
+    ).run(first)
+    report(Progress(phase="uploading", step=data.schedule.total_steps, total=data.schedule.total_steps))
+    _publish(request, run, work_dir, resumed_from=first)
+    delete_checkpoints(store, run.checkpoints)
+
+
+def _publish(request: TrainRequest, run: _Run, work_dir: Path, *, resumed_from: int) -> None:
+    outputs = work_dir / "outputs"
+    digest = save_adapter(run.learner.model, outputs / "adapter")
+    (outputs / METRICS_FILE).write_bytes(run.metrics.content())
+    tokens, seconds = run.metrics.totals()
+    result = TrainResult(
+        steps=run.metrics.steps,
+        tokens=tokens,
+        train_seconds=seconds,
+        tokens_per_second=tokens / seconds,
+        side_by_side=request.side_by_side,
+        threads=torch.get_num_threads(),
+        peak_memory_bytes=run.peak_memory(),
+        weight_bytes=run.learner.recipe.weight_bytes,
+        operand_cache_bytes=run.learner.recipe.operand_cache_bytes,
+        final_train_loss=run.metrics.final_train_loss(),
+        validation=run.metrics.validations(),
+        adapter_sha256=digest,
+        resumed_from_step=resumed_from,
+    )
+    manifest = Manifest(
+        stage="train",
+        run=run_name(request.recipe, request.seed),
+        spec_hash=request.sweep.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        engine=run.learner.recipe.engine_name,
+        hardware=describe_machine() | _accelerator(run.learner.device),
+        versions=package_versions(),
+        result=result.model_dump(mode="json"),
+    )
+    publish_stage(run.store, run.prefix, outputs, manifest)
+
+
+def _accelerator(device: torch.device) -> dict[str, str]:
+    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+
+
+def _configure_process(request: TrainRequest) -> None:
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    if request.threads is not None:
+        torch.set_num_threads(request.threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if request.threads > 1 else "false"
+
+
+def _out_of_memory(error: RuntimeError) -> PermanentError:
+    return PermanentError(
+        f"memory ran out while training: {str(error).splitlines()[0]} "
+        "Lower training.micro_batch_size or training.max_length"
+    )

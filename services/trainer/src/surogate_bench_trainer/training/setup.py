@@ -1,0 +1,110 @@
+"""Build what a run needs: the base model under its recipe with adapters, and the data as batches."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.recipes import Recipe
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.model import ModelSpec
+from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
+from surogate_bench_trainer.data.batches import PackedBatch, batches_of
+from surogate_bench_trainer.data.encoding import Sample, encode
+from surogate_bench_trainer.data.packing import pack
+from surogate_bench_trainer.data.records import Record
+from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
+from surogate_bench_trainer.engines import select_engine
+from surogate_bench_trainer.training.attention import IMPLEMENTATION
+from surogate_bench_trainer.training.lean_layers import make_lean
+from surogate_bench_trainer.training.learner import Learner
+from surogate_bench_trainer.training.lora import attach_lora
+from surogate_bench_trainer.training.optimizer import FlatAdamW
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """Samples, the order they are trained in, and the validation split."""
+
+    samples: list[Sample]
+    schedule: BatchSchedule
+    validation: list[PackedBatch]
+
+
+def training_device() -> torch.device:
+    """The first GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the base model in bf16 with packed attention, and its tokenizer.
+
+    Raises:
+        ConfigError: there is no such model, or it cannot be loaded.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision)
+        model = AutoModelForCausalLM.from_pretrained(
+            location.name_or_path,
+            revision=location.revision,
+            dtype=torch.bfloat16,
+            attn_implementation=IMPLEMENTATION,
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot be loaded: {error}",
+            field="model",
+            value=location.name_or_path,
+            remedy="Check its name or folder; a hub model needs network access or a filled cache.",
+        ) from error
+    make_lean(model)
+    return model.to(device), tokenizer
+
+
+def build_learner(base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, seed: int, steps: int) -> Learner:
+    """Apply the recipe, attach LoRA and make the optimizer; the same seed gives the same adapters under any recipe.
+
+    Raises:
+        UnsupportedRecipeError: no engine can run the recipe here.
+        ConfigError: the recipe does not fit the model.
+    """
+    torch.manual_seed(seed)
+    engine = select_engine(recipe, base.device, sweep.engine)
+    applied: AppliedRecipe = apply_recipe(base, recipe, engine=engine, seed=seed)
+    model = attach_lora(base, sweep.training.lora, base_model=public_name(sweep.model), seed=seed)
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return Learner(model=model, recipe=applied, optimizer=FlatAdamW(parameters, sweep.training, total_steps=steps))
+
+
+def public_name(model: ModelSpec) -> str:
+    """What an adapter calls its base model: never a path of this machine."""
+    return model.path.name if model.path is not None else model.label
+
+
+def build_data(
+    splits: Mapping[str, list[Record]],
+    tokenizer: PreTrainedTokenizerBase,
+    sweep: RecipeSweep,
+    *,
+    seed: int,
+    device: torch.device,
+) -> TrainingData:
+    """Tokenize ``train`` and ``validation`` and lay out the run; validation is packed whether or not training is.
+
+    Raises:
+        ConfigError: the tokenizer has no end-of-text token.
+    """
+    training = sweep.training
+    samples = encode(splits["train"], tokenizer, sweep.data)
+    held_out = encode(splits["validation"], tokenizer, sweep.data)
+    rows = pack([len(sample.tokens) for sample in held_out], training.max_length)
+    size = training.micro_batch_size
+    groups = [[index for row in rows[start : start + size] for index in row] for start in range(0, len(rows), size)]
+    return TrainingData(
+        samples=samples,
+        schedule=schedule_batches([len(sample.tokens) for sample in samples], training, seed=seed),
+        validation=batches_of(held_out, groups, training.loss_on, device),
+    )
