@@ -1,0 +1,1 @@
+"""Supervises lm-eval against an OpenAI-compatible completions endpoint."""

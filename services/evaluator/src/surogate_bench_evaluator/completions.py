@@ -1,0 +1,106 @@
+"""lm-eval's ``local-completions`` model, able to go on after its server was lost."""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import aiohttp
+import requests
+from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench_evaluator.answers import Answers
+from surogate_bench_evaluator.server import ServedModel, ServerLostError
+
+_log = logging.getLogger(__name__)
+
+
+class _LastWords(logging.Filter):
+    """Remembers the server's last words, and drops errors: they repeat them with the request's headers, the key too."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Decide on one record of lm-eval's API models."""
+        if record.levelno == logging.WARNING:
+            self.text = record.getMessage()[:500]
+        return record.levelno < logging.ERROR
+
+
+_last_words = _LastWords()
+logging.getLogger("lm_eval").setLevel(logging.WARNING)
+logging.getLogger("lm_eval.models.api_models").addFilter(_last_words)
+
+_REFUSALS = frozenset({400, 401, 403, 413, 422})
+
+
+class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is not typed
+    """``local-completions`` that asks only what is not answered yet, until a deadline.
+
+    Prompts go to vLLM as text, which it turns into tokens with the base model's tokenizer. lm-eval needs no tokenizer
+    of its own then, which saves importing torch and transformers; a prompt that is too long is refused by vLLM, where
+    lm-eval would cut it.
+    """
+
+    def __init__(
+        self, model: ServedModel, evaluation: EvaluationSpec, answers: Answers, *, deadline: float, api_key: str | None
+    ) -> None:
+        super().__init__(
+            model=model.name,
+            base_url=f"{model.vllm_url}/v1/completions",
+            tokenizer_backend="none",
+            tokenized_requests=False,
+            num_concurrent=evaluation.num_concurrent,
+            max_retries=evaluation.max_retries,
+            max_length=model.max_model_len,
+            max_gen_toks=evaluation.max_gen_toks,
+            timeout=max(1, int(deadline - time.monotonic())),
+            header={"Authorization": f"Bearer {api_key}"} if api_key else None,
+        )
+        self._answers = answers
+        self._deadline = deadline
+        self.set_cache_hook(answers)
+
+    def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
+        """Answer every request; called by lm-eval with all of them at once."""
+        prompts = [instance.args[0] for instance in instances]
+        self._answers.expect(prompts)
+        pending = [each for each, prompt in zip(instances, prompts, strict=True) if prompt not in self._answers]
+        if pending:
+            super().generate_until(pending, disable_tqdm=disable_tqdm)
+        return [self._answers[prompt] for prompt in prompts]
+
+    def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
+        """No special tokens in front of a prompt: lm-eval's default where it makes the tokens, and as in training."""
+        return {**super()._create_payload(*args, **kwargs), "add_special_tokens": False}
+
+    async def get_batched_requests(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - lm-eval's own
+        """Send what is pending, within the deadline."""
+        # lm-eval raises the first failure and leaves the others to the event loop, which would log each of them.
+        asyncio.get_running_loop().set_exception_handler(_ignore_further_failures)
+        async with asyncio.timeout(self._deadline - time.monotonic()):
+            batches: list[Any] = await super().get_batched_requests(*args, **kwargs)
+            return batches
+
+
+def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    if not isinstance(context.get("exception"), (aiohttp.ClientError, RuntimeError, TimeoutError)):
+        _log.error("event loop: %s", context.get("message"), extra={"error": type(context.get("exception")).__name__})
+
+
+HTTP_ERRORS = (aiohttp.ClientError, requests.RequestException, TimeoutError)
+"""What lm-eval lets through when its retries are used up."""
+
+
+def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError | PermanentError:
+    """Say whether going on with a server that came back could help (a lost adapter is a 404), or not."""
+    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    what = f"HTTP {status}" if status else str(error) or type(error).__name__
+    if status in _REFUSALS:
+        return PermanentError(
+            f"vLLM refuses a question ({what}). Where it is too long: question, examples and evaluation.max_gen_toks "
+            f"together must fit into serving.max_model_len ({model.max_model_len} tokens). {_last_words.text}"
+        )
+    return ServerLostError(f"vLLM at {model.vllm_url} failed while answering: {what}")

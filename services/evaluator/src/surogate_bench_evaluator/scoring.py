@@ -1,0 +1,125 @@
+"""From what lm-eval returns to what the sweep records, checking lm-eval's figures on the way."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isclose
+from typing import Any, Literal
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.results import EvalResult, Metric, SampleLine
+from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.statistics import binomial_stderr
+
+Match = Literal["strict-match", "flexible-extract"]
+
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What lm-eval returned for one task, and how long it asked and scored (seconds)."""
+
+    task: str
+    results: Mapping[str, Any]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What is published of one evaluation."""
+
+    result: EvalResult
+    samples: tuple[SampleLine, ...]
+    """By index."""
+    lm_eval: dict[str, Any]
+    """lm-eval's own results as plain JSON, without the samples."""
+
+
+def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores:
+    """Turn lm-eval's results into figures and samples.
+
+    Raises:
+        ConfigError: the task does not score exact_match with both filters.
+        PermanentError: too many answers are empty, or lm-eval's figures do not follow from its samples.
+    """
+    samples = _sample_lines(outcome)
+    empty = sum(not line.response.strip() for line in samples)
+    if empty > evaluation.max_empty_fraction * len(samples):
+        raise PermanentError(
+            f"{empty} of {len(samples)} answers are empty, more than evaluation.max_empty_fraction "
+            f"({evaluation.max_empty_fraction:g}) allows: they would count as wrong, so the accuracy would mean little"
+        )
+    result = EvalResult(
+        task=outcome.task,
+        model=model,
+        samples=len(samples),
+        strict=_metric(outcome, "strict-match", [line.strict_match for line in samples]),
+        flexible=_metric(outcome, "flexible-extract", [line.flexible_match for line in samples]),
+        empty_answers=empty,
+        seconds=outcome.seconds,
+        parallel_evaluations=evaluation.parallel_evaluations,
+    )
+    without_samples = {key: value for key, value in outcome.results.items() if key != "samples"}
+    return Scores(result=result, samples=samples, lm_eval=_plain(without_samples))
+
+
+def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
+    logged = outcome.results["samples"][outcome.task]
+    strict = _right_by_index(logged, "strict-match", outcome.task)
+    flexible = _right_by_index(logged, "flexible-extract", outcome.task)
+    by_index = {sample["doc_id"]: sample for sample in logged}
+    return tuple(
+        SampleLine(
+            index=index,
+            question=sample["doc"]["question"],
+            target=sample["target"].rpartition("####")[2].strip(),
+            response=sample["resps"][0][0],
+            strict_match=strict[index],
+            flexible_match=flexible[index],
+        )
+        for index, sample in sorted(by_index.items())
+    )
+
+
+def _right_by_index(logged: list[dict[str, Any]], match: Match, task: str) -> dict[int, bool]:
+    right = {
+        sample["doc_id"]: bool(sample["exact_match"] == 1)
+        for sample in logged
+        if sample["filter"] == match and "exact_match" in sample
+    }
+    if not right:
+        raise ConfigError(
+            f"has no exact_match under a filter named {match}",
+            field="evaluation.task",
+            value=task,
+            remedy="Give its file the filter_list and metric_list of configs/tasks/ro_gsm8k.yaml.",
+        )
+    return right
+
+
+def _metric(outcome: Outcome, match: Match, right: list[bool]) -> Metric:
+    figures = outcome.results["results"][outcome.task]
+    accuracy, stderr = figures[f"exact_match,{match}"], figures[f"exact_match_stderr,{match}"]
+    expected = sum(right) / len(right), binomial_stderr(sum(right), len(right))
+    if not all(
+        isinstance(given, float) and isclose(given, ours, abs_tol=_TOLERANCE)
+        for given, ours in zip((accuracy, stderr), expected, strict=True)
+    ):
+        raise PermanentError(
+            f"lm-eval reports {match} {accuracy} ± {stderr}, but its samples give {expected[0]} ± {expected[1]}"
+        )
+    return Metric(accuracy=float(accuracy), stderr=float(stderr))
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
+    """Plain JSON of lm-eval's results: NumPy scalars as numbers, functions and paths by name, no NaN."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (str, int, bool, type(None))):
+        return value
+    if isinstance(value, float):
+        return float(value) if value - value == 0 else None
+    item = getattr(value, "item", None)
+    return _plain(item()) if callable(item) else str(value)

@@ -1,0 +1,135 @@
+"""The model server's control API, as the evaluator uses it.
+
+::
+
+    GET    /readyz            200 once vLLM serves everything it should
+    GET    /status            {"vllm_url", "model", "max_model_len", ...}
+    PUT    /adapters/{run}    {"prefix"} -> {"model"}; 422 {"reason", "message"} when refused, 503 while not ready
+    DELETE /adapters/{run}
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import httpx
+
+from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench.layout import BASE_RUN
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_QUICK_S = 10.0
+
+
+class ServerLostError(TransientError):
+    """The model server stopped answering in the middle of an evaluation; it may come back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """What vLLM serves the run as: model name, base URL of vLLM, longest prompt and answer together (tokens)."""
+
+    name: str
+    vllm_url: str
+    max_model_len: int
+
+
+class ModelServer:
+    """Client of one model server; use as a context manager.
+
+    Args:
+        url: Of the control API.
+        start_timeout_s: Seconds that the server may take to be ready, and to load an adapter once it is.
+        transport: Of the HTTP client; the network if absent.
+    """
+
+    def __init__(self, url: str, *, start_timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
+        self._url = url
+        self._start_timeout_s = start_timeout_s
+        # The server is always inside: a proxy that the environment names for the outside has no part in this.
+        self._client = httpx.Client(base_url=url, timeout=_QUICK_S, transport=transport, trust_env=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    @contextmanager
+    def serving(self, run: str, prefix: str) -> Iterator[ServedModel]:
+        """Have the adapter under ``prefix`` served for the length of a with block; the base model for run ``base``.
+
+        Raises:
+            TransientError: the server was not ready in time.
+            PermanentError: it refuses the adapter.
+        """
+        self._until_done("GET", "/readyz")
+        if run == BASE_RUN:
+            yield self._served(None)
+            return
+        try:
+            loaded = self._until_done("PUT", f"/adapters/{run}", {"prefix": prefix})
+            yield self._served(str(loaded["model"]))
+        finally:
+            self._unload(run)
+
+    def _served(self, model: str | None) -> ServedModel:
+        status = self._until_done("GET", "/status")
+        return ServedModel(
+            name=model or str(status["model"]),
+            vllm_url=str(status["vllm_url"]).rstrip("/"),
+            max_model_len=int(status["max_model_len"]),
+        )
+
+    def _until_done(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
+        """Ask until the server says yes; JSON object of its answer, empty where it sent none."""
+        deadline = time.monotonic() + self._start_timeout_s
+        while True:
+            left = deadline - time.monotonic()
+            cause: Exception | None = None
+            try:
+                response = self._client.request(method, path, json=body, timeout=max(left, _POLL_S))
+            except httpx.TransportError as error:
+                trouble, cause = str(error) or type(error).__name__, error
+            else:
+                if response.is_success:
+                    return _object_of(response)
+                if response.is_client_error:
+                    raise PermanentError(f"the model server refuses {method} {path}: {_words_of(response)}")
+                trouble = f"HTTP {response.status_code} {_words_of(response)}"
+            if time.monotonic() + _POLL_S >= deadline:
+                raise TransientError(
+                    f"the model server at {self._url} did not manage {method} {path} within "
+                    f"{self._start_timeout_s:g} s; last: {trouble}"
+                ) from cause
+            time.sleep(_POLL_S)
+
+    def _unload(self, run: str) -> None:
+        """Unload an adapter; a server that cannot do it now is no reason to lose an evaluation."""
+        try:
+            response = self._client.delete(f"/adapters/{run}")
+        except httpx.TransportError as error:
+            _log.warning("the adapter could not be unloaded: %s", error, extra={"run": run})
+            return
+        if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
+            _log.warning("the adapter could not be unloaded: %s", _words_of(response), extra={"run": run})
+
+
+def _object_of(response: httpx.Response) -> dict[str, Any]:
+    try:
+        document = response.json()
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _words_of(response: httpx.Response) -> str:
+    document = _object_of(response)
+    if "message" in document:
+        return f"{document.get('reason', 'Refused')}: {document['message']}"
+    return response.text[:500]

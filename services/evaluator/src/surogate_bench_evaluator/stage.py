@@ -1,0 +1,139 @@
+"""The evaluation stage from request to manifest."""
+
+import json
+import logging
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.layout import manifest_key
+from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import EvaluateRequest
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_evaluator.answers import Answers
+from surogate_bench_evaluator.scoring import Scores, score
+from surogate_bench_evaluator.server import ModelServer, ServerLostError
+from surogate_bench_evaluator.tasks import TaskFolders, render_task
+
+_log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 5
+"""Times that an evaluation takes up its questions; between two of them the model server was lost and came back."""
+
+API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
+
+_FEWEST_RECORDS = 2  # the standard error divides by n - 1
+
+
+def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
+    """Score one run and publish its answers and figures, unless that was done already.
+
+    Raises:
+        ConfigError: the task is unknown or cannot be used, or there are too few test records.
+        TransientError: the model server or the store stayed away.
+        PermanentError: the adapter was refused, or too many answers are empty.
+    """
+    store = open_store(request.store)
+    prefix = request.layout.eval(request.run)
+    if store.exists(manifest_key(prefix)):
+        _log.info("already evaluated", extra={"run": request.run})
+        return
+    write_progress(work_dir, Progress(phase="starting"))
+    task_file = prepare_task(request, store, work_dir)
+    scores = _evaluate(request, task_file, work_dir)
+    write_progress(work_dir, Progress(phase="uploading"))
+    output = work_dir / "output"
+    _write_output(output, scores)
+    if not publish_stage(store, prefix, output, _manifest(request, scores)):
+        _log.info("another evaluator finished first", extra={"run": request.run})
+
+
+def prepare_task(request: EvaluateRequest, store: ObjectStore, work_dir: Path) -> Path:
+    """Fetch the test data and write the task file that lm-eval reads.
+
+    Raises:
+        ConfigError: the task is unknown, or there are too few test records.
+        PermanentError: the data was not prepared.
+    """
+    evaluation = request.sweep.evaluation
+    base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
+    fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    data = work_dir / "prepare" / "data"
+    with (data / "test.jsonl").open(encoding="utf-8") as lines:
+        records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
+    if records < _FEWEST_RECORDS:
+        raise ConfigError(
+            "are too few test records for a standard error",
+            field="data.test_size",
+            value=records,
+            remedy=f"Score at least {_FEWEST_RECORDS}: raise data.test_size or evaluation.limit.",
+        )
+    return render_task(base, request.sweep, data=data, folder=work_dir / "task")
+
+
+def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> Scores:
+    """Run lm-eval, going on with a server that comes back until the attempts or the time are used up."""
+    isolate_libraries(work_dir / "cache")
+    # Not at the top: this import takes seconds, which finished work must not cost, and reads the environment just set.
+    from surogate_bench_evaluator.harness import Harness  # noqa: PLC0415
+
+    sweep = request.sweep
+    deadline = time.monotonic() + sweep.evaluation.timeout_s
+
+    def report(done: int, total: int) -> None:
+        write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
+
+    answers = Answers(report)
+    harness = Harness(task_file, sweep.evaluation, answers, api_key=os.environ.get(API_KEY_VARIABLE))
+    with ModelServer(request.server_url, start_timeout_s=sweep.serving.start_timeout_s) as server:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            try:
+                with server.serving(request.run, request.layout.train(request.run)) as model:
+                    outcome = harness.run(model, deadline=deadline)
+            except ServerLostError as error:
+                _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
+                if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:
+                    raise TransientError(f"given up after {attempt} attempts; {error}") from error
+            else:
+                return score(outcome, sweep.evaluation, model=model.name)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def isolate_libraries(cache: Path) -> None:
+    """Keep what lm-eval's libraries write inside ``cache``, away from the network, and their progress bars silent.
+
+    Evaluators side by side share nothing, the root file system may be read-only, and everything read is local.
+    """
+    os.environ.update(
+        HF_HOME=str(cache),
+        HF_HUB_OFFLINE="1",
+        HF_DATASETS_OFFLINE="1",
+        HF_DATASETS_DISABLE_PROGRESS_BARS="1",
+        TQDM_DISABLE="1",
+    )
+
+
+def _write_output(folder: Path, scores: Scores) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    results = json.dumps(scores.lm_eval, indent=2, ensure_ascii=False, allow_nan=False)
+    (folder / "results.json").write_text(results + "\n", encoding="utf-8")
+    samples = "".join(line.model_dump_json() + "\n" for line in scores.samples)
+    (folder / "samples.jsonl").write_text(samples, encoding="utf-8")
+
+
+def _manifest(request: EvaluateRequest, scores: Scores) -> Manifest:
+    return Manifest(
+        stage="eval",
+        run=request.run,
+        spec_hash=request.layout.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        hardware=describe_machine(),
+        versions=package_versions(),
+        result=scores.result.model_dump(mode="json"),
+    )

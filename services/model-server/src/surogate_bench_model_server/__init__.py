@@ -1,0 +1,1 @@
+"""Supervises vLLM and delivers LoRA adapters to it."""

@@ -1,0 +1,186 @@
+"""Adapters on their way from the object store to vLLM: fetched, verified, checked, and named by their content."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import safetensors
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.manifest import Manifest, fetch_stage, sha256_of
+from surogate_bench.specs.training import Projection
+from surogate_bench.store import ObjectStore
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+_FOLDER = "adapter/"
+_HASH_DIGITS = 12
+_RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
+_TARGETS = frozenset(get_args(Projection))
+_TENSOR = re.compile(r".*\.(?P<matrix>lora_[AB])\.weight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LocalAdapter:
+    """An adapter that lies on this machine, checked. ``name`` holds its run and the first digits of its SHA-256."""
+
+    run: str
+    name: str
+    folder: Path
+
+
+class _AdapterConfig(BaseModel):
+    """The fields of PEFT's ``adapter_config.json`` that decide whether vLLM serves what was trained."""
+
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    peft_type: str
+    r: int = Field(ge=1)
+    target_modules: list[str]
+    modules_to_save: list[str] | None = None
+    rank_pattern: dict[str, int] = {}
+    bias: str = "none"
+    use_dora: bool = False
+
+
+def check_run_name(run: str) -> str:
+    """Return ``run`` if it is a possible run name, harmless in paths, URLs and model names.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if _RUN.fullmatch(run) is None:
+        raise ConfigError(
+            "is not a run name", field="run", value=run, remedy="Use lower-case letters, digits and dashes."
+        )
+    return run
+
+
+def deliver_adapter(store: ObjectStore, run: str, prefix: str, *, into: Path, max_rank: int) -> LocalAdapter:
+    """Fetch the adapter of a finished train stage and check it. An adapter that lies there already is used.
+
+    Args:
+        store: Where from.
+        run: The run it belongs to.
+        prefix: Key prefix of the run's train stage.
+        into: Folder that gets one folder per adapter.
+        max_rank: ``serving.max_lora_rank``.
+
+    Raises:
+        PermanentError: the stage is not finished, a file differs from its digest, or the adapter cannot be served.
+        TransientError: the store is away.
+    """
+    into.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=into, prefix=".fetching-"))
+    try:
+        manifest = fetch_stage(store, prefix, scratch, under=_FOLDER)
+        fetched = scratch / "adapter"
+        check_adapter(fetched, _adapter_files(manifest), max_rank=max_rank)
+        name = f"{run}-{content_hash(fetched)[:_HASH_DIGITS]}"
+        adapter = LocalAdapter(run=run, name=name, folder=into / name)
+        if find_adapter(run, name, into) is None:
+            shutil.rmtree(adapter.folder, ignore_errors=True)
+            fetched.rename(adapter.folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return adapter
+
+
+def find_adapter(run: str, name: str, into: Path) -> LocalAdapter | None:
+    """Return the adapter that was delivered before under ``name``; None if it is gone or damaged."""
+    folder = into / name
+    try:
+        intact = name == f"{run}-{content_hash(folder)[:_HASH_DIGITS]}"
+    except OSError:
+        return None
+    return LocalAdapter(run=run, name=name, folder=folder) if intact else None
+
+
+def content_hash(folder: Path) -> str:
+    """SHA-256 (hex) over an adapter's configuration and weights.
+
+    vLLM keeps a prefix cache per adapter name, so other weights must never come under a name that was used before.
+    """
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update(f"{name} {sha256_of(folder / name)}\n".encode())
+    return digest.hexdigest()
+
+
+def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
+    """Check everything about an adapter that vLLM would refuse, ignore or misread.
+
+    Args:
+        folder: Holds the files.
+        files: Their paths relative to it.
+        max_rank: Highest rank that is served.
+
+    Raises:
+        PermanentError: naming what is wrong with it.
+    """
+    names = set(files)
+    if foreign := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))):
+        raise PermanentError(f"the adapter holds {', '.join(foreign)}: only safetensors are loaded")
+    for required in (CONFIG_FILE, WEIGHTS_FILE):
+        if required not in names:
+            raise PermanentError(f"the adapter has no {required}")
+    _check_config(folder / CONFIG_FILE, max_rank)
+    _check_weights(folder / WEIGHTS_FILE, max_rank)
+
+
+def _adapter_files(manifest: Manifest) -> list[str]:
+    return [name.removeprefix(_FOLDER) for name in manifest.files if name.startswith(_FOLDER)]
+
+
+def _check_config(path: Path, max_rank: int) -> None:
+    try:
+        config = _AdapterConfig.model_validate(json.loads(path.read_bytes()))
+    except (ValidationError, ValueError) as error:
+        raise PermanentError(f"{CONFIG_FILE} of the adapter cannot be understood: {error}") from error
+    if config.peft_type != "LORA":
+        raise PermanentError(f"the adapter is of type {config.peft_type}: only LORA is served")
+    rank = max([config.r, *config.rank_pattern.values()])
+    if rank > max_rank:
+        raise PermanentError(
+            f"the adapter's rank {rank} is above serving.max_lora_rank {max_rank}. Raise max_lora_rank, or lower "
+            "training.lora.r."
+        )
+    if config.modules_to_save:
+        raise PermanentError(
+            f"the adapter brings whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
+            "would not load"
+        )
+    if unknown := sorted(set(config.target_modules) - _TARGETS):
+        raise PermanentError(f"the adapter changes {', '.join(unknown)}; served are {', '.join(sorted(_TARGETS))}")
+    if config.bias != "none" or config.use_dora:
+        raise PermanentError("the adapter trains biases or uses DoRA, which vLLM does not serve")
+
+
+def _check_weights(path: Path, max_rank: int) -> None:
+    try:
+        tensors: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(  # type: ignore[no-untyped-call]  # compiled
+            path.read_bytes()
+        )
+    except safetensors.SafetensorError as error:
+        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is damaged: {error}") from error
+    if not tensors:
+        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is empty")
+    changes_something = False
+    for name, tensor in tensors:
+        match = _TENSOR.fullmatch(name)
+        if match is None:
+            raise PermanentError(f"{WEIGHTS_FILE} of the adapter holds {name!r}, which is no LoRA matrix")
+        rank = tensor["shape"][0 if match["matrix"] == "lora_A" else 1]
+        if rank > max_rank:
+            raise PermanentError(f"{name} has rank {rank}, above serving.max_lora_rank {max_rank}")
+        if match["matrix"] == "lora_B" and any(tensor["data"]):
+            changes_something = True
+    if not changes_something:
+        raise PermanentError("the adapter changes nothing: every B matrix is zero, as before the first training step")

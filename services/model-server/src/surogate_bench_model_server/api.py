@@ -1,0 +1,117 @@
+"""The control API: what the evaluator and Kubernetes ask the model server.
+
+::
+
+    GET    /healthz            the supervisor runs
+    GET    /readyz             200 when vLLM lists everything wanted, else 503 and a reason
+    GET    /status             what is served, and where vLLM is
+    PUT    /adapters/{run}     {"prefix": "<the run's train stage>"} → {"model": "<name in vLLM>"}, loaded and verified
+    DELETE /adapters/{run}     no longer served
+    GET    /metrics            Prometheus
+
+PUT and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 will not pass, 503 may.
+"""
+
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench_model_server.supervisor import Supervisor
+from surogate_bench_model_server.vllm_command import BASE_MODEL
+
+
+class LoadRequest(BaseModel):
+    """Body of ``PUT /adapters/{run}``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ControlApi:
+    """The endpoints over one supervisor."""
+
+    supervisor: Supervisor
+    vllm_port: int
+
+    def application(self) -> Starlette:
+        """Build the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/healthz", self.healthz, methods=["GET"]),
+                Route("/readyz", self.readyz, methods=["GET"]),
+                Route("/status", self.status, methods=["GET"]),
+                Route("/adapters/{run}", self.load, methods=["PUT"]),
+                Route("/adapters/{run}", self.unload, methods=["DELETE"]),
+                Route("/metrics", self.metrics, methods=["GET"]),
+            ],
+            exception_handlers={BenchError: _failure},
+        )
+
+    async def healthz(self, _request: Request) -> Response:
+        """Answer, which is all that liveness asks."""
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(self, _request: Request) -> Response:
+        """Ask vLLM whether it lists what it should."""
+        reason = await self.supervisor.not_ready_reason()
+        return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
+
+    async def status(self, request: Request) -> Response:
+        """Describe what is served. vLLM is reached under the same host name as this API."""
+        supervisor = self.supervisor
+        return JSONResponse(
+            {
+                "ready": await supervisor.not_ready_reason() is None,
+                "model": BASE_MODEL,
+                "max_model_len": supervisor.max_model_len,
+                "vllm_url": f"http://{_bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
+                "adapters": supervisor.adapters,
+                "restarts": supervisor.restarts,
+            }
+        )
+
+    async def load(self, request: Request) -> Response:
+        """Load an adapter."""
+        try:
+            body = LoadRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise ConfigError(
+                str(error), field="request body", remedy='Send {"prefix": "<the run\'s train stage>"}.'
+            ) from error
+        name = await self.supervisor.load(request.path_params["run"], body.prefix)
+        return JSONResponse({"model": name})
+
+    async def unload(self, request: Request) -> Response:
+        """Unload an adapter."""
+        await self.supervisor.unload(request.path_params["run"])
+        return Response(status_code=204)
+
+    async def metrics(self, _request: Request) -> Response:
+        """Export the supervisor's state in Prometheus' text format."""
+        registry = CollectorRegistry()
+        up = Gauge("surogate_bench_vllm_up", "1 while vLLM is up and lists every wanted adapter.", registry=registry)
+        adapters = Gauge("surogate_bench_adapters_loaded", "Adapters that are served.", registry=registry)
+        restarts = Counter("surogate_bench_vllm_restarts", "Times vLLM was started again.", registry=registry)
+        up.set(await self.supervisor.not_ready_reason() is None)
+        adapters.set(len(self.supervisor.adapters))
+        restarts.inc(self.supervisor.restarts)
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _failure(_request: Request, error: Exception) -> Response:
+    return JSONResponse(
+        {"reason": type(error).__name__, "message": str(error)},
+        status_code=503 if isinstance(error, TransientError) else 422,
+    )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

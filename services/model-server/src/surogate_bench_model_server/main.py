@@ -1,0 +1,106 @@
+"""The service's entry: ``python -m surogate_bench_model_server REQUEST.json --work-dir DIR``."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.model_source import locate_model
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.service import Terminated, run_service
+from surogate_bench.store import open_store
+from surogate_bench_model_server.api import ControlApi
+from surogate_bench_model_server.supervisor import Limits, Supervisor
+from surogate_bench_model_server.vllm_client import VllmClient
+from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, detect_platform, vllm_command
+from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
+
+
+class _ControlServer(uvicorn.Server):
+    """Uvicorn without signal handlers: the service decides when to stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the service."""
+        yield
+
+
+def main() -> int:
+    """Run the service; returns the exit code."""
+    return run_service("surogate_bench_model_server", _handle)
+
+
+def _handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+    if not isinstance(request, ServeRequest):
+        raise ConfigError(
+            "is not for this service", field="request.kind", value=request.kind, remedy="Send a serve request."
+        )
+    asyncio.run(_serve(request, work_dir.resolve()))
+
+
+async def _serve(request: ServeRequest, work_dir: Path) -> None:
+    """Serve until SIGTERM or SIGINT, or until vLLM cannot be kept up."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    api_key = os.environ.get(API_KEY_VARIABLE)
+    host = _WILDCARDS.get(request.host, request.host)
+    client = VllmClient.open(f"http://{f'[{host}]' if ':' in host else host}:{request.vllm_port}", api_key)
+    with bind_port(request.host, request.port, name="port") as listening:
+        supervisor = _supervisor(request, work_dir, client, api_key)
+        server = _ControlServer(_uvicorn_config(ControlApi(supervisor, request.vllm_port)))
+        supervising = asyncio.create_task(supervisor.run())
+        answering = asyncio.create_task(server.serve(sockets=[listening]))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({supervising, answering, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            server.should_exit = True
+            supervising.cancel()
+            await asyncio.gather(supervising, answering, return_exceptions=True)
+            stopping.cancel()
+            await client.close()
+    if not supervising.cancelled():
+        supervising.result()
+    raise Terminated
+
+
+def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_key: str | None) -> Supervisor:
+    sweep = request.sweep
+    store = open_store(request.store)
+    model = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "models")
+    settings = ServerSettings(
+        host=request.host,
+        port=request.vllm_port,
+        platform=detect_platform(),
+        threads=request.threads,
+        api_key=api_key,
+    )
+    command = vllm_command(sweep, model, settings, inherited=os.environ)
+
+    def start() -> VllmProcess:
+        bind_port(request.host, request.vllm_port, name="vllm_port").close()
+        return start_vllm(command, work_dir)
+
+    return Supervisor(
+        layout=request.layout,
+        store=store,
+        work_dir=work_dir,
+        client=client,
+        start=start,
+        limits=Limits(start_s=sweep.serving.start_timeout_s),
+        max_lora_rank=sweep.serving.max_lora_rank,
+    )
+
+
+def _uvicorn_config(api: ControlApi) -> uvicorn.Config:
+    return uvicorn.Config(
+        api.application(), log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+    )

