@@ -91,6 +91,10 @@ lock: $(UV) ## Resolve the locks anew from pyproject.toml (versions and hashes, 
 	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o requirements-cuda.txt
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c requirements-cpu.txt pyproject.toml -o requirements-dev.txt
 
+.PHONY: reference
+reference: $(VENV)/runtime.stamp ## Write configs/README.md, the reference of all settings, anew
+	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md
+
 .PHONY: clean
 clean: ## Remove the environment and caches; results stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage .surogate-bench

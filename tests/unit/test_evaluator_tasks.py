@@ -1,5 +1,6 @@
 """Task files: found, fitted to a sweep, and read by lm-eval as meant."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ def test_a_tasks_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         TaskFolders.of(tmp_path / "absent")
 
 
+def prepared(folder: Path) -> Path:
+    folder.mkdir()
+    for split in ("train", "test"):
+        records = [{"question": "Câte {mere} {{are}} {% if %}?", "answer": f"{split}.\n#### 5"}]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
 @pytest.mark.parametrize(
     "prompt",
     [
@@ -78,32 +87,33 @@ def test_a_tasks_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         "{question}",
         "{question}\n",
         "Twice: {question} / {question}?",
-        "Jinja: {{ question }} {% raw %} {# no #} {question} }} %} #}",
-        "Braces: {other} {{question}} 'quoted' \"double\"",
+        "Braces: {other} {{question}} {% raw %} {# no #} 'quoted' \"double\"",
     ],
 )
-def test_the_prompt_is_shown_as_written_whatever_is_in_it(prompt: str, tmp_path: Path) -> None:
-    from lm_eval.utils import apply_template
+def test_lm_eval_shows_the_prompt_as_written_whatever_is_in_it(prompt: str, tmp_path: Path) -> None:
+    from lm_eval.tasks import TaskManager
 
-    document = yaml.safe_load(
-        render_task(RO_GSM8K, sweep(prompt=prompt), data=tmp_path, folder=tmp_path / "task").read_text()
-    )
-    shown = apply_template(document["doc_to_text"], {"question": "Câte {{mere}} {% if %}?", "answer": "x"})
-    assert shown == prompt.replace("{question}", "Câte {{mere}} {% if %}?")
+    path = render_task(RO_GSM8K, sweep(prompt=prompt), data=prepared(tmp_path / "data"), folder=tmp_path / "task")
+    manager = TaskManager(include_path=str(path.parent), include_defaults=False)
+    task = manager.load(["ro_gsm8k"])["tasks"]["ro_gsm8k"]
+    (record,) = task.test_docs()
+    assert task.doc_to_text(record) == prompt.replace("{question}", "Câte {mere} {{are}} {% if %}?")
+    assert task.doc_to_target(record) == "test.\n#### 5"
 
 
-def test_the_rendered_task_includes_the_base_and_reads_only_the_sweeps_files(tmp_path: Path) -> None:
-    path = render_task(RO_GSM8K, sweep(), data=tmp_path / "data", folder=tmp_path / "task")
+def test_the_rendered_task_includes_the_base_and_reads_only_its_own_files(tmp_path: Path) -> None:
+    path = render_task(RO_GSM8K, sweep(), data=prepared(tmp_path / "data"), folder=tmp_path / "task")
     document = yaml.safe_load(path.read_text())
     assert path.name == "ro_gsm8k.yaml"
     assert document["include"] == str(RO_GSM8K)
     assert document["dataset_path"] == "json"
-    assert document["dataset_kwargs"] == {"data_files": {"test": str(tmp_path / "data" / "test.jsonl")}}
+    assert document["dataset_kwargs"] == {"data_files": {"test": str(tmp_path / "task" / "test.jsonl")}}
     assert (document["fewshot_split"], document["training_split"], document["num_fewshot"]) == (None, None, 0)
 
 
 def test_examples_are_read_from_the_training_split_only_when_they_are_shown(tmp_path: Path) -> None:
-    path = render_task(RO_GSM8K, sweep(evaluation={"num_fewshot": 3}), data=tmp_path, folder=tmp_path / "task")
+    few_shot = sweep(evaluation={"num_fewshot": 3})
+    path = render_task(RO_GSM8K, few_shot, data=prepared(tmp_path / "data"), folder=tmp_path / "task")
     document = yaml.safe_load(path.read_text())
     assert set(document["dataset_kwargs"]["data_files"]) == {"train", "test"}
     assert (document["fewshot_split"], document["num_fewshot"]) == ("train", 3)

@@ -4,8 +4,8 @@ A task ``name`` lives in a file ``name.yaml``. The files that come with surogate
 the folder that SUROGATE_BENCH_CONFIGS names (container images set it), or else of the checkout this package is in.
 """
 
+import json
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,11 +13,10 @@ from typing import Any, Self
 import yaml
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.sweep import RecipeSweep
 
 CONFIGS_VARIABLE = "SUROGATE_BENCH_CONFIGS"
-
-_BRACE = re.compile("[{}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,10 @@ def builtin_tasks() -> Path | None:
 
 
 def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> Path:
-    """Write the task file that lm-eval reads: the base task on the sweep's data, prompt and examples.
+    """Write the task that lm-eval reads: the base task on the sweep's data, prompt and examples.
+
+    Prompts are written out beside it, as fields of the records: lm-eval would compile a template anew for every use of
+    every record, which takes as long as all else that it does.
 
     Args:
         base: The task's own file, which the new one includes.
@@ -79,32 +81,38 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
         folder: Where to write; holds nothing else.
 
     Returns:
-        The file written, named after the task.
+        The task file, named after the task.
     """
     few_shot = sweep.evaluation.num_fewshot > 0
-    splits = ("train", "test") if few_shot else ("test",)
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for split in ("train", "test") if few_shot else ("test",):
+        files[split] = str((folder / f"{split}.jsonl").resolve())
+        _write_out(data / f"{split}.jsonl", folder / f"{split}.jsonl", sweep.data)
     document: dict[str, Any] = {
         "include": str(base),
         "task": sweep.evaluation.task,
         "dataset_path": "json",
         "dataset_name": None,
-        "dataset_kwargs": {"data_files": {split: str((data / f"{split}.jsonl").resolve()) for split in splits}},
+        "dataset_kwargs": {"data_files": files},
         "training_split": "train" if few_shot else None,
         "fewshot_split": "train" if few_shot else None,
         "test_split": "test",
-        "doc_to_text": _template(sweep.data.prompt, "question"),
-        "doc_to_target": "{{answer}}",
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
         "num_fewshot": sweep.evaluation.num_fewshot,
         # Examples read as the model was trained: prompt and completion joined as they are.
-        "fewshot_config": {"doc_to_target": _template(sweep.data.completion, "answer"), "target_delimiter": ""},
+        "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{sweep.evaluation.task}.yaml"
     path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
     return path
 
 
-def _template(text: str, field: str) -> str:
-    """Jinja for ``text`` with ``{field}`` filled in and every other brace as it is."""
-    parts = [_BRACE.sub(lambda brace: f"{{{{ '{brace.group()}' }}}}", part) for part in text.split(f"{{{field}}}")]
-    return f"{{{{{field}}}}}".join(parts)
+def _write_out(source: Path, target: Path, data: DataSpec) -> None:
+    """Copy records of question and answer, adding prompt and completion."""
+    with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
+        for record in (json.loads(line) for line in lines if line.strip()):
+            record["prompt"] = data.prompt.replace("{question}", record["question"])
+            record["completion"] = data.completion.replace("{answer}", record["answer"])
+            out.write(json.dumps(record, ensure_ascii=False) + "\n")

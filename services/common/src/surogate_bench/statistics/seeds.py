@@ -134,8 +134,8 @@ def _shape(rows: Sequence[Sequence[bool]]) -> tuple[int, int]:
 def _crossed_mean(rows: list[list[float]]) -> _CrossedMean:
     """Grand mean of a (seeds, questions) table, its standard error and degrees of freedom.
 
-    With mean squares S (seeds), Q (questions) and I (interaction), the variance of the mean is (S + Q - I) / (s q);
-    where S or Q falls below I that component of variance is zero, and the other alone decides.
+    With mean squares S (seeds), Q (questions) and I (interaction), the variance of the mean is (S + Q - I) / (s q).
+    Where S or Q is no larger than I, its component of variance is zero and I takes its place.
     """
     seeds, n = len(rows), len(rows[0])
     mean = sum(map(sum, rows)) / (seeds * n)
@@ -143,16 +143,16 @@ def _crossed_mean(rows: list[list[float]]) -> _CrossedMean:
     by_question = [sum(row[i] for row in rows) / seeds - mean for i in range(n)]
     square_seed = n * sum(effect * effect for effect in by_seed) / (seeds - 1)
     square_question = seeds * sum(effect * effect for effect in by_question) / (n - 1)
+    df_both = (seeds - 1) * (n - 1)
     residual = sum(
         (value - mean - by_seed[s] - by_question[q]) ** 2 for s, row in enumerate(rows) for q, value in enumerate(row)
     )
-    square_both = residual / ((seeds - 1) * (n - 1))
-    terms = [(square_seed, seeds - 1), (square_question, n - 1)]
-    if square_both < min(square_seed, square_question):
-        terms.append((-square_both, (seeds - 1) * (n - 1)))
-    else:
-        terms = [max(terms)]
+    square_both = residual / df_both
+    terms = [
+        (square, df) for square, df in ((square_seed, seeds - 1), (square_question, n - 1)) if square > square_both
+    ]
+    terms += [((1 - len(terms)) * square_both, df_both)]
     total = sum(square for square, _ in terms)
     spread = sum(square * square / df for square, df in terms)
-    df = total * total / spread if spread else float(seeds - 1)
+    df = total * total / spread if spread else float(df_both)
     return _CrossedMean(mean, sqrt(total / (seeds * n)), df)

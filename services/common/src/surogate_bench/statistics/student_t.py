@@ -1,7 +1,7 @@
 """Student's t distribution with any positive number of degrees of freedom, whole or not."""
 
 from collections.abc import Callable
-from math import exp, inf, lgamma, log, log1p
+from math import exp, inf, lgamma, log
 
 _TINY = 1e-300
 _CONVERGED = 1e-15
@@ -10,7 +10,7 @@ _MAX_TERMS = 10_000
 
 def two_sided_p_value(t: float, df: float) -> float:
     """Chance of a value at least as far from 0 as t (Abramowitz and Stegun 26.5.27)."""
-    return 1.0 if t == 0 else _regularized_beta(df / (df + t * t), df / 2, 0.5)
+    return _regularized_beta(df / (df + t * t), t * t / (df + t * t), df / 2, 0.5)
 
 
 def t_quantile(probability: float, df: float) -> float:
@@ -30,13 +30,16 @@ def _bisect(decreasing: Callable[[float], float], low: float, high: float) -> fl
         low, high = (middle, high) if decreasing(middle) > 0 else (low, middle)
 
 
-def _regularized_beta(x: float, a: float, b: float) -> float:
-    """I_x(a, b); the continued fraction converges fast left of the mean, so mirror where x lies right of it."""
-    if x <= 0 or x >= 1:
+def _regularized_beta(x: float, rest: float, a: float, b: float) -> float:
+    """I_x(a, b), where ``rest`` is 1 - x, given apart so that nothing is lost where x is close to 1.
+
+    The continued fraction converges fast left of the mean, so it is mirrored where x lies right of it.
+    """
+    if x <= 0 or rest <= 0:
         return 0.0 if x <= 0 else 1.0
     if x > (a + 1) / (a + b + 2):
-        return 1 - _regularized_beta(1 - x, b, a)
-    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x))
+        return 1 - _regularized_beta(rest, x, b, a)
+    front = exp(lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log(rest))
     return front / (a * _beta_fraction(x, a, b))
 
 
