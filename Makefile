@@ -78,9 +78,10 @@ $(VENV)/runtime.stamp: requirements-$(ACCELERATOR).txt $(SERVICES:%=services/%/p
 	@$(BIN)/python -m compileall -q services
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt $(VENV)/runtime.stamp
-	@echo "[dev] test tools from $< (up to 1 min)"
+$(VENV)/dev.stamp: requirements-dev.txt tests/numerics/requirements.txt $(VENV)/runtime.stamp
+	@echo "[dev] test tools and oracles (up to 1 min)"
 	@$(UV_INSTALL) --require-hashes -r $<
+	@SKIP_CUDA_BUILD=1 $(UV_INSTALL) --require-hashes --no-build-isolation -r tests/numerics/requirements.txt
 	@touch $@
 
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11

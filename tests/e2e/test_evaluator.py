@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,11 +38,11 @@ pytestmark = [
 
 RUN, OTHER_RUN = "bf16-s0", "fp8-s0"
 QUESTIONS = 200
-COMPARED = 60
+COMPARED_SINGLY = 60
 MAX_TOKENS = 128
 START_TIMEOUT_S = 300.0
 
-ADAPTER_STDDEV = 0.05
+ADAPTER_STDDEV = 0.2
 """Of the random matrices B: small enough that the model still solves problems, large enough that it errs on some."""
 
 NEAR_TIE = 0.25
@@ -276,7 +277,11 @@ def test_accuracies_are_what_the_kept_samples_say(scored: dict[str, Published], 
     assert found.result.empty_answers == sum(not line.response.strip() for line in found.samples)
 
 
-def test_the_adapter_was_asked_and_not_the_base_model(scored: dict[str, Published]) -> None:
+def test_the_adapter_was_asked_and_not_the_base_model(
+    scored: dict[str, Published], record_property: Callable[[str, object], None]
+) -> None:
+    for run, found in scored.items():
+        record_property(f"accuracy of {run}", found.result.strict.accuracy)
     assert scored[RUN].result.model.startswith(f"{RUN}-")
     assert scored[BASE_RUN].result.model == "base"
     comparison = compare_paired(scored[BASE_RUN].right(), scored[RUN].right())
@@ -328,15 +333,15 @@ def test_greedy_answers_are_those_of_transformers_and_peft_but_for_ties(
     served: Served, scored: dict[str, Published], tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     fetch_stage(served.store, served.request.layout.train(RUN), tmp_path, under="adapter/")
-    prompts = [f"Question: {line.question}\nAnswer:" for line in scored[RUN].samples[:COMPARED]]
-    with served.loaded(RUN) as name:
-        answers = [served.complete(name, prompt) for prompt in prompts]
+    prompts = [f"Question: {line.question}\nAnswer:" for line in scored[RUN].samples]
+    with served.loaded(RUN) as name, ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda prompt: served.complete(name, prompt), prompts))
     partings = greedy_partings(served.model_path, tmp_path / "adapter", prompts, answers)
     record_property("tokens", sum(map(len, answers)))
     record_property("parted", len(partings))
     record_property("largest_gap", max((parting.gap for parting in partings), default=0.0))
     assert all(parting.gap <= NEAR_TIE for parting in partings), partings
-    assert len(partings) <= COMPARED // 4
+    assert len(partings) <= QUESTIONS // 4
 
 
 def test_answers_asked_together_are_those_asked_one_by_one_but_for_a_few(
@@ -348,11 +353,11 @@ def test_answers_asked_together_are_those_asked_one_by_one_but_for_a_few(
     tokenizer = AutoTokenizer.from_pretrained(served.model_path)
     differing = 0
     with served.loaded(RUN) as name:
-        for line in scored[RUN].samples[:COMPARED]:
+        for line in scored[RUN].samples[:COMPARED_SINGLY]:
             tokens = served.complete(name, f"Question: {line.question}\nAnswer:")
             differing += not tokenizer.decode(tokens, skip_special_tokens=True).startswith(line.response)
     record_property("differing", differing)
-    assert differing <= COMPARED // 4
+    assert differing <= COMPARED_SINGLY // 4
 
 
 def test_the_lm_eval_command_gives_the_same_accuracy(

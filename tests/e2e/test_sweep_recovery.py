@@ -6,8 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -44,15 +44,23 @@ class Sweep:
     """A sweep in a folder of its own, run by processes."""
 
     folder: Path
+    started: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def start(self) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [
                 sys.executable, "-m", "surogate_bench_orchestrator", "run", str(self.folder / "sweep.yaml"),
                 "--store", str(self.folder / "results"), "--state-dir", str(self.folder / "state"),
             ],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def clean_up(self) -> None:
+        for process in self.started:
+            process.terminate()
+            process.communicate(timeout=60)
 
     def processes(self) -> list[psutil.Process]:
         """Everything that the sweep's tasks started and that still runs."""
@@ -70,9 +78,9 @@ class Sweep:
         """Processes of vLLM, which hide their environment behind a title."""
         return [process for process in psutil.process_iter(["name"]) if process.info["name"].startswith("VLLM")]
 
-    def trainer(self, recipe: str) -> psutil.Process:
+    def trainers(self, recipe: str) -> list[psutil.Process]:
         mark = f"-{recipe}-s0-train-"
-        return next(process for process in self.processes() if mark in process.environ()[TASK_DIR_VARIABLE])
+        return [process for process in self.processes() if mark in process.environ()[TASK_DIR_VARIABLE]]
 
     def step(self, recipe: str) -> int:
         """Training step of a run as it says itself."""
@@ -118,22 +126,29 @@ def finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Kill the orchestrator while it trains; start it twice; kill a trainer; and start once more when all is done."""
     sweep = Sweep(tmp_path_factory.mktemp("recovery"))
     (sweep.folder / "sweep.yaml").write_text(yaml.safe_dump(SPEC, allow_unicode=True))
+    try:
+        yield disturb(sweep)
+    finally:
+        sweep.clean_up()
+
+
+def disturb(sweep: Sweep) -> Story:
     vllm_before = len(sweep.vllm())
     killed = sweep.start()
     until(lambda: min(sweep.step("bf16"), sweep.step("fp8")) > 10, "both train")
-    step = sweep.step("fp8")
+    step = min(sweep.step("bf16"), sweep.step("fp8"))
     killed.kill()
     finish(killed)
     until(lambda: not sweep.processes(), "trainers end with their orchestrator")
     left = len(sweep.processes())
     first = sweep.start()
-    until(lambda: sweep.step("bf16") > 10, "training goes on")
+    until(lambda: sweep.trainers("bf16") and sweep.step("bf16") > step, "training goes on")
+    os.kill(sweep.trainers("bf16")[0].pid, signal.SIGKILL)
     second = sweep.start()
-    os.kill(sweep.trainer("bf16").pid, signal.SIGKILL)
     ended = finish(first), finish(second)
     manifests = sweep.manifests()
     return Story(sweep, vllm_before, step, left, *ended, manifests, finish(sweep.start()))

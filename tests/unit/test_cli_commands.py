@@ -159,3 +159,22 @@ def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -
     assert all(Path(task["command"][0]).is_absolute() for task in tasks)
     assert json.loads(call("render", sweep, "--slots", 1, "--json")[1]) == tasks
     assert not (tmp_path / ".surogate-bench").exists()
+
+
+def test_an_error_of_the_operating_system_is_one_message(
+    call: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/full/disk")
+
+    monkeypatch.setattr("surogate_bench_orchestrator.session.load_sweep", full)
+    code, _, err = call("validate", write(tmp_path / "sweep.yaml"))
+    assert code == 1
+    assert "No space left on device (/full/disk)" in err
+
+
+def test_local_files_that_are_there_are_accepted(call: Cli, tmp_path: Path) -> None:
+    for name in ("config.json", "train.jsonl", "test.jsonl"):
+        (tmp_path / name).touch()
+    local = {"model": {"path": "."}, "data": {"path": "."}, "evaluation": {"tasks_dir": "."}}
+    assert call("validate", write(tmp_path / "sweep.yaml", **local))[0] == 0

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
@@ -89,7 +88,7 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
     try:
         manager = TaskManager(include_path=str(task_file.parent), include_defaults=False)
         task = manager.load([task_file.stem])["tasks"][task_file.stem]
-    except (KeyError, ValueError, TypeError, AttributeError, ImportError, TemplateError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise unusable(error) from error
     if (kind := task.get_config("output_type")) != "generate_until":
         raise unusable(f"its output_type is {kind}, not generate_until")

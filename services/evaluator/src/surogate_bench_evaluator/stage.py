@@ -91,17 +91,17 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> Scor
     answers = Answers(report)
     harness = Harness(task_file, sweep.evaluation, answers, api_key=os.environ.get(API_KEY_VARIABLE))
     with ModelServer(request.server_url, start_timeout_s=sweep.serving.start_timeout_s) as server:
-        for attempt in range(1, MAX_ATTEMPTS + 1):
+        attempt = 1
+        while True:
             try:
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
+                return score(outcome, sweep.evaluation, model=model.name)
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:
                     raise TransientError(f"given up after {attempt} attempts; {error}") from error
-            else:
-                return score(outcome, sweep.evaluation, model=model.name)
-    raise AssertionError("the last attempt returns or raises")
+                attempt += 1
 
 
 def isolate_libraries(cache: Path) -> None:

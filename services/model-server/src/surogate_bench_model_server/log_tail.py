@@ -14,6 +14,7 @@ _READ_BYTES = 256 * 1024
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PROCESS = re.compile(r"^\([\w-]+ pid=\d+\) ")
 _ORIGIN = re.compile(r"^[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d \[[\w.]+:\d+\] ?")
+_FRAME = re.compile(r'  File "|    ')
 
 
 def log_tail(log: Path) -> str:
@@ -32,7 +33,7 @@ def condense(text: str) -> str:
     kept: list[str] = []
     for raw in redact(text).splitlines():
         line = _ORIGIN.sub("", _PROCESS.sub("", _COLOUR.sub("", raw)))
-        if not line.strip() or line[0].isspace() or line in kept[-1:]:
+        if not line.strip() or _FRAME.match(line) or line in kept[-1:]:
             continue
         kept.append(line if len(line) <= _LINE_CHARACTERS else f"{line[: _LINE_CHARACTERS - 1]}…")
     return "\n".join(kept[-_LINES:])

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +63,9 @@ class Supervisor:
     _was_ready: bool = False
     _up: asyncio.Event = field(default_factory=asyncio.Event)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while adapters are loaded into vLLM or unloaded."""
+    _run_locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    """Held while a run's adapter is fetched and loaded; taken before ``_lock``."""
     _restart_times: deque[float] = field(default_factory=deque)
 
     async def run(self) -> None:
@@ -117,20 +120,21 @@ class Supervisor:
                 remedy=f"It is {self.layout.train(run)}.",
             )
         await self._wait_until_up()
-        if (name := self._served.get(run)) is not None:
-            return name
-        adapter = await asyncio.to_thread(
-            deliver_adapter,
-            self.store,
-            run,
-            prefix,
-            into=self.work_dir / _ADAPTERS,
-            max_rank=self.max_lora_rank,
-        )
-        async with self._lock:
+        async with self._run_locks[run]:
+            if (name := self._served.get(run)) is not None:
+                return name
+            adapter = await asyncio.to_thread(
+                deliver_adapter,
+                self.store,
+                run,
+                prefix,
+                into=self.work_dir / _ADAPTERS,
+                max_rank=self.max_lora_rank,
+            )
             await self._wait_until_up()
-            if run not in self._served:
-                await self._serve_adapter(adapter)
+            async with self._lock:
+                if run not in self._served:  # else it was wanted before, and a restart has just served it
+                    await self._serve_adapter(adapter)
                 self._wanted[run] = WantedAdapter(name=adapter.name, prefix=prefix)
                 write_wanted(self.work_dir, self._wanted)
         return adapter.name

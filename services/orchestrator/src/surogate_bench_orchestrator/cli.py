@@ -151,7 +151,8 @@ def main() -> None:
     except (Interrupted, KeyboardInterrupt):
         _fail("interrupted; the same command goes on from here", ExitCode.INTERRUPTED)
     except OSError as error:
-        _fail(f"{error.filename or 'the operating system'}: {error.strerror or error}", ExitCode.FAILED)
+        where = f" ({error.filename})" if error.filename else ""
+        _fail(f"{error.strerror or error}{where}; the same command goes on from here", ExitCode.FAILED)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:

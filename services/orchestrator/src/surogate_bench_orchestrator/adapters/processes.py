@@ -132,15 +132,26 @@ def kill_strays(marker: Path) -> None:
 
 
 def _marked(folder: Path) -> set[psutil.Process]:
-    found = set()
-    for process in psutil.process_iter():
-        try:
-            mark = process.environ().get(TASK_DIR_VARIABLE)
-        except (psutil.Error, OSError):  # another user's, or gone meanwhile
-            continue
-        if mark is not None and Path(mark).is_relative_to(folder) and process.pid != os.getpid():
-            found.add(process)
-    return found
+    """Find processes that carry the mark, and those in their sessions that have overwritten it with a title."""
+    processes = list(psutil.process_iter())
+    marked = {process for process in processes if _has_mark(process, folder)}
+    sessions = {_session_of(process) for process in marked} - {None, os.getsid(0)}
+    return marked | {process for process in processes if _session_of(process) in sessions}
+
+
+def _has_mark(process: psutil.Process, folder: Path) -> bool:
+    try:
+        mark = process.environ().get(TASK_DIR_VARIABLE)
+    except (psutil.Error, OSError):  # another user's, or gone meanwhile
+        return False
+    return mark is not None and Path(mark).is_relative_to(folder) and process.pid != os.getpid()
+
+
+def _session_of(process: psutil.Process) -> int | None:
+    try:
+        return os.getsid(process.pid)
+    except OSError:
+        return None
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

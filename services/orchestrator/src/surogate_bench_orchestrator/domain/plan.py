@@ -17,8 +17,8 @@ SERVER_PORT, VLLM_PORT = 8100, 8000
 _PREPARE_TIMEOUT_S = 4 * 3600.0
 """Room for downloading a large model and its data set."""
 
-_SERVER_MARGIN_S = 60.0
-"""Beyond vLLM's own start_timeout_s, so that the server's explanation comes first."""
+_MARGIN_S = 60.0
+"""Beyond deadlines that the services watch themselves, so that their explanation comes first."""
 
 _COMPUTE_COST = {ComputePrecision.BF16: 0.0, ComputePrecision.FP8_HYBRID: 0.5, ComputePrecision.NVFP4: 1.5}
 _STORAGE_COST = {
@@ -130,7 +130,7 @@ class _Planner:
             request=ServeRequest(sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT),
             slots=1,
             max_attempts=self.sweep.max_attempts,
-            timeout_s=self.sweep.serving.start_timeout_s + _SERVER_MARGIN_S,
+            timeout_s=self.sweep.serving.start_timeout_s + _MARGIN_S,
             output=None,
         )
 
@@ -141,7 +141,7 @@ class _Planner:
             request=EvaluateRequest(sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED),
             slots=0,
             max_attempts=self.sweep.max_attempts,
-            timeout_s=self.sweep.evaluation.timeout_s,
+            timeout_s=self.sweep.evaluation.timeout_s + _MARGIN_S,
             output=self.layout.eval(run),
         )
 

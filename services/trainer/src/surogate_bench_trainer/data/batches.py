@@ -50,13 +50,12 @@ def collate(samples: Sequence[Sample], loss_on: Literal["completion", "all"], de
         positions += range(length)
         predicting += range(start + first - 1, start + length - 1)
         targets += sample.tokens[first:]
-    as_tensor = lambda values: torch.tensor(values, device=device)  # noqa: E731 - four times the same
     return PackedBatch(
-        input_ids=as_tensor([tokens]),
-        position_ids=as_tensor([positions]),
+        input_ids=torch.tensor([tokens], device=device),
+        position_ids=torch.tensor([positions], device=device),
         lengths=tuple(len(sample.tokens) for sample in ordered),
-        predicting=as_tensor(predicting),
-        targets=as_tensor(targets),
+        predicting=torch.tensor(predicting, device=device),
+        targets=torch.tensor(targets, device=device),
     )
 
 

@@ -15,8 +15,12 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
     Returns:
         Rows of sample indices; every index appears exactly once.
+
+    Raises:
+        ValueError: a sample is longer than a row.
     """
-    assert all(0 < length <= capacity for length in lengths), "prepare refuses longer samples"
+    if max(lengths, default=0) > capacity:
+        raise ValueError(f"a sample of {max(lengths)} tokens does not fit a row of {capacity}")
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (tokens left, row), sorted
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,5 +57,4 @@ def schedule_batches(lengths: Sequence[int], training: TrainingSpec, *, seed: in
     )
     if training.epochs is None:
         return schedule
-    total = max(1, math.ceil(training.epochs * schedule.steps_per_epoch))
-    return BatchSchedule(rows, schedule.rows_per_micro_batch, schedule.micro_batches_per_step, total, seed)
+    return replace(schedule, total_steps=math.ceil(training.epochs * schedule.steps_per_epoch))

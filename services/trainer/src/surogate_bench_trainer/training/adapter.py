@@ -19,10 +19,8 @@ def save_adapter(model: PeftModel, folder: Path) -> str:
     Returns:
         SHA-256 over the two files' bytes, the configuration first: the adapter's content hash.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous()
-        for name, tensor in get_peft_model_state_dict(model, adapter_name=ADAPTER).items()
-    }
+    state = get_peft_model_state_dict(model, adapter_name=ADAPTER, save_embedding_layers=False)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     config = model.peft_config[ADAPTER].to_dict() | {"inference_mode": True}
     contents = {
         CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_plain) + "\n").encode(),

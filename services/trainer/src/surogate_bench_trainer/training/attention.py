@@ -3,8 +3,8 @@
 Registered with transformers as ``packed_segments``; the stream's layout arrives as the keyword ``segments``, which
 transformers hands through from the model's ``forward``. On CPU, samples of similar length form groups that are
 gathered into padded batches (causality alone keeps real tokens from seeing the padding behind them), so no T x T mask
-or score matrix ever exists; small batched matrix products in bf16 beat PyTorch's CPU flash attention several times
-over in the backward pass. On CUDA, ``varlen_attn`` takes the stream as it is.
+or score matrix ever exists; batched matrix products in bf16 beat PyTorch's CPU flash attention several times over in
+the backward pass. On CUDA, ``varlen_attn`` takes the stream as it is.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 IMPLEMENTATION = "packed_segments"
@@ -24,7 +25,7 @@ _GROUP_SCORES = 1 << 19
 _MULTIPLE = 32
 """Padded lengths are multiples of this: softmax over bf16 rows of other lengths is half as fast."""
 _LONG = 1024
-"""From this length on, a sample's scores are not kept for the backward pass: SDPA recomputes them."""
+"""From this length on, a sample's probabilities are not kept for the backward pass: SDPA recomputes them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class _Side:
     """How rows of one head each are gathered from the stream into a padded batch, and back."""
 
     gather: Tensor
-    """int64: for every padded row, the stream row to copy (any row of the sample where it is padding)."""
+    """int64: for every padded row, the stream row to copy (some row of the same sample where it is padding)."""
     scatter: Tensor
     """int64: for every stream row, its place in the padded batch."""
 
@@ -46,12 +47,14 @@ class _Group:
     batch: int
     """Samples times key-value heads: products with keys of their own."""
     longest: int
+    """Padded length."""
     queries: _Side
     keys: _Side
 
-    def paired(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[tuple[Tensor, _Side], ...]:
-        """Each tensor with the way it is padded."""
-        return (query, self.queries), (key, self.keys), (value, self.keys)
+    def pad(self, rows: Tensor, side: _Side) -> Tensor:
+        """(tokens, heads, head size) to (batch, rows, head size)."""
+        size = rows.shape[-1]
+        return rows.reshape(-1, size).index_select(0, side.gather).view(self.batch, -1, size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ class Segments:
     groups: tuple[_Group, ...]
     """For CPU."""
     offsets: Tensor
-    """int32 (samples + 1,): where each sample starts, and the end."""
+    """int32 (samples + 1,): where each sample starts, and the end; for CUDA."""
 
 
 def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: torch.device) -> Segments:
@@ -101,15 +104,15 @@ def _group(first: int, lengths: Sequence[int], heads: int, kv_heads: int) -> _Gr
     token = torch.where(real, starts[:, None] + places, starts[:, None])  # (samples, longest)
     sample_of, place_of = real.nonzero(as_tuple=True)
 
-    def side(folded: int) -> _Side:
-        # Padded rows are ordered (sample, kv head, query head within it, place): query heads that share keys become
-        # more rows of one product.
-        head = torch.arange(kv_heads * folded).view(1, -1, 1)
-        gather = token[:, None, :] * (kv_heads * folded) + head
-        scatter = (sample_of[:, None] * (kv_heads * folded) + head[0, :, 0]) * longest + place_of[:, None]
+    def side(total_heads: int) -> _Side:
+        # Padded rows are ordered (sample, head, place), and query heads that share keys are neighbours: seen as
+        # (sample x kv head, query head x place), they are more rows of one product.
+        head = torch.arange(total_heads)
+        gather = token[:, None, :] * total_heads + head[:, None]
+        scatter = (sample_of[:, None] * total_heads + head) * longest + place_of[:, None]
         return _Side(gather.flatten(), scatter.flatten())
 
-    return _Group(first, int(sizes.sum()), len(lengths) * kv_heads, longest, side(heads // kv_heads), side(1))
+    return _Group(first, int(sizes.sum()), len(lengths) * kv_heads, longest, side(heads), side(kv_heads))
 
 
 class _GroupAttention(torch.autograd.Function):
@@ -117,8 +120,9 @@ class _GroupAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, group: _Group, scaling: float) -> Tensor:  # noqa: ANN401
-        q, k, v = (_pad(tensor, side, group) for tensor, side in group.paired(query, key, value))
-        mask = _causal_mask(group.longest, q.shape[1] // group.longest, q.dtype)
+        q, k, v = group.pad(query, group.queries), group.pad(key, group.keys), group.pad(value, group.keys)
+        mask = torch.full((group.longest, group.longest), float("-inf"), dtype=q.dtype).triu_(1)
+        mask = mask.repeat(q.shape[1] // group.longest, 1)
         weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling), dim=-1)
         ctx.save_for_backward(q, k, v, weights)
         ctx.group, ctx.scaling = group, scaling
@@ -128,34 +132,27 @@ class _GroupAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
         q, k, v, weights = ctx.saved_tensors
         group: _Group = ctx.group
-        outer = torch.zeros_like(q)  # the gradient of padding is zero
         size = q.shape[-1]
+        outer = torch.zeros_like(q)  # padding has no gradient
         outer.view(-1, size).index_copy_(0, group.queries.scatter, gradient.reshape(-1, size))
-        grad_scores = torch._softmax_backward_data(outer @ v.transpose(1, 2), weights, -1, weights.dtype)
-        grad_q = torch.baddbmm(q, grad_scores, k, beta=0, alpha=ctx.scaling)
-        grad_k = torch.baddbmm(k, grad_scores.transpose(1, 2), q, beta=0, alpha=ctx.scaling)
-        grad_v = weights.transpose(1, 2) @ outer
-        kv = (gradient.shape[0], -1, size)
+        scores = torch._softmax_backward_data(outer @ v.transpose(1, 2), weights, -1, weights.dtype)
+        scores.mul_(ctx.scaling)
+        stream = (group.tokens, -1, size)
         return (
-            _unpad(grad_q, group.queries, gradient.shape),
-            _unpad(grad_k, group.keys, kv),
-            _unpad(grad_v, group.keys, kv),
+            _unpad(scores @ k, group.queries, stream),
+            _unpad(scores.transpose(1, 2) @ q, group.keys, stream),
+            _unpad(weights.transpose(1, 2) @ outer, group.keys, stream),
             None,
             None,
         )
 
 
-def _pad(rows: Tensor, side: _Side, group: _Group) -> Tensor:
-    size = rows.shape[-1]
-    return rows.reshape(-1, size).index_select(0, side.gather).view(group.batch, -1, size)
-
-
 def _unpad(padded: Tensor, side: _Side, shape: Sequence[int]) -> Tensor:
-    return padded.reshape(-1, padded.shape[-1]).index_select(0, side.scatter).view(shape)
+    return padded.reshape(-1, padded.shape[-1]).index_select(0, side.scatter).view(*shape)
 
 
-def packed_attention(
-    module: nn.Module,
+def packed_attention(  # noqa: PLR0913 - transformers decides
+    module: nn.Module,  # noqa: ARG001 - transformers decides
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -176,44 +173,42 @@ def packed_attention(
         attention_mask: None: transformers makes no mask for an implementation it does not know.
         segments: Layout of the stream.
         scaling: Factor on the scores.
-        dropout: 0: pre-trained models of today use none.
+        dropout: 0; what models have been pre-trained with lately.
 
     Returns:
         (1, T, heads, head size), and None for the weights.
+
+    Raises:
+        ValueError: a mask or dropout is asked for.
     """
-    assert attention_mask is None
-    assert dropout == 0.0
-    rows = [tensor.transpose(1, 2).squeeze(0) for tensor in (query, key, value)]  # (T, heads, head size)
-    if query.is_cuda:
-        return _on_cuda(*rows, segments, scaling).unsqueeze(0), None
-    outputs = []
+    if attention_mask is not None or dropout:
+        raise ValueError("packed attention knows neither masks nor dropout")
+    q, k, v = (tensor.transpose(1, 2).squeeze(0) for tensor in (query, key, value))  # (T, heads, head size)
+    attended = _on_cuda(q, k, v, segments, scaling) if query.is_cuda else _on_cpu(q, k, v, segments, scaling)
+    return attended.unsqueeze(0), None
+
+
+def _on_cpu(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> Tensor:
+    outputs: list[Tensor] = []
     for group in segments.groups:
-        part = slice(group.first, group.first + group.tokens)
-        q, k, v = (tensor[part] for tensor in rows)
+        q, k, v = (tensor[group.first : group.first + group.tokens] for tensor in (query, key, value))
         if group.longest < _LONG:
-            outputs.append(_GroupAttention.apply(q, k, v, group, scaling))
+            outputs.append(_GroupAttention.apply(q, k, v, group, scaling))  # type: ignore[no-untyped-call]
         else:
             outputs.append(_recomputing(q, k, v, scaling))
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).unsqueeze(0), None
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
 
 def _recomputing(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """One long sample: (L, heads, head size)."""
-    by_head = [tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value)]
-    attended = functional.scaled_dot_product_attention(*by_head, is_causal=True, scale=scaling, enable_gqa=True)
+    """Attention of one long sample: (L, heads, head size)."""
+    q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+    attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
     return attended.squeeze(0).transpose(0, 1)
 
 
-def _causal_mask(length: int, folded: int, dtype: torch.dtype) -> Tensor:
-    mask = torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
-    return mask.repeat(folded, 1)
-
-
 def _on_cuda(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - CUDA only
-
     longest = segments.lengths[0]
-    attended: Tensor = varlen_attn(
+    attended = varlen_attn(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),
@@ -225,7 +220,7 @@ def _on_cuda(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scal
         window_size=(-1, 0),
         enable_gqa=True,
     )
-    return attended
+    return attended if isinstance(attended, Tensor) else attended[0]
 
 
 AttentionInterface.register(IMPLEMENTATION, packed_attention)

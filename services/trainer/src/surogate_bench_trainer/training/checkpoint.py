@@ -1,4 +1,4 @@
-"""Checkpoints in the object store: tensors as safetensors, the rest as JSON, and a JSON written last that seals both."""
+"""Checkpoints in the object store: tensors as safetensors, metrics as they are, and a JSON written last to seal both."""
 
 import hashlib
 import json

@@ -5,10 +5,11 @@ Sums and products are formed in fp32 and rounded once, where transformers rounds
 """
 
 import sys
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 _MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -69,7 +70,9 @@ def rotate_queries_and_keys(
     half = sin.shape[-1] // 2
     signed_sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(unsqueeze_dim)
     cos = cos.unsqueeze(unsqueeze_dim)
-    return _Rotation.apply(q, cos, signed_sin), _Rotation.apply(k, cos, signed_sin)
+    rotated_q: Tensor = _Rotation.apply(q, cos, signed_sin)  # type: ignore[no-untyped-call]
+    rotated_k: Tensor = _Rotation.apply(k, cos, signed_sin)  # type: ignore[no-untyped-call]
+    return rotated_q, rotated_k
 
 
 def make_lean(model: PreTrainedModel) -> None:
@@ -80,14 +83,12 @@ def make_lean(model: PreTrainedModel) -> None:
     """
     if model.config.model_type not in _MODEL_TYPES:
         return
-    sys.modules[type(model).__module__].apply_rotary_pos_emb = rotate_queries_and_keys
+    vars(sys.modules[type(model).__module__])["apply_rotary_pos_emb"] = rotate_queries_and_keys
     for module in model.modules():
         if type(module).__name__.endswith("RMSNorm"):
-            module.forward = _bind(module)
+            module.forward = partial(_normalize, module)
 
 
-def _bind(norm: nn.Module) -> Any:  # noqa: ANN401
-    def forward(inputs: Tensor) -> Tensor:
-        return _RMSNorm.apply(inputs, norm.weight, norm.variance_epsilon)
-
-    return forward
+def _normalize(norm: Any, inputs: Tensor) -> Tensor:  # noqa: ANN401 - transformers is untyped
+    outputs: Tensor = _RMSNorm.apply(inputs, norm.weight, norm.variance_epsilon)  # type: ignore[no-untyped-call]
+    return outputs

@@ -61,7 +61,7 @@ class Learner:
             if number:
                 between()
             loss = self._loss(batch, weight)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         rate = self.optimizer.learning_rate
         outcome = StepOutcome(float(total), self.optimizer.step(), rate, sum(batch.tokens for batch in batches))

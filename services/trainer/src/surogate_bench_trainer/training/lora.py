@@ -42,14 +42,16 @@ class _LoraUpdate(torch.autograd.Function):
         return gradient, grad_inputs, grad_a, grad_b, None
 
 
-class LoraLinear(PeftLoraLinear):  # type: ignore[misc] - peft is untyped
+class LoraLinear(PeftLoraLinear):  # type: ignore[misc]
     """PEFT's LoRA layer with a leaner forward pass."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Base output plus update: (..., in_features) to (..., out_features)."""
         base = self.base_layer(inputs)
         a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
-        return _LoraUpdate.apply(base, self.lora_dropout[ADAPTER](inputs), a, b, self.scaling[ADAPTER])
+        dropped = self.lora_dropout[ADAPTER](inputs)
+        outputs: Tensor = _LoraUpdate.apply(base, dropped, a, b, self.scaling[ADAPTER])  # type: ignore[no-untyped-call]
+        return outputs
 
 
 def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed: int) -> PeftModel:
@@ -70,9 +72,8 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed
         lora_dropout=spec.dropout,
         target_modules=list(spec.target_modules),
         task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model,
     )
-    config._register_custom_module({nn.Linear: LoraLinear})  # noqa: SLF001 - PEFT's documented way
+    config._register_custom_module({nn.Linear: LoraLinear})
     adapted = get_peft_model(model, config)
     config.base_model_name_or_path = base_model
     generator = torch.Generator().manual_seed(seed)

@@ -45,5 +45,5 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, weight: float) -> Tensor:
         targets: int64 (rows,).
         weight: 1 / counted tokens of the whole optimizer step, for their mean.
     """
-    loss: Tensor = _CrossEntropy.apply(logits, targets, weight)
+    loss: Tensor = _CrossEntropy.apply(logits, targets, weight)  # type: ignore[no-untyped-call]
     return loss

@@ -23,13 +23,14 @@ class FlatAdamW:
 
     def __init__(self, parameters: Sequence[nn.Parameter], training: TrainingSpec, *, total_steps: int) -> None:
         self._flat = nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-        self._flat.grad = torch.zeros_like(self._flat)
+        self._gradient = torch.zeros_like(self._flat.data)
+        self._flat.grad = self._gradient
         self._max_norm = training.max_grad_norm
         start = 0
         for parameter in parameters:
             part = slice(start, start + parameter.numel())
             parameter.data = self._flat.data[part].view(parameter.shape)
-            parameter.grad = self._flat.grad[part].view(parameter.shape)
+            parameter.grad = self._gradient[part].view(parameter.shape)
             start += parameter.numel()
         self._adamw = torch.optim.AdamW(
             [self._flat],
@@ -51,8 +52,7 @@ class FlatAdamW:
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
-        assert self._flat.grad is not None
-        self._flat.grad.zero_()
+        self._gradient.zero_()
 
     def step(self) -> float:
         """Clip, update and move the schedule on.

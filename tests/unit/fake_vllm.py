@@ -1,0 +1,68 @@
+"""A stand-in for vLLM's HTTP API with the real one's ways, started as a process: ``fake_vllm.py PORT BEHAVIOUR``.
+
+Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy for a moment after its start only;
+``refuses`` to load; ``forgets``: does not list what it loaded; ``ignores``: adapters answer as the base does.
+"""
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
+STARTED = time.monotonic()
+DEAF_AFTER_S = 0.5
+adapters: list[str] = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        if self.path == "/health":
+            deaf = BEHAVIOUR == "deaf" and time.monotonic() - STARTED > DEAF_AFTER_S
+            self.answer(503 if deaf or BEHAVIOUR == "silent" else 200)
+        else:
+            listed = [] if BEHAVIOUR == "forgets" else adapters
+            self.answer(200, {"data": [{"id": "base", "max_model_len": 64}, *({"id": name} for name in listed)]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/v1/completions":
+            same = body["model"] == "base" or BEHAVIOUR == "ignores"
+            logprobs = {"token_logprobs": [None, -1.0 if same else -1.0001, -2.0]}
+            self.answer(200, {"choices": [{"logprobs": logprobs}]})
+        elif self.path == "/v1/load_lora_adapter":
+            self.load(body["lora_name"])
+        elif body["lora_name"] in adapters:
+            adapters.remove(body["lora_name"])
+            self.answer(200)
+        else:
+            self.answer(404, {"error": {"message": "cannot be found"}})
+
+    def load(self, name: str) -> None:
+        if BEHAVIOUR == "refuses":
+            self.answer(500, {"error": {"message": "no space for adapters"}})
+        elif name in adapters:
+            self.answer(400, {"error": {"message": "already loaded"}})
+        else:
+            adapters.append(name)
+            print("loaded", name, flush=True)  # noqa: T201 - read by the tests
+            self.answer(200)
+
+    def answer(self, status: int, document: dict[str, Any] | None = None) -> None:
+        data = json.dumps(document or {}).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
+
+
+if __name__ == "__main__":
+    if BEHAVIOUR == "fails":
+        sys.exit("RuntimeError: there is no memory")
+    ThreadingHTTPServer(("127.0.0.1", PORT), Handler).serve_forever()

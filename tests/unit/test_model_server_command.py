@@ -1,0 +1,115 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, vllm_command
+
+HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B", "main")
+
+
+def sweep_with(**serving: Any) -> RecipeSweep:
+    return parse_sweep(
+        {
+            "name": "served",
+            "model": {"hub": "Qwen/Qwen3-0.6B"},
+            "data": {"builtin": "word-problems-ro", "train_size": 10, "test_size": 10},
+            "training": {"max_steps": 1, "lora": {"r": 4}},
+            "recipes": ["bf16", "fp8", "fp4"],
+            "seeds": [7, 8],
+            "serving": serving,
+        }
+    )
+
+
+def settings(**changes: Any) -> ServerSettings:
+    values: dict[str, Any] = {"host": "127.0.0.1", "port": 8000, "platform": "cpu", "threads": 4}
+    return ServerSettings(**(values | changes))
+
+
+def arguments_of(sweep: RecipeSweep, **changes: Any) -> list[str]:
+    return vllm_command(sweep, HUB_MODEL, settings(**changes), inherited={}).arguments
+
+
+def value_after(arguments: list[str], flag: str) -> str:
+    return arguments[arguments.index(flag) + 1]
+
+
+def test_the_command_line_on_cpu_is_exactly_this() -> None:
+    sweep = sweep_with(max_lora_rank=64, max_loras=4, max_model_len=512, kv_cache_gib=0.5)
+    assert arguments_of(sweep)[1:] == [
+        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", "Qwen/Qwen3-0.6B", "--served-model-name", "base"),
+        *("--host", "127.0.0.1", "--port", "8000"),
+        *("--dtype", "bfloat16", "--seed", "7", "--max-model-len", "512", "--generation-config", "vllm"),
+        *("--enable-lora", "--max-lora-rank", "64", "--max-loras", "4", "--max-cpu-loras", "8"),
+        *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
+        *("--revision", "main", "--tokenizer-revision", "main"),
+        *("--enforce-eager", "--kv-cache-memory-bytes", str(512 * 2**20)),
+    ]
+
+
+def test_a_gpu_gets_its_memory_share_and_keeps_cuda_graphs() -> None:
+    arguments = arguments_of(sweep_with(gpu_memory_utilization=0.7), platform="cuda")
+    assert value_after(arguments, "--gpu-memory-utilization") == "0.7"
+    assert "--enforce-eager" not in arguments
+    assert "--kv-cache-memory-bytes" not in arguments
+
+
+def test_further_arguments_come_last_so_that_they_win() -> None:
+    assert arguments_of(sweep_with(extra_args=["--max-num-seqs", "8"]))[-2:] == ["--max-num-seqs", "8"]
+
+
+@pytest.mark.parametrize(("asked", "started_with"), [(4, "8"), (8, "8"), (20, "32"), (500, "512")])
+def test_the_rank_is_rounded_up_to_one_that_vllm_has(asked: int, started_with: str) -> None:
+    assert value_after(arguments_of(sweep_with(max_lora_rank=asked)), "--max-lora-rank") == started_with
+
+
+def test_a_rank_that_vllm_does_not_have_is_bad_input() -> None:
+    with pytest.raises(ConfigError, match=r"serving\.max_lora_rank: .* \(got 513\)\. Use at most 512"):
+        arguments_of(sweep_with(max_lora_rank=513))
+
+
+@pytest.mark.parametrize(("max_loras", "kept"), [(2, "8"), (16, "16")])
+def test_every_adapter_of_the_sweep_fits_into_memory(max_loras: int, kept: str) -> None:
+    assert value_after(arguments_of(sweep_with(max_loras=max_loras)), "--max-cpu-loras") == kept
+
+
+def test_a_local_model_is_served_offline_and_without_a_revision(tmp_path: Path) -> None:
+    command = vllm_command(sweep_with(), ModelLocation(str(tmp_path)), settings(), inherited={})
+    assert command.environment["HF_HUB_OFFLINE"] == "1"
+    assert "--revision" not in command.arguments
+    hub = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited={})
+    assert "HF_HUB_OFFLINE" not in hub.environment
+
+
+def test_the_key_is_in_the_environment_only() -> None:
+    inherited = {API_KEY_VARIABLE: "letmein", "VLLM_API_KEY": "old"}
+    command = vllm_command(sweep_with(), HUB_MODEL, settings(api_key="letmein"), inherited=inherited)
+    assert command.environment["VLLM_API_KEY"] == "letmein"
+    assert API_KEY_VARIABLE not in command.environment
+    assert "letmein" not in " ".join(command.arguments)
+    assert "VLLM_API_KEY" not in vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited).environment
+
+
+def test_the_environment_is_passed_on_without_what_would_override_the_settings() -> None:
+    inherited = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "40", "OMP_NUM_THREADS": "32"}
+    environment = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited).environment
+    assert environment == {
+        "PATH": "/bin",
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "3",
+    }
+
+
+@pytest.mark.parametrize(("threads", "computing"), [(1, "1"), (2, "1"), (8, "7")])
+def test_one_thread_is_left_to_the_http_process(threads: int, computing: str) -> None:
+    command = vllm_command(sweep_with(), HUB_MODEL, settings(threads=threads), inherited={})
+    assert command.environment["OMP_NUM_THREADS"] == computing
