@@ -49,7 +49,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"modle": {}}, "modle", "no such field"),
+        ({"baseline": {}}, "baseline", "no such field"),
         ({"recipes": ["fp7"]}, "recipes.0", "fp7"),
         ({"recipes": ["bf16", "bf16"]}, "sweep", "each may appear once"),
         ({"recipes": []}, "recipes", "at least 1"),
