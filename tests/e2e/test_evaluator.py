@@ -45,6 +45,7 @@ START_TIMEOUT_S = 300.0
 ADAPTER_STDDEV = 0.2
 """Of the random matrices B: small enough that the model still solves problems, large enough that it errs on some."""
 
+
 NEAR_TIE = 0.25
 """Greedy tokens may part where two logits are this close: two steps of bfloat16 at the size logits have (16 to 32)."""
 
@@ -150,9 +151,12 @@ def save_adapter(model_path: str, folder: Path, *, seed: int) -> None:
     targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16)
     model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=ADAPTER_STDDEV)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=ADAPTER_STDDEV)
+            if "lora_" in name:  # vLLM keeps adapters in bfloat16: nothing is left to round there
+                parameter.copy_(parameter.bfloat16())
     model.save_pretrained(folder)
 
 
@@ -296,7 +300,7 @@ def test_nothing_stays_loaded_after_an_evaluation(served: Served, scored: dict[s
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """Where two greedy answers part: the prompt's index, and by how much transformers prefers its own token."""
+    """Where a greedy answer leaves that of transformers: the prompt's index, and its token's lack of logit."""
 
     index: int
     gap: float
@@ -308,7 +312,7 @@ def greedy_partings(
     """Compare answers with those of transformers + PEFT in bfloat16, one prompt at a time, by teacher forcing.
 
     All logits after one prompt and answer come from one forward pass; the answer is greedy where each of its tokens is
-    the largest logit after what precedes it.
+    the largest logit after what precedes it. The adapter is in bfloat16 too, as vLLM has it.
     """
     import torch
     from peft import PeftModel
@@ -316,16 +320,15 @@ def greedy_partings(
 
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16)
-    model = PeftModel.from_pretrained(base, adapter).eval()
+    model = PeftModel.from_pretrained(base, adapter).to(torch.bfloat16).eval()
     partings = []
     for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
         head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         with torch.inference_mode():
             logits = model(torch.tensor([head + answer])).logits[0, len(head) - 1 : -1].float()
         gaps = logits.max(dim=-1).values - logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
-        apart = gaps.nonzero()
-        if len(apart):
-            partings.append(Parting(index, gaps[apart[0, 0]].item()))
+        for place in gaps.nonzero()[:1, 0]:
+            partings.append(Parting(index, gaps[place].item()))
     return partings
 
 
@@ -339,9 +342,9 @@ def test_greedy_answers_are_those_of_transformers_and_peft_but_for_ties(
     partings = greedy_partings(served.model_path, tmp_path / "adapter", prompts, answers)
     record_property("tokens", sum(map(len, answers)))
     record_property("parted", len(partings))
-    record_property("largest_gap", max((parting.gap for parting in partings), default=0.0))
+    record_property("gaps", str([parting.gap for parting in partings]))
     assert all(parting.gap <= NEAR_TIE for parting in partings), partings
-    assert len(partings) <= QUESTIONS // 4
+    assert len(partings) <= QUESTIONS // 20
 
 
 def test_answers_asked_together_are_those_asked_one_by_one_but_for_a_few(

@@ -145,6 +145,30 @@ def test_calls_of_another_kind_are_left_to_vllm(scale: float) -> None:
     assert torch.equal(*results)
 
 
+@pytest.mark.parametrize("slots", [[0, 0, 1], [1, -1, -1], [-1, -1, -1]])
+@pytest.mark.parametrize("loaded", [True, False], ids=["adapters change it", "no adapter changes it"])
+def test_embeddings_and_output_heads_get_what_vllm_gives_them(slots: list[int], loaded: bool) -> None:
+    layer = Layer(outputs=(256,))
+    results = []
+    for kind in (GroupedPunicaWrapper, PunicaWrapperCPU):
+        wrapper = wrapper_of(kind, slots)
+        for load in [False, loaded]:  # the second time, what was found out the first time may not hold any more
+            if load:
+                layer.load(0, 16)
+                layer.load(1, 8)
+            x = torch.randn(len(slots), INPUTS, generator=torch.Generator().manual_seed(3)).bfloat16()
+            embedded = torch.ones(len(slots), 256).bfloat16()
+            wrapper.add_lora_embedding(embedded, x[:, :PADDED_RANK].contiguous(), layer.b[0], add_input=True)
+            logits = torch.ones(len(slots), 256).bfloat16()
+            wrapper.add_lora_logits(logits, x, layer.a[0], layer.b[0], 1.0)
+        results.append((embedded, logits))
+        layer = Layer(outputs=(256,))
+    (our_embedded, our_logits), (embedded, logits) = results
+    assert torch.equal(our_embedded, embedded)
+    assert torch.equal(our_logits, logits)
+    assert torch.equal(logits, torch.ones_like(logits)) == (not loaded or slots == [-1, -1, -1])
+
+
 def test_padding_up_to_the_maximum_rank_is_not_computed() -> None:
     layer = loaded_layer(16)
     weights = combine_slices(tuple(a[0, 0] for a in layer.a), tuple(b[0, 0] for b in layer.b))

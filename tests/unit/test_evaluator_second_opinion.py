@@ -8,7 +8,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from surogate_bench.errors import PermanentError
+from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench_evaluator.scoring import Outcome, score
 
@@ -156,6 +156,13 @@ def test_figures_that_do_not_follow_from_the_samples_are_refused(key: str, value
     results["results"]["t"][key] = value
     with pytest.raises(PermanentError, match=r"but its samples give 0\.5 ± 0\.5"):
         score(Outcome(task="t", results=results, seconds=1), EvaluationSpec(max_empty_fraction=1), model="m")
+
+
+def test_a_task_without_both_filters_is_refused() -> None:
+    results = recorded()
+    results["samples"]["t"] = [each for each in results["samples"]["t"] if each["filter"] == "strict-match"]
+    with pytest.raises(ConfigError, match="no exact_match under a filter named flexible-extract"):
+        score(Outcome(task="t", results=results, seconds=1), EvaluationSpec(), model="m")
 
 
 def test_lm_evals_results_are_kept_as_plain_json() -> None:

@@ -351,8 +351,7 @@ def test_a_server_that_is_not_ready_yet_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_comes_is_given_up_in_time(tmp_path: Path) -> None:
-    spec = sweep() | {"serving": {"start_timeout_s": 0.2}}
-    request = make_request(tmp_path, "http://127.0.0.1:9", spec=spec)
+    request = make_request(tmp_path, "http://127.0.0.1:9", spec=sweep() | {"serving": {"start_timeout_s": 0.2}})
     with pytest.raises(TransientError, match=r"GET /readyz within 0.2 s"):
         evaluate_stage(request, tmp_path / "work")
 
@@ -414,9 +413,7 @@ def test_progress_counts_answers(tmp_path: Path) -> None:
         evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
     assert seen[0] is not None
     assert (seen[0].phase, seen[0].step, seen[0].total) == ("evaluating", 0, len(ANSWERS))
-    last = read_progress(tmp_path / "work")
-    assert last is not None
-    assert last.phase == "uploading"
+    assert getattr(read_progress(tmp_path / "work"), "phase", None) == "uploading"
 
 
 def test_vllms_key_is_sent_and_kept_out_of_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -428,30 +425,6 @@ def test_vllms_key_is_sent_and_kept_out_of_the_results(tmp_path: Path, monkeypat
     store = open_store(request.store)
     for info in store.list(request.layout.root):
         assert b"sesame-open" not in (store.get(info.key) or b"")
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        ("task: mine\noutput_type: multiple_choice\n", "cannot be used"),
-        ("include: BASE\nfilter_list: [{name: strict-match, filter: [{function: nope}]}]\n", "cannot be used"),
-        (
-            "include: BASE\noutput_type: loglikelihood\nmetric_list: [{metric: acc}]\n",
-            "its output_type is loglikelihood",
-        ),
-        ("include: BASE\ngeneration_kwargs: {until: [a, b, c, d, e]}\n", "it has 5 stop strings"),
-        ("include: BASE\nfilter_list: null\n", "no exact_match under a filter named strict-match"),
-    ],
-)
-def test_a_task_that_cannot_be_scored_is_refused(tmp_path: Path, text: str, why: str) -> None:
-    base = Path(__file__).parents[2] / "configs" / "tasks" / "ro_gsm8k.yaml"
-    tasks = tmp_path / "tasks"
-    tasks.mkdir()
-    (tasks / "mine.yaml").write_text(text.replace("BASE", str(base)))
-    with serving(answer_by_table) as fake:
-        request = make_request(tmp_path, fake.url, spec=sweep(task="mine", tasks_dir=str(tasks)))
-        with pytest.raises(ConfigError, match=why):
-            evaluate_stage(request, tmp_path / "work")
 
 
 def test_a_request_for_another_service_is_refused(tmp_path: Path) -> None:

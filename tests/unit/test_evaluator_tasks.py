@@ -10,6 +10,7 @@ import yaml
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.tasks import CONFIGS_VARIABLE, TaskFolders, builtin_tasks, render_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -117,6 +118,25 @@ def test_examples_are_read_from_the_training_split_only_when_they_are_shown(tmp_
     document = yaml.safe_load(path.read_text())
     assert set(document["dataset_kwargs"]["data_files"]) == {"train", "test"}
     assert (document["fewshot_split"], document["num_fewshot"]) == ("train", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("task: mine\noutput_type: multiple_choice\n", "cannot be used"),
+        ("include: BASE\nfilter_list: [{name: strict-match, filter: [{function: nope}]}]\n", "cannot be used"),
+        ("include: BASE\noutput_type: loglikelihood\nmetric_list: [{metric: acc}]\n", "output_type is loglikelihood"),
+        ("include: BASE\ngeneration_kwargs: {until: [a, b, c, d, e]}\n", "it has 5 stop strings"),
+    ],
+)
+def test_a_task_that_lm_eval_or_vllm_could_not_use_is_refused(tmp_path: Path, text: str, why: str) -> None:
+    from surogate_bench_evaluator.harness import Harness
+
+    (tmp_path / "mine.yaml").write_text(text.replace("BASE", str(RO_GSM8K)))
+    mine = sweep(evaluation={"task": "mine"})
+    path = render_task(tmp_path / "mine.yaml", mine, data=prepared(tmp_path / "data"), folder=tmp_path / "task")
+    with pytest.raises(ConfigError, match=why):
+        Harness(path, mine.evaluation, Answers(lambda *_: None))
 
 
 def test_by_hand_the_shipped_task_is_lm_evals_gsm8k_on_the_romanian_data() -> None:

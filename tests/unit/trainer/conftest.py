@@ -74,7 +74,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_sweep(model_folder: Path, data_folder: Path) -> Callable[..., RecipeSweep]:
     """Make a sweep on the toy model; keyword arguments change its sections."""
 

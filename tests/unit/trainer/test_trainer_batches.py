@@ -1,5 +1,7 @@
 """Records as tokens, tokens as batches."""
 
+from pathlib import Path
+
 import torch
 from transformers import PreTrainedTokenizerFast
 
@@ -9,7 +11,7 @@ from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.records import Record
 
 CPU = torch.device("cpu")
-SPEC = DataSpec(path="unused")  # type: ignore[arg-type]
+SPEC = DataSpec(path=Path("unused"))
 SAMPLES = [Sample([10, 11, 12, 0], 2), Sample([20, 21, 22, 23, 24, 0], 4)]
 
 
@@ -43,5 +45,5 @@ def test_loss_on_all_counts_every_token_that_has_one_before_it() -> None:
 
 def test_every_target_is_the_token_after_its_predicting_position() -> None:
     for loss_on in ("completion", "all"):
-        batch = collate(SAMPLES, loss_on, CPU)  # type: ignore[arg-type]
+        batch = collate(SAMPLES, loss_on, CPU)
         assert torch.equal(batch.input_ids[0, batch.predicting + 1], batch.targets)

@@ -12,8 +12,8 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from surogate_bench.specs import LoraSpec
 from surogate_bench_trainer.training.lean_layers import make_lean, rotate_queries_and_keys
-from surogate_bench_trainer.training.loss import cross_entropy
 from surogate_bench_trainer.training.lora import ADAPTER, attach_lora, lora_layers
+from surogate_bench_trainer.training.loss import cross_entropy
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SPEC = LoraSpec(r=4, alpha=12)
@@ -145,7 +145,7 @@ def test_the_gradient_of_bf16_logits_is_rounded_once() -> None:
     logits = torch.randn(30, 50).bfloat16().requires_grad_()
     targets = torch.randint(0, 50, (30,))
     exact = logits.detach().double().requires_grad_()
-    torch.nn.functional.cross_entropy(exact, targets, reduction="sum").mul(1 / 37).backward()
+    torch.nn.functional.cross_entropy(exact, targets, reduction="sum").mul(1 / 37).backward()  # type: ignore[no-untyped-call]
     (actual,) = torch.autograd.grad(cross_entropy(logits, targets, weight=1 / 37), logits)
     assert exact.grad is not None
     torch.testing.assert_close(actual.double(), exact.grad, rtol=2**-8 + 1e-4, atol=1e-9)

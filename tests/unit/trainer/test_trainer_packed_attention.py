@@ -50,7 +50,7 @@ def alone(model: PreTrainedModel, sample: Sample) -> Tensor:
 
 def gradients(model: PreTrainedModel, loss: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -119,7 +119,9 @@ def test_changing_one_sample_leaves_every_other_bit_identical(
     after[2] = samples(lengths, seed=9)[2]
     counted = [length - max(1, length // 2) for length in lengths]
     with torch.no_grad():
-        logits = [packed_logits(model, collate(batch, "completion", CPU)).split(counted) for batch in (before, after)]
+        logits = [
+            torch.split(packed_logits(model, collate(batch, "completion", CPU)), counted) for batch in (before, after)
+        ]
     assert [torch.equal(first, second) for first, second in zip(*logits, strict=True)] == [
         True, True, False, True, True, True,
     ]  # fmt: skip

@@ -12,6 +12,8 @@ The inner product is a batch of vector-matrix products over one broadcast matrix
 copies: the same kernel adds in the same order, and answers stay the same to the bit. One matrix product would be a
 little faster and would part from vLLM in one rounding of some ten thousand.
 
+Embeddings and output heads, which vLLM prepares for adapters too, are skipped while no adapter in memory changes them.
+
 Tokens without an adapter (index -1) are left alone. vLLM's own CPU code gives them the adapter in the last slot when
 the batch holds other adapters too, because -1 indexes from the end.
 """
@@ -44,7 +46,16 @@ class SlotWeights:
     b: torch.Tensor
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class _Emptiness:
+    """Whether a stack was all zero, and the state of the stack when it was looked at."""
+
+    stack: torch.Tensor
+    version: int
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Layer:
     """What was prepared of a layer's stacks, and the state of the stacks it was prepared from."""
 
@@ -92,13 +103,17 @@ def contribution(x: torch.Tensor, weights: SlotWeights) -> torch.Tensor:
 
 
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is not followed by the type checker
-    """vLLM's CPU LoRA with linear layers done per adapter instead of per token; the rest is inherited."""
+    """vLLM's CPU LoRA with linear layers done per adapter instead of per token.
+
+    What its linear layers do not ask for, and adapters of embeddings and output heads, are left to vLLM's own code.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever vLLM gives its own class
         super().__init__(*args, **kwargs)
         self._groups: tuple[TokenGroup, ...] = ()
         self._tokens = 0
         self._layers: dict[int, _Layer] = {}
+        self._emptiness: dict[int, _Emptiness] = {}
 
     def update_metadata(
         self,
@@ -153,6 +168,42 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
                 target.add_(added)
             else:
                 target.index_add_(0, group.rows, added)
+
+    def add_lora_embedding(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        add_inputs: bool = True,
+        **kwargs: Any,  # noqa: ANN401 - vLLM's signature
+    ) -> None:
+        """Add the adapters' contributions to embeddings (B of every slot: [slots, 1, outputs, padded rank])."""
+        if not (add_inputs and self._is_empty(lora_b_stacked)):
+            super().add_lora_embedding(y, x, lora_b_stacked, add_inputs, **kwargs)
+
+    def add_lora_logits(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: torch.Tensor,
+        lora_b_stacked: torch.Tensor,
+        scale: float,
+        *,
+        buffer: torch.Tensor | None = None,
+        **kwargs: Any,  # noqa: ANN401 - vLLM's signature
+    ) -> None:
+        """Add the adapters' contributions to logits (B of every slot: [slots, 1, vocabulary, padded rank])."""
+        if not self._is_empty(lora_b_stacked):
+            super().add_lora_logits(y, x, lora_a_stacked, lora_b_stacked, scale, buffer=buffer, **kwargs)
+
+    def _is_empty(self, stack: torch.Tensor) -> bool:
+        """Say whether no slot of a stack holds anything; looked at again whenever vLLM has written to it."""
+        if stack.is_inference():
+            return False
+        known = self._emptiness.get(id(stack))
+        if known is None or known.stack is not stack or known.version != stack._version:
+            known = self._emptiness[id(stack)] = _Emptiness(stack, stack._version, not bool(stack.any()))
+        return known.empty
 
     def _can_group(
         self, y: torch.Tensor, x: torch.Tensor, a: Stack, b: Stack, scale: float, buffer: Stack | None

@@ -20,7 +20,7 @@ def _parse(arguments: list[str] | None) -> tuple[Path, PretrainSettings]:
     defaults = PretrainSettings()
     parser = argparse.ArgumentParser(
         prog="python -m surogate_bench_trainer.pretrain",
-        description="Pre-train the embedded base model (about 7 minutes on 2 cores).",
+        description="Pre-train the embedded base model (about 8 minutes on 2 idle cores).",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model")

@@ -90,13 +90,19 @@ def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: to
 
 
 def _group_size(lengths: Sequence[int], heads: int) -> int:
+    if _padded(lengths[0]) >= _LONG:
+        return 1
     fitting = max(1, _GROUP_SCORES // (heads * lengths[0] ** 2))
     similar = next((i for i, length in enumerate(lengths) if 3 * length < 2 * lengths[0]), len(lengths))
     return min(fitting, similar)
 
 
+def _padded(length: int) -> int:
+    return -(-length // _MULTIPLE) * _MULTIPLE
+
+
 def _group(first: int, lengths: Sequence[int], heads: int, kv_heads: int) -> _Group:
-    longest = -(-lengths[0] // _MULTIPLE) * _MULTIPLE
+    longest = _padded(lengths[0])
     sizes = torch.tensor(lengths)
     places = torch.arange(longest).expand(len(lengths), longest)
     starts = sizes.cumsum(0) - sizes
