@@ -258,7 +258,7 @@ def start_service(request: ServeRequest, work_dir: Path) -> Service:
     request_file.write_text(request.model_dump_json())
     with (work_dir / "service.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "surogate_bench_model_server", str(request_file), "--work-dir", str(work_dir)],
+            [sys.executable, "-P", "-m", "surogate_bench_model_server", str(request_file), "--work-dir", str(work_dir)],
             env=os.environ | {"SUROGATE_BENCH_PARENT_PID": str(os.getpid())},
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -6,7 +6,8 @@ settings, the same loss positions and about as many tokens a step. A token is on
 Processes of the two alternate; the first steps of each are not counted.
 
     python tests/perf/trainer_throughput.py --sweep configs/sweeps/embedded.yaml --threads 1
-    python tests/perf/trainer_throughput.py --sweep configs/sweeps/smollm2-135m-gsm8k.yaml --data gsm8k/ --steps 12
+    python tests/perf/trainer_throughput.py --sweep configs/sweeps/smollm2-135m-gsm8k.yaml --data gsm8k/ \
+        --steps 12 --accumulation 1
 """
 
 import argparse
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with train.jsonl and test.jsonl, instead of the sweep's data")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--accumulation", type=int, help="instead of the sweep's gradient_accumulation_steps")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the figures here")
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
@@ -62,6 +64,8 @@ def sweep_for(arguments: argparse.Namespace) -> RecipeSweep:
     document = load_sweep(arguments.sweep).model_dump(mode="json", exclude_none=True)
     document["training"].pop("epochs", None)
     document["training"] |= {"max_steps": arguments.steps, "eval_steps": 10**6, "checkpoint_steps": 10**6}
+    if arguments.accumulation is not None:
+        document["training"]["gradient_accumulation_steps"] = arguments.accumulation
     document["recipes"] = ["bf16"]
     if arguments.data is not None:
         sources = ("hub", "config", "revision", "path", "builtin")
@@ -173,7 +177,7 @@ def ours(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     return {
         "tokens": sum(tokens[UNCOUNTED_STEPS:]),
         "seconds": times[-1] - times[UNCOUNTED_STEPS - 1],
-        "final_loss": metrics.final_train_loss(),
+        "mean_loss": statistics.fmean(line["loss"] for line in lines if "loss" in line),
         "flops_per_token": flops_per_token(learner.model, lengths),
     }
 
@@ -195,7 +199,9 @@ def flops_per_token(model: Any, lengths: list[tuple[int, int]]) -> float:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     head: nn.Linear = model.base_model.model.lm_head
     config = model.config
-    width = config.num_attention_heads * (getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    width = config.num_attention_heads * (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     pairs = sum(length * length / 2 for length, _ in lengths)
     attention = 3 * 4 * pairs * width * config.num_hidden_layers
     return 4 * frozen + 6 * trained + (4 * head.weight.numel() * counted + attention) / tokens
@@ -207,8 +213,8 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
-    from surogate_bench_trainer.data.records import read_prepared
     from surogate_bench_trainer.data.encoding import encode
+    from surogate_bench_trainer.data.records import read_prepared
     from surogate_bench_trainer.data.schedule import schedule_batches
 
     torch.set_num_threads(threads)
@@ -290,7 +296,7 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     return {
         "tokens": sum(len(samples[index].tokens) for index in trained),
         "seconds": times[-1] - times[UNCOUNTED_STEPS - 1],
-        "final_loss": result.training_loss,
+        "mean_loss": result.training_loss,
     }
 
 

@@ -42,7 +42,7 @@ def value_after(arguments: list[str], flag: str) -> str:
 def test_the_command_line_on_cpu_is_exactly_this() -> None:
     sweep = sweep_with(max_lora_rank=64, max_loras=4, max_model_len=512, kv_cache_gib=0.5)
     assert arguments_of(sweep)[1:] == [
-        *("-m", "vllm.entrypoints.openai.api_server"),
+        *("-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", "Qwen/Qwen3-0.6B", "--served-model-name", "base"),
         *("--host", "127.0.0.1", "--port", "8000"),
         *("--dtype", "bfloat16", "--seed", "7", "--max-model-len", "512", "--generation-config", "vllm"),

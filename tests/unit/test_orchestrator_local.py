@@ -3,26 +3,24 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 import pytest
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import ConfigError
 from surogate_bench.requests import TrainRequest
 from surogate_bench.service import PARENT_PID_VARIABLE
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.adapters import processes, tcp_ports
 from surogate_bench_orchestrator.adapters.local import LocalRuntime, service_command
 from surogate_bench_orchestrator.adapters.machine import Allotment
-from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE, ProcessId, child_environment
+from surogate_bench_orchestrator.adapters.processes import child_environment
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Service, Task
 
@@ -333,50 +331,3 @@ def test_a_folder_that_cannot_be_used_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "state").touch()
     with pytest.raises(ConfigError, match="state-dir"):
         LocalRuntime(tmp_path / "state", ALLOTMENT, FakeClock()).take_over()
-
-
-def test_a_pid_used_again_is_not_taken_for_the_process_it_was() -> None:
-    mine = ProcessId.of(os.getpid())
-    assert mine.find() == psutil.Process()
-    assert replace(mine, created=mine.created - 100).find() is None
-
-
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path) -> None:
-    program = (
-        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
-    )
-    log = tmp_path / "log"
-    child = processes.start([sys.executable, "-u", "-c", program], environment=os.environ, log=log)
-    wait_for(log.read_text, bool, "it ignores signals")
-    processes.stop_children([child], grace_s=0.2)
-    assert child.returncode == -signal.SIGKILL
-
-
-def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
-    program = (
-        "import signal, sys, time, pathlib\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit()))\n"
-        "print(1, flush=True)\ntime.sleep(600)"
-    )
-    log, said = tmp_path / "log", tmp_path / "said"
-    environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
-    child = processes.start([sys.executable, "-c", program, str(said)], environment=environment, log=log)
-    wait_for(log.read_text, bool, "it is ready")
-    processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
-    child.wait(timeout=60)
-    assert said.exists()
-
-
-def test_free_ports_are_free_and_a_taken_one_is_passed_over() -> None:
-    first, second = tcp_ports.free_ports("127.0.0.1", seed="x")
-    with socket.create_server(("127.0.0.1", first)):
-        assert tcp_ports.free_ports("127.0.0.1", seed="x")[0] == second
-
-
-def test_no_free_ports_is_an_error_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    def taken(*_: Any) -> bool:
-        return False
-
-    monkeypatch.setattr(tcp_ports, "_is_free", taken)
-    with pytest.raises(TransientError, match="free ports"):
-        tcp_ports.free_ports("127.0.0.1", seed="x")

@@ -33,6 +33,9 @@ def test_nothing_is_pickled_and_no_remote_code_is_trusted() -> None:
     offenders = [
         path
         for path in (ROOT / "services").rglob("*.py")
-        if re.search(r"trust_remote_code\s*=\s*True|(?<!safetensors\.)torch\.load\(|import pickle", path.read_text(encoding="utf-8"))
+        if re.search(
+            r"trust_remote_code\s*=\s*True|(?<!safetensors\.)torch\.load\(|import pickle",
+            path.read_text(encoding="utf-8"),
+        )
     ]
     assert offenders == []

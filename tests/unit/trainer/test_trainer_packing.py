@@ -28,13 +28,23 @@ def test_packing_keeps_every_sample_once_and_overfills_no_row(lengths: list[int]
 
 
 @given(st.lists(st.integers(1, CAPACITY), max_size=80))
-def test_no_two_rows_could_have_been_one(lengths: list[int]) -> None:
-    filled = sorted(sum(lengths[index] for index in row) for row in pack(lengths, CAPACITY))
-    assert len(filled) < 2 or filled[0] + filled[1] > CAPACITY
+def test_a_new_row_is_begun_only_when_no_other_has_room(lengths: list[int]) -> None:
+    rows = pack(lengths, CAPACITY)
+    for number, row in enumerate(rows):
+        for earlier in rows[:number]:
+            before = sum(lengths[index] for index in earlier if index < row[0])
+            assert before + lengths[row[0]] > CAPACITY
+
+
+def test_samples_in_drawn_order_fill_rows_almost_completely() -> None:
+    rng = random.Random(1)
+    lengths = [rng.randint(60, 200) for _ in range(1000)]
+    assert len(pack(lengths, 1024)) <= 1.03 * sum(lengths) / 1024
 
 
 def test_packing_puts_each_sample_into_the_fullest_row_that_has_room() -> None:
-    assert pack([6, 5, 4, 3, 2], 10) == [[0, 2], [1, 3, 4]]
+    assert pack([6, 5, 3, 2, 4], 10) == [[0, 2], [1, 3], [4]]
+    assert pack([6, 5, 4, 5, 1], 10) == [[0, 2], [1, 3], [4]]
     assert pack([3, 3, 3], 6) == [[0, 1], [2]]
 
 

@@ -20,6 +20,9 @@ from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, detect_platform, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
 
+PORT_WAIT_S = 5.0
+"""How long a port may still be held by a process that is ending: a server that was killed and is started again."""
+
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
 
 
@@ -53,7 +56,7 @@ async def _serve(request: ServeRequest, work_dir: Path) -> None:
     api_key = os.environ.get(API_KEY_VARIABLE)
     host = _WILDCARDS.get(request.host, request.host)
     client = VllmClient.open(f"http://{f'[{host}]' if ':' in host else host}:{request.vllm_port}", api_key)
-    with bind_port(request.host, request.port, name="port") as listening:
+    with bind_port(request.host, request.port, name="port", wait_s=PORT_WAIT_S) as listening:
         supervisor = _supervisor(request, work_dir, client, api_key)
         server = _ControlServer(_uvicorn_config(ControlApi(supervisor, request.vllm_port)))
         supervising = asyncio.create_task(supervisor.run())
@@ -86,7 +89,7 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
     command = vllm_command(sweep, model, settings, inherited=os.environ)
 
     def start() -> VllmProcess:
-        bind_port(request.host, request.vllm_port, name="vllm_port").close()
+        bind_port(request.host, request.vllm_port, name="vllm_port", wait_s=PORT_WAIT_S).close()
         return start_vllm(command, work_dir)
 
     return Supervisor(

@@ -86,7 +86,7 @@ def vllm_command(
     serving = sweep.serving
     runs = len(sweep.recipes) * len(sweep.seeds)
     arguments = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model.name_or_path),
         *("--served-model-name", BASE_MODEL),
         *("--host", settings.host, "--port", str(settings.port)),

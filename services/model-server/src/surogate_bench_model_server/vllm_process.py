@@ -63,7 +63,7 @@ def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
     log = work_dir / LOG_FILE
     if log.exists():
         log.replace(log.with_name(f"{LOG_FILE}.1"))
-    launcher = [sys.executable, "-m", "surogate_bench_model_server.launch", str(os.getpid()), str(_GRACE_S)]
+    launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.launch", str(os.getpid()), str(_GRACE_S)]
     with log.open("wb") as output:
         child = subprocess.Popen(
             [*launcher, *command.arguments],
@@ -86,7 +86,7 @@ def session_members(session: int) -> list[int]:
     return members
 
 
-def bind_port(host: str, port: int, *, name: str, wait_s: float = 5.0) -> socket.socket:
+def bind_port(host: str, port: int, *, name: str, wait_s: float) -> socket.socket:
     """Bind a listening address, waiting a little for a process that is just giving it up.
 
     Raises:

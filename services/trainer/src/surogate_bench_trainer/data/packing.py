@@ -1,16 +1,17 @@
-"""Which samples share a row: best-fit decreasing, the heuristic that TRL's packing uses too."""
+"""Which samples share a row: best fit, in the order given."""
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 
-def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Put samples into as few rows as a greedy rule finds: longest first, each into the fullest row that has room.
+def pack(lengths: Iterable[int], capacity: int) -> list[list[int]]:
+    """Put samples into rows: each into the fullest row so far that has room for it, or else into a new one.
 
-    Equal lengths keep their order, so the outcome depends on nothing but the arguments.
+    Taking the longest first (best-fit decreasing, as TRL does) needs about 1 % fewer rows, but then samples of one
+    length end up together, row after row; in a drawn order every row is a mixture.
 
     Args:
-        lengths: Tokens of each sample, all between 1 and ``capacity``.
+        lengths: Tokens of each sample, at least 1.
         capacity: Tokens a row holds.
 
     Returns:
@@ -19,12 +20,11 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     Raises:
         ValueError: a sample is longer than a row.
     """
-    if max(lengths, default=0) > capacity:
-        raise ValueError(f"a sample of {max(lengths)} tokens does not fit a row of {capacity}")
     rows: list[list[int]] = []
     free: list[tuple[int, int]] = []  # (tokens left, row), sorted
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        length = lengths[index]
+    for index, length in enumerate(lengths):
+        if length > capacity:
+            raise ValueError(f"a sample of {length} tokens does not fit a row of {capacity}")
         fit = bisect_left(free, (length, -1))
         if fit < len(free):
             left, row = free.pop(fit)

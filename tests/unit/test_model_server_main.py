@@ -1,0 +1,116 @@
+"""The service as a whole, in this process, over a process that speaks vLLM's API."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.progress import read_progress, read_termination
+from surogate_bench.requests import ServeRequest, TrainRequest
+from surogate_bench.service import Terminated
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_model_server import main
+from surogate_bench_model_server.vllm_command import Command
+
+FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> RecipeSweep:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    return parse_sweep(
+        {
+            "name": "served",
+            "model": {"path": str(model)},
+            "data": {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1},
+            "training": {"max_steps": 1},
+            "recipes": ["bf16"],
+        }
+    )
+
+
+@pytest.fixture
+def request_(sweep: RecipeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeRequest:
+    """A request whose vLLM is the stand-in."""
+
+    def fake_command(*_arguments: Any, **_settings: Any) -> Command:
+        arguments = [sys.executable, str(FAKE_VLLM), str(request.vllm_port), "well"]
+        return Command(arguments=arguments, environment=dict(os.environ))
+
+    monkeypatch.setattr(main, "vllm_command", fake_command)
+    monkeypatch.setattr(main, "detect_platform", lambda: "cpu")
+    port, vllm_port = free_ports()
+    request = ServeRequest(sweep=sweep, store=str(tmp_path / "store"), port=port, vllm_port=vllm_port)
+    return request
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_until_it_is_asked_to_stop(request_: ServeRequest, tmp_path: Path, number: signal.Signals) -> None:
+    async def ask() -> None:
+        url = f"http://127.0.0.1:{request_.port}"
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(30):
+            while not await answers_ready(api):
+                await asyncio.sleep(0.05)
+        os.kill(os.getpid(), number)
+
+    async def scenario() -> None:
+        asking = asyncio.create_task(ask())
+        try:
+            await main._serve(request_, tmp_path)
+        finally:
+            await asking
+
+    with pytest.raises(Terminated):
+        asyncio.run(scenario())
+    progress = read_progress(tmp_path)
+    assert progress is not None
+    assert progress.phase == "ready"
+    for port in (request_.port, request_.vllm_port):
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_port_in_use_stops_it(request_: ServeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(main, "PORT_WAIT_S", 0.1)
+    for field in ("port", "vllm_port"):
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", getattr(request_, field)))
+            taken.listen()
+            with pytest.raises(ConfigError, match=rf"{field}: port {getattr(request_, field)} of 127\.0\.0\.1 is in"):
+                asyncio.run(main._serve(request_, tmp_path))
+
+
+def test_a_request_for_another_service_is_bad_input(sweep: RecipeSweep, tmp_path: Path) -> None:
+    request = TrainRequest(sweep=sweep, store=str(tmp_path / "store"), recipe="bf16", seed=0)
+    (tmp_path / "request.json").write_text(request.model_dump_json())
+    arguments = [str(tmp_path / "request.json"), "--work-dir", str(tmp_path / "work")]
+    done = subprocess.run([sys.executable, "-P", "-m", "surogate_bench_model_server", *arguments], check=False)
+    assert done.returncode == 2
+    termination = read_termination(tmp_path / "work")
+    assert termination is not None
+    assert "request.kind: is not for this service (got 'train')" in termination.message
+
+
+async def answers_ready(api: httpx.AsyncClient) -> bool:
+    try:
+        return (await api.get("/readyz")).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def free_ports() -> tuple[int, int]:
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        return first.getsockname()[1], second.getsockname()[1]
