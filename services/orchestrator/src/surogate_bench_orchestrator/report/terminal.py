@@ -20,12 +20,12 @@ def render_terminal_table(summary: Summary, *, width: int = 120) -> Table:
     table.add_column("Precision / Config", no_wrap=True, max_width=24 if compact else 20, overflow="ellipsis")
     for name in ("accuracy", "Stderr"):
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("95 %\ninterval", justify="right", no_wrap=True)
     table.add_column(f"Δ {summary.reference_title or 'reference'}", no_wrap=True, max_width=20, overflow="ellipsis")
     if not compact:
-        for name in ("tokens/s", "peak\nmemory", "weight\nbytes", "train\ntime"):
+        for name in ("tokens\n/s", "peak\nmemory", "weight\nbytes", "train\ntime"):
             table.add_column(name, justify="right", no_wrap=True)
-        table.add_column("engine", min_width=8, max_width=11, overflow="fold")
+        table.add_column("engine", min_width=8, max_width=12, overflow="fold")
     for row in summary.rows:
         table.add_row(*_cells(row, summary, compact=compact), style=_STATE_STYLE[row.state])
     return table

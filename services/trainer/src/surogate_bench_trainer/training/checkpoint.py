@@ -1,4 +1,4 @@
-"""Checkpoints in the object store: tensors as safetensors, metrics as they are, and a JSON written last to seal both."""
+"""Checkpoints in the store: tensors as safetensors, metrics as they are, and a JSON written last to seal both."""
 
 import hashlib
 import json
