@@ -88,7 +88,7 @@ LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --py
 CPU_ONLY := --excludes images/excluded-packages.txt
 .PHONY: lock
 lock: $(UV) ## Resolve the locks anew from pyproject.toml (versions and hashes, no index addresses)
-	$(LOCK) $(CPU_ONLY) --extra cpu pyproject.toml -o requirements-cpu.txt
+	$(LOCK) $(CPU_ONLY) --extra cpu --extra smollm2 pyproject.toml -o requirements-cpu.txt
 	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o requirements-cuda.txt
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c requirements-cpu.txt pyproject.toml -o requirements-dev.txt
 

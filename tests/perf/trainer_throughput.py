@@ -204,7 +204,7 @@ def flops_per_token(model: Any, lengths: list[tuple[int, int]]) -> float:
     )
     pairs = sum(length * length / 2 for length, _ in lengths)
     attention = 3 * 4 * pairs * width * config.num_hidden_layers
-    return 4 * frozen + 6 * trained + (4 * head.weight.numel() * counted + attention) / tokens
+    return float(4 * frozen + 6 * trained + (4 * head.weight.numel() * counted + attention) / tokens)
 
 
 def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
@@ -246,7 +246,7 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
 
     times: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc] - transformers is untyped
+    class Clock(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 

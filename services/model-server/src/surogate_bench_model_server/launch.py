@@ -7,6 +7,7 @@ group of its own, with this process as its parent:
   kills the group;
 - this process is asked to stop (SIGTERM): it asks vLLM, waits, and kills the group;
 - the API server ends: the rest of the group is killed, and its exit code is passed on;
+- in all of these it ends last: what its descendants leave behind comes to it (PR_SET_CHILD_SUBREAPER) and is reaped;
 - this process is killed: the kernel kills the API server, and the supervisor kills the session.
 
 Usage: ``python -m surogate_bench_model_server.launch PARENT_PID GRACE_SECONDS COMMAND...``
@@ -20,6 +21,7 @@ import subprocess
 import sys
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
 _STOP = {signal.SIGTERM, signal.SIGINT}
 _AWAITED = _STOP | {signal.SIGCHLD}
 
@@ -28,7 +30,8 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit code (128 + signal where a signal ended it)."""
     parent, grace_s, command = int(arguments[0]), float(arguments[1]), arguments[2:]
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
-    die_when_parent_dies(signal.SIGTERM)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
         return 1
     with subprocess.Popen(command, process_group=0, preexec_fn=_prepare_child) as child:  # noqa: PLW1509 - one thread
@@ -37,22 +40,20 @@ def main(arguments: list[str]) -> int:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # none is left
+                while True:
+                    os.waitpid(-1, 0)
     return code if code >= 0 else 128 - code
 
 
-def die_when_parent_dies(number: signal.Signals) -> None:
-    """Have the kernel send this process a signal when the thread that started it ends.
-
-    Raises:
-        OSError: the kernel refuses.
-    """
+def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if libc.prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option}) failed")
 
 
 def _prepare_child() -> None:
-    die_when_parent_dies(signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
 
 

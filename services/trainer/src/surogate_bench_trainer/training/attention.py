@@ -9,7 +9,7 @@ the backward pass. On CUDA, ``varlen_attn`` takes the stream as it is.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -30,31 +30,41 @@ _LONG = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Side:
-    """How rows of one head each are gathered from the stream into a padded batch, and back."""
+    """How rows of one head each are gathered from a group's part of the stream into a padded batch, and back."""
 
+    heads: int
+    longest: int
     gather: Tensor
-    """int64: for every padded row, the stream row to copy (some row of the same sample where it is padding)."""
+    """int64: for every padded row (sample, head, place), the stream row to copy; its sample's first where it pads."""
     scatter: Tensor
     """int64: for every stream row, its place in the padded batch."""
+
+    def pad(self, rows: Tensor) -> Tensor:
+        """(tokens, heads, head size) to (samples x heads, longest, head size)."""
+        size = rows.shape[-1]
+        return rows.reshape(-1, size).index_select(0, self.gather).view(-1, self.longest, size)
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Back to (tokens, heads, head size), from any shape with the same order of rows."""
+        size = padded.shape[-1]
+        return padded.view(-1, size).index_select(0, self.scatter).view(-1, self.heads, size)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
     """Consecutive samples of the stream that are computed together."""
 
-    first: int
-    tokens: int
-    batch: int
-    """Samples times key-value heads: products with keys of their own."""
+    part: slice
+    """Their tokens."""
     longest: int
     """Padded length."""
     queries: _Side
     keys: _Side
 
-    def pad(self, rows: Tensor, side: _Side) -> Tensor:
-        """(tokens, heads, head size) to (batch, rows, head size)."""
-        size = rows.shape[-1]
-        return rows.reshape(-1, size).index_select(0, side.gather).view(self.batch, -1, size)
+    @property
+    def recomputed(self) -> bool:
+        """Whether probabilities are made again in the backward pass; such a group is one long sample."""
+        return self.longest >= _LONG
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,15 +95,16 @@ def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: to
             count = _group_size(lengths[index:], heads)
             group = _group(first, lengths[index : index + count], heads, kv_heads)
             groups.append(group)
-            first, index = first + group.tokens, index + count
+            first, index = group.part.stop, index + count
     return Segments(tuple(lengths), tuple(groups), offsets)
 
 
 def _group_size(lengths: Sequence[int], heads: int) -> int:
-    if _padded(lengths[0]) >= _LONG:
+    longest = _padded(lengths[0])
+    if longest >= _LONG:
         return 1
-    fitting = max(1, _GROUP_SCORES // (heads * lengths[0] ** 2))
-    similar = next((i for i, length in enumerate(lengths) if 3 * length < 2 * lengths[0]), len(lengths))
+    fitting = max(1, _GROUP_SCORES // (heads * longest**2))
+    similar = next((i for i, length in enumerate(lengths) if 3 * _padded(length) < 2 * longest), len(lengths))
     return min(fitting, similar)
 
 
@@ -111,50 +122,99 @@ def _group(first: int, lengths: Sequence[int], heads: int, kv_heads: int) -> _Gr
     sample_of, place_of = real.nonzero(as_tuple=True)
 
     def side(total_heads: int) -> _Side:
-        # Padded rows are ordered (sample, head, place), and query heads that share keys are neighbours: seen as
-        # (sample x kv head, query head x place), they are more rows of one product.
         head = torch.arange(total_heads)
         gather = token[:, None, :] * total_heads + head[:, None]
         scatter = (sample_of[:, None] * total_heads + head) * longest + place_of[:, None]
-        return _Side(gather.flatten(), scatter.flatten())
+        return _Side(total_heads, longest, gather.flatten(), scatter.flatten())
 
-    return _Group(first, int(sizes.sum()), len(lengths) * kv_heads, longest, side(heads), side(kv_heads))
+    return _Group(slice(first, first + sum(lengths)), longest, side(heads), side(kv_heads))
 
 
-class _GroupAttention(torch.autograd.Function):
-    """softmax(scaling q k^T + causal mask) v over one group, its probabilities kept for the backward pass."""
+class _PackedAttention(torch.autograd.Function):
+    """softmax(scaling q k^T + causal mask) v, group by group, for rows of shape (T, heads, head size)."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, group: _Group, scaling: float) -> Tensor:  # noqa: ANN401
-        q, k, v = group.pad(query, group.queries), group.pad(key, group.keys), group.pad(value, group.keys)
-        mask = torch.full((group.longest, group.longest), float("-inf"), dtype=q.dtype).triu_(1)
-        mask = mask.repeat(q.shape[1] // group.longest, 1)
-        weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling), dim=-1)
-        ctx.save_for_backward(q, k, v, weights)
-        ctx.group, ctx.scaling = group, scaling
-        return _unpad(weights @ v, group.queries, query.shape)
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        groups: tuple[_Group, ...],
+        scaling: float,
+    ) -> Tensor:
+        attended = torch.empty_like(query, memory_format=torch.contiguous_format)
+        saved: list[Tensor] = []
+        for group in groups:
+            q, k, v = (tensor[group.part] for tensor in (query, key, value))
+            if group.recomputed:
+                attended[group.part] = _fused(q, k, v, scaling)
+                saved += (q, k, v)
+            else:
+                attended[group.part], kept = _forward(q, k, v, group, scaling)
+                saved += kept
+        ctx.save_for_backward(*saved)
+        ctx.groups, ctx.scaling, ctx.kv_heads = groups, scaling, key.shape[1]
+        return attended
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:  # noqa: ANN401
-        q, k, v, weights = ctx.saved_tensors
-        group: _Group = ctx.group
-        size = q.shape[-1]
-        outer = torch.zeros_like(q)  # padding has no gradient
-        outer.view(-1, size).index_copy_(0, group.queries.scatter, gradient.reshape(-1, size))
-        scores = torch._softmax_backward_data(outer @ v.transpose(1, 2), weights, -1, weights.dtype)
-        scores.mul_(ctx.scaling)
-        stream = (group.tokens, -1, size)
-        return (
-            _unpad(scores @ k, group.queries, stream),
-            _unpad(scores.transpose(1, 2) @ q, group.keys, stream),
-            _unpad(weights.transpose(1, 2) @ outer, group.keys, stream),
-            None,
-            None,
+        tokens, _, size = gradient.shape
+        gradients = (
+            torch.empty_like(gradient, memory_format=torch.contiguous_format),
+            gradient.new_empty(tokens, ctx.kv_heads, size),
+            gradient.new_empty(tokens, ctx.kv_heads, size),
         )
+        saved = iter(ctx.saved_tensors)
+        for group in ctx.groups:
+            if group.recomputed:
+                parts = _fused_backward(next(saved), next(saved), next(saved), gradient[group.part], ctx.scaling)
+            else:
+                kept = (next(saved), next(saved), next(saved), next(saved))
+                parts = _backward(kept, gradient[group.part], group, ctx.scaling)
+            for whole, part in zip(gradients, parts, strict=True):
+                whole[group.part] = part
+        return *gradients, None, None
 
 
-def _unpad(padded: Tensor, side: _Side, shape: Sequence[int]) -> Tensor:
-    return padded.reshape(-1, padded.shape[-1]).index_select(0, side.scatter).view(*shape)
+_Kept: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""Padded q, k, v, and the probabilities."""
+
+
+def _forward(query: Tensor, key: Tensor, value: Tensor, group: _Group, scaling: float) -> tuple[Tensor, _Kept]:
+    q, k, v = group.queries.pad(query), group.keys.pad(key), group.keys.pad(value)
+    # Query heads that share keys become more rows of one product.
+    q = q.view(k.shape[0], -1, q.shape[-1])
+    mask = torch.full((group.longest, group.longest), float("-inf"), dtype=q.dtype).triu_(1)
+    mask = mask.repeat(q.shape[1] // group.longest, 1)
+    weights = torch.softmax(torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scaling), dim=-1)
+    return group.queries.unpad(weights @ v), (q, k, v, weights)
+
+
+def _backward(kept: _Kept, gradient: Tensor, group: _Group, scaling: float) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v, weights = kept
+    size = q.shape[-1]
+    outer = torch.zeros_like(q)  # padding has no gradient
+    outer.view(-1, size).index_copy_(0, group.queries.scatter, gradient.reshape(-1, size))
+    scores = torch._softmax_backward_data(outer @ v.transpose(1, 2), weights, -1, weights.dtype).mul_(scaling)
+    return (
+        group.queries.unpad(scores @ k),
+        group.keys.unpad(scores.transpose(1, 2) @ q),
+        group.keys.unpad(weights.transpose(1, 2) @ outer),
+    )
+
+
+def _fused(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
+    """One long sample by SDPA, whose CPU kernel keeps no probabilities."""
+    q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+    attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
+    return attended.squeeze(0).transpose(0, 1)
+
+
+def _fused_backward(query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, scaling: float) -> tuple[Tensor, ...]:
+    q, k, v = (tensor.detach().requires_grad_() for tensor in (query, key, value))
+    with torch.enable_grad():
+        attended = _fused(q, k, v, scaling)
+    return torch.autograd.grad(attended, (q, k, v), gradient)
 
 
 def packed_attention(  # noqa: PLR0913 - transformers decides
@@ -190,26 +250,12 @@ def packed_attention(  # noqa: PLR0913 - transformers decides
     if attention_mask is not None or dropout:
         raise ValueError("packed attention knows neither masks nor dropout")
     q, k, v = (tensor.transpose(1, 2).squeeze(0) for tensor in (query, key, value))  # (T, heads, head size)
-    attended = _on_cuda(q, k, v, segments, scaling) if query.is_cuda else _on_cpu(q, k, v, segments, scaling)
+    attended: Tensor
+    if query.is_cuda:
+        attended = _on_cuda(q, k, v, segments, scaling)
+    else:
+        attended = _PackedAttention.apply(q, k, v, segments.groups, scaling)  # type: ignore[no-untyped-call]
     return attended.unsqueeze(0), None
-
-
-def _on_cpu(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> Tensor:
-    outputs: list[Tensor] = []
-    for group in segments.groups:
-        q, k, v = (tensor[group.first : group.first + group.tokens] for tensor in (query, key, value))
-        if group.longest < _LONG:
-            outputs.append(_GroupAttention.apply(q, k, v, group, scaling))  # type: ignore[no-untyped-call]
-        else:
-            outputs.append(_recomputing(q, k, v, scaling))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-
-
-def _recomputing(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Attention of one long sample: (L, heads, head size)."""
-    q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
-    attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-    return attended.squeeze(0).transpose(0, 1)
 
 
 def _on_cuda(query: Tensor, key: Tensor, value: Tensor, segments: Segments, scaling: float) -> Tensor:

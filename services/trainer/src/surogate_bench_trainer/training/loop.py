@@ -1,5 +1,6 @@
 """The training loop: steps, validations, checkpoints and their order, so that any interruption can be resumed."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ class TrainingLoop:
         except Terminated:
             self.save(done, self.learner.snapshot())
             raise
+        if not math.isfinite(loss):
+            raise PermanentError(f"step {done}: the validation loss is {loss}. Lower training.learning_rate")
         self.metrics.append(MetricsLine(step=done, eval_loss=loss))
 
     def _stop_if_signalled(self, signals: HeldSignals, done: int) -> None:

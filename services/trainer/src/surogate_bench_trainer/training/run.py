@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers.utils import logging as transformers_logging
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import describe_machine, package_versions
@@ -153,8 +152,6 @@ def _accelerator(device: torch.device) -> dict[str, str]:
 
 
 def _configure_process(request: TrainRequest) -> None:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     if request.threads is not None:
         torch.set_num_threads(request.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if request.threads > 1 else "false"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
@@ -18,6 +17,7 @@ from surogate_bench_trainer.data.packing import pack
 from surogate_bench_trainer.data.records import Record
 from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
 from surogate_bench_trainer.engines import select_engine
+from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.training.attention import IMPLEMENTATION
 from surogate_bench_trainer.training.lean_layers import make_lean
 from surogate_bench_trainer.training.learner import Learner
@@ -44,8 +44,9 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
 
     Raises:
         ConfigError: there is no such model, or it cannot be loaded.
+        TransientError: the hub cannot be reached.
     """
-    try:
+    with loading_model(location.name_or_path):
         tokenizer = AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision)
         model = AutoModelForCausalLM.from_pretrained(
             location.name_or_path,
@@ -53,13 +54,6 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
             dtype=torch.bfloat16,
             attn_implementation=IMPLEMENTATION,
         )
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot be loaded: {error}",
-            field="model",
-            value=location.name_or_path,
-            remedy="Check its name or folder; a hub model needs network access or a filled cache.",
-        ) from error
     make_lean(model)
     return model.to(device), tokenizer
 
