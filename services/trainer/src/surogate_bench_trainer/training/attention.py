@@ -1,7 +1,7 @@
 """Causal attention within each sample of a packed stream, never across samples.
 
 Registered with transformers as ``packed_segments``; the stream's layout arrives as the keyword ``segments``, which
-transformers hands through from the model's ``forward``. On CPU, samples of similar length form groups that are
+transformers hands through from the model's ``forward``. On CPU, samples of about one length form groups that are
 gathered into padded batches (causality alone keeps real tokens from seeing the padding behind them), so no T x T mask
 or score matrix ever exists; batched matrix products in bf16 beat PyTorch's CPU flash attention several times over in
 the backward pass. On CUDA, ``varlen_attn`` takes the stream as it is.
@@ -104,8 +104,8 @@ def _group_size(lengths: Sequence[int], heads: int) -> int:
     if longest >= _LONG:
         return 1
     fitting = max(1, _GROUP_SCORES // (heads * longest**2))
-    similar = next((i for i, length in enumerate(lengths) if 3 * _padded(length) < 2 * longest), len(lengths))
-    return min(fitting, similar)
+    alike = next((index for index, length in enumerate(lengths) if _padded(length) < longest), len(lengths))
+    return min(fitting, alike)
 
 
 def _padded(length: int) -> int:
