@@ -29,7 +29,7 @@ sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml 
 	@$(BIN)/surogate-bench run $(SWEEP) --store $(STORE)
 
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included; about 20 min on 2 cores
+test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included; about 25 min on 2 cores
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest --cov --cov-report=
 	@$(BIN)/coverage combine --quiet --append 2>/dev/null || true

@@ -217,6 +217,15 @@ def test_a_diverging_run_fails_naming_the_step(
         train(request, tmp_path / "work")
 
 
+def test_a_validation_that_is_not_finite_fails_naming_the_step(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_for(make_sweep(), tmp_path)
+    monkeypatch.setattr(Learner, "validate", lambda *_, **__: float("inf"))
+    with pytest.raises(PermanentError, match="step 2: the validation loss is inf"):
+        train(request, tmp_path / "work")
+
+
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("not enough memory: you tried to allocate")]
 )
