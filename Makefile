@@ -25,7 +25,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 8 min on 2 cores, and it continues where it was
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was
 	@$(BIN)/surogate-bench run $(SWEEP) --store $(STORE)
 
 .PHONY: test
