@@ -91,9 +91,9 @@ class ObjectStore:
 
     def put_tree(self, prefix: str, folder: Path) -> None:
         """Upload every file under ``folder`` to ``prefix``."""
-        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for name, path in walk_files(folder):
             with _translated(self.url, prefix):
-                obstore.put(self._backend, f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+                obstore.put(self._backend, f"{prefix}/{name}", path)
 
     def fetch_tree(self, prefix: str, folder: Path) -> builtins.list[Path]:
         """Download every object under ``prefix`` into ``folder``; returns the files written.

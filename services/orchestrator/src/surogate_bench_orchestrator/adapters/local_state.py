@@ -5,7 +5,7 @@
     <root>/<task>/state.json    phase, attempt, process, ports, how it ended
     <root>/<task>/request.json  what the service was started with
     <root>/<task>/log.txt       what it wrote, over all attempts
-    <root>/<task>/work/         its scratch files, progress.json and termination.json
+    <root>/<task>/work          its scratch files, progress.json and termination.json
 """
 
 import shutil
