@@ -60,7 +60,7 @@ class Supervisor:
     _served: dict[str, str] = field(default_factory=dict)
     _base_probe: tuple[float, ...] = ()
     _process: VllmProcess | None = None
-    _was_ready: bool = False
+    _was_healthy: bool = False
     _up: asyncio.Event = field(default_factory=asyncio.Event)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while adapters are loaded into vLLM or unloaded."""
@@ -169,7 +169,6 @@ class Supervisor:
                 await self._restore()
         except TransientError as error:
             return f"failed while adapters were loaded: {error}"
-        self._was_ready = True
         self._up.set()
         write_progress(self.work_dir, Progress(phase="ready"))
         _log.info("vLLM is ready", extra={"seconds": round(time.monotonic() - began, 1), "pid": self._process.pid})
@@ -179,7 +178,7 @@ class Supervisor:
         while not await self.client.is_healthy():
             code = process.exit_code()
             if code is not None:
-                if self._was_ready or code > _SIGNAL_EXIT:
+                if self._was_healthy or code > _SIGNAL_EXIT:
                     return f"ended with code {code} while it started"
                 raise PermanentError(
                     f"vLLM ended with code {code} while it started. Its log ends:\n{log_tail(process.log)}"
@@ -190,6 +189,7 @@ class Supervisor:
                     f"{log_tail(process.log)}"
                 )
             await asyncio.sleep(self.limits.start_poll_s)
+        self._was_healthy = True  # so its settings work: an end at start-up from now on is worth another try
         return None
 
     async def _watch(self, process: VllmProcess) -> str:

@@ -1,0 +1,1 @@
+"""Runs tasks as Jobs and Deployments of a Kubernetes cluster."""

@@ -1,0 +1,145 @@
+"""What a platform team decides about running sweeps in its cluster; the chart writes it, the controller reads it."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs.base import Spec
+
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
+Quantities = dict[str, str | int]
+"""Kubernetes quantities by resource, for example ``{"cpu": "500m", "memory": "2Gi"}``."""
+
+CapabilityRule = Literal["required", "preferred", "ignored"]
+
+
+class SecretKey(Spec):
+    """One key of a Secret."""
+
+    name: DnsName
+    key: str
+
+
+class Toleration(Spec):
+    """A toleration as in a pod's spec."""
+
+    key: str | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    tolerationSeconds: int | None = Field(None, ge=0)  # noqa: N815 - Kubernetes' name
+
+
+class SchedulingSpec(Spec):
+    """Where a sweep's pods may run. A sweep's own values replace the installation's, field by field."""
+
+    queue_name: DnsName | None = Field(
+        None, description="Kueue LocalQueue; workloads start suspended and Kueue admits them."
+    )
+    priority_class_name: DnsName | None = Field(None, description="PriorityClass of every pod.")
+    runtime_class_name: DnsName | None = Field(None, description="RuntimeClass of the pods that hold a GPU.")
+    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have.")
+    tolerations: tuple[Toleration, ...] | None = Field(None, description="Taints that pods tolerate.")
+    compute_capability: CapabilityRule | None = Field(
+        None,
+        description="What a recipe's hardware needs mean: a node without them is not used (required), is used last "
+        "(preferred, the default), or is as good as any (ignored). Needs the labels of GPU feature discovery.",
+    )
+    slots: int | None = Field(
+        None, ge=1, le=1000, description="At most so many pods of the sweep hold a GPU at once; the rest waits."
+    )
+
+
+class Resources(Spec):
+    """A container's resources, without the GPU."""
+
+    requests: Quantities = Field(default_factory=dict)
+    limits: Quantities = Field(default_factory=dict)
+
+
+class Workload(Spec):
+    """One kind of pod."""
+
+    image: str
+    resources: Resources = Resources()
+    gpus: int = Field(0, ge=0, description="GPUs of each pod; 0 runs it on the CPU.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all that the pod sees if absent.")
+    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of the pod.")
+
+
+class StoreSettings(Spec):
+    """The object store that results go to."""
+
+    url: str = Field(description="s3://bucket/prefix, gs://… or az://….")
+    env: dict[str, str] = Field(default_factory=dict, description="AWS_ENDPOINT_URL, AWS_REGION and the like.")
+    secret: DnsName | None = Field(None, description="Secret whose keys are environment variables with credentials.")
+
+
+class HubSettings(Spec):
+    """The Hugging Face hub."""
+
+    enabled: bool = Field(True, description="Whether pods may reach it.")
+    token: SecretKey | None = Field(None, description="Token for gated models.")
+    cache_claim: DnsName | None = Field(
+        None, description="PersistentVolumeClaim shared as the cache of models and data; else each pod has its own."
+    )
+
+
+class ClusterSettings(Spec):
+    """Everything the controller needs to know about its installation."""
+
+    namespace: DnsLabel
+    instance: DnsLabel = Field(description="Name of the release: the label app.kubernetes.io/instance.")
+    store: StoreSettings
+    trainer: Workload
+    prepare: Workload = Field(description="The trainer's image, without a GPU.")
+    model_server: Workload
+    evaluator: Workload
+    hub: HubSettings = HubSettings()
+    vllm_api_key: SecretKey | None = Field(None, description="Key that vLLM asks for; shared by server and evaluators.")
+    image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
+    image_pull_secrets: tuple[DnsName, ...] = ()
+    service_account: DnsName = Field("default", description="Of the task pods; its token is not mounted.")
+    gpu_resource: str = Field("nvidia.com/gpu", description="Extended resource that counts GPUs.")
+    scheduling: SchedulingSpec = SchedulingSpec()
+    slots: int = Field(8, ge=1, description="Pods of one sweep that hold a GPU at once, unless the sweep says less.")
+    unschedulable_grace_s: float = Field(
+        60.0, ge=0, description="How long a pod that no node can ever run waits before its run is skipped."
+    )
+    image_pull_grace_s: float = Field(
+        300.0, ge=0, description="How long a pod waits for an image that cannot be pulled before it has failed."
+    )
+    ttl_after_finished_s: int = Field(
+        3600, ge=60, description="How long a finished Job and its log stay, once its result is in the store."
+    )
+    termination_grace_s: int = Field(30, ge=1, description="Seconds between SIGTERM and SIGKILL.")
+    shm_size: str = Field("1Gi", description="Shared memory of the model server.")
+
+
+def load_settings(path: Path) -> ClusterSettings:
+    """Read the controller's configuration.
+
+    Raises:
+        ConfigError: it is missing or wrong.
+    """
+    try:
+        document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ClusterSettings.model_validate(document)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", field="config", value=str(path), remedy="Give the controller's YAML."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"is not YAML: {error}", field="config", value=str(path), remedy="Correct it.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ConfigError(
+            first["msg"],
+            field="config." + ".".join(map(str, first["loc"])),
+            remedy=f"Correct it in the chart's values; it was read from {path}.",
+        ) from error
