@@ -3,20 +3,24 @@
 Started as the services are: ``python fake_service.py REQUEST.json --work-dir DIR``.
 """
 
+import hashlib
 import json
 import os
 import signal
 import sys
 import time
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+
+import httpx
 
 from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import BASE_RUN
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.progress import Progress, write_progress
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, StageRequest, TrainRequest
 from surogate_bench.results import EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
 from surogate_bench.service import run_service
 from surogate_bench.store import open_store
@@ -33,10 +37,11 @@ def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateReque
     """Behave as told, then do what the request asks for."""
     stage, run = _identify(request)
     print(f"{stage} {run}", flush=True)  # noqa: T201 - its log
-    _behave(_behaviour(request, stage, run), work_dir)
+    first = _is_first_attempt(request, f"{stage} {run}", work_dir)
+    _behave(_behaviour(request, stage, run), work_dir, first=first)
     if isinstance(request, ServeRequest):
         write_progress(work_dir, Progress(phase="ready"))
-        time.sleep(600)
+        _answer_probes(request)
     write_progress(work_dir, Progress(phase=stage, step=1, total=2, loss=1.5, tokens_per_second=100.0))
     _publish(request, work_dir, stage, run)
 
@@ -50,6 +55,21 @@ def _identify(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRe
     return request.kind, request.kind
 
 
+def _answer_probes(request: ServeRequest) -> None:
+    """Be ready for ten minutes, for whoever asks over HTTP as well."""
+
+    class Ready(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+
+    server = HTTPServer((request.host, request.port), Ready)
+    server.timeout = 1.0
+    end = time.monotonic() + 600
+    while time.monotonic() < end:
+        server.handle_request()
+
+
 def _behaviour(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, stage: str, run: str) -> str:
     """Look into the description, a JSON object such as ``{"train bf16-s0": "crash"}``, or take the recipe's name."""
     if request.sweep.description:
@@ -57,15 +77,24 @@ def _behaviour(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateR
     return request.recipe if isinstance(request, TrainRequest) else "ok"
 
 
-def _behave(behaviour: str, work_dir: Path) -> None:
+def _is_first_attempt(request: StageRequest, what: str, work_dir: Path) -> bool:
+    """Tell by a file beside the work folder, or in a cluster by asking the counter that lives there."""
+    if counter := os.environ.get("ATTEMPT_COUNTER"):
+        key = hashlib.sha256(f"{request.store} {what}".encode()).hexdigest()
+        return httpx.get(f"{counter}/{key}", timeout=10).text == "1"
     marker = work_dir.parent / "attempted"
     first = not marker.exists()
     marker.touch()
+    return first
+
+
+def _behave(behaviour: str, work_dir: Path, *, first: bool) -> None:
     match behaviour:
         case "crash":
             os._exit(7)
         case "killed-once" if first:
             os.kill(os.getpid(), signal.SIGKILL)
+            os._exit(128 + signal.SIGKILL)  # the first process of a container is not killed by its own signals
         case "busy-once" if first:
             raise TransientError("the store is away")
         case "bad-input":

@@ -80,9 +80,12 @@ def ending_of(task: Task, attempt: int) -> Ending:
     return ENDINGS.get(task.request.recipe, Ending.OK)
 
 
-@pytest.fixture(params=["memory", "local"])
+@pytest.fixture(params=["memory", "local", pytest.param("kubernetes", marks=pytest.mark.cluster)])
 def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]:
     store = (tmp_path / "store").as_uri()
+    if request.param == "kubernetes":
+        yield request.getfixturevalue("kubernetes_harness")
+        return
     if request.param == "memory":
         memory = MemoryRuntime(slots=2, ending=ending_of)
         yield Harness(memory, memory.advance, store)

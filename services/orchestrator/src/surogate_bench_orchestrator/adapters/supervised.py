@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.errors import ExitCode, PermanentError
+from surogate_bench.errors import ExitCode
 from surogate_bench.progress import PROGRESS_FILE, TERMINATION_FILE, read_progress, read_termination
 from surogate_bench.service import PARENT_PID_VARIABLE
 from surogate_bench_orchestrator.adapters import processes
@@ -21,9 +21,8 @@ STOP_GRACE_S = 20.0
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Before the second, third… attempt; then always the last."""
-_FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED})
-_FINAL_REASONS = frozenset({PermanentError.__name__})
-"""What a service says when it would fail again in the same way; it shares its exit code with crashes."""
+_FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
+"""What would fail again in the same way."""
 _READY = "ready"
 """Progress phase of a server that takes requests."""
 
@@ -128,8 +127,7 @@ class SupervisedTask:
         processes.kill_strays(self.folder.path)
         reason, message = _explain(self.folder, code)
         self._failures = 1 if self._was_ready else self._failures + 1
-        final = code in _FINAL_CODES or reason in _FINAL_REASONS
-        if final or self._failures >= self.task.max_attempts:
+        if code in _FINAL_CODES or self._failures >= self.task.max_attempts:
             self._end(Phase.FAILED, reason=reason, message=message, exit_code=code)
             return
         self._retry_at = now + _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]

@@ -111,9 +111,14 @@ def _wanted(plan: Plan, observed: Observed) -> bool:
 
 
 def _blocks_a_trainer(plan: Plan, observed: Observed) -> bool:
-    training = any(observed.is_active(task) for task in plan.training_order)
+    """Whether trainers wait, due or submitted in vain, while the server holds a slot for nothing."""
+    if observed.of(plan.server).unplaced or _ready(plan, observed):
+        return False
+    active = [observed.of(task) for task in plan.training_order if observed.is_active(task)]
+    if any(not seen.unplaced for seen in active):
+        return False
     waiting = _waiting_trainers(plan, observed)
-    return bool(waiting) and not training and _free(plan, observed) < waiting[0].slots and not _ready(plan, observed)
+    return bool(active) or (bool(waiting) and _free(plan, observed) < waiting[0].slots)
 
 
 def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:

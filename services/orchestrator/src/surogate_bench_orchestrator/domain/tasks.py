@@ -73,6 +73,8 @@ class Observation:
     progress: Progress | None = None
     elapsed_s: float | None = None
     """Seconds since submission; for one that ended, until then."""
+    unplaced: bool = False
+    """It is pending because there is no room for it, and holds no slot."""
 
 
 ABSENT = Observation(phase=Phase.ABSENT)

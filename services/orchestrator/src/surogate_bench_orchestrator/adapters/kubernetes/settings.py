@@ -65,6 +65,7 @@ class Workload(Spec):
     """One kind of pod."""
 
     image: str
+    command: tuple[str, ...] | None = Field(None, description="Replaces the image's entry point.")
     resources: Resources = Resources()
     gpus: int = Field(0, ge=0, description="GPUs of each pod; 0 runs it on the CPU.")
     threads: int | None = Field(None, ge=1, description="CPU threads; all that the pod sees if absent.")
@@ -111,8 +112,13 @@ class ClusterSettings(Spec):
     unschedulable_grace_s: float = Field(
         60.0, ge=0, description="How long a pod that no node can ever run waits before its run is skipped."
     )
-    image_pull_grace_s: float = Field(
-        300.0, ge=0, description="How long a pod waits for an image that cannot be pulled before it has failed."
+    start_grace_s: float = Field(
+        300.0,
+        ge=0,
+        description="How long a pod that cannot start (no image, a Secret is missing) waits before it has failed.",
+    )
+    placement_timeout_s: float = Field(
+        86400.0, gt=0, description="How long a pod waits for room on a node that could run it."
     )
     ttl_after_finished_s: int = Field(
         3600, ge=60, description="How long a finished Job and its log stay, once its result is in the store."

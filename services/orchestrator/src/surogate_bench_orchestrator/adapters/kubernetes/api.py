@@ -1,0 +1,163 @@
+"""The Kubernetes API on plain dictionaries: every call has a deadline and every failure is one of ours."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import urllib3
+from kubernetes.client import ApiClient, ApiException, Configuration
+from kubernetes.config import ConfigException, load_config
+
+from surogate_bench.errors import ConfigError, PermanentError, TransientError
+
+Object = dict[str, Any]
+
+CONNECT_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 30.0
+_NOT_FOUND, _CONFLICT, _TOO_MANY, _TIMEOUT, _SERVER_ERROR = 404, 409, 429, 408, 500
+_APPLY, _MERGE, _JSON = "application/apply-patch+yaml", "application/merge-patch+json", "application/json"
+
+
+def load_api_client(context: str | None = None) -> ApiClient:
+    """Connect as the pod's service account, or as KUBECONFIG says.
+
+    Args:
+        context: Context of the kubeconfig; its current one if None.
+
+    Raises:
+        ConfigError: neither is there.
+    """
+    configuration = Configuration()
+    try:
+        load_config(client_configuration=configuration, **({"context": context} if context else {}))
+    except ConfigException as error:
+        raise ConfigError(
+            f"there is no cluster to talk to: {error}",
+            field="KUBECONFIG",
+            value=context,
+            remedy="Set KUBECONFIG to a kubeconfig file, or choose one of its contexts.",
+        ) from error
+    configuration.retries = urllib3.Retry(total=2, backoff_factor=0.2, status=0, redirect=0)
+    return ApiClient(configuration)
+
+
+class Api:
+    """Requests to the API server.
+
+    Raises, from every method: TransientError when the server is away or asks to come back, PermanentError when it
+    refuses.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self.client = client
+
+    def get(self, path: str) -> Object | None:
+        """Read an object; None where there is none."""
+        return self._call("GET", path, absent_ok=True)
+
+    def list(self, path: str, **query: str) -> list[Object]:
+        """List objects, following pages."""
+        items: list[Object] = []
+        page: dict[str, str] = {"limit": "500"}
+        while True:
+            answer = self._call("GET", path, query={**query, **page}) or {}
+            items += answer.get("items") or []
+            token = (answer.get("metadata") or {}).get("continue")
+            if not token:
+                return items
+            page["continue"] = token
+
+    def text(self, path: str, **query: str) -> str:
+        """Read something that is not JSON, such as a log; empty where there is none."""
+        raw = self._request("GET", path, query=query, absent_ok=True)
+        return "" if raw is None else raw.decode(errors="replace")
+
+    def create(self, path: str, body: Object) -> bool:
+        """Create an object; False if one of that name exists."""
+        try:
+            self._call("POST", path, body=body)
+        except AlreadyExistsError:
+            return False
+        return True
+
+    def apply(self, path: str, body: Object, *, manager: str, force: bool = True) -> Object:
+        """Server-side apply; returns the object as it is now."""
+        query = {"fieldManager": manager, "force": str(force).lower()}
+        return self._call("PATCH", path, body=body, query=query, content_type=_APPLY) or {}
+
+    def patch(self, path: str, body: Object) -> Object | None:
+        """Merge-patch an object; None where there is none."""
+        return self._call("PATCH", path, body=body, content_type=_MERGE, absent_ok=True)
+
+    def delete(self, path: str, *, propagation: str = "Background") -> None:
+        """Delete an object; nothing happens if it is not there."""
+        self._call("DELETE", path, body={"propagationPolicy": propagation}, absent_ok=True)
+
+    def _call(self, method: str, path: str, **options: Any) -> Object | None:  # noqa: ANN401 - see _request
+        raw = self._request(method, path, **options)
+        return None if raw is None else json.loads(raw)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Object | None = None,
+        query: Mapping[str, str] | None = None,
+        content_type: str = _JSON,
+        absent_ok: bool = False,
+    ) -> bytes | None:
+        try:
+            return self._send(method, path, body=body, query=query, content_type=content_type)
+        except ApiException as error:
+            if error.status == _NOT_FOUND and absent_ok:
+                return None
+            raise translate(error, f"{method} {path}") from error
+        except urllib3.exceptions.HTTPError as error:
+            raise TransientError(f"the Kubernetes API is away: {method} {path}: {error}") from error
+
+    def _send(
+        self, method: str, path: str, *, body: Object | None, query: Mapping[str, str] | None, content_type: str
+    ) -> bytes:
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        request = self.client.param_serialize(
+            method,
+            path,
+            query_params=list((query or {}).items()),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        answer = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
+        data = bytes(answer.read())
+        if not 200 <= answer.status <= 299:  # noqa: PLR2004 - HTTP success
+            raise ApiException(status=answer.status, reason=answer.reason, body=data.decode(errors="replace"))
+        return data
+
+
+class AlreadyExistsError(TransientError):
+    """There is an object of that name."""
+
+
+class ConflictError(TransientError):
+    """Somebody else changed the object meanwhile, or owns the field."""
+
+
+def translate(error: ApiException, what: str) -> TransientError | PermanentError:
+    """Say in our terms, and in the API's words, what went wrong."""
+    status = int(error.status or 0)
+    reason, message = _explain(error)
+    text = f"{what}: {message}"
+    if status == _CONFLICT:
+        return AlreadyExistsError(text) if reason == "AlreadyExists" else ConflictError(text)
+    if status in {0, _TIMEOUT, _TOO_MANY} or status >= _SERVER_ERROR:
+        return TransientError(text)
+    return PermanentError(text)
+
+
+def _explain(error: ApiException) -> tuple[str, str]:
+    try:
+        status = json.loads(error.body)
+        return str(status.get("reason", "")), str(status.get("message", error.reason))
+    except (TypeError, ValueError, AttributeError):
+        return "", str(error.reason or error)

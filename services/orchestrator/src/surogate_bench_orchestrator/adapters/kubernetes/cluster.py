@@ -1,0 +1,115 @@
+"""What the controller knows of its cluster: caches of the objects it made, and how far their pods are."""
+
+from collections.abc import Callable
+
+from kubernetes.client import ApiClient
+
+from surogate_bench.progress import Progress
+from surogate_bench_orchestrator.adapters.kubernetes.api import Api, Object
+from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
+from surogate_bench_orchestrator.adapters.kubernetes.labels import SWEEP, TASK, selector_of
+from surogate_bench_orchestrator.adapters.kubernetes.progress_poller import ProgressPoller
+
+
+class Cluster:
+    """Jobs, Deployments and pods of one release in one namespace, as last seen.
+
+    Args:
+        client: Connection.
+        namespace: Where the release lives.
+        instance: Its name.
+        on_change: Called with the name of the sweep of which something changed, in an informer's thread.
+    """
+
+    def __init__(
+        self, client: ApiClient, namespace: str, instance: str, on_change: Callable[[str], None] = lambda _: None
+    ) -> None:
+        def changed(item: Object) -> None:
+            if sweep := (item["metadata"].get("labels") or {}).get(SWEEP):
+                on_change(sweep)
+
+        def informer(path: str, *, field_selector: str | None = None, ours: bool = True) -> Informer:
+            return Informer(
+                client,
+                path,
+                label_selector=selector_of(instance) if ours else None,
+                field_selector=field_selector,
+                on_change=changed,
+            )
+
+        self.api = Api(client)
+        self.namespace = namespace
+        core = f"/api/v1/namespaces/{namespace}"
+        self.paths = {
+            "Job": f"/apis/batch/v1/namespaces/{namespace}/jobs",
+            "Deployment": f"/apis/apps/v1/namespaces/{namespace}/deployments",
+            "Service": f"{core}/services",
+            "Pod": f"{core}/pods",
+        }
+        self._jobs = informer(self.paths["Job"])
+        self._deployments = informer(self.paths["Deployment"])
+        self._pods = informer(self.paths["Pod"])
+        self._refusals = informer(f"{core}/events", field_selector="reason=FailedCreate", ours=False)
+        self._progress = ProgressPoller(self._pods.objects)
+
+    @property
+    def _informers(self) -> tuple[Informer, ...]:
+        return self._jobs, self._deployments, self._pods, self._refusals
+
+    def start(self) -> None:
+        """Begin to watch, in threads."""
+        for informer in self._informers:
+            informer.start()
+        self._progress.start()
+
+    def wait_until_synced(self, timeout_s: float) -> None:
+        """Wait until everything was listed once.
+
+        Raises:
+            TransientError: it was not in time.
+        """
+        for informer in self._informers:
+            informer.wait_until_synced(timeout_s)
+
+    def stop(self) -> None:
+        """Stop watching."""
+        self._progress.stop()
+        for informer in self._informers:
+            informer.stop()
+
+    def item(self, name: str) -> Object | None:
+        """A task's Job or Deployment as last seen, with its kind."""
+        for kind, informer in (("Job", self._jobs), ("Deployment", self._deployments)):
+            if (found := informer.get(name)) is not None:
+                return {**found, "kind": kind}
+        return None
+
+    def pods_by_task(self) -> dict[str, list[Object]]:
+        """Pods as last seen, by task name."""
+        found: dict[str, list[Object]] = {}
+        for pod in self._pods.objects():
+            if task := (pod["metadata"].get("labels") or {}).get(TASK):
+                found.setdefault(task, []).append(pod)
+        return found
+
+    def of_sweep(self, sweep: str) -> list[Object]:
+        """Jobs and Deployments of a sweep as last seen, with their kind."""
+        return [
+            {**item, "kind": kind}
+            for kind, informer in (("Job", self._jobs), ("Deployment", self._deployments))
+            for item in informer.objects()
+            if (item["metadata"].get("labels") or {}).get(SWEEP) == sweep
+        ]
+
+    def refusals(self, name: str) -> list[Object]:
+        """Events that say why a Job or ReplicaSet got no pod."""
+        return [
+            event
+            for event in self._refusals.objects()
+            if str(event["involvedObject"].get("name", "")).rpartition("-")[0] == name
+            or event["involvedObject"].get("name") == name
+        ]
+
+    def progress(self, pods: list[Object]) -> Progress | None:
+        """What the newest of these pods said last."""
+        return self._progress.latest(pods)

@@ -1,0 +1,49 @@
+"""Names that the API objects of a sweep carry."""
+
+from surogate_bench.layout import run_name
+from surogate_bench.requests import EvaluateRequest, TrainRequest
+from surogate_bench_orchestrator.domain.tasks import Service, Task
+
+DOMAIN = "bench.surogate.ai"
+MANAGER = "surogate-bench-controller"
+"""Field manager, and value of app.kubernetes.io/managed-by."""
+
+INSTANCE = "app.kubernetes.io/instance"
+COMPONENT = "app.kubernetes.io/component"
+MANAGED_BY = "app.kubernetes.io/managed-by"
+SWEEP = f"{DOMAIN}/sweep"
+TASK = f"{DOMAIN}/task"
+STAGE = f"{DOMAIN}/stage"
+RUN = f"{DOMAIN}/run"
+REQUEST = f"{DOMAIN}/request"
+"""Annotation of a pod: the service's request, as JSON."""
+
+FAILED = f"{DOMAIN}/failed"
+"""Annotation of a Job or Deployment that the controller gave up: why, as JSON."""
+
+READY_RESTARTS = f"{DOMAIN}/ready-restarts"
+"""Annotation of a Deployment: ``<pod uid>/<restarts>`` when it was last ready."""
+
+
+def labels_of(task: Task, instance: str) -> dict[str, str]:
+    """Labels of a task's objects and pods."""
+    request = task.request
+    labels = {
+        "app.kubernetes.io/name": "surogate-bench",
+        INSTANCE: instance,
+        COMPONENT: task.service.value,
+        MANAGED_BY: MANAGER,
+        SWEEP: request.sweep.name,
+        TASK: task.name,
+        STAGE: "eval" if task.service is Service.EVALUATOR else request.kind,
+    }
+    if isinstance(request, TrainRequest):
+        labels[RUN] = run_name(request.recipe, request.seed)
+    elif isinstance(request, EvaluateRequest):
+        labels[RUN] = request.run
+    return labels
+
+
+def selector_of(instance: str) -> str:
+    """Label selector of everything that the controller of a release made."""
+    return f"{MANAGED_BY}={MANAGER},{INSTANCE}={instance}"

@@ -1,0 +1,100 @@
+"""The API objects of a task: a Job, or for a server a Deployment and its Service. Pure."""
+
+from math import ceil
+
+from surogate_bench.errors import ExitCode
+from surogate_bench_orchestrator.adapters.kubernetes.api import Object
+from surogate_bench_orchestrator.adapters.kubernetes.labels import DOMAIN, TASK, labels_of
+from surogate_bench_orchestrator.adapters.kubernetes.pods import CONTAINER, pod_template
+from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
+from surogate_bench_orchestrator.domain.plan import SERVER_PORT, VLLM_PORT
+from surogate_bench_orchestrator.domain.tasks import Task
+
+TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"
+"""Annotations with which an object says what was asked for."""
+
+_FINAL_CODES = [ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT]
+
+
+def job_manifest(
+    task: Task, settings: ClusterSettings, scheduling: SchedulingSpec, owner: Object | None = None
+) -> Object:
+    """Make the Job of a task that ends.
+
+    Its own deadline is a safety net for when no controller is there, and allows for the wait for a node; the runtime
+    holds the task's deadline, which starts when the first pod has a node.
+    """
+    template = pod_template(task, settings, scheduling)
+    template["spec"]["restartPolicy"] = "Never"
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": _metadata(task, settings, owner, template),
+        "spec": {
+            "backoffLimit": task.max_attempts - 1,
+            "activeDeadlineSeconds": ceil(task.timeout_s + settings.placement_timeout_s),
+            "suspend": scheduling.queue_name is not None,
+            "podFailurePolicy": {
+                "rules": [
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*_FINAL_CODES]},
+                    },
+                ]
+            },
+            "template": template,
+        },
+    }
+
+
+def deployment_manifest(
+    task: Task, settings: ClusterSettings, scheduling: SchedulingSpec, owner: Object | None = None
+) -> Object:
+    """Make the Deployment of a server."""
+    template = pod_template(task, settings, scheduling)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(task, settings, owner, template),
+        "spec": {
+            "replicas": 1,
+            "revisionHistoryLimit": 0,
+            "strategy": {"type": "Recreate"},
+            "progressDeadlineSeconds": ceil(task.timeout_s + settings.placement_timeout_s),
+            "selector": {"matchLabels": {TASK: task.name}},
+            "template": template,
+        },
+    }
+
+
+def service_manifest(task: Task, settings: ClusterSettings, owner: Object | None = None) -> Object:
+    """Make the Service of a server; pods that are not ready stay reachable, as clients wait by asking."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(task, settings, owner),
+        "spec": {
+            "selector": {TASK: task.name},
+            "publishNotReadyAddresses": True,
+            "ports": [
+                {"name": "control", "port": SERVER_PORT, "targetPort": "control"},
+                {"name": "vllm", "port": VLLM_PORT, "targetPort": "vllm"},
+            ],
+        },
+    }
+
+
+def _metadata(task: Task, settings: ClusterSettings, owner: Object | None, template: Object | None = None) -> Object:
+    labels = template["metadata"]["labels"] if template else labels_of(task, settings.instance)
+    return {
+        "name": task.name,
+        "namespace": settings.namespace,
+        "labels": labels,
+        "annotations": {
+            TIMEOUT: f"{task.timeout_s:g}",
+            MAX_ATTEMPTS: str(task.max_attempts),
+            SLOTS: str(task.slots),
+        },
+        **({"ownerReferences": [owner]} if owner else {}),
+    }

@@ -1,0 +1,195 @@
+"""The pod that runs a task: pure, from the task and the installation's settings."""
+
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench_orchestrator.adapters.kubernetes.api import Object
+from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, labels_of
+from surogate_bench_orchestrator.adapters.kubernetes.settings import (
+    ClusterSettings,
+    SchedulingSpec,
+    SecretKey,
+    Workload,
+)
+from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
+
+CONTAINER = "main"
+METRICS_PORT = 9400
+"""Port of every task pod for /metrics and /progress."""
+
+_USER = 10001
+_REQUEST_FOLDER, _REQUEST_FILE = "/etc/surogate-bench", "request.json"
+_WORK, _SCRATCH, _CACHE = "/work", "/tmp", "/cache"  # noqa: S108 - an emptyDir of the pod's own
+_MAJOR, _MINOR = "nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor"
+_QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+def workload_of(task: Task, settings: ClusterSettings) -> Workload:
+    """Choose the settings of a task's pods."""
+    request = task.request
+    if isinstance(request, PrepareRequest):
+        return settings.prepare
+    if isinstance(request, TrainRequest):
+        return settings.trainer
+    return settings.model_server if isinstance(request, ServeRequest) else settings.evaluator
+
+
+def complete_request(request: TaskRequest, workload: Workload) -> TaskRequest:
+    """Fill in what depends on the pod."""
+    completed = request.model_copy(update={"threads": workload.threads})
+    return completed.model_copy(update={"host": "0.0.0.0"}) if isinstance(request, ServeRequest) else completed  # noqa: S104 - in its own pod
+
+
+def pod_template(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> Object:
+    """Make the pod template of a task, without a restart policy."""
+    workload = workload_of(task, settings)
+    request = complete_request(task.request, workload).model_dump_json(exclude_none=True)
+    queue = {_QUEUE: scheduling.queue_name} if scheduling.queue_name else {}
+    return {
+        "metadata": {
+            "labels": labels_of(task, settings.instance) | queue,
+            "annotations": {**workload.annotations, REQUEST: request},
+        },
+        "spec": {
+            "serviceAccountName": settings.service_account,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": settings.termination_grace_s,
+            "imagePullSecrets": [{"name": name} for name in settings.image_pull_secrets],
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": _USER,
+                "runAsGroup": _USER,
+                "fsGroup": _USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "containers": [_container(task, settings, workload)],
+            "volumes": _volumes(task, settings),
+            **_placement(task, workload, scheduling),
+        },
+    }
+
+
+def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Object:
+    gpus = {settings.gpu_resource: workload.gpus} if workload.gpus else {}
+    container: Object = {
+        "name": CONTAINER,
+        "image": workload.image,
+        "imagePullPolicy": settings.image_pull_policy,
+        "args": [f"{_REQUEST_FOLDER}/{_REQUEST_FILE}", "--work-dir", _WORK],
+        "env": _environment(task, settings, workload),
+        "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
+        "resources": {
+            "requests": {**workload.resources.requests, **gpus},
+            "limits": {**workload.resources.limits, **gpus},
+        },
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "request", "mountPath": _REQUEST_FOLDER, "readOnly": True},
+            {"name": "work", "mountPath": _WORK},
+            {"name": "scratch", "mountPath": _SCRATCH},
+            {"name": "cache", "mountPath": _CACHE},
+        ],
+    }
+    if workload.command:
+        container["command"] = list(workload.command)
+    if settings.store.secret:
+        container["envFrom"] = [{"secretRef": {"name": settings.store.secret}}]
+    if isinstance(task.request, ServeRequest):
+        container["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - memory of the pod
+        container["ports"] += [
+            {"name": "control", "containerPort": task.request.port},
+            {"name": "vllm", "containerPort": task.request.vllm_port},
+        ]
+        container |= _probes()
+    return container
+
+
+def _probes() -> Object:
+    """Ready: vLLM lists what it should. Alive: the supervisor answers; it restarts vLLM itself."""
+    return {
+        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "control"}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "livenessProbe": {
+            "httpGet": {"path": "/healthz", "port": "control"},
+            "initialDelaySeconds": 30,
+            "periodSeconds": 10,
+            "timeoutSeconds": 10,
+            "failureThreshold": 6,
+        },
+    }
+
+
+def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> list[Object]:
+    values = {
+        "HOME": _SCRATCH,
+        "TMPDIR": _SCRATCH,
+        "USER": "bench",
+        "HF_HOME": f"{_CACHE}/huggingface",
+        "SUROGATE_BENCH_METRICS_PORT": str(METRICS_PORT),
+        "SUROGATE_BENCH_TERMINATION_LOG": "/dev/termination-log",
+        **({} if settings.hub.enabled else {"HF_HUB_OFFLINE": "1"}),
+        **({"OMP_NUM_THREADS": str(workload.threads)} if workload.threads else {}),
+        **settings.store.env,
+        **workload.env,
+    }
+    variables = [{"name": name, "value": value} for name, value in values.items()]
+    if settings.hub.token:
+        variables.append(_secret("HF_TOKEN", settings.hub.token))
+    if settings.vllm_api_key and isinstance(task.request, ServeRequest | EvaluateRequest):
+        variables.append(_secret("SUROGATE_BENCH_VLLM_API_KEY", settings.vllm_api_key))
+    return variables
+
+
+def _secret(variable: str, key: SecretKey) -> Object:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
+
+
+def _volumes(task: Task, settings: ClusterSettings) -> list[Object]:
+    request = {"path": _REQUEST_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{REQUEST}']"}}
+    claim = settings.hub.cache_claim
+    volumes: list[Object] = [
+        {"name": "request", "downwardAPI": {"items": [request]}},
+        {"name": "work", "emptyDir": {}},
+        {"name": "scratch", "emptyDir": {}},
+        {"name": "cache", **({"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}})},
+    ]
+    if isinstance(task.request, ServeRequest):
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm_size}})
+    return volumes
+
+
+def _placement(task: Task, workload: Workload, scheduling: SchedulingSpec) -> Object:
+    placement: Object = {
+        "nodeSelector": scheduling.node_selector,
+        "tolerations": [each.model_dump(exclude_none=True) for each in scheduling.tolerations or ()],
+        "priorityClassName": scheduling.priority_class_name,
+        "runtimeClassName": scheduling.runtime_class_name if workload.gpus else None,
+        "affinity": _capability_affinity(task, scheduling) if workload.gpus else None,
+    }
+    return {name: value for name, value in placement.items() if value}
+
+
+def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | None:
+    """Ask for nodes whose GPUs have the compute capability that a recipe's arithmetic needs in hardware."""
+    if not isinstance(task.request, TrainRequest):
+        return None
+    needs = task.request.sweep.recipe(task.request.recipe).min_compute_capability
+    rule = scheduling.compute_capability or "preferred"
+    if needs is None or rule == "ignored":
+        return None
+    terms = capability_terms(*needs)
+    if rule == "required":
+        return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
+    preferred = [{"weight": 100, "preference": term} for term in terms]
+    return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
+def capability_terms(major: int, minor: int) -> list[Object]:
+    """Node selector terms, of which one must hold, for GPUs of at least this compute capability."""
+    newer = [{"key": _MAJOR, "operator": "Gt", "values": [str(major)]}]
+    same = [{"key": _MAJOR, "operator": "In", "values": [str(major)]}]
+    if minor:
+        same.append({"key": _MINOR, "operator": "Gt", "values": [str(minor - 1)]})
+    return [{"matchExpressions": newer}, {"matchExpressions": same}]
