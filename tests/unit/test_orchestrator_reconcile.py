@@ -244,3 +244,38 @@ def test_run_states_follow_a_run_through_its_life() -> None:
     ]
     assert [run_states(laid_out, observed)["bf16-s0"].state for observed, _ in steps] == [state for _, state in steps]
     assert run_states(laid_out, seen(prepared))["base"].state is RunState.PENDING
+
+
+UNPLACED = Observation(phase=Phase.PENDING, reason="Unschedulable", unplaced=True)
+
+
+def test_a_trainer_that_finds_no_room_is_pending() -> None:
+    laid_out = small_plan()
+    observed = seen(laid_out.prepare, tasks={train(laid_out, "bf16"): UNPLACED})
+    assert run_states(laid_out, observed)["bf16-s0"].state is RunState.PENDING
+
+
+def test_an_idle_server_gives_way_to_a_submitted_trainer_that_finds_no_room() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    tasks = {laid_out.server: RUNNING, train(laid_out, "bf16"): UNPLACED, train(laid_out, "fp8"): UNPLACED}
+    assert reconcile(laid_out, seen(laid_out.prepare, tasks=tasks)) == (Delete(laid_out.server),)
+
+
+def test_a_server_that_evaluates_does_not_give_way() -> None:
+    laid_out = small_plan()
+    tasks = {laid_out.server: RUNNING, evaluate(laid_out, "base"): RUNNING, train(laid_out, "fp8"): UNPLACED}
+    assert reconcile(laid_out, seen(laid_out.prepare, train(laid_out, "bf16"), tasks=tasks, slots=1)) == (
+        Submit(evaluate(laid_out, "bf16-s0")),
+    )
+
+
+def test_a_server_without_room_stays_while_trainers_work() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    tasks = {laid_out.server: UNPLACED, train(laid_out, "bf16"): RUNNING, train(laid_out, "fp8"): UNPLACED}
+    assert reconcile(laid_out, seen(laid_out.prepare, tasks=tasks)) == ()
+
+
+def test_trainers_that_wait_for_room_keep_the_server_from_joining_them() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    tasks = {train(laid_out, "bf16"): RUNNING, train(laid_out, "fp8"): UNPLACED}
+    assert reconcile(laid_out, seen(laid_out.prepare, tasks=tasks, slots=1)) == ()

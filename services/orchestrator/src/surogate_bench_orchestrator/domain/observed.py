@@ -118,7 +118,8 @@ def _run_state(plan: Plan, run: Run, observed: Observed) -> RunStatus:
         if failure := failure_of(plan.server, observed):
             return _ended(Failure(failure.reason, f"the model server failed: {failure.message}"))
         return RunStatus(RunState.PENDING if run.train is None else RunState.TRAINED)
-    return RunStatus(RunState.TRAINING if observed.is_active(run.train) else RunState.PENDING)
+    is_training = observed.is_active(run.train) and not observed.of(run.train).unplaced
+    return RunStatus(RunState.TRAINING if is_training else RunState.PENDING)
 
 
 def _ended(failure: Failure) -> RunStatus:

@@ -1,0 +1,227 @@
+"""The API objects that a task becomes."""
+
+import json
+from typing import Any
+
+import pytest
+
+from surogate_bench.requests import EvaluateRequest, ServeRequest, TrainRequest, read_request
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, RUN, STAGE, SWEEP, TASK
+from surogate_bench_orchestrator.adapters.kubernetes.manifests import (
+    deployment_manifest,
+    job_manifest,
+    service_manifest,
+)
+from surogate_bench_orchestrator.adapters.kubernetes.pods import capability_terms
+from surogate_bench_orchestrator.adapters.kubernetes.settings import (
+    ClusterSettings,
+    HubSettings,
+    SchedulingSpec,
+    SecretKey,
+    StoreSettings,
+    Toleration,
+    Workload,
+)
+from surogate_bench_orchestrator.domain.plan import plan
+
+PLAN = plan(
+    parse_sweep({
+        "name": "small",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": ["bf16", "fp8", "fp4"],
+    }),
+    "s3://bucket",
+)  # fmt: skip
+OWNER = {"apiVersion": "bench.surogate.ai/v1alpha1", "kind": "RecipeSweep", "name": "small", "uid": "u"}
+
+
+def settings(**changes: Any) -> ClusterSettings:
+    return ClusterSettings(
+        namespace="team",
+        instance="release",
+        store=StoreSettings(url="s3://bucket", env={"AWS_REGION": "eu"}, secret="store-credentials"),
+        trainer=Workload(image="trainer:1", gpus=1),
+        prepare=Workload(image="trainer:1"),
+        model_server=Workload(image="server:1", gpus=1),
+        evaluator=Workload(image="evaluator:1"),
+        **changes,
+    )
+
+
+def train_job(recipe: str = "bf16", scheduling: SchedulingSpec | None = None, **changes: Any) -> dict[str, Any]:
+    task = next(run.train for run in PLAN.runs if run.name == f"{recipe}-s0")
+    assert task is not None
+    return job_manifest(task, settings(**changes), scheduling or SchedulingSpec(), OWNER)
+
+
+def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    return manifest["spec"]["template"]["spec"]
+
+
+def variables(manifest: dict[str, Any]) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in pod_of(manifest)["containers"][0]["env"]}
+
+
+def test_a_job_carries_its_whole_request(tmp_path: Any) -> None:
+    manifest = train_job()
+    file = tmp_path / "request.json"
+    file.write_text(manifest["spec"]["template"]["metadata"]["annotations"][REQUEST])
+    request = read_request(file)
+    assert isinstance(request, TrainRequest)
+    assert (request.recipe, request.sweep, request.store) == ("bf16", PLAN.sweep, "s3://bucket")
+    path = pod_of(manifest)["volumes"][0]["downwardAPI"]["items"][0]["fieldRef"]["fieldPath"]
+    assert path == f"metadata.annotations['{REQUEST}']"
+
+
+def test_labels_say_whose_pod_it_is() -> None:
+    labels = train_job()["spec"]["template"]["metadata"]["labels"]
+    assert labels[SWEEP] == "small"
+    assert (labels[RUN], labels[STAGE]) == ("bf16-s0", "train")
+    assert labels["app.kubernetes.io/component"] == "trainer"
+    assert train_job()["metadata"]["ownerReferences"] == [OWNER]
+
+
+def test_retries_spare_what_no_attempt_can_mend_and_do_not_count_disruptions() -> None:
+    spec = train_job()["spec"]
+    assert spec["backoffLimit"] == PLAN.sweep.max_attempts - 1
+    disruption, final = spec["podFailurePolicy"]["rules"]
+    assert (disruption["action"], disruption["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert (final["action"], final["onExitCodes"]["values"]) == ("FailJob", [2, 3, 4])
+
+
+@pytest.mark.parametrize("make", ["train", "serve"])
+def test_pods_satisfy_the_restricted_standard(make: str) -> None:
+    manifest = train_job() if make == "train" else deployment_manifest(PLAN.server, settings(), SchedulingSpec())
+    pod = pod_of(manifest)
+    container = pod["containers"][0]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert not pod["automountServiceAccountToken"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+def test_only_what_trains_or_serves_asks_for_a_gpu() -> None:
+    def gpus(manifest: dict[str, Any]) -> Any:
+        return pod_of(manifest)["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+
+    assert gpus(train_job()) == 1
+    assert gpus(deployment_manifest(PLAN.server, settings(), SchedulingSpec())) == 1
+    for task in (PLAN.prepare, PLAN.runs[0].evaluate):
+        assert gpus(job_manifest(task, settings(), SchedulingSpec())) is None
+
+
+def test_credentials_come_from_secrets_only() -> None:
+    keyed = {
+        "hub": HubSettings(token=SecretKey(name="hub", key="token")),
+        "vllm_api_key": SecretKey(name="vllm", key="key"),
+    }
+    trainer = train_job(**keyed)
+    assert pod_of(trainer)["containers"][0]["envFrom"] == [{"secretRef": {"name": "store-credentials"}}]
+    assert variables(trainer)["HF_TOKEN"] == {"secretKeyRef": {"name": "hub", "key": "token"}}
+    assert "SUROGATE_BENCH_VLLM_API_KEY" not in variables(trainer)
+    for manifest in (
+        deployment_manifest(PLAN.server, settings(**keyed), SchedulingSpec()),
+        job_manifest(PLAN.runs[0].evaluate, settings(**keyed), SchedulingSpec()),
+    ):
+        assert variables(manifest)["SUROGATE_BENCH_VLLM_API_KEY"] == {"secretKeyRef": {"name": "vllm", "key": "key"}}
+
+
+def test_without_the_hub_nothing_asks_it() -> None:
+    assert variables(train_job(hub=HubSettings(enabled=False)))["HF_HUB_OFFLINE"] == "1"
+    assert "HF_HUB_OFFLINE" not in variables(train_job())
+
+
+def test_a_shared_cache_is_a_volume_claim() -> None:
+    volumes = {each["name"]: each for each in pod_of(train_job(hub=HubSettings(cache_claim="models")))["volumes"]}
+    assert volumes["cache"]["persistentVolumeClaim"] == {"claimName": "models"}
+
+
+def test_the_server_listens_to_other_pods_and_is_found_by_its_name() -> None:
+    deployment = deployment_manifest(PLAN.server, settings(), SchedulingSpec())
+    request = ServeRequest.model_validate(
+        json.loads(deployment["spec"]["template"]["metadata"]["annotations"][REQUEST])
+    )
+    assert request.host != "127.0.0.1"
+    service = service_manifest(PLAN.server, settings())
+    assert service["metadata"]["name"] == deployment["metadata"]["name"] == PLAN.server.name
+    assert service["spec"]["selector"] == {TASK: PLAN.server.name}
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [
+        ("required", "requiredDuringSchedulingIgnoredDuringExecution"),
+        ("preferred", "preferredDuringSchedulingIgnoredDuringExecution"),
+        (None, "preferredDuringSchedulingIgnoredDuringExecution"),
+    ],
+)
+def test_a_recipe_asks_for_the_hardware_of_its_arithmetic(rule: Any, kind: str) -> None:
+    affinity = pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))["affinity"]["nodeAffinity"]
+    assert list(affinity) == [kind]
+    assert "affinity" not in pod_of(train_job("bf16", SchedulingSpec(compute_capability=rule)))
+
+
+def test_hardware_needs_can_be_ignored() -> None:
+    assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability="ignored")))
+
+
+@pytest.mark.parametrize(
+    ("needs", "has", "suits"),
+    [
+        ((8, 9), (8, 9), True),
+        ((8, 9), (8, 6), False),
+        ((8, 9), (9, 0), True),
+        ((10, 0), (9, 0), False),
+        ((10, 0), (10, 0), True),
+        ((10, 0), (12, 0), True),
+    ],
+)
+def test_capability_terms_select_as_version_numbers_do(
+    needs: tuple[int, int], has: tuple[int, int], suits: bool
+) -> None:
+    labels = dict(zip(("nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor"), has, strict=True))
+
+    def holds(rule: dict[str, Any]) -> bool:
+        value, wanted = labels[rule["key"]], int(rule["values"][0])
+        return value > wanted if rule["operator"] == "Gt" else value == wanted
+
+    assert any(all(map(holds, term["matchExpressions"])) for term in capability_terms(*needs)) is suits
+
+
+def test_scheduling_wishes_reach_the_pod() -> None:
+    wishes = SchedulingSpec(
+        queue_name="bench",
+        priority_class_name="low",
+        runtime_class_name="nvidia",
+        node_selector={"pool": "gpu"},
+        tolerations=(Toleration(key="gpu", operator="Exists", effect="NoSchedule"),),
+    )
+    manifest = train_job(scheduling=wishes)
+    pod = pod_of(manifest)
+    assert (pod["priorityClassName"], pod["runtimeClassName"], pod["nodeSelector"]) == (
+        "low",
+        "nvidia",
+        {"pool": "gpu"},
+    )
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert manifest["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "bench"
+    assert manifest["spec"]["suspend"]
+    assert "runtimeClassName" not in pod_of(job_manifest(PLAN.prepare, settings(), wishes))
+
+
+def test_threads_are_told_to_the_service_and_its_libraries() -> None:
+    threaded = settings().model_copy(update={"evaluator": Workload(image="e:1", threads=2)})
+    manifest = job_manifest(PLAN.runs[0].evaluate, threaded, SchedulingSpec())
+    request = EvaluateRequest.model_validate(
+        json.loads(manifest["spec"]["template"]["metadata"]["annotations"][REQUEST])
+    )
+    assert request.threads == 2
+    assert variables(manifest)["OMP_NUM_THREADS"] == "2"

@@ -1,0 +1,241 @@
+"""What Jobs, Deployments and pods, as the API shows them, mean for a task."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from surogate_bench.progress import Progress
+from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY_RESTARTS
+from surogate_bench_orchestrator.adapters.kubernetes.manifests import MAX_ATTEMPTS, TIMEOUT
+from surogate_bench_orchestrator.adapters.kubernetes.observing import (
+    Limits,
+    Seen,
+    Verdict,
+    observe_job,
+    observe_server,
+    ready_mark,
+)
+from surogate_bench_orchestrator.adapters.kubernetes.pod_status import no_node_can_run_it
+from surogate_bench_orchestrator.domain.tasks import Phase
+
+NOW = 1_800_000_000.0
+LIMITS = Limits(unschedulable_s=60, start_s=300, placement_s=1000)
+NO_NODE = (
+    "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. no new claims to deallocate, "
+    "preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling."
+)
+BUSY = (
+    "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/2 nodes are "
+    "available: 1 No preemption victims found for incoming pod, 1 Preemption is not helpful for scheduling."
+)
+NO_GPU = (
+    "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/2 nodes are "
+    "available: 2 Preemption is not helpful for scheduling."
+)
+
+
+def ago(seconds: float) -> str:
+    return datetime.fromtimestamp(NOW - seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def condition(kind: str, status: str, since: float, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "status": status, "lastTransitionTime": ago(since), **more}
+
+
+def pod(phase: str, *, age: float = 10, placed: bool = True, conditions: Any = (), **container: Any) -> dict[str, Any]:
+    scheduled = [condition("PodScheduled", "True", age)] if placed else []
+    return {
+        "metadata": {"name": f"p-{age}", "uid": f"uid-{age}", "creationTimestamp": ago(age)},
+        "status": {
+            "phase": phase,
+            "conditions": [*scheduled, *conditions],
+            "containerStatuses": [{"restartCount": 0, "state": {}, **container}],
+        },
+    }
+
+
+def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": ago(5)}}
+
+
+def word(reason: str) -> str:
+    return json.dumps({"reason": reason, "message": "in its own words"})
+
+
+def unplaced(message: str, since: float) -> dict[str, Any]:
+    return pod(
+        "Pending",
+        age=since,
+        placed=False,
+        conditions=[condition("PodScheduled", "False", since, reason="Unschedulable", message=message)],
+    )
+
+
+def job(*pods: dict[str, Any], timeout_s: float = 600, age: float = 100, **status: Any) -> Verdict:
+    item = {
+        "metadata": {"name": "j", "creationTimestamp": ago(age), "annotations": {TIMEOUT: str(timeout_s)}},
+        "spec": {},
+        "status": status,
+    }
+    return observe_job(Seen(item=item, pods=pods, progress=Progress(phase="training", step=3), now=NOW, limits=LIMITS))
+
+
+def server(*pods: dict[str, Any], timeout_s: float = 600, **annotations: str) -> Verdict:
+    marks = {TIMEOUT: str(timeout_s), MAX_ATTEMPTS: "3", **annotations}
+    item = {"metadata": {"name": "s", "creationTimestamp": ago(100), "annotations": marks}, "spec": {}}
+    return observe_server(Seen(item=item, pods=pods, progress=Progress(phase="ready"), now=NOW, limits=LIMITS))
+
+
+def test_a_running_pod_is_a_running_task_with_its_progress() -> None:
+    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), active=1).seen
+    assert (seen.phase, seen.attempt, seen.reason, seen.elapsed_s) == (Phase.RUNNING, 1, "", 100)
+    assert seen.progress is not None
+    assert seen.progress.step == 3
+
+
+def test_a_complete_job_has_succeeded_and_took_until_then() -> None:
+    seen = job(conditions=[condition("Complete", "True", 40)], failed=1).seen
+    assert (seen.phase, seen.attempt, seen.elapsed_s) == (Phase.SUCCEEDED, 2, 60)
+
+
+def test_a_failed_job_says_what_its_last_pod_said() -> None:
+    failed = pod("Failed", state=ended(2, word("ConfigError")))
+    seen = job(failed, conditions=[condition("Failed", "True", 1, reason="PodFailurePolicy")], failed=1).seen
+    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (Phase.FAILED, 1, "ConfigError", "in its own words")
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (ended(137, reason="OOMKilled"), "OOMKilled"),
+        (ended(137), "Killed"),
+        (ended(1, "no JSON"), "Exited"),
+        (ended(75, word("TransientError")), "TransientError"),
+    ],
+)
+def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[str, Any], reason: str) -> None:
+    seen = job(pod("Failed", state=state), failed=1).seen
+    assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
+
+
+def test_an_evicted_pod_is_told_by_its_own_status() -> None:
+    evicted = pod("Failed")
+    evicted["status"] |= {"reason": "Evicted", "message": "the node was low on memory"}
+    assert job(evicted, failed=1).seen.reason == "Evicted"
+
+
+@pytest.mark.parametrize(("message", "hopeless"), [(NO_NODE, True), (NO_GPU, True), (BUSY, False), ("", False)])
+def test_the_scheduler_says_whether_waiting_is_in_vain(message: str, hopeless: bool) -> None:
+    assert no_node_can_run_it(message) is hopeless
+
+
+def test_a_pod_that_no_node_can_run_is_given_up_after_its_grace() -> None:
+    early = job(unplaced(NO_NODE, 30))
+    assert (early.seen.phase, early.seen.unplaced, early.give_up) == (Phase.PENDING, True, None)
+    late = job(unplaced(NO_NODE, 90))
+    assert late.give_up is not None
+    assert (late.seen.phase, late.give_up.reason) == (Phase.FAILED, "NoCapableNode")
+
+
+def test_a_pod_that_waits_for_a_busy_gpu_waits_longer() -> None:
+    assert job(unplaced(BUSY, 900), age=900).seen.phase is Phase.PENDING
+    late = job(unplaced(BUSY, 1100), age=1100)
+    assert late.give_up is not None
+    assert late.give_up.reason == "DeadlineExceeded"
+    assert "no node had room" in late.give_up.message
+
+
+def test_the_deadline_begins_when_the_first_pod_gets_its_node() -> None:
+    first, second = pod("Failed", age=90, state=ended(1)), pod("Running", age=10)
+    assert job(first, second, age=500, timeout_s=100).seen.phase is Phase.RUNNING
+    late = job(first, second, age=500, timeout_s=80)
+    assert late.give_up is not None
+    assert late.give_up.message == "had not ended after 80 s"
+
+
+@pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerConfigError"])
+def test_a_pod_that_cannot_start_is_named_and_given_up_after_its_grace(reason: str) -> None:
+    stuck = {"waiting": {"reason": reason, "message": "secret not found"}}
+    early = job(pod("Pending", age=100, state=stuck))
+    assert (early.seen.phase, early.seen.reason, early.give_up) == (Phase.PENDING, reason, None)
+    late = job(pod("Pending", age=400, state=stuck))
+    assert late.give_up is not None
+    assert late.give_up.reason == reason
+
+
+def test_a_job_without_pods_says_what_the_api_refused() -> None:
+    item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {}, "status": {}}
+    refused = {"reason": "FailedCreate", "message": "exceeded quota: gpus", "lastTimestamp": ago(1), "metadata": {}}
+    seen = observe_job(Seen(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).seen
+    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (
+        Phase.PENDING,
+        0,
+        "FailedCreate",
+        "exceeded quota: gpus",
+    )
+
+
+def test_a_suspended_job_is_queued() -> None:
+    item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {"suspend": True}, "status": {}}
+    assert observe_job(Seen(item=item, pods=(), now=NOW, limits=LIMITS)).seen.reason == "Queued"
+
+
+def test_what_was_given_up_stays_failed_with_its_reason() -> None:
+    mark = {FAILED: word("NoCapableNode"), TIMEOUT: "5", MAX_ATTEMPTS: "3"}
+    item = {"metadata": {"name": "x", "creationTimestamp": ago(9), "annotations": mark}, "spec": {}, "status": {}}
+    seen = Seen(item=item, pods=(), now=NOW, limits=LIMITS)
+    for verdict in (observe_job(seen), observe_server(seen)):
+        assert (verdict.seen.phase, verdict.seen.reason, verdict.give_up) == (Phase.FAILED, "NoCapableNode", None)
+
+
+def test_a_server_runs_while_its_pod_is_ready() -> None:
+    running = {"running": {"startedAt": ago(9)}}
+    assert (
+        server(pod("Running", state=running, conditions=[condition("Ready", "False", 9)])).seen.phase is Phase.PENDING
+    )
+    assert server(pod("Running", state=running, conditions=[condition("Ready", "True", 1)])).seen.phase is Phase.RUNNING
+
+
+def test_a_server_that_is_not_ready_in_time_is_given_up() -> None:
+    late = server(
+        pod("Running", age=90, state={"running": {"startedAt": ago(70)}}, conditions=[condition("Ready", "False", 90)]),
+        timeout_s=60,
+    )
+    assert late.give_up is not None
+    assert late.give_up.message == "was not ready after 60 s"
+
+
+def test_a_server_without_a_node_does_not_lose_its_time_to_start() -> None:
+    assert server(unplaced(BUSY, 90), timeout_s=60).give_up is None
+
+
+def test_a_server_has_failed_when_its_attempts_in_a_row_are_used_up() -> None:
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1, word("PermanentX"))}
+    assert server(pod("Running", restartCount=1, **crashed)).seen.phase is Phase.PENDING
+    used_up = pod("Running", restartCount=2, **crashed)
+    verdict = server(used_up)
+    assert (verdict.seen.phase, verdict.seen.attempt, verdict.seen.reason) == (Phase.FAILED, 3, "PermanentX")
+    assert verdict.give_up is not None
+
+
+def test_attempts_before_a_server_was_ready_do_not_count() -> None:
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1)}
+    before = pod("Running", restartCount=2)
+    after = pod("Running", restartCount=2, **crashed)
+    verdict = server(after, **{READY_RESTARTS: ready_mark(before)})
+    assert (verdict.seen.phase, verdict.give_up) == (Phase.PENDING, None)
+
+
+def test_bad_input_of_a_server_is_not_tried_again() -> None:
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(2, word("ConfigError"))}
+    verdict = server(pod("Running", **crashed))
+    assert (verdict.seen.phase, verdict.seen.reason) == (Phase.FAILED, "ConfigError")
+
+
+def test_a_pod_that_is_being_deleted_does_not_count() -> None:
+    leaving = pod("Running", conditions=[condition("Ready", "True", 1)])
+    leaving["metadata"]["deletionTimestamp"] = ago(1)
+    seen = server(leaving).seen
+    assert (seen.phase, seen.attempt) == (Phase.PENDING, 0)
