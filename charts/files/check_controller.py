@@ -1,0 +1,16 @@
+"""helm test: the controller is ready."""
+
+import sys
+import time
+from urllib.error import URLError
+from urllib.request import urlopen
+
+url, deadline = sys.argv[1], time.monotonic() + 60
+while True:
+    try:
+        with urlopen(url, timeout=5):  # noqa: S310 - the address of a Service; raises unless it answers well
+            break
+    except (URLError, OSError) as error:
+        if time.monotonic() > deadline:
+            sys.exit(f"the controller is not ready: {url}: {error}. See the logs of the orchestrator's pods.")
+        time.sleep(1)
