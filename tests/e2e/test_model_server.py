@@ -17,7 +17,9 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from surogate_bench.errors import ExitCode
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import locate_model
 from surogate_bench.progress import read_progress, read_termination
@@ -38,6 +40,7 @@ PROMPT = "Întrebare: Ana are 3 mere și primește încă 4. Câte mere are?\nR�
 class Service:
     request: ServeRequest
     work_dir: Path
+    metrics_port: int
     process: "subprocess.Popen[bytes]"
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
@@ -139,7 +142,17 @@ def test_vllm_comes_back_with_its_adapters_after_it_was_killed(service: Service)
     assert [process for process in old if process.is_running()] == []
     assert service.call("GET", "/status").json()["restarts"] == 1
     assert service.answer(name) == before
-    assert "surogate_bench_vllm_restarts_total 1.0" in service.call("GET", "/metrics").text
+    assert 'surogate_bench_vllm_restarts_total{sweep="model-server-test"} 1.0' in service.call("GET", "/metrics").text
+
+
+def test_the_metrics_port_passes_vllms_own_metrics_on(service: Service) -> None:
+    service.answer("base")
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=30, trust_env=False).text
+    made = list(text_string_to_metric_families(text))
+    values = {each.name: [sample.value for sample in each.samples] for each in made}
+    assert values["surogate_bench_vllm_up"] == [1]
+    assert values["vllm:prompt_tokens"][0] > 0
+    assert len(values) == len(made), "no family comes twice"
 
 
 def test_nothing_is_left_when_the_supervisor_is_killed(service: Service) -> None:
@@ -184,7 +197,7 @@ def test_a_vllm_that_cannot_start_is_reported_with_the_end_of_its_log(store: Obj
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchArchitecture"]}))
     request = make_request(store, max_lora_rank=16, model={"path": str(model)})
-    assert start_service(request, tmp_path / "work").process.wait(120) == 1
+    assert start_service(request, tmp_path / "work").process.wait(120) == ExitCode.PERMANENT
     termination = read_termination(tmp_path / "work")
     assert termination is not None
     assert termination.reason == "PermanentError"
@@ -255,14 +268,16 @@ def start_service(request: ServeRequest, work_dir: Path) -> Service:
     work_dir.mkdir(parents=True, exist_ok=True)
     request_file = work_dir / "request.json"
     request_file.write_text(request.model_dump_json())
+    metrics_port = free_port()
+    environment = {"SUROGATE_BENCH_PARENT_PID": str(os.getpid()), "SUROGATE_BENCH_METRICS_PORT": str(metrics_port)}
     with (work_dir / "service.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "surogate_bench_model_server", str(request_file), "--work-dir", str(work_dir)],
-            env=os.environ | {"SUROGATE_BENCH_PARENT_PID": str(os.getpid())},
+            env=os.environ | environment,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-    return Service(request, work_dir, process)
+    return Service(request, work_dir, metrics_port, process)
 
 
 def stop_service(service: Service) -> int:

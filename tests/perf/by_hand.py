@@ -22,7 +22,8 @@ from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.store import open_store
-from surogate_bench_evaluator.tasks import TaskFolders, render_task
+from surogate_bench.task_files import TaskFolders
+from surogate_bench_evaluator.tasks import render_task
 
 PORT = 8765
 URL = f"http://127.0.0.1:{PORT}"

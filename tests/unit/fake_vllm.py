@@ -1,10 +1,12 @@
 """A stand-in for vLLM's HTTP API with the real one's ways, started as a process: ``fake_vllm.py PORT BEHAVIOUR``.
 
 Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy for a moment after its start only;
-``refuses`` to load; ``forgets``: does not list what it loaded; ``ignores``: adapters answer as the base does.
+``stalls``: slow to list its models after that moment; ``refuses`` to load; ``forgets``: does not list what it loaded;
+``ignores``: adapters answer as the base does.
 """
 
 import json
+import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +15,21 @@ from typing import Any
 PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
 STARTED = time.monotonic()
 DEAF_AFTER_S = 0.5
+STALL_S = 5.0
+KEY = os.environ.get("VLLM_API_KEY")
+METRICS = """# HELP process_open_fds Number of open file descriptors.
+# TYPE process_open_fds gauge
+process_open_fds 61.0
+# HELP python_info Python platform information.
+# TYPE python_info gauge
+python_info{implementation="CPython"} 1.0
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="base"} 3.0
+# HELP vllm:prompt_tokens_total Number of prefill tokens processed.
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="base"} 1.5e+03
+"""
 adapters: list[str] = []
 
 
@@ -23,12 +40,18 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == "/health":
             deaf = BEHAVIOUR == "deaf" and time.monotonic() - STARTED > DEAF_AFTER_S
             self.answer(503 if deaf or BEHAVIOUR == "silent" else 200)
-        else:
+        elif self.path == "/metrics":
+            self.send(200, METRICS.encode())
+        elif self.is_allowed():
+            if BEHAVIOUR == "stalls" and time.monotonic() - STARTED > DEAF_AFTER_S:
+                time.sleep(STALL_S)
             listed = [] if BEHAVIOUR == "forgets" else adapters
             self.answer(200, {"data": [{"id": "base", "max_model_len": 64}, *({"id": name} for name in listed)]})
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not self.is_allowed():
+            return
         if self.path == "/v1/completions":
             same = body["model"] == "base" or BEHAVIOUR == "ignores"
             logprobs = {"token_logprobs": [None, -1.0 if same else -1.0001, -2.0]}
@@ -41,6 +64,12 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(404, {"error": {"message": "cannot be found"}})
 
+    def is_allowed(self) -> bool:
+        allowed = KEY is None or self.headers["Authorization"] == f"Bearer {KEY}"
+        if not allowed:
+            self.answer(401, {"error": "Unauthorized"})
+        return allowed
+
     def load(self, name: str) -> None:
         if BEHAVIOUR == "refuses":
             self.answer(500, {"error": {"message": "no space for adapters"}})
@@ -52,7 +81,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200)
 
     def answer(self, status: int, document: dict[str, Any] | None = None) -> None:
-        data = json.dumps(document or {}).encode()
+        self.send(status, json.dumps(document or {}).encode())
+
+    def send(self, status: int, data: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()

@@ -447,7 +447,7 @@ def test_as_a_process_it_scores_without_torch_and_leaves_word_when_it_fails(tmp_
     with serving(lambda _: "") as fake:
         request = make_request(tmp_path, fake.url)
         done = _run_process(request, tmp_path, "-X", "importtime")
-    assert done.returncode == ExitCode.FAILED
+    assert done.returncode == ExitCode.PERMANENT
     assert "lm_eval" in imported(done)
     assert not imported(done) & {"torch", "transformers"}
     word = read_termination(tmp_path / "process")

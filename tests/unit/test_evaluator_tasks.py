@@ -10,8 +10,9 @@ import yaml
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.task_files import CONFIGS_VARIABLE, TaskFolders, builtin_tasks
 from surogate_bench_evaluator.answers import Answers
-from surogate_bench_evaluator.tasks import CONFIGS_VARIABLE, TaskFolders, builtin_tasks, render_task
+from surogate_bench_evaluator.tasks import render_task
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RO_GSM8K = CONFIGS / "tasks" / "ro_gsm8k.yaml"

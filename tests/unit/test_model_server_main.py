@@ -6,11 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.progress import read_progress, read_termination
@@ -19,7 +22,7 @@ from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_model_server import main
-from surogate_bench_model_server.vllm_command import Command
+from surogate_bench_model_server.vllm_command import Command, vllm_command
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 
@@ -44,15 +47,93 @@ def sweep(tmp_path: Path) -> RecipeSweep:
 def request_(sweep: RecipeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServeRequest:
     """A request whose vLLM is the stand-in."""
 
-    def fake_command(*_arguments: Any, **_settings: Any) -> Command:
-        arguments = [sys.executable, str(FAKE_VLLM), str(request.vllm_port), "well"]
-        return Command(arguments=arguments, environment=dict(os.environ))
+    def fake_command(*arguments: Any, **settings: Any) -> Command:
+        command = vllm_command(*arguments, **settings)
+        fake = [sys.executable, str(FAKE_VLLM), str(request.vllm_port), "well"]
+        return Command(arguments=fake, environment=command.environment)
 
     monkeypatch.setattr(main, "vllm_command", fake_command)
     monkeypatch.setattr(main, "detect_platform", lambda: "cpu")
     port, vllm_port = free_ports()
     request = ServeRequest(sweep=sweep, store=str(tmp_path / "store"), port=port, vllm_port=vllm_port)
     return request
+
+
+def visit(request: ServeRequest, work_dir: Path, visitor: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
+    """Serve while the visitor, who is given a client of the control API once it is ready, is there."""
+
+    async def scenario() -> None:
+        serving = asyncio.create_task(main._serve(request, work_dir))
+        url = f"http://127.0.0.1:{request.port}"
+        try:
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(60):
+                while not await answers_ready(api):
+                    assert not serving.done()
+                    await asyncio.sleep(0.05)
+                await visitor(api)
+        finally:
+            serving.cancel()
+            with suppress(asyncio.CancelledError):
+                await serving
+
+    asyncio.run(scenario())
+
+
+def test_the_metrics_port_shows_its_own_metrics_and_passes_vllms_on(request_: ServeRequest, tmp_path: Path) -> None:
+    (exposition,) = main._metrics(request_, tmp_path)
+    assert exposition() == b""  # neither is there yet
+
+    async def visitor(api: httpx.AsyncClient) -> None:
+        own = (await api.get("/metrics")).text
+        text = (await asyncio.to_thread(exposition)).decode()
+        assert 'surogate_bench_vllm_up{sweep="served"} 1.0' in own
+        assert own in text
+        found = {made.name: made.samples[0].value for made in text_string_to_metric_families(text)}
+        assert found == {
+            "surogate_bench_vllm_up": 1,
+            "surogate_bench_adapters_loaded": 0,
+            "surogate_bench_vllm_restarts": 0,
+            "vllm:num_requests_running": 3,
+            "vllm:prompt_tokens": 1500,
+        }
+
+    visit(request_, tmp_path, visitor)
+
+
+def test_while_vllm_is_away_its_own_metrics_still_come(request_: ServeRequest, tmp_path: Path) -> None:
+    away = request_.model_copy(update={"vllm_port": free_ports()[0]})
+    (exposition,) = main._metrics(away, tmp_path)
+
+    async def visitor(_api: httpx.AsyncClient) -> None:
+        text = (await asyncio.to_thread(exposition)).decode()
+        assert "surogate_bench_vllm_up" in text
+        assert "vllm:" not in text
+
+    visit(request_, tmp_path, visitor)
+
+
+def test_in_a_pod_it_listens_everywhere_and_uses_vllms_key(
+    request_: ServeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SUROGATE_BENCH_VLLM_API_KEY", "sesame-open")
+    everywhere = request_.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - as in a pod
+    (exposition,) = main._metrics(everywhere, tmp_path)
+
+    async def visitor(api: httpx.AsyncClient) -> None:
+        status = (await api.get("/status", headers={"Host": "served-server.lab:8100"})).json()
+        assert status["vllm_url"] == f"http://served-server.lab:{request_.vllm_port}"
+        assert b"vllm:num_requests_running" in await asyncio.to_thread(exposition)
+        models = f"http://127.0.0.1:{request_.vllm_port}/v1/models"
+        assert httpx.get(models, trust_env=False).status_code == 401
+        allowed = httpx.get(models, trust_env=False, headers={"Authorization": "Bearer sesame-open"})
+        assert allowed.status_code == 200
+
+    visit(everywhere, tmp_path, visitor)
+    assert "sesame-open" not in (tmp_path / "vllm.log").read_text()
+
+
+def test_another_services_request_has_no_metrics(sweep: RecipeSweep, tmp_path: Path) -> None:
+    assert main._metrics(TrainRequest(sweep=sweep, store="x", recipe="bf16", seed=0), tmp_path) == ()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -111,7 +111,7 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
             assert (await api.get("/healthz")).json() == {"status": "ok"}
             not_yet = await api.get("/readyz")
             assert (not_yet.status_code, not_yet.json()["reason"]) == (503, "vLLM is starting")
-            assert b"surogate_bench_vllm_up 0.0" in (await api.get("/metrics")).content
+            assert b'surogate_bench_vllm_up{sweep="served"} 0.0' in (await api.get("/metrics")).content
             name = (await put(api, "bf16-s0")).json()["model"]
             assert (await put(api, "bf16-s0")).json() == {"model": name}
             assert (await api.get("/readyz")).json() == {"ready": True, "reason": None}
@@ -124,8 +124,8 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
                 "restarts": 0,
             }
             metrics = (await api.get("/metrics")).text
-            assert "surogate_bench_vllm_up 1.0" in metrics
-            assert "surogate_bench_adapters_loaded 1.0" in metrics
+            assert 'surogate_bench_vllm_up{sweep="served"} 1.0' in metrics
+            assert 'surogate_bench_adapters_loaded{sweep="served"} 1.0' in metrics
             for _ in range(2):
                 assert (await api.delete("/adapters/bf16-s0")).status_code == 204
             assert (await api.get("/status")).json()["adapters"] == {}
@@ -150,6 +150,19 @@ def test_many_requests_at_once_load_every_adapter_once(world: Callable[..., Worl
     asyncio.run(scenario())
 
 
+def test_metrics_do_not_wait_for_a_vllm_that_stalls(world: Callable[..., World]) -> None:
+    async def scenario() -> None:
+        async with world("stalls").running() as api, asyncio.timeout(60):
+            while (await api.get("/readyz")).status_code != 200:
+                await asyncio.sleep(0.05)
+            while 'vllm_up{sweep="served"} 0.0' not in (text := (await api.get("/metrics")).text):
+                await asyncio.sleep(0.05)
+            assert "surogate_bench_adapters_loaded" in text
+            assert (await api.get("/readyz")).status_code == 200  # it is well, only slow
+
+    asyncio.run(scenario())
+
+
 def test_a_vllm_that_dies_is_started_again_with_its_adapters(world: Callable[..., World]) -> None:
     served = world()
 
@@ -162,7 +175,7 @@ def test_a_vllm_that_dies_is_started_again_with_its_adapters(world: Callable[...
             assert name in await served.client.models()
             assert (await put(api, "bf16-s0")).json() == {"model": name}
             assert (await api.get("/status")).json()["restarts"] == 1
-            assert "surogate_bench_vllm_restarts_total 1.0" in (await api.get("/metrics")).text
+            assert 'surogate_bench_vllm_restarts_total{sweep="served"} 1.0' in (await api.get("/metrics")).text
 
     asyncio.run(scenario())
 

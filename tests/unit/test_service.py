@@ -1,19 +1,21 @@
-"""How a service ends: exit codes, the word it leaves, and dying with its parent. Real processes."""
+"""How a service ends, what it shows meanwhile, and that it dies with its parent. Real processes."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.logs import redact
-from surogate_bench.progress import Progress, read_progress, read_termination, write_progress
-from surogate_bench.service import PARENT_PID_VARIABLE
+from surogate_bench.progress import Progress, Termination, read_progress, read_termination, write_progress
+from surogate_bench.service import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
 
 SERVICE = """
 import sys, time
@@ -23,7 +25,7 @@ from surogate_bench.service import run_service
 def handle(request, work_dir):
     (work_dir / "started").touch()
     {body}
-sys.exit(run_service("probe", handle))
+sys.exit(run_service("probe", handle, lambda request, work_dir: [lambda: f"probe {{request.kind}}\\n".encode()]))
 """
 SWEEP = {
     "name": "mini",
@@ -54,7 +56,7 @@ def wait_for(path: Path) -> None:
         ("pass", ExitCode.OK, None),
         ("raise errors.ConfigError('no', field='a', remedy='b')", ExitCode.BAD_INPUT, "ConfigError"),
         ("raise errors.TransientError('later')", ExitCode.TRANSIENT, "TransientError"),
-        ("raise errors.PermanentError('never')", ExitCode.FAILED, "PermanentError"),
+        ("raise errors.PermanentError('never')", ExitCode.PERMANENT, "PermanentError"),
         ("raise errors.UnsupportedRecipeError('not here')", ExitCode.UNSUPPORTED, "UnsupportedRecipeError"),
         ("raise MemoryError", ExitCode.FAILED, "OutOfMemory"),
         ("raise OSError(28, 'No space left on device')", ExitCode.FAILED, "OSError"),
@@ -79,6 +81,91 @@ def test_sigterm_ends_as_transient_so_that_another_attempt_continues(tmp_path: P
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode == ExitCode.TRANSIENT
+
+
+def test_the_reason_is_also_written_where_kubernetes_reads_it(tmp_path: Path) -> None:
+    log = tmp_path / "termination-log"
+    log.write_text("left over" * 1000, encoding="utf-8")
+    inode = log.stat().st_ino
+    body = "raise errors.PermanentError('învățare ' + 'é\\n' * 5000 + '\\udcff')"
+    process = start(tmp_path, body, **{TERMINATION_LOG_VARIABLE: str(log)})
+    process.communicate(timeout=60)
+    assert process.returncode == ExitCode.PERMANENT
+    data = log.read_bytes()
+    assert 4000 < len(data) <= 4096
+    word = Termination.model_validate_json(data)
+    assert word.reason == "PermanentError"
+    assert word.message.startswith("învățare é\né\n")
+    assert word.message.endswith("…")
+    assert log.stat().st_ino == inode, "a bind mount cannot be replaced"
+
+
+def test_a_service_that_succeeds_leaves_no_reason(tmp_path: Path) -> None:
+    process = start(tmp_path, "pass", **{TERMINATION_LOG_VARIABLE: str(tmp_path / "termination-log")})
+    process.communicate(timeout=60)
+    assert not (tmp_path / "termination-log").exists()
+
+
+def test_a_reason_that_cannot_be_written_changes_nothing_else(tmp_path: Path) -> None:
+    process = start(tmp_path, "1 / 0", **{TERMINATION_LOG_VARIABLE: str(tmp_path)})
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.FAILED
+    assert "the reason could not be written" in errors
+    assert read_termination(tmp_path / "work") == Termination(reason="ZeroDivisionError", message="division by zero")
+
+
+@pytest.mark.parametrize("message", ["short", "a" * 4000, "\x01" * 4000, "🙂" * 4000, '"' * 4000, "é" * 60])
+@pytest.mark.parametrize("limit", [128, 4096])
+def test_a_reason_is_shortened_to_what_fits(message: str, limit: int) -> None:
+    whole = Termination(reason="PermanentError", message=message)
+    data = whole.to_json(limit)
+    assert len(data) <= limit
+    word = Termination.model_validate_json(data)
+    assert word == whole or (message.startswith(word.message.rstrip("…")) and len(data) > limit - 16)
+
+
+def test_a_service_that_is_asked_to_shows_metrics_and_progress_while_it_works(tmp_path: Path) -> None:
+    port = free_port()
+    body = "(work_dir / 'progress.json').write_text('{\"phase\": \"probing\"}'); time.sleep(60)"
+    process = start(tmp_path, body, **{METRICS_PORT_VARIABLE: str(port)})
+    wait_for(tmp_path / "work" / "started")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+        metrics = http.get("/metrics").text
+        assert "probe prepare\n" in metrics
+        assert "process_cpu_seconds_total" in metrics
+        deadline = time.monotonic() + 10
+        while (answer := http.get("/progress")).is_error and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert answer.json()["phase"] == "probing"
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == ExitCode.TRANSIENT
+
+
+def test_without_being_asked_to_a_service_does_not_even_load_what_serves_metrics(tmp_path: Path) -> None:
+    process = start(tmp_path, "assert not {'http.server', 'prometheus_client'} & set(sys.modules)")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == ExitCode.OK, errors
+
+
+def test_a_metrics_port_in_use_is_bad_input_before_the_work_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        taken.listen()
+        process = start(tmp_path, "pass", **{METRICS_PORT_VARIABLE: str(taken.getsockname()[1])})
+        process.communicate(timeout=60)
+    assert process.returncode == ExitCode.BAD_INPUT
+    word = read_termination(tmp_path / "work")
+    assert word is not None
+    assert word.message.startswith("SUROGATE_BENCH_METRICS_PORT: metrics cannot be served on this port")
+    assert not (tmp_path / "work" / "started").exists()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:

@@ -122,3 +122,16 @@ def test_a_manifest_that_is_none_is_an_error_and_not_absence(store: ObjectStore)
     store.put("stage/manifest.json", b"{}")
     with pytest.raises(PermanentError, match="is not a manifest"):
         read_manifest(store, "stage")
+
+
+def test_a_missing_folder_that_is_only_looked_at_is_an_empty_store(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "store"
+    looked_at = open_store(str(folder), create=False)
+    assert looked_at.list("") == []
+    assert looked_at.get("key") is None
+    assert not looked_at.exists("key")
+    assert not (tmp_path / "a").exists()
+    made = open_store(str(folder))
+    made.put("key", b"value")
+    assert looked_at.url == made.url
+    assert open_store(str(folder), create=False).get("key") == b"value"

@@ -5,10 +5,11 @@
     BenchError
     ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
     ├── TransientError           may well work when tried again (network, a server restart)  exit 75
-    └── PermanentError           will fail again in the same way                             exit 1
+    └── PermanentError           will fail again in the same way                             exit 4
         └── UnsupportedRecipeError   this machine cannot run the recipe as asked             exit 3
 
-Exit codes are a contract with job runtimes: 2 and 3 are never retried, 75 (``EX_TEMPFAIL``) always may be.
+Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
+a crash. The command line, which runs whole sweeps, ends with 1 for all but bad input.
 """
 
 from enum import IntEnum
@@ -22,6 +23,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     BAD_INPUT = 2
     UNSUPPORTED = 3
+    PERMANENT = 4
     TRANSIENT = 75
     INTERRUPTED = 130
 
@@ -60,6 +62,8 @@ class TransientError(BenchError):
 
 class PermanentError(BenchError):
     """Something failed, and trying again would not help."""
+
+    exit_code = ExitCode.PERMANENT
 
 
 class UnsupportedRecipeError(PermanentError):

@@ -22,6 +22,8 @@ class Progress(BaseModel):
     """Steps (training) or requests (evaluation) in all; 0 while unknown."""
     loss: float | None = None
     tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    """Memory in use now: of the device on a GPU, resident set on a CPU."""
 
 
 class Termination(BaseModel):
@@ -32,6 +34,14 @@ class Termination(BaseModel):
     reason: str
     """CamelCase error kind, for example ConfigError."""
     message: str
+
+    def to_json(self, limit: int) -> bytes:
+        """Write as UTF-8 JSON of at most ``limit`` bytes (128 or more), shortening the message where needed."""
+        word = self
+        while (excess := len(data := word.model_dump_json().encode()) - limit) > 0:
+            # A character takes six bytes at most, as an escape.
+            word = word.model_copy(update={"message": word.message[: -(excess // 6 + 2)] + "…"})
+        return data
 
 
 def write_progress(work_dir: Path, progress: Progress) -> None:

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -22,17 +23,37 @@ _PR_SET_PDEATHSIG = 1
 PARENT_PID_VARIABLE = "SUROGATE_BENCH_PARENT_PID"
 """Set by a parent that wants the child to end with it."""
 
-Handler = Callable[[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, Path], None]
+TERMINATION_LOG_VARIABLE = "SUROGATE_BENCH_TERMINATION_LOG"
+"""Names a further file for the :class:`Termination`: a container's termination message."""
+
+METRICS_PORT_VARIABLE = "SUROGATE_BENCH_METRICS_PORT"
+"""Port for metrics and progress; without it nothing is served."""
+
+_WORD_BYTES = 16 * 1024
+_TERMINATION_LOG_BYTES = 4096
+"""What Kubernetes reads of a termination message."""
+
+AnyRequest = PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest
+Handler = Callable[[AnyRequest, Path], None]
+Exposition = Callable[[], bytes]
+"""Gives metrics in Prometheus' text format, as they are now."""
 
 
 class Terminated(BaseException):
     """SIGTERM arrived: stop, leave things so that another attempt continues, and exit."""
 
 
-def run_service(name: str, handle: Handler) -> int:
+def run_service(
+    name: str, handle: Handler, metrics: Callable[[AnyRequest, Path], Sequence[Exposition]] | None = None
+) -> int:
     """Run a service's ``main``: read the request, do the work, and translate how it ended into an exit code.
 
     Failures leave a :class:`Termination` in the work folder, where the orchestrator finds it.
+
+    Args:
+        name: Of the service's package.
+        handle: Does the work.
+        metrics: Makes what the service exports besides the metrics of its process; called where metrics are served.
     """
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
     parser.add_argument("request", type=Path, help="JSON request written by the orchestrator")
@@ -44,7 +65,9 @@ def run_service(name: str, handle: Handler) -> int:
     work_dir: Path = arguments.work_dir
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        handle(read_request(arguments.request), work_dir)
+        request = read_request(arguments.request)
+        with _observable(request, work_dir, metrics):
+            handle(request, work_dir)
     except BenchError as error:
         _log.error("%s", error, extra={"reason": type(error).__name__})
         _leave_word(work_dir, type(error).__name__, str(error))
@@ -82,9 +105,22 @@ def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
+def _observable(
+    request: AnyRequest, work_dir: Path, metrics: Callable[[AnyRequest, Path], Sequence[Exposition]] | None
+) -> AbstractContextManager[None]:
+    setting = os.environ.get(METRICS_PORT_VARIABLE)
+    if not setting:
+        return nullcontext()
+    from surogate_bench.metrics_endpoint import serving_metrics  # noqa: PLC0415 - costs nothing where nobody asks
+
+    return serving_metrics(setting, work_dir, metrics(request, work_dir) if metrics else ())
+
+
 def _leave_word(work_dir: Path, reason: str, message: str) -> None:
+    word = Termination(reason=reason, message=message.encode(errors="replace").decode())
     try:
-        word = Termination(reason=reason, message=message[:4000])
-        write_atomically(work_dir / TERMINATION_FILE, word.model_dump_json().encode())
+        write_atomically(work_dir / TERMINATION_FILE, word.to_json(_WORD_BYTES))
+        if log := os.environ.get(TERMINATION_LOG_VARIABLE):
+            Path(log).write_bytes(word.to_json(_TERMINATION_LOG_BYTES))  # a mount: it cannot be replaced, only written
     except OSError:
-        _log.exception("the reason could not be written to %s", work_dir)
+        _log.exception("the reason could not be written")

@@ -15,7 +15,7 @@ from urllib.parse import urlparse
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
-from obstore.store import LocalStore, from_url
+from obstore.store import LocalStore, MemoryStore, from_url
 
 from surogate_bench.errors import ConfigError, PermanentError, TransientError
 
@@ -165,10 +165,15 @@ class _translated:  # noqa: N801 - reads as a verb where it is used
             raise TransientError(f"{self._where}: {message}") from error
 
 
-def open_store(location: str) -> ObjectStore:
+def open_store(location: str, *, create: bool = True) -> ObjectStore:
     """Open a store by URL (``s3://bucket/prefix``, ``gs://``, ``az://``, ``file:///folder``) or local folder.
 
     Credentials and endpoints come from the usual environment variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``…).
+
+    Args:
+        location: Where it is.
+        create: Make a local folder that is not there. False is for looking only: a missing folder looks like an empty
+            store, and nothing is written anywhere.
 
     Raises:
         ConfigError: the scheme is unknown or the local folder cannot be made.
@@ -176,6 +181,8 @@ def open_store(location: str) -> ObjectStore:
     scheme = urlparse(location).scheme
     if scheme in {"", "file"}:
         folder = Path(urlparse(location).path if scheme else location).expanduser().resolve()
+        if not create and not folder.exists():
+            return ObjectStore(url=folder.as_uri(), _backend=MemoryStore())
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

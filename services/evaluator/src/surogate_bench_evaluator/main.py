@@ -1,19 +1,20 @@
 """Entry point: ``python -m surogate_bench_evaluator REQUEST.json --work-dir DIR``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
-from surogate_bench.service import run_service
+from surogate_bench.requests import EvaluateRequest
+from surogate_bench.service import AnyRequest, Exposition, run_service
 from surogate_bench_evaluator.stage import evaluate_stage
 
 
 def main() -> int:
     """Run the service; returns its exit code."""
-    return run_service("surogate_bench_evaluator", handle)
+    return run_service("surogate_bench_evaluator", handle, _metrics)
 
 
-def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+def handle(request: AnyRequest, work_dir: Path) -> None:
     """Do what the request asks for.
 
     Raises:
@@ -24,3 +25,11 @@ def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateReque
             "is not for the evaluator", field="request.kind", value=request.kind, remedy="Send it to its own service."
         )
     evaluate_stage(request, work_dir)
+
+
+def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:
+    if not isinstance(request, EvaluateRequest):
+        return ()
+    from surogate_bench_evaluator.exporter import EvaluationExposition  # noqa: PLC0415 - only where metrics are served
+
+    return (EvaluationExposition(request, work_dir),)

@@ -15,10 +15,11 @@ from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.task_files import TaskFolders
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
-from surogate_bench_evaluator.tasks import TaskFolders, render_task
+from surogate_bench_evaluator.tasks import render_task
 
 _log = logging.getLogger(__name__)
 

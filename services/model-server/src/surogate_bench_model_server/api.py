@@ -12,9 +12,10 @@
 PUT and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 will not pass, 503 may.
 """
 
+import asyncio
 from dataclasses import dataclass
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -22,8 +23,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench.metrics import expose, families
+from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
 from surogate_bench_model_server.vllm_command import BASE_MODEL
+
+_SCRAPE_S = 2.0
+"""Longer than vLLM takes to list its models when it is well, and shorter than a scraper waits."""
 
 
 class LoadRequest(BaseModel):
@@ -72,7 +78,7 @@ class ControlApi:
                 "ready": await supervisor.not_ready_reason() is None,
                 "model": BASE_MODEL,
                 "max_model_len": supervisor.max_model_len,
-                "vllm_url": f"http://{_bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
+                "vllm_url": f"http://{bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
                 "restarts": supervisor.restarts,
             }
@@ -96,14 +102,18 @@ class ControlApi:
 
     async def metrics(self, _request: Request) -> Response:
         """Export the supervisor's state in Prometheus' text format."""
-        registry = CollectorRegistry()
-        up = Gauge("surogate_bench_vllm_up", "1 while vLLM is up and lists every wanted adapter.", registry=registry)
-        adapters = Gauge("surogate_bench_adapters_loaded", "Adapters that are served.", registry=registry)
-        restarts = Counter("surogate_bench_vllm_restarts", "Times vLLM was started again.", registry=registry)
-        up.set(await self.supervisor.not_ready_reason() is None)
-        adapters.set(len(self.supervisor.adapters))
-        restarts.inc(self.supervisor.restarts)
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        try:
+            async with asyncio.timeout(_SCRAPE_S):
+                up = await self.supervisor.not_ready_reason() is None
+        except TimeoutError:
+            up = False
+        values = {
+            "surogate_bench_vllm_up": up,
+            "surogate_bench_adapters_loaded": len(self.supervisor.adapters),
+            "surogate_bench_vllm_restarts_total": self.supervisor.restarts,
+        }
+        text = expose(families({"sweep": self.supervisor.layout.name}, values))
+        return Response(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 async def _failure(_request: Request, error: Exception) -> Response:
@@ -111,7 +121,3 @@ async def _failure(_request: Request, error: Exception) -> Response:
         {"reason": type(error).__name__, "message": str(error)},
         status_code=503 if isinstance(error, TransientError) else 422,
     )
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

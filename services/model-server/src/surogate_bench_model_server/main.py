@@ -4,16 +4,17 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
-from surogate_bench.service import Terminated, run_service
+from surogate_bench.requests import ServeRequest
+from surogate_bench.service import AnyRequest, Exposition, Terminated, run_service
 from surogate_bench.store import open_store
+from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.supervisor import Limits, Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
@@ -22,8 +23,6 @@ from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, sta
 
 PORT_WAIT_S = 5.0
 """How long a port may still be held by a process that is ending: a server that was killed and is started again."""
-
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
 
 
 class _ControlServer(uvicorn.Server):
@@ -37,10 +36,18 @@ class _ControlServer(uvicorn.Server):
 
 def main() -> int:
     """Run the service; returns the exit code."""
-    return run_service("surogate_bench_model_server", _handle)
+    return run_service("surogate_bench_model_server", _handle, _metrics)
 
 
-def _handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+def _metrics(request: AnyRequest, _work_dir: Path) -> Sequence[Exposition]:
+    if not isinstance(request, ServeRequest):
+        return ()
+    from surogate_bench_model_server.exporter import ServerExposition  # noqa: PLC0415 - only where metrics are served
+
+    return (ServerExposition(request),)
+
+
+def _handle(request: AnyRequest, work_dir: Path) -> None:
     if not isinstance(request, ServeRequest):
         raise ConfigError(
             "is not for this service", field="request.kind", value=request.kind, remedy="Send a serve request."
@@ -54,8 +61,7 @@ async def _serve(request: ServeRequest, work_dir: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     api_key = os.environ.get(API_KEY_VARIABLE)
-    host = _WILDCARDS.get(request.host, request.host)
-    client = VllmClient.open(f"http://{f'[{host}]' if ':' in host else host}:{request.vllm_port}", api_key)
+    client = VllmClient.open(url_of(request.host, request.vllm_port), api_key)
     with bind_port(request.host, request.port, name="port", wait_s=PORT_WAIT_S) as listening:
         supervisor = _supervisor(request, work_dir, client, api_key)
         server = _ControlServer(_uvicorn_config(ControlApi(supervisor, request.vllm_port)))

@@ -3,20 +3,21 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import CONVERTED_MODELS
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
-from surogate_bench.service import run_service
+from surogate_bench.requests import PrepareRequest, TrainRequest
+from surogate_bench.service import AnyRequest, Exposition, run_service
 
 
 def main() -> int:
     """Run the request named on the command line; returns the exit code."""
-    return run_service("surogate_bench_trainer", _handle_alone)
+    return run_service("surogate_bench_trainer", _handle_alone, _metrics)
 
 
-def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+def handle(request: AnyRequest, work_dir: Path) -> None:
     """Carry one request out.
 
     Raises:
@@ -40,7 +41,15 @@ def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateReque
         )
 
 
-def _handle_alone(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:
+    if not isinstance(request, TrainRequest):
+        return ()
+    from surogate_bench_trainer.exporter import TrainingExposition  # noqa: PLC0415 - only where metrics are served
+
+    return (TrainingExposition(request, work_dir),)
+
+
+def _handle_alone(request: AnyRequest, work_dir: Path) -> None:
     """Handle a request in a process that does nothing else, and so can leave out what the request does not need.
 
     transformers imports whatever it finds installed. scikit-learn, which it uses for assisted generation only, takes

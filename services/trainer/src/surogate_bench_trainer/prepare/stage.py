@@ -11,6 +11,7 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.store import open_store
+from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
@@ -33,6 +34,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if read_manifest(store, prefix) is not None:
         return
     sweep = request.sweep
+    TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
     converted = is_converted(sweep.model)
     check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:

@@ -25,7 +25,7 @@ from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkp
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
 from surogate_bench_trainer.training.metrics import METRICS_FILE, MetricsLog
-from surogate_bench_trainer.training.progress import ProgressReporter
+from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.setup import build_data, build_learner, load_base, training_device
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> N
 
 def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     sweep, device = request.sweep, training_device()
-    report = ProgressReporter(work_dir)
+    report = ProgressReporter(work_dir, lambda: memory_in_use(device))
     report(Progress(phase="loading"))
     location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
     base, tokenizer = load_base(location, device)

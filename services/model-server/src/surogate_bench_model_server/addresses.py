@@ -1,0 +1,13 @@
+"""Addresses in URLs."""
+
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
+
+
+def url_of(host: str, port: int) -> str:
+    """URL of a server on this machine that listens on ``host``; no slash at the end."""
+    return f"http://{bracketed(_WILDCARDS.get(host, host))}:{port}"
+
+
+def bracketed(host: str) -> str:
+    """Write an IPv6 address as URLs want it; other hosts stay as they are."""
+    return f"[{host}]" if ":" in host else host

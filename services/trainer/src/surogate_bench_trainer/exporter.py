@@ -1,0 +1,80 @@
+"""What a training run shows to Prometheus, read from the files it writes: training itself knows nothing of it."""
+
+import os
+from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
+
+from surogate_bench.metrics import expose, families
+from surogate_bench.progress import Progress, read_progress
+from surogate_bench.requests import TrainRequest
+from surogate_bench.results import MetricsLine
+from surogate_bench_trainer.training.metrics import METRICS_FILE
+
+
+class TrainingExposition:
+    """Metrics of one run, in Prometheus' text format; for one thread at a time."""
+
+    def __init__(self, request: TrainRequest, work_dir: Path) -> None:
+        self._work_dir = work_dir
+        self._labels = {"sweep": request.sweep.name, "recipe": request.recipe, "seed": str(request.seed)}
+        self._log = _LogReader(work_dir / METRICS_FILE)
+
+    def __call__(self) -> bytes:
+        """Read what is new and write everything out."""
+        return expose(self._families())
+
+    def _families(self) -> list[Metric]:
+        progress = read_progress(self._work_dir) or Progress(phase="")
+        self._log.read_on()
+        last = self._log.last_step
+        values = {
+            "surogate_bench_train_step": last.step,
+            "surogate_bench_train_steps": progress.total or None,
+            "surogate_bench_train_loss": last.loss,
+            "surogate_bench_train_validation_loss": self._log.validation_loss,
+            "surogate_bench_train_learning_rate": last.learning_rate,
+            "surogate_bench_train_tokens_per_second": progress.tokens_per_second,
+            "surogate_bench_train_tokens_total": self._log.tokens,
+            "surogate_bench_train_memory_bytes": progress.memory_bytes,
+        }
+        return families(self._labels, values)
+
+
+class _LogReader:
+    """Follows ``metrics.jsonl``, each time from where it stopped; starts again when the file is another one."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._offset = 0
+        self.tokens = 0
+        self.last_step = MetricsLine(step=0)
+        self.validation_loss: float | None = None
+
+    def read_on(self) -> None:
+        try:
+            file = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        with file:
+            inode = os.fstat(file.fileno()).st_ino
+            if inode != self._inode:
+                self._inode = inode
+                self._forget()
+            file.seek(self._offset)
+            data = file.read()
+        whole = data[: data.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        for line in whole.splitlines():
+            self._take(MetricsLine.model_validate_json(line))
+
+    def _take(self, line: MetricsLine) -> None:
+        if line.eval_loss is not None:
+            self.validation_loss = line.eval_loss
+        if line.loss is not None:
+            self.last_step = line
+            self.tokens += line.tokens or 0
