@@ -51,12 +51,13 @@ def _counter_service() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def contract_cluster() -> "Iterator[Cluster]":
     """A namespace of its own, watched."""
-    from surogate_bench_orchestrator.adapters.kubernetes.api import Api, load_api_client
+    from surogate_bench_orchestrator.adapters.kubernetes.api import Api
     from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
+    from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
 
     if "KUBECONFIG" not in os.environ:
         pytest.skip("KUBECONFIG names no cluster")
-    client = load_api_client()
+    client = connect(None).client
     namespace = f"contract-{uuid.uuid4().hex[:8]}"
     api = Api(client)
     api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})

@@ -1,6 +1,7 @@
 """The command line's surface, its small commands, and what it says about bad input."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -55,19 +56,26 @@ def test_the_commands_and_their_options_are_these() -> None:
         for name, command in group.commands.items()
     }
     assert surface == {
-        "run": ["--json", "--no-wait", "--slots", "--state-dir", "--store", "sweep"],
-        "status": ["--json", "--state-dir", "--store", "sweep"],
-        "report": ["--output", "--state-dir", "--store", "sweep"],
+        "run": [
+            "--context", "--json", "--namespace", "--no-wait", "--on", "--report", "--slots", "--state-dir", "--store",
+            "sweep",
+        ],
+        "status": ["--context", "--json", "--namespace", "--on", "--state-dir", "--store", "sweep"],
+        "report": ["--context", "--namespace", "--on", "--output", "--state-dir", "--store", "sweep"],
+        "logs": [
+            "--context", "--namespace", "--on", "--stage", "--state-dir", "--store", "--tail", "run_name", "sweep",
+        ],
+        "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "validate": ["sweep"],
-        "render": ["--json", "--slots", "--state-dir", "--store", "sweep"],
-    }
+        "render": ["--json", "--namespace", "--on", "--slots", "--state-dir", "--store", "sweep"],
+    }  # fmt: skip
 
 
 def test_help_names_every_command(call: Cli) -> None:
     code, out, _ = call("--help")
     assert code == 0
-    assert all(name in out for name in ("run", "status", "report", "recipes", "validate", "render"))
+    assert all(name in out for name in ("run", "status", "report", "logs", "recipes", "validate", "render"))
 
 
 def test_version_is_shown(call: Cli) -> None:
@@ -102,7 +110,8 @@ def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
         ({"training": {"max_steps": 2, "lora": {"r": 128}}}, ["training.lora.r", "128", "max_lora_rank 64"]),
         ({"data": {"path": "nowhere"}}, ["data.path", "nowhere/train.jsonl", "Correct the path"]),
         ({"model": {"path": "nowhere"}}, ["model.path", "nowhere", "config.json"]),
-        ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "does not exist"]),
+        ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "is not a folder"]),
+        ({"evaluation": {"task": "mmlu"}}, ["evaluation.task", "mmlu", "no such task", "Choose one of ro_gsm8k"]),
     ],
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
@@ -114,6 +123,7 @@ def test_bad_input_is_one_message_with_field_value_and_remedy(
     assert out == ""
     assert all(part in err for part in expected), err
     assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"], "nothing was started"
 
 
 def test_a_missing_file_is_bad_input(call: Cli) -> None:
@@ -147,6 +157,16 @@ def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Cli, t
     assert "Nobody is working on it" in out
 
 
+@pytest.mark.parametrize(("command", "expected"), [("status", 0), ("render", 0), ("report", 1)])
+def test_looking_at_a_sweep_never_started_leaves_nothing_behind(
+    call: Cli, tmp_path: Path, command: str, expected: int
+) -> None:
+    code, _, err = call(command, write(tmp_path / "sweep.yaml"), "--store", tmp_path / "here" / "results")
+    assert code == expected
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"]
+    assert ("no run of sweep small has finished in file://" in err) == (command == "report")
+
+
 def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep.yaml")
     code, out, _ = call("render", sweep, "--slots", 1)
@@ -178,3 +198,61 @@ def test_local_files_that_are_there_are_accepted(call: Cli, tmp_path: Path) -> N
         (tmp_path / name).touch()
     local = {"model": {"path": "."}, "data": {"path": "."}, "evaluation": {"tasks_dir": "."}}
     assert call("validate", write(tmp_path / "sweep.yaml", **local))[0] == 0
+
+
+def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: Cli, tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep.yaml")
+    code, out, _ = call("render", sweep, "--on", "kubernetes", "--namespace", "lab")
+    resource = yaml.safe_load(out)
+    assert code == 0
+    assert (resource["kind"], resource["metadata"]) == ("RecipeSweep", {"name": "small", "namespace": "lab"})
+    assert json.loads(call("render", sweep, "--on", "kubernetes", "--namespace", "lab", "--json")[1]) == resource
+
+
+def test_local_folders_cannot_be_rendered_for_a_cluster(call: Cli, tmp_path: Path) -> None:
+    code, _, err = call("render", write(tmp_path / "sweep.yaml", data={"path": "."}), "--on", "kubernetes")
+    assert code == 2
+    assert all(part in err for part in ("data.path", str(tmp_path), "hub or builtin"))
+
+
+@pytest.mark.parametrize(
+    ("options", "refused"),
+    [
+        (["--on", "kubernetes", "--store", "elsewhere"], "--store"),
+        (["--on", "kubernetes", "--slots", "1"], "--slots"),
+        (["--namespace", "lab"], "--namespace"),
+        (["--report", "folder"], "--report"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    call: Cli, tmp_path: Path, options: list[str], refused: str
+) -> None:
+    code, _, err = call("run", write(tmp_path / "sweep.yaml"), *options)
+    assert code == 2
+    assert f"{refused}: has no effect on" in err
+
+
+def test_without_a_kubeconfig_the_message_says_so(call: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    code, _, err = call("status", "small", "--on", "kubernetes")
+    assert code == 2
+    assert "KUBECONFIG" in err
+
+
+def test_the_kubernetes_client_is_not_imported_for_a_sweep_on_this_machine() -> None:
+    program = (
+        "import sys; from surogate_bench_orchestrator import cli, look_commands, logs, run_command; "
+        "from surogate_bench_orchestrator.cluster_client import commands; sys.exit('kubernetes' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=60).returncode == 0
+
+
+def test_logs_of_a_sweep_that_never_ran_here(call: Cli, tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep.yaml")
+    code, _, err = call("logs", sweep, "bf16-s0")
+    assert code == 1
+    assert "has not started here" in err
+    code, _, err = call("logs", sweep, "fp9-s0")
+    assert code == 2
+    assert "Use one of base, bf16-s0, fp8-s0, prepare, model-server" in err

@@ -124,6 +124,20 @@ def test_a_sweep_runs_to_the_end_shows_its_table_and_leaves_nothing_running(work
     assert workplace.processes() == []
 
 
+def test_logs_shows_what_a_run_wrote_stage_by_stage(workplace: Workplace) -> None:
+    workplace("run")
+    logs = sorted((workplace.folder / "state").rglob("*bf16-s0-train*/log.txt"))
+    logs[0].write_text("one\ntwo\n")
+    arguments = workplace.arguments("logs")
+    workplace.monkeypatch.setattr(
+        sys, "argv", ["surogate-bench", *arguments[:2], "bf16-s0", *arguments[2:], "--stage", "train", "--tail", "1"]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    assert workplace.capsys.readouterr().out == "==> bf16-s0 (train) <==\ntwo\n"
+
+
 def test_a_finished_sweep_ends_at_once_with_the_same_table_and_repeats_nothing(workplace: Workplace) -> None:
     _, first, _ = workplace("run")
     before = workplace.manifests()

@@ -195,7 +195,7 @@ def test_the_reason_is_the_services_word_or_the_signal_or_the_end_of_its_log(ben
 
 
 def test_what_would_fail_again_in_the_same_way_is_not_tried_again(bench: Bench) -> None:
-    bench.program('write("termination.json", reason="PermanentError", message="no"); sys.exit(1)')
+    bench.program('write("termination.json", reason="PermanentError", message="no"); sys.exit(4)')
     bench.runtime.submit(TRAIN)
     assert bench.until(TRAIN, Phase.FAILED).attempt == 1
 

@@ -15,9 +15,9 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
-from surogate_bench_orchestrator.live import LineLog, LiveTable, choose_display, duration, render_rows
+from surogate_bench_orchestrator.live import LineLog, LiveTable, choose_display, duration, render_view
 from surogate_bench_orchestrator.sweep_runner import Snapshot
-from surogate_bench_orchestrator.view import Pace, ViewRow, all_rows, run_rows, service_rows
+from surogate_bench_orchestrator.view import Pace, ViewRow, all_rows, run_rows, service_rows, sweep_view
 
 PLAN = plan(
     parse_sweep({
@@ -151,7 +151,7 @@ def test_times_are_short(seconds: float | None, shown: str) -> None:
 
 def text_of(shown: Snapshot) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(render_rows(shown, all_rows(shown), 75.0))
+    console.print(render_view(sweep_view(shown), 75.0))
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
@@ -182,7 +182,7 @@ class Recorder:
         self.time = at
         before = len(self._file.getvalue())
         with self._log as log:
-            log.show(shown)
+            log.show(sweep_view(shown))
         return self._file.getvalue()[before:].splitlines()
 
 
@@ -222,9 +222,9 @@ def test_a_terminal_gets_a_table_and_a_pipe_gets_lines() -> None:
 def test_the_live_table_is_drawn_and_gone_at_the_end() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=140)
     with LiveTable(terminal) as table:
-        table.show(IN_TRAINING)
-        table.show(NOTHING_YET)  # too soon to be drawn
-        table.show(ALL_DONE)
+        table.show(sweep_view(IN_TRAINING))
+        table.show(sweep_view(NOTHING_YET))  # too soon to be drawn
+        table.show(sweep_view(ALL_DONE))
     file = terminal.file
     assert isinstance(file, io.StringIO)
     drawn = file.getvalue()

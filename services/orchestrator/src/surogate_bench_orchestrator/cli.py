@@ -5,8 +5,9 @@ Commands import what they need when they run, so that ``--help`` and mistakes an
 """
 
 import sys
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -14,6 +15,10 @@ from rich.text import Text
 
 from surogate_bench import __version__
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
+
+if TYPE_CHECKING:
+    from surogate_bench_orchestrator.cluster_client.commands import Consoles
+    from surogate_bench_orchestrator.cluster_client.kubernetes_api import KubernetesApi
 
 _PIPE_WIDTH = 120
 """Columns where output does not go to a terminal."""
@@ -40,6 +45,37 @@ Slots = Annotated[
     ),
 ]
 
+
+class On(StrEnum):
+    """Where a sweep runs."""
+
+    LOCAL = "local"
+    KUBERNETES = "kubernetes"
+
+
+class Stage(StrEnum):
+    """A stage of a run."""
+
+    TRAIN = "train"
+    EVAL = "eval"
+
+
+SweepOrName = Annotated[
+    Path,
+    typer.Argument(metavar="SWEEP", help="The sweep's YAML file; on kubernetes its name will do.", show_default=False),
+]
+Where = Annotated[On, typer.Option("--on", help="Where it runs.")]
+Namespace = Annotated[
+    str | None,
+    typer.Option(help="Namespace (kubernetes only).", show_default="the context's"),
+]
+KubeContext = Annotated[
+    str | None,
+    typer.Option("--context", help="Context of KUBECONFIG (kubernetes only).", show_default="the current one"),
+]
+
+_LOCAL_ONLY = ("store", "state_dir", "slots", "no_wait")
+_CLUSTER_ONLY = ("namespace", "kube_context", "report_to")
 _STORE = "results"
 _STATE_DIR = Path(".surogate-bench")
 
@@ -61,7 +97,8 @@ def _root(
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 - an option each
+    context: typer.Context,
     sweep: SweepFile,
     *,
     store: Store = _STORE,
@@ -70,9 +107,31 @@ def run(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Fail at once if another process works on this sweep.")
     ] = False,
+    on: Where = On.LOCAL,
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+    report_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="Folder for the report (kubernetes only).", show_default="results/SWEEP-HASH/report"
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep on this machine, or go on with one that was interrupted, and report on it."""
+    """Run a sweep, or go on with one that was interrupted, and report on it."""
+    _refuse_foreign_options(context, on)
+    if on is On.KUBERNETES:
+        from surogate_bench.specs import load_sweep  # noqa: PLC0415 - see above
+        from surogate_bench_orchestrator.clock import SystemClock  # noqa: PLC0415 - see above
+        from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
+
+        wanted = load_sweep(sweep)
+        cluster, consoles = _cluster(kube_context, namespace)
+        raise typer.Exit(
+            commands.run_on_cluster(
+                cluster, wanted, folder=report_to, as_json=as_json, consoles=consoles, clock=SystemClock()
+            )
+        )
     from surogate_bench_orchestrator import run_command, session  # noqa: PLC0415 - see above
 
     options = run_command.RunOptions(wait=not no_wait, as_json=as_json, slots=slots)
@@ -81,29 +140,90 @@ def run(
 
 
 @app.command()
-def status(
-    sweep: SweepFile, *, store: Store = _STORE, state_dir: StateDir = _STATE_DIR, as_json: AsJson = False
+def status(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    sweep: SweepOrName,
+    *,
+    store: Store = _STORE,
+    state_dir: StateDir = _STATE_DIR,
+    on: Where = On.LOCAL,
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+    as_json: AsJson = False,
 ) -> None:
     """Show how a sweep stands."""
+    _refuse_foreign_options(context, on)
+    if on is On.KUBERNETES:
+        from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
+
+        cluster, consoles = _cluster(kube_context, namespace)
+        commands.show_status(cluster, sweep, as_json=as_json, consoles=consoles)
+        return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
     look_commands.show_status(opened, json_wanted=as_json, output=_output())
 
 
 @app.command()
-def report(
-    sweep: SweepFile,
+def report(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    sweep: SweepOrName,
     *,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
+    on: Where = On.LOCAL,
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
     output: Annotated[Path | None, typer.Option(help="Copy the report into this folder.", show_default=False)] = None,
 ) -> None:
-    """Report on what has finished so far: show the table, and write the report beside the results."""
+    """Report on what has finished so far: show the table, and write the report beside the results.
+
+    On kubernetes the controller has written it, and it is fetched.
+    """
+    _refuse_foreign_options(context, on)
+    if on is On.KUBERNETES:
+        from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
+
+        cluster, consoles = _cluster(kube_context, namespace)
+        commands.get_report(cluster, sweep, folder=output, consoles=consoles)
+        return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
     look_commands.make_report(opened, folder=output, output=_output())
+
+
+@app.command()
+def logs(  # noqa: PLR0913 - an option each
+    context: typer.Context,
+    sweep: SweepOrName,
+    run_name: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),
+    ],
+    *,
+    stage: Annotated[Stage | None, typer.Option(help="Only this stage of the run.", show_default="all")] = None,
+    tail: Annotated[int, typer.Option(min=1, help="So many last lines.")] = 200,
+    store: Store = _STORE,
+    state_dir: StateDir = _STATE_DIR,
+    on: Where = On.LOCAL,
+    namespace: Namespace = None,
+    kube_context: KubeContext = None,
+) -> None:
+    """Show what a run wrote while it trained and was evaluated."""
+    _refuse_foreign_options(context, on)
+    if on is On.KUBERNETES:
+        from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
+
+        cluster, consoles = _cluster(kube_context, namespace)
+        commands.show_logs(cluster, sweep, run_name, stage=stage, tail=tail, consoles=consoles)
+        return
+    from surogate_bench_orchestrator import session  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.logs import show_local_logs  # noqa: PLC0415 - see above
+
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
+    show_local_logs(opened, run_name, stage=stage, tail=tail, output=_output())
 
 
 @app.command()
@@ -123,19 +243,43 @@ def validate(sweep: SweepFile) -> None:
 
 
 @app.command()
-def render(
+def render(  # noqa: PLR0913 - an option each
+    context: typer.Context,
     sweep: SweepFile,
     *,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     slots: Slots = None,
+    on: Where = On.LOCAL,
+    namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what `run` would start, as YAML or JSON, and start nothing."""
+    """Show what `run` would start, as YAML or JSON, and start nothing; on kubernetes, the RecipeSweep resource."""
+    _refuse_foreign_options(context, on)
+    if on is On.KUBERNETES:
+        from surogate_bench.specs import load_sweep  # noqa: PLC0415 - see above
+        from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
+
+        commands.render_resource(load_sweep(sweep), namespace=namespace, as_json=as_json, output=_output())
+        return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
     look_commands.render_tasks(opened, slots=slots, json_wanted=as_json, output=_output())
+
+
+@app.command(hidden=True)
+def controller(
+    *,
+    config: Annotated[Path, typer.Option(help="The installation's settings.")] = Path(
+        "/etc/surogate-bench/controller.yaml"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = 8080,
+) -> None:
+    """Run in a cluster: bring its RecipeSweeps to their ends."""
+    from surogate_bench_orchestrator.controller import app as cluster  # noqa: PLC0415 - see above
+
+    raise typer.Exit(cluster.run_controller(config, port=port))
 
 
 def main() -> None:
@@ -158,6 +302,24 @@ def main() -> None:
 def _fail(message: str, code: ExitCode) -> NoReturn:
     _messages().print(Text(f"surogate-bench: {message}"), soft_wrap=True)
     sys.exit(code)
+
+
+def _refuse_foreign_options(context: typer.Context, on: On) -> None:
+    """Refuse options that would have no effect, instead of ignoring them."""
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    for name in _LOCAL_ONLY if on is On.KUBERNETES else _CLUSTER_ONLY:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise ConfigError(
+                f"has no effect on {on}", field=options[name], remedy="Remove it, or choose another --on."
+            )
+
+
+def _cluster(context: str | None, namespace: str | None) -> "tuple[KubernetesApi, Consoles]":
+    from surogate_bench_orchestrator.cluster_client import commands, kubernetes_api  # noqa: PLC0415 - see above
+
+    cluster = kubernetes_api.open_cluster(context=context, namespace=namespace)
+    return cluster, commands.Consoles(output=_output(), messages=_messages())
 
 
 def _output() -> Console:

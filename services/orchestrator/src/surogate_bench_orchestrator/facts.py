@@ -8,9 +8,14 @@ from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.tasks import Task
 
+_LEFT_OUT: dict[str, dict[str, str]] = {"files": {}, "hardware": {}, "versions": {}}
+
 
 class StageFacts:
-    """Manifests of a sweep. One that was seen stays; others are looked for when asked to."""
+    """Manifests of a sweep. One that was seen stays; others are looked for when asked to.
+
+    Kept is what decides and is shown: a large sweep's lists of files would fill the memory.
+    """
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
         self._store = store
@@ -44,4 +49,4 @@ class StageFacts:
             if task.output is None or task.name in self.manifests:
                 continue
             if manifest := read_manifest(self._store, task.output):
-                self.manifests[task.name] = manifest
+                self.manifests[task.name] = manifest.model_copy(update=_LEFT_OUT)

@@ -1,7 +1,8 @@
 """Show a sweep while it runs: a table that renews itself on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,8 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from surogate_bench_orchestrator.sweep_runner import Snapshot
-from surogate_bench_orchestrator.view import Pace, ViewRow, all_rows
+from surogate_bench_orchestrator.view import Pace, SweepView, ViewRow
 
 _REDRAW_S = 2.0
 """Drawing takes about 20 ms of CPU time, which the trainers lack."""
@@ -33,7 +33,7 @@ _STYLES = {
 
 
 class Display(Protocol):
-    """Shows snapshots; a context manager."""
+    """Shows a sweep at one moment after another; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -41,7 +41,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, view: SweepView) -> None:
         """Show how the sweep stands now."""
         ...
 
@@ -69,13 +69,13 @@ class LiveTable:
     ) -> None:
         self._live.__exit__(kind, error, trace)
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, view: SweepView) -> None:
         """See :class:`Display`."""
         now = time.monotonic()
-        if now - self._drawn >= _REDRAW_S or snapshot.is_finished:
+        if now - self._drawn >= _REDRAW_S or view.finished:
             self._drawn = now
-            rows = [self._pace.estimate(row, now) for row in all_rows(snapshot)]
-            self._live.update(render_rows(snapshot, rows, now - self._started), refresh=True)
+            paced = replace(view, rows=tuple(self._pace.estimate(row, now) for row in view.rows))
+            self._live.update(render_view(paced, now - self._started), refresh=True)
 
 
 class LineLog:
@@ -97,10 +97,10 @@ class LineLog:
     ) -> None:
         return None
 
-    def show(self, snapshot: Snapshot) -> None:
+    def show(self, view: SweepView) -> None:
         """See :class:`Display`."""
         now = self._clock()
-        for row in (self._pace.estimate(row, now) for row in all_rows(snapshot)):
+        for row in (self._pace.estimate(row, now) for row in view.rows):
             state = (row.state, row.attempt, row.trouble)
             changed = state != self._shown.get(row.name, ("Pending", 0, ""))
             due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
@@ -114,12 +114,11 @@ class LineLog:
         self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
 
 
-def render_rows(snapshot: Snapshot, rows: Iterable[ViewRow], elapsed_s: float | None = None) -> Group:
+def render_view(view: SweepView, elapsed_s: float | None = None) -> Group:
     """Make the table.
 
     Args:
-        snapshot: What it shows.
-        rows: Its rows.
+        view: What it shows.
         elapsed_s: Seconds since the start, where that is known.
     """
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
@@ -128,12 +127,9 @@ def render_rows(snapshot: Snapshot, rows: Iterable[ViewRow], elapsed_s: float | 
     for name in ("step", "loss", "tokens/s", "elapsed", "ETA", "accuracy"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
-    for row in rows:
+    for row in view.rows:
         table.add_row(*_cells(row))
-    states = snapshot.states.values()
-    ended = sum(status.state.is_terminal for status in states)
-    title = f"{snapshot.plan.sweep.name}: {ended} of {len(states)} runs ended  {duration(elapsed_s)}"
-    return Group(Text(title.rstrip(), style="bold"), table)
+    return Group(Text(f"{view.title}  {duration(elapsed_s)}".rstrip(), style="bold"), table)
 
 
 def duration(seconds: float | None) -> str:

@@ -14,11 +14,11 @@ from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench_orchestrator.adapters.machine import Machine, detect_machine
 from surogate_bench_orchestrator.capabilities import capability
 from surogate_bench_orchestrator.clock import SystemClock
-from surogate_bench_orchestrator.live import render_rows
+from surogate_bench_orchestrator.live import render_view
 from surogate_bench_orchestrator.locks import sweep_lock
 from surogate_bench_orchestrator.run_command import as_json, publish_report, show_report
 from surogate_bench_orchestrator.session import Session, read_sweep
-from surogate_bench_orchestrator.view import all_rows, service_rows
+from surogate_bench_orchestrator.view import service_rows, sweep_view
 
 
 def show_status(session: Session, *, json_wanted: bool, output: Console) -> None:
@@ -31,7 +31,7 @@ def show_status(session: Session, *, json_wanted: bool, output: Console) -> None
             json.dumps(as_json(session, snapshot) | {"services": services, "held_by": holder and str(holder)})
         )
         return
-    output.print(render_rows(snapshot, all_rows(snapshot)))
+    output.print(render_view(sweep_view(snapshot)))
     output.print(Text(f"Worked on by {holder}" if holder else "Nobody is working on it."), soft_wrap=True)
 
 

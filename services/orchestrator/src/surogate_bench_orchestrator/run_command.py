@@ -16,7 +16,7 @@ from surogate_bench_orchestrator.report import Summary, build_summary, render_te
 from surogate_bench_orchestrator.session import Session, require_free_space
 from surogate_bench_orchestrator.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.sweep_runner import Snapshot, SweepRunner
-from surogate_bench_orchestrator.view import run_rows
+from surogate_bench_orchestrator.view import run_rows, sweep_view
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,14 +71,7 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
 
 def publish_report(session: Session, snapshot: Snapshot) -> Summary:
     """Write the report into the store, unless it is there already as it should be."""
-    failed = {name: str(status.failure) for name, status in snapshot.states.items() if status.failure}
-    skipped = {name for name, status in snapshot.states.items() if status.state is RunState.SKIPPED}
-    summary = build_summary(
-        session.store,
-        session.sweep,
-        {name: reason for name, reason in failed.items() if name not in skipped},
-        {name: reason for name, reason in failed.items() if name in skipped},
-    )
+    summary = build_summary(session.store, session.sweep, *snapshot.troubles())
     write_report(session.store, session.sweep, summary)
     return summary
 
@@ -121,9 +114,13 @@ def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLo
         lock.renew()
 
     with session.local_runtime(options.slots) as runtime, choose_display(progress) as display:
+
+        def show(snapshot: Snapshot) -> None:
+            display.show(sweep_view(snapshot))
+
         if left := runtime.take_over():
             progress.print(Text(f"stopped {left} processes that an earlier run had left behind"))
-        return SweepRunner(session.plan, runtime, session.store, SystemClock(), heartbeat, display.show).run()
+        return SweepRunner(session.plan, runtime, session.store, SystemClock(), heartbeat, show).run()
 
 
 def _point_at_logs(session: Session, snapshot: Snapshot, messages: Console) -> None:

@@ -9,6 +9,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import local_folder, require_model_folder
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.task_files import TaskFolders
 from surogate_bench_orchestrator.adapters.local import LocalRuntime
 from surogate_bench_orchestrator.adapters.machine import allot, detect_machine
 from surogate_bench_orchestrator.clock import SystemClock
@@ -51,14 +52,20 @@ class Session:
         return str(folder / key) if folder else f"{self.store.url.rstrip('/')}/{key}"
 
 
-def open_session(sweep_file: Path, *, store: str, state_dir: Path) -> Session:
+def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool = True) -> Session:
     """Read a sweep and open its store.
+
+    Args:
+        sweep_file: The sweep's YAML.
+        store: URL or folder of the store.
+        state_dir: Folder that the local state of sweeps lies below.
+        create: Make a local store that is not there; else it looks empty, and stays away.
 
     Raises:
         ConfigError: the file or the store cannot be used.
     """
     sweep = read_sweep(sweep_file)
-    opened = open_store(store)
+    opened = open_store(store, create=create)
     identity = hashlib.sha256(f"{sweep.spec_hash}/{opened.url}".encode()).hexdigest()[:12]
     return Session(
         sweep=sweep,
@@ -69,7 +76,7 @@ def open_session(sweep_file: Path, *, store: str, state_dir: Path) -> Session:
 
 
 def read_sweep(sweep_file: Path) -> RecipeSweep:
-    """Read a sweep and check that the local files it names are there.
+    """Read a sweep and check that the local files and the task that it names are there.
 
     Raises:
         ConfigError: it cannot be used as it is.
@@ -79,9 +86,8 @@ def read_sweep(sweep_file: Path) -> RecipeSweep:
         require_model_folder(sweep.model.path)
     if sweep.data.path is not None:
         for split in ("train", "test"):
-            _require(sweep.data.path / f"{split}.jsonl", field="data.path", what="is missing")
-    if sweep.evaluation.tasks_dir is not None:
-        _require(sweep.evaluation.tasks_dir, field="evaluation.tasks_dir", what="does not exist")
+            _require(sweep.data.path / f"{split}.jsonl", field="data.path")
+    TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
     return sweep
 
 
@@ -106,6 +112,6 @@ def require_free_space(session: Session) -> None:
             )
 
 
-def _require(path: Path, *, field: str, what: str) -> None:
+def _require(path: Path, *, field: str) -> None:
     if not path.exists():
-        raise ConfigError(what, field=field, value=str(path), remedy="Correct the path.")
+        raise ConfigError("is missing", field=field, value=str(path), remedy="Correct the path.")

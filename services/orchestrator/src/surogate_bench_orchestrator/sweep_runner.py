@@ -8,7 +8,7 @@ from surogate_bench.errors import TransientError
 from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.domain.observed import Observed, RunStatus, is_finished, run_states
+from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.reconcile import Action, Delete, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
@@ -41,9 +41,92 @@ class Snapshot:
         """Whether every run has ended and nothing runs any more."""
         return is_finished(self.plan, self.observed)
 
+    def troubles(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Why runs failed, and why runs were skipped, by run name."""
+        ended = {name: (status.state, str(status.failure)) for name, status in self.states.items() if status.failure}
+        failed = {name: why for name, (state, why) in ended.items() if state is not RunState.SKIPPED}
+        skipped = {name: why for name, (state, why) in ended.items() if state is RunState.SKIPPED}
+        return failed, skipped
+
+
+class SweepDriver:
+    """Looks at a sweep and acts on it, one step at a time; level-triggered, so it does not matter what was done before.
+
+    Args:
+        plan: What it consists of.
+        runtime: What runs its tasks.
+        store: Where its results go.
+    """
+
+    def __init__(self, plan: Plan, runtime: Runtime, store: ObjectStore) -> None:
+        self._plan = plan
+        self._runtime = runtime
+        self._facts = StageFacts(store, plan)
+        self._looked = False
+        self._read_at: dict[str, tuple[Phase, int]] = {}
+
+    def look(self) -> Snapshot:
+        """See how the sweep stands.
+
+        Raises:
+            TransientError: store or runtime is away; nothing can be decided.
+            PermanentError: one of them refuses.
+        """
+        return self.read(self.observe())
+
+    def observe(self) -> Mapping[str, Observation]:
+        """Look at the tasks, the first half of a look.
+
+        Raises:
+            TransientError: the runtime is away.
+            PermanentError: it refuses.
+        """
+        return self._runtime.observe(task.name for task in self._plan.tasks)
+
+    def read(self, seen: Mapping[str, Observation]) -> Snapshot:
+        """Look at the store, after the tasks: what has succeeded has left its manifest before.
+
+        Raises:
+            TransientError: the store is away.
+            PermanentError: it refuses.
+        """
+        if not self._looked:
+            self._facts.read_all()
+            self._looked = True
+        self._read_news(seen)
+        observed = Observed(done=self._facts.done, tasks=seen, slots=self._runtime.capacity())
+        return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._facts.manifests))
+
+    def act(self, action: Action) -> None:
+        """Do what was decided.
+
+        Raises:
+            TransientError: the runtime is away.
+            PermanentError: it refuses.
+        """
+        if isinstance(action, Delete):
+            self._runtime.delete(action.task.name)
+        else:
+            self._runtime.submit(self._addressed(action.task))
+
+    def _read_news(self, seen: Mapping[str, Observation]) -> None:
+        """Look for the manifests of tasks whose phase or attempt changed; of the others there is no news."""
+        for task in self._plan.tasks:
+            now = (seen[task.name].phase, seen[task.name].attempt)
+            if now != self._read_at.get(task.name, (Phase.ABSENT, 0)):
+                self._facts.read([task])
+                self._read_at[task.name] = now
+
+    def _addressed(self, task: Task) -> Task:
+        """Tell an evaluation where the server is."""
+        if not isinstance(task.request, EvaluateRequest):
+            return task
+        url = self._runtime.endpoint(self._plan.server.name)
+        return replace(task, request=task.request.model_copy(update={"server_url": url}))
+
 
 class SweepRunner:
-    """Runs one sweep.
+    """Runs one sweep to its end.
 
     Args:
         plan: What it consists of.
@@ -64,12 +147,10 @@ class SweepRunner:
         show: Callable[[Snapshot], None],
     ) -> None:
         self._plan = plan
-        self._runtime = runtime
+        self._driver = SweepDriver(plan, runtime, store)
         self._clock = clock
         self._heartbeat = heartbeat
         self._show = show
-        self._facts = StageFacts(store, plan)
-        self._read_at: dict[str, tuple[Phase, int]] = {}
         self._away_since: float | None = None
 
     def run(self) -> Snapshot:
@@ -79,41 +160,26 @@ class SweepRunner:
             TransientError: the store was away for too long.
             PermanentError: the store or the runtime refuses.
         """
-        self._facts.read_all()
         while True:
             self._heartbeat()
-            snapshot = self._observe()
+            snapshot = self._look()
             if snapshot is not None:
                 self._show(snapshot)
                 if snapshot.is_finished:
                     return snapshot
                 for action in reconcile(self._plan, snapshot.observed):
-                    self._act(action)
+                    self._driver.act(action)
             self._clock.sleep(POLL_S)
 
-    def _observe(self) -> Snapshot | None:
-        """Look at the tasks first and at the store second: what has succeeded has left its manifest before.
-
-        Returns:
-            None while the store is away, when nothing can be decided.
-        """
-        seen = self._runtime.observe(task.name for task in self._plan.tasks)
+    def _look(self) -> Snapshot | None:
+        """Look; None while the store is away, when nothing can be decided."""
         try:
-            self._read_news(seen)
+            snapshot = self._driver.look()
         except TransientError as error:
             self._bear_with(error)
             return None
         self._away_since = None
-        observed = Observed(done=self._facts.done, tasks=seen, slots=self._runtime.capacity())
-        return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._facts.manifests))
-
-    def _read_news(self, seen: Mapping[str, Observation]) -> None:
-        """Look for the manifests of tasks whose phase or attempt changed; of the others there is no news."""
-        for task in self._plan.tasks:
-            now = (seen[task.name].phase, seen[task.name].attempt)
-            if now != self._read_at.get(task.name, (Phase.ABSENT, 0)):
-                self._facts.read([task])
-                self._read_at[task.name] = now
+        return snapshot
 
     def _bear_with(self, error: TransientError) -> None:
         now = self._clock.now()
@@ -122,16 +188,3 @@ class SweepRunner:
             self._away_since = now
         if now - self._away_since > _STORE_PATIENCE_S:
             raise TransientError(f"the store has been away for {_STORE_PATIENCE_S:g} s") from error
-
-    def _act(self, action: Action) -> None:
-        if isinstance(action, Delete):
-            self._runtime.delete(action.task.name)
-        else:
-            self._runtime.submit(self._addressed(action.task))
-
-    def _addressed(self, task: Task) -> Task:
-        """Tell an evaluation where the server is."""
-        if not isinstance(task.request, EvaluateRequest):
-            return task
-        url = self._runtime.endpoint(self._plan.server.name)
-        return replace(task, request=task.request.model_copy(update={"server_url": url}))

@@ -56,6 +56,28 @@ def all_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
     return (*service_rows(snapshot), *run_rows(snapshot))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepView:
+    """A sweep at one moment, ready to be shown."""
+
+    title: str
+    rows: tuple[ViewRow, ...]
+    """What runs share, then the runs."""
+    finished: bool
+
+
+def sweep_view(snapshot: Snapshot) -> SweepView:
+    """Make the view of a sweep that this machine works on."""
+    ended = sum(status.state.is_terminal for status in snapshot.states.values())
+    title = title_of(snapshot.plan.sweep.name, ended=ended, total=len(snapshot.plan.runs))
+    return SweepView(title=title, rows=all_rows(snapshot), finished=snapshot.is_finished)
+
+
+def title_of(sweep: str, *, ended: int, total: int) -> str:
+    """Say how many of a sweep's runs have ended."""
+    return f"{sweep}: {ended} of {total} runs ended"
+
+
 class Pace:
     """Estimates when stages end, from the steps seen so far; time before the first step, for starting, is left out."""
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import urllib3
-from kubernetes.client import ApiClient, ApiException, Configuration
-from kubernetes.config import ConfigException, load_config
+from kubernetes.client import ApiClient, ApiException
 
-from surogate_bench.errors import ConfigError, PermanentError, TransientError
+from surogate_bench.errors import PermanentError, TransientError
 
 Object = dict[str, Any]
 
@@ -16,29 +15,6 @@ CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0
 _NOT_FOUND, _CONFLICT, _TOO_MANY, _TIMEOUT, _SERVER_ERROR = 404, 409, 429, 408, 500
 _APPLY, _MERGE, _JSON = "application/apply-patch+yaml", "application/merge-patch+json", "application/json"
-
-
-def load_api_client(context: str | None = None) -> ApiClient:
-    """Connect as the pod's service account, or as KUBECONFIG says.
-
-    Args:
-        context: Context of the kubeconfig; its current one if None.
-
-    Raises:
-        ConfigError: neither is there.
-    """
-    configuration = Configuration()
-    try:
-        load_config(client_configuration=configuration, **({"context": context} if context else {}))
-    except ConfigException as error:
-        raise ConfigError(
-            f"there is no cluster to talk to: {error}",
-            field="KUBECONFIG",
-            value=context,
-            remedy="Set KUBECONFIG to a kubeconfig file, or choose one of its contexts.",
-        ) from error
-    configuration.retries = urllib3.Retry(total=2, backoff_factor=0.2, status=0, redirect=0)
-    return ApiClient(configuration)
 
 
 class Api:

@@ -1,0 +1,7 @@
+"""The RecipeSweep as a Kubernetes resource: its manifest, its meaning and its schema."""
+
+GROUP = "bench.surogate.ai"
+VERSION = "v1alpha1"
+KIND = "RecipeSweep"
+PLURAL = "recipesweeps"
+API_VERSION = f"{GROUP}/{VERSION}"

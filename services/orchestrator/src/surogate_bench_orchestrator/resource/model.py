@@ -1,0 +1,124 @@
+"""From a sweep to its resource and back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.adapters.kubernetes.settings import SchedulingSpec
+from surogate_bench_orchestrator.resource import API_VERSION, KIND
+from surogate_bench_orchestrator.resource.rules import MAX_RUNS
+
+_FIX = "Correct it: delete the RecipeSweep, change its manifest and apply it again."
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
+_LOCAL_PATHS = (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourceSweep:
+    """What a RecipeSweep resource asks for."""
+
+    name: str
+    namespace: str
+    uid: str
+    generation: int
+    sweep: RecipeSweep
+    suspend: bool
+    scheduling: SchedulingSpec
+
+
+def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
+    """Read a resource as the API server holds it.
+
+    Raises:
+        ConfigError: it asks for something impossible that the schema cannot exclude; ``field`` is a path in the
+            resource.
+    """
+    metadata, spec = obj.get("metadata") or {}, dict(obj.get("spec") or {})
+    suspend = spec.pop("suspend", False)
+    if not isinstance(suspend, bool):
+        raise ConfigError("must be true or false", field="spec.suspend", value=suspend, remedy="Set true or false.")
+    scheduling = spec.pop("scheduling", None) or {}
+    if "name" in spec:
+        raise ConfigError(
+            "there is no such field",
+            field="spec.name",
+            value=spec["name"],
+            remedy="Remove it: metadata.name is the sweep's name.",
+        )
+    name = metadata.get("name", "")
+    try:
+        placed = SchedulingSpec.model_validate(scheduling)
+    except ValidationError as error:
+        raise _explained(error, ("spec", "scheduling"), remedy="Correct it; spec.scheduling may be changed.") from error
+    try:
+        sweep = RecipeSweep.model_validate({"name": name, **spec})
+    except ValidationError as error:
+        raise _explained(error, ("spec",), remedy=_FIX) from error
+    _require_few_runs(sweep, "spec.seeds")
+    return ResourceSweep(
+        name=name,
+        namespace=metadata.get("namespace", ""),
+        uid=metadata.get("uid", ""),
+        generation=metadata.get("generation", 0),
+        sweep=sweep,
+        suspend=suspend,
+        scheduling=placed,
+    )
+
+
+def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, Any]:
+    """Write a sweep as the manifest of a RecipeSweep.
+
+    Every setting is spelled out, so that the stored object means the same to every later version, and applying it
+    again changes nothing. What is decided in the cluster (``suspend``, ``scheduling``) is left out.
+
+    Args:
+        sweep: Names nothing on this machine's disk.
+        namespace: Left out if None.
+
+    Raises:
+        ConfigError: it names a local folder, which pods do not have, or has more runs than a status has room for.
+    """
+    for section, key in _LOCAL_PATHS:
+        if (path := getattr(getattr(sweep, section), key)) is not None:
+            raise ConfigError(
+                "is a folder of this machine, which the pods of a cluster do not have",
+                field=f"{section}.{key}",
+                value=str(path),
+                remedy=_remedy_for_path(section),
+            )
+    _require_few_runs(sweep, "seeds")
+    metadata = {"name": sweep.name} | ({"namespace": namespace} if namespace else {})
+    spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+
+def _require_few_runs(sweep: RecipeSweep, field: str) -> None:
+    if (runs := len(sweep.recipes) * len(sweep.seeds)) > MAX_RUNS:
+        raise ConfigError(
+            f"with {len(sweep.recipes)} recipes these are {runs:,} runs, and a RecipeSweep may have {MAX_RUNS:,}",
+            field=field,
+            value=len(sweep.seeds),
+            remedy="Split it into several sweeps.",
+        )
+
+
+def _remedy_for_path(section: str) -> str:
+    instead = "Use a task that comes with the image" if section == "evaluation" else "Use hub or builtin"
+    return f"{instead}; for a folder that is mounted into the pods, write the RecipeSweep resource yourself."
+
+
+def _explained(error: ValidationError, prefix: tuple[str, ...], *, remedy: str) -> ConfigError:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ("metadata", "name") if first["loc"] == ("name",) else (*prefix, *first["loc"])
+    more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more problems)"
+    shown = first["input"] if isinstance(first["input"], str | int | float) else None
+    message = "there is no such field" if first["type"] in _UNKNOWN else first["msg"]
+    return ConfigError(
+        message.removeprefix("Value error, ") + more, field=".".join(map(str, where)), value=shown, remedy=remedy
+    )

@@ -1,0 +1,94 @@
+"""What the fields of a RecipeSweep's schema cannot say one by one, as CEL rules of the API server.
+
+They say the same as the validators of the Pydantic models, which tests compare. A field whose items have no one type
+(``recipes``) is not declared to CEL, hence ``dyn``.
+"""
+
+from typing import Any
+
+Rule = dict[str, Any]
+
+_ONE_SOURCE: Rule = {
+    "rule": "[has(self.hub), has(self.path), has(self.builtin)].exists_one(given, given)",
+    "message": "set exactly one of hub, path, builtin",
+}
+
+NAME_RULE: Rule = {
+    "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$')",
+    "message": (
+        "metadata.name must have at most 40 lower-case letters, digits and dashes, as it becomes part of "
+        "other names: choose a shorter or simpler name"
+    ),
+}
+
+MAX_RUNS = 1000
+"""Recipes times seeds: the status has a row for each run, and an object may have 1.5 MiB."""
+
+RULES: dict[str, list[Rule]] = {
+    "ModelSpec": [
+        _ONE_SOURCE,
+        {"rule": "!has(self.revision) || has(self.hub)", "message": "revision only applies to hub: remove it"},
+    ],
+    "DataSpec": [
+        _ONE_SOURCE,
+        {
+            "rule": "!has(self.builtin) || (has(self.train_size) && has(self.test_size))",
+            "message": "a built-in data set needs train_size and test_size",
+        },
+        {"rule": "self.prompt.contains('{question}')", "message": "prompt must contain {question}"},
+        {"rule": "self.completion.contains('{answer}')", "message": "completion must contain {answer}"},
+    ],
+    "TrainingSpec": [
+        {
+            "rule": "has(self.epochs) != has(self.max_steps)",
+            "message": "set exactly one of epochs and max_steps",
+        }
+    ],
+    "ServingSpec": [
+        {
+            "rule": "self.extra_args.all(given, !given.replace('_', '-').contains('trust-remote-code'))",
+            "message": "extra_args: code from a model repository is never run: remove --trust-remote-code",
+        }
+    ],
+    "RecipeSweep": [
+        {
+            "rule": "self.training.lora.r <= self.serving.max_lora_rank",
+            "message": "training.lora.r is above serving.max_lora_rank: raise max_lora_rank or lower r",
+        },
+        {
+            "rule": f"size(dyn(self).recipes) * size(self.seeds) <= {MAX_RUNS}",
+            "message": f"recipes times seeds are more than {MAX_RUNS} runs: split the sweep",
+        },
+    ],
+}
+"""By the name of the model."""
+
+FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
+    ("RecipeSweep", "seeds"): [
+        {
+            "rule": "self.all(seed, self.exists_one(other, other == seed))",
+            "message": "seeds: each may appear once: remove the repeated one",
+        }
+    ],
+}
+"""By model and field."""
+
+
+def immutable(name: str) -> Rule:
+    """Forbid to change a field, as a rule of the field itself."""
+    return {"rule": "self == oldSelf", "message": _immutable_message(name)}
+
+
+def immutable_untyped(name: str) -> Rule:
+    """Forbid to change a field whose items have no one type, as a rule of the object around it.
+
+    As an item of a list its comparison has a cost that the API server can bound.
+    """
+    return {"rule": f"[dyn(self).{name}] == [dyn(oldSelf).{name}]", "message": _immutable_message(name)}
+
+
+def _immutable_message(name: str) -> str:
+    return (
+        f"{name} cannot be changed, as results belong to one experiment (only suspend and scheduling can): "
+        "create a RecipeSweep of another name, or delete this one first"
+    )

@@ -1,0 +1,162 @@
+"""The schema of a RecipeSweep's spec for the API server, made from the Pydantic models."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from surogate_bench.recipes import RECIPES
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.adapters.kubernetes.settings import SchedulingSpec
+from surogate_bench_orchestrator.resource.rules import FIELD_RULES, RULES, immutable, immutable_untyped
+
+Schema = dict[str, Any]
+
+_UNTYPED = "recipes"
+_MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 512, 64, 64
+_LENGTHS = {
+    ("RecipeSweep", "description"): 4096,
+    ("DataSpec", "prompt"): 8192,
+    ("DataSpec", "completion"): 8192,
+}
+"""Characters, where others than usual are reasonable. Bounds let the API server bound the cost of rules."""
+
+_ITEMS = {("RecipeSweep", "seeds"): 200}
+_MINIMUM_OF_ITEMS = {("RecipeSweep", "seeds"): 0}
+_KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "minItems")
+
+
+def spec_schema() -> Schema:
+    """Make the structural OpenAPI v3 schema of ``spec``."""
+    spec = _Converter(RecipeSweep.model_json_schema()).root("RecipeSweep")
+    properties = {name: field for name, field in spec["properties"].items() if name != "name"}
+    for name, field in properties.items():
+        if name != _UNTYPED:
+            field["x-kubernetes-validations"] = [*field.get("x-kubernetes-validations", ()), immutable(name)]
+    scheduling = _Converter(SchedulingSpec.model_json_schema()).root("SchedulingSpec")
+    return {
+        "type": "object",
+        "description": "The experiment; only suspend and scheduling can be changed.",
+        "required": [name for name in spec["required"] if name != "name"],
+        "properties": {
+            **properties,
+            "suspend": {
+                "type": "boolean",
+                "default": False,
+                "description": "Stop what runs and start nothing; false goes on from there.",
+            },
+            "scheduling": scheduling,
+        },
+        "x-kubernetes-validations": [*spec.get("x-kubernetes-validations", ()), immutable_untyped(_UNTYPED)],
+    }
+
+
+class _Converter:
+    """Turns one model's JSON schema into what the API server accepts: no references, no null, no unknown keywords."""
+
+    def __init__(self, document: Schema) -> None:
+        self._document = document
+
+    def root(self, model: str) -> Schema:
+        """Convert the document's own model."""
+        return self._object(self._document, model)
+
+    def _object(self, source: Schema, model: str) -> Schema:
+        made: Schema = {"type": "object"}
+        if text := _prose(source.get("description", "")):
+            made["description"] = text
+        if required := source.get("required"):
+            made["required"] = list(required)
+        made["properties"] = {name: self._field(field, (model, name)) for name, field in source["properties"].items()}
+        if model in RULES:
+            made["x-kubernetes-validations"] = [dict(rule) for rule in RULES[model]]
+        return made
+
+    def _field(self, source: Schema, at: tuple[str, str]) -> Schema:
+        source = _without_null(source)
+        made = self._recipes(source) if at == ("RecipeSweep", _UNTYPED) else self._value(source, at)
+        if text := _prose(source.get("description", "")):
+            made["description"] = text
+        default = source.get("default")
+        if default is not None:
+            made["default"] = _given(default)
+        if at in FIELD_RULES:
+            made["x-kubernetes-validations"] = [dict(rule) for rule in FIELD_RULES[at]]
+        return made
+
+    def _value(self, source: Schema, at: tuple[str, str]) -> Schema:
+        if "$ref" in source:
+            name = source["$ref"].rsplit("/", 1)[-1]
+            target = self._document["$defs"][name]
+            return self._object(target, name) if "properties" in target else self._value(target, at)
+        made = {key: source[key] for key in _KEPT if key in source}
+        if "const" in source:
+            made["enum"] = [source["const"]]
+        made |= _exclusive_bounds(source)
+        return made | self._bounds(source, at)
+
+    def _bounds(self, source: Schema, at: tuple[str, str]) -> Schema:
+        kind = source["type"]
+        if kind == "string" and "enum" not in source:
+            return {"maxLength": _LENGTHS.get(at, _MAX_LENGTH)}
+        if kind == "integer":
+            return {"format": "int64"}
+        if kind == "array":
+            items = self._value(source["items"], at)
+            if at in _MINIMUM_OF_ITEMS:
+                items["minimum"] = _MINIMUM_OF_ITEMS[at]
+            return {"items": items, "maxItems": _ITEMS.get(at, _MAX_ITEMS), "x-kubernetes-list-type": "atomic"}
+        if kind == "object":
+            return {
+                "additionalProperties": self._value(source["additionalProperties"], at),
+                "maxProperties": _MAX_PROPERTIES,
+            }
+        return {}
+
+    def _recipes(self, source: Schema) -> Schema:
+        """Names, or objects: keywords for strings say nothing of objects and the other way round."""
+        spelled_out = self._object(self._document["$defs"]["Recipe"], "Recipe")
+        for field in spelled_out["properties"].values():
+            field.pop("default", None)
+        names = "|".join(recipe.name for recipe in RECIPES)
+        return {
+            "type": "array",
+            "minItems": source["minItems"],
+            "maxItems": _MAX_ITEMS,
+            "x-kubernetes-list-type": "atomic",
+            "items": {
+                "x-kubernetes-preserve-unknown-fields": True,
+                "description": "The name of a built-in recipe, or a recipe spelled out.",
+                "pattern": f"^({names})$",
+                "required": spelled_out["required"],
+                "properties": spelled_out["properties"],
+            },
+        }
+
+
+def _without_null(source: Schema) -> Schema:
+    """An optional field is one that may be absent; null is not among its values."""
+    if "anyOf" not in source:
+        return source
+    (present,) = (option for option in source["anyOf"] if option.get("type") != "null")
+    return {**present, **{key: value for key, value in source.items() if key not in {"anyOf", "default"}}}
+
+
+def _given(default: Any) -> Any:  # noqa: ANN401 - any JSON
+    """A default without what it leaves open; rules are checked on it as it stands."""
+    if not isinstance(default, dict):
+        return default
+    return {name: _given(value) for name, value in default.items() if value is not None}
+
+
+def _exclusive_bounds(source: Mapping[str, Any]) -> Schema:
+    """OpenAPI 3.0 says with a boolean that a bound is excluded."""
+    made: Schema = {}
+    for bound, excluded in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
+        if excluded in source:
+            made |= {bound: source[excluded], excluded: True}
+    return made
+
+
+def _prose(docstring: str) -> str:
+    """The part of a docstring for users, on one line a paragraph."""
+    text = docstring.partition("\nRaises:")[0].replace("``", "`")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))
