@@ -26,6 +26,9 @@ BASE_MODEL = "base"
 API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
 """Environment variable with the key that vLLM asks for on ``/v1/*``; nothing is asked for where it is unset."""
 
+_STORE_CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")
+"""Prefixes of variables that are none of vLLM's business: the supervisor fetches the adapters."""
+
 _SUPPORTED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _SPARE_CPU_ADAPTERS = 2
 _GIB = 1024**3
@@ -130,7 +133,11 @@ def _supported_rank(rank: int) -> int:
 
 def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
     dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", API_KEY_VARIABLE}
-    environment = {name: value for name, value in inherited.items() if name not in dropped}
+    environment = {
+        name: value
+        for name, value in inherited.items()
+        if name not in dropped and not name.startswith(_STORE_CREDENTIALS)
+    }
     environment |= {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_NO_USAGE_STATS": "1",
@@ -143,6 +150,7 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
     if settings.platform == "cpu":
         environment |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "TORCH_COMPILE_DISABLE": "1",  # log-probabilities are compiled even with --enforce-eager, by a C++ compiler
             "OMP_NUM_THREADS": str(_compute_threads(settings.threads)),
         }
     return environment

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from surogate_bench.service import METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE
+
 TASK_DIR_VARIABLE = "SUROGATE_BENCH_TASK_DIR"
 """Marks every process of a task, however deep, so that it is found again after its parents are gone."""
 
@@ -29,6 +31,8 @@ _PASSED_ON_PREFIXES = (
     "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",
     "SUROGATE_BENCH_", "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
 )  # fmt: skip
+_OF_ONE_PROCESS = frozenset({METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE})
+"""Several services cannot share these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,9 @@ class ProcessId:
 def child_environment(environment: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
     """Choose what a service sees of the environment: what finds programs, files, credentials and devices."""
     passed = {
-        name: value for name, value in environment.items() if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIXES)
+        name: value
+        for name, value in environment.items()
+        if name in _PASSED_ON or (name.startswith(_PASSED_ON_PREFIXES) and name not in _OF_ONE_PROCESS)
     }
     return passed | {"PYTHONUNBUFFERED": "1"} | dict(added)
 
