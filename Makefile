@@ -46,9 +46,10 @@ check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy services/*/src
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md CHANGELOG.md Makefile services configs tests
-	$(BIN)/yamllint --strict configs
-	$(BIN)/shellcheck .ci/run
+	$(BIN)/codespell README.md CHANGELOG.md Makefile services configs charts images tests
+	$(BIN)/yamllint --strict configs charts/values.yaml charts/Chart.yaml tests/cluster
+	$(BIN)/shellcheck .ci/run tests/cluster/kind/*.sh
+	$(BIN)/hadolint images/*/Dockerfile
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## Format the code
@@ -91,10 +92,45 @@ lock: $(UV) ## Resolve the locks anew from pyproject.toml (versions and hashes, 
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra smollm2 pyproject.toml -o requirements-cpu.txt
 	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o requirements-cuda.txt
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c requirements-cpu.txt pyproject.toml -o requirements-dev.txt
+	$(MAKE) --no-print-directory lock-images
+
+# An image's lock: what its service asks for, at the versions of the root locks, less what the torch image has.
+LOCK_IMAGE := $(LOCK) --excludes images/own-packages.txt services/common/pyproject.toml
+lock_cpu := $(LOCK_IMAGE) $(CPU_ONLY) -c requirements-cpu.txt
+lock_cuda := env -u UV_FIND_LINKS $(LOCK_IMAGE) -c requirements-cuda.txt
+less_torch = $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' images/torch/requirements-$(1).txt)
+define lock-on-torch
+	$(lock_$(1)) images/torch/requirements-$(1).in -o images/torch/requirements-$(1).txt
+	$(lock_$(1)) $(less_torch) services/trainer/pyproject.toml -o images/trainer/requirements-$(1).txt
+	$(lock_$(1)) $(less_torch) services/model-server/pyproject.toml images/model-server/requirements-$(1).in -o images/model-server/requirements-$(1).txt
+endef
+.PHONY: lock-images
+lock-images: $(UV) ## Resolve the images' locks anew, at the versions of the root locks
+	$(lock_cpu) --excludes images/orchestrator/excluded-packages.txt services/orchestrator/pyproject.toml -o images/orchestrator/requirements.txt
+	$(lock_cpu) services/evaluator/pyproject.toml -o images/evaluator/requirements.txt
+	$(call lock-on-torch,cpu)
+	$(call lock-on-torch,cuda)
+
+CONTAINER_TOOL ?= docker
+IMAGE_REGISTRY ?=
+IMAGE_TAG ?= dev
+IMAGES := orchestrator evaluator torch trainer model-server
+image = $(addsuffix /,$(IMAGE_REGISTRY))surogate-bench/$(1):$(IMAGE_TAG)
+.PHONY: images $(IMAGES:%=image-%)
+images: $(IMAGES:%=image-%) ## Build the container images (IMAGE_REGISTRY= IMAGE_TAG=dev ACCELERATOR=cpu CONTAINER_TOOL=docker)
+image-trainer image-model-server: image-torch
+$(IMAGES:%=image-%): image-%:
+	$(CONTAINER_TOOL) build -t $(call image,$*) -f images/$*/Dockerfile --build-arg UV_VERSION=$(UV_VERSION) \
+	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+	  $(IMAGE_ARGUMENTS_$*) .
+IMAGE_ARGUMENTS_torch = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH=$(TORCH)
+IMAGE_ARGUMENTS_trainer = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH_IMAGE=$(call image,torch)
+IMAGE_ARGUMENTS_model-server = $(IMAGE_ARGUMENTS_trainer)
 
 .PHONY: reference
-reference: $(VENV)/runtime.stamp ## Write configs/README.md, the reference of all settings, anew
-	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md
+reference: $(VENV)/runtime.stamp ## Write the reference of all settings (configs/README.md) and the CRD's schema anew
+	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md.new && mv configs/README.md.new configs/README.md
+	@$(BIN)/python -m surogate_bench_orchestrator.resource > charts/files/recipesweeps.crd.yaml.new && mv charts/files/recipesweeps.crd.yaml.new charts/files/recipesweeps.crd.yaml
 
 .PHONY: clean
 clean: ## Remove the environment and caches; results stay

@@ -97,7 +97,7 @@ def test_the_key_is_in_the_environment_only() -> None:
 
 
 def test_the_environment_is_passed_on_without_what_would_override_the_settings() -> None:
-    inherited = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "40", "OMP_NUM_THREADS": "32"}
+    inherited = {"PATH": "/bin", "VLLM_CPU_KVCACHE_SPACE": "40", "OMP_NUM_THREADS": "32", "AWS_SECRET_ACCESS_KEY": "s"}
     environment = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited).environment
     assert environment == {
         "PATH": "/bin",
@@ -105,6 +105,7 @@ def test_the_environment_is_passed_on_without_what_would_override_the_settings()
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
         "OMP_NUM_THREADS": "3",
     }
 
