@@ -1,0 +1,1 @@
+"""The controller: brings the RecipeSweeps of one namespace to their ends, and tells how they stand."""

@@ -1,0 +1,225 @@
+"""``surogate-bench controller``: everything put together."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from surogate_bench.errors import ConfigError, ExitCode, TransientError
+from surogate_bench.layout import SweepLayout
+from surogate_bench.logs import configure_logging
+from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
+from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
+from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
+from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
+from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
+from surogate_bench_orchestrator.controller.election import Election
+from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
+from surogate_bench_orchestrator.controller.loop import Loop
+from surogate_bench_orchestrator.controller.metrics import Metrics
+from surogate_bench_orchestrator.controller.reconciler import Reconciler, Surroundings
+from surogate_bench_orchestrator.controller.report_maker import ReportMaker
+from surogate_bench_orchestrator.controller.status_writer import StatusWriter
+from surogate_bench_orchestrator.controller.store_gate import RETRY_S, StoreGate
+from surogate_bench_orchestrator.controller.work_queue import WorkQueue
+from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
+from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
+
+_log = logging.getLogger(__name__)
+
+_GAP_S = 0.5
+_SYNC_S = 60.0
+_STOP_S = 10.0
+
+
+class Controller:
+    """One replica.
+
+    Args:
+        settings: Of the installation.
+        port: For HTTP; 0 takes a free one.
+    """
+
+    def __init__(self, settings: ClusterSettings, *, port: int) -> None:
+        client = connect(None).client
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._leading = threading.Event()
+        self._synced = threading.Event()
+        self._metrics = Metrics()
+        self._queue = WorkQueue(gap_s=_GAP_S)
+        self._gate = StoreGate(settings.store.url)
+        self._reports = ReportMaker()
+        self._sweeps = Informer(
+            client,
+            f"/apis/{API_VERSION}/namespaces/{settings.namespace}/{PLURAL}",
+            on_change=lambda item: self._queue.add(item["metadata"]["name"]),
+        )
+        self._cluster = Cluster(client, settings.namespace, settings.instance, self._queue.add)
+        self._loop = Loop(self._queue, Reconciler(self._surroundings(Api(client))), self._metrics)
+        self._election = Election(
+            client,
+            settings.namespace,
+            f"{socket.gethostname()}_{os.getpid()}",
+            on_started=self._leading.set,
+            on_lost=self._on_lost,
+        )
+        self.http = HttpServer(port, self._answers())
+
+    def run(self) -> None:
+        """Work until :meth:`stop` is called.
+
+        Raises:
+            TransientError: the API server does not answer.
+        """
+        self.http.start()
+        threading.Thread(target=self._try_store, name="store", daemon=True).start()
+        self._sweeps.start()
+        self._cluster.start()
+        try:
+            self._sync()
+            if not self._stopping.is_set():
+                self._election.start()
+                self._lead()
+            self._stopping.wait()
+        finally:
+            self._end()
+
+    def stop(self) -> None:
+        """Ask it to end; may be called from any thread."""
+        self._stopping.set()
+        self._leading.set()
+
+    def _sync(self) -> None:
+        deadline = time.monotonic() + _SYNC_S
+        self._sweeps.wait_until_synced(_SYNC_S)
+        self._cluster.wait_until_synced(max(1.0, deadline - time.monotonic()))
+        self._synced.set()
+
+    def _lead(self) -> None:
+        self._leading.wait()
+        if self._stopping.is_set():
+            return
+        _log.info("this replica leads")
+        self._metrics.leader.set(1)
+        self._enqueue_all()
+        self._loop.start()
+
+    def _on_lost(self) -> None:
+        if not self._stopping.is_set():  # else it was given back
+            _leave_at_once()
+
+    def _end(self) -> None:
+        self._loop.stop(_STOP_S)
+        self._reports.stop()
+        self._election.release()
+        self._cluster.stop()
+        self._sweeps.stop()
+        self.http.stop()
+
+    def _try_store(self) -> None:
+        while not self._stopping.is_set():
+            usable = self._gate.check()
+            self._enqueue_all()
+            if usable:
+                return
+            self._stopping.wait(RETRY_S)
+
+    def _enqueue_all(self) -> None:
+        for item in self._sweeps.objects():
+            self._queue.add(item["metadata"]["name"])
+
+    def _surroundings(self, api: Api) -> Surroundings:
+        return Surroundings(
+            resources=self._sweeps,
+            gate=self._gate,
+            make_runtime=self._make_runtime,
+            reports=self._reports,
+            writer=StatusWriter(api, clock=time.monotonic),
+            board=self._metrics.board,
+            clock=time.monotonic,
+        )
+
+    def _make_runtime(self, resource: ResourceSweep) -> KubernetesRuntime:
+        return KubernetesRuntime(
+            self._cluster,
+            self._settings,
+            sweep=resource.name,
+            owner=owner_of(resource),
+            scheduling=resource.scheduling,
+        )
+
+    def _answers(self) -> Answers:
+        return Answers(
+            registry=self._metrics.registry,
+            unhealthy=self._loop.trouble,
+            unready=self._unready,
+            store=lambda: self._gate.store,
+            report_prefix=self._report_prefix,
+        )
+
+    def _unready(self) -> str:
+        if not self._synced.is_set():
+            return "waits for the Kubernetes API"
+        return "" if self._gate.is_settled else "waits for the object store"
+
+    def _report_prefix(self, name: str) -> str | None:
+        item = self._sweeps.get(name)
+        if item is None:
+            return None
+        try:
+            return SweepLayout(name, parse_resource(item).sweep.spec_hash).report
+        except ConfigError:
+            return None
+
+
+def owner_of(resource: ResourceSweep) -> dict[str, Any]:
+    """The ownerReference by which everything goes when the sweep is deleted."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": resource.name,
+        "uid": resource.uid,
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+
+
+def run_controller(config: Path, *, port: int) -> int:
+    """Run one replica until SIGTERM.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        ConfigError: the configuration cannot be used.
+        TransientError: the API server does not answer.
+    """
+    configure_logging("controller")
+    controller = Controller(load_settings(config), port=port)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        # In a thread: the main one may hold the locks of the events that are set.
+        threading.Thread(target=controller.stop, name="stop", daemon=True).start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        controller.run()
+    except TransientError as error:
+        _log.error("%s", error)
+        return ExitCode.TRANSIENT
+    return ExitCode.OK
+
+
+def _leave_at_once() -> None:
+    """End the process: another replica may work by now, and threads that hang cannot be stopped in another way."""
+    _log.error("the Lease is lost; another replica goes on")
+    logging.shutdown()
+    os._exit(ExitCode.TRANSIENT)

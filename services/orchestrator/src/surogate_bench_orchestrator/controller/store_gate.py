@@ -1,0 +1,85 @@
+"""The way to the object store: open once it is proven that results can be trusted to it."""
+
+import logging
+import re
+import threading
+
+from surogate_bench.errors import BenchError, TransientError
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.controller.standing import Trouble
+
+_log = logging.getLogger(__name__)
+
+RETRY_S = 30.0
+NOT_USABLE = "StoreNotUsable"
+_WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
+_S3_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+
+
+class StoreGate:
+    """Opens the store and proves its conditional writes, again and again until that works.
+
+    Args:
+        url: Of the store; credentials and endpoint come from the environment.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._store: ObjectStore | None = None
+        self._trouble: Trouble | None = None
+
+    @property
+    def store(self) -> ObjectStore | None:
+        """The store; None until it is proven."""
+        with self._lock:
+            return self._store
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why it is not usable; None if it is, or while that is not known yet."""
+        with self._lock:
+            return self._trouble
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it is known if the store can be used."""
+        with self._lock:
+            return self._store is not None or self._trouble is not None
+
+    def check(self) -> bool:
+        """Try once; say whether the store can be used."""
+        try:
+            store = open_store(self._url)
+            store.verify_conditional_writes()
+        except KeyError as error:  # S3's answer where the bucket is missing, and some servers' for an unknown key
+            self._settle(None, f"{self._url}: there is no such bucket, or no such access key ({_words_of(error)})")
+            return False
+        except TransientError as error:
+            remedy = (
+                "Check the store's endpoint, that the Secret holds credentials, and that the network lets it through"
+            )
+            self._settle(None, f"{self._url} cannot be reached: {error}. {remedy}.")
+            return False
+        except BenchError as error:
+            self._settle(None, str(error))
+            return False
+        self._settle(store, "")
+        return True
+
+    def _settle(self, store: ObjectStore | None, message: str) -> None:
+        trouble = None if store else Trouble(NOT_USABLE, message)
+        with self._lock:
+            changed = trouble != self._trouble
+            self._store, self._trouble = store, trouble
+        if changed and trouble:
+            _log.warning("the object store cannot be used: %s", message)
+        elif store:
+            _log.info("the object store %s can be used", self._url)
+
+
+def _words_of(error: BaseException) -> str:
+    """What the server said."""
+    text = str(error.__cause__ or error).strip()
+    found = _S3_MESSAGE.search(text)
+    return found.group(1) if found else text.partition("\n")[0]
