@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Make a kind cluster with a GPU node, load the images and install the chart. Run from the repository's root.
 #   CLUSTER   name of the cluster (surogate-bench)
-#   GPUS      GPUs that the GPU node says it has (1): fake ones, the pods run on the CPU
+#   GPUS      GPUs that the GPU node says it has (2): fake ones, the pods run on the CPU
 #   REAL_GPUS 1: the host's NVIDIA GPUs; needs the NVIDIA Container Toolkit as Docker's default runtime, with
 #             accept-nvidia-visible-devices-as-volume-mounts = true in its configuration
 #   IMAGE_TAG tag of the images (dev)
@@ -31,7 +31,7 @@ if [ "${REAL_GPUS:-0}" = 1 ]; then
 else
   # Extended resources may be set in a node's status; the labels are those of GPU feature discovery.
   kubectl patch node "$worker" --subresource=status --type=merge \
-    -p "{\"status\":{\"capacity\":{\"nvidia.com/gpu\":\"${GPUS:-1}\"}}}"
+    -p "{\"status\":{\"capacity\":{\"nvidia.com/gpu\":\"${GPUS:-2}\"}}}"
   kubectl label --overwrite node "$worker" nvidia.com/gpu.present=true nvidia.com/gpu.product=Fake \
     nvidia.com/gpu.compute.major=9 nvidia.com/gpu.compute.minor=0
 fi
