@@ -25,20 +25,41 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was
-	@$(BIN)/surogate-bench run $(SWEEP) --store $(STORE)
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+	@$(BIN)/surogate-bench run $(SWEEP) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included; about 25 min on 2 cores
+test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster; about 15 min on 2 cores
 	@rm -f .coverage .coverage.*
-	@$(BIN)/pytest --cov --cov-report=
+	@$(BIN)/pytest -m 'not cluster' --cov --cov-report=
 	@$(BIN)/coverage combine --quiet --append 2>/dev/null || true
 	@$(BIN)/coverage report --skip-covered --skip-empty --fail-under=90
 	@$(BIN)/coverage report --include='*/surogate_bench_orchestrator/domain/*' --fail-under=100
 
 .PHONY: test-fast
 test-fast: $(VENV)/dev.stamp ## Run the tests that start no server (a few minutes)
-	@$(BIN)/pytest -m 'not e2e'
+	@$(BIN)/pytest -m 'not e2e and not cluster'
+
+# The cluster is the one that KUBECONFIG names; its nodes have the images of `make images`, and one has two GPUs.
+.PHONY: cluster-test
+cluster-test: $(VENV)/dev.stamp ## Run the tests on a cluster that every change must pass (about 20 min)
+	@$(BIN)/pytest tests/contract tests/cluster -m 'cluster and not exhaustive'
+
+.PHONY: cluster-test-all
+cluster-test-all: $(VENV)/dev.stamp ## Run all tests on a cluster, every fault included (about an hour)
+	@$(BIN)/pytest tests/contract tests/cluster -m cluster
+
+.PHONY: kind-up
+kind-up: images ## Make a kind cluster with a GPU node, load the images and install the chart (GPUS=2, REAL_GPUS=1 for the host's)
+	@IMAGE_TAG=$(IMAGE_TAG) tests/cluster/kind/up.sh
+
+.PHONY: kind-test
+kind-test: $(VENV)/dev.stamp ## Run the cluster tests on the kind cluster
+	@KUBECONFIG=$$(tests/cluster/kind/kubeconfig.sh) $(MAKE) --no-print-directory cluster-test
+
+.PHONY: kind-down
+kind-down: ## Remove the kind cluster
+	@tests/cluster/kind/down.sh
 
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
@@ -121,8 +142,12 @@ images: $(IMAGES:%=image-%) ## Build the container images (IMAGE_REGISTRY= IMAGE
 image-trainer image-model-server: image-torch
 $(IMAGES:%=image-%): image-%:
 	$(CONTAINER_TOOL) build -t $(call image,$*) -f images/$*/Dockerfile --build-arg UV_VERSION=$(UV_VERSION) \
-	  --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
-	  $(IMAGE_ARGUMENTS_$*) .
+	  $(IMAGE_ARGUMENTS_$*) $(if $(filter-out torch,$*),$(IMAGE_LABELS)) .
+# Not as build arguments of the Dockerfiles: buildah's cache would keep the first values. Not for the torch image, which
+# holds none of our code: with the label, every commit would build what stands on it anew.
+IMAGE_SOURCE ?=
+IMAGE_LABELS = --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
+  $(IMAGE_SOURCE:%=--label org.opencontainers.image.source=%)
 IMAGE_ARGUMENTS_torch = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH=$(TORCH)
 IMAGE_ARGUMENTS_trainer = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH_IMAGE=$(call image,torch)
 IMAGE_ARGUMENTS_model-server = $(IMAGE_ARGUMENTS_trainer)

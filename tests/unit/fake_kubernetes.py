@@ -46,6 +46,7 @@ class FakeKubernetes:
             metadata |= {"name": path.rpartition("/")[2], "resourceVersion": str(len(self._history) + 1)}
             metadata.setdefault("uid", f"uid-{len(self._history)}")
             metadata.setdefault("generation", 1)
+            metadata.setdefault("creationTimestamp", "2026-01-01T00:00:00Z")
             metadata.setdefault("namespace", "lab")
             self.objects[path] = item
             self._history.append((event, path, json.loads(json.dumps(item))))

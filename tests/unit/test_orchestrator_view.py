@@ -106,6 +106,12 @@ def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
     assert (row.state, row.detail, row.trouble) == ("Training", "about to try again", "Killed: by SIGKILL")
 
 
+def test_a_run_without_room_says_what_it_waits_for() -> None:
+    waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Unschedulable", message="no GPU", unplaced=True)
+    row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
+    assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Unschedulable: no GPU")
+
+
 @pytest.mark.parametrize(("phase", "state"), [(Phase.PENDING, "Starting"), (Phase.RUNNING, "Running")])
 def test_the_server_is_starting_until_it_is_ready(phase: Phase, state: str) -> None:
     shown = snapshot({PLAN.server: Observation(phase=phase, attempt=1)}, {PLAN.prepare: {}})

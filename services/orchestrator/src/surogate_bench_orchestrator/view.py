@@ -121,8 +121,8 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     return ViewRow(
         name=run.name,
         state=status.state.value,
-        detail=_doing(seen) if live else "",
-        trouble=str(status.failure) if status.failure else _trouble(seen) if live else "",
+        detail=_doing(seen) if live or seen.unplaced else "",
+        trouble=str(status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
         attempt=seen.attempt,
         accuracy=strict.get("accuracy"),
         stderr=strict.get("stderr"),
@@ -150,6 +150,8 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
 
 
 def _doing(seen: Observation) -> str:
+    if seen.unplaced:
+        return "waits for room"
     if seen.phase is Phase.PENDING and seen.reason:
         return "about to try again"
     return seen.progress.phase if seen.progress else "starting"
