@@ -225,3 +225,12 @@ def test_threads_are_told_to_the_service_and_its_libraries() -> None:
     )
     assert request.threads == 2
     assert variables(manifest)["OMP_NUM_THREADS"] == "2"
+
+
+def test_a_trainer_is_told_how_many_may_train_beside_it() -> None:
+    def told(scheduling: SchedulingSpec) -> int:
+        annotations = train_job(scheduling=scheduling)["spec"]["template"]["metadata"]["annotations"]
+        return TrainRequest.model_validate(json.loads(annotations[REQUEST])).side_by_side
+
+    assert told(SchedulingSpec(slots=2)) == 2
+    assert told(SchedulingSpec()) == len(PLAN.sweep.recipes)

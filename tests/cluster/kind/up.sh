@@ -2,14 +2,15 @@
 # Make a kind cluster with a GPU node, load the images and install the chart. Run from the repository's root.
 #   CLUSTER   name of the cluster (surogate-bench)
 #   GPUS      GPUs that the GPU node says it has (2): fake ones, the pods run on the CPU
-#   REAL_GPUS 1: the host's NVIDIA GPUs; needs the NVIDIA Container Toolkit as Docker's default runtime, with
-#             accept-nvidia-visible-devices-as-volume-mounts = true in its configuration
+#   REAL_GPUS 1: the host's NVIDIA GPUs (the default where nvidia-smi is there); needs the NVIDIA Container Toolkit as
+#             Docker's default runtime, with accept-nvidia-visible-devices-as-volume-mounts = true in its configuration
 #   IMAGE_TAG tag of the images (dev)
 set -euo pipefail
 cluster=${CLUSTER:-surogate-bench}
 tag=${IMAGE_TAG:-dev}
 here=tests/cluster/kind
 worker=$cluster-worker
+real=${REAL_GPUS:-$(command -v nvidia-smi >/dev/null && echo 1 || echo 0)}
 
 for tool in docker kind kubectl helm; do
   command -v "$tool" >/dev/null || { echo "$tool is missing: install it to use kind" >&2; exit 2; }
@@ -18,14 +19,14 @@ done
 config=$(mktemp)
 trap 'rm -f "$config"' EXIT
 cp "$here/cluster.yaml" "$config"
-if [ "${REAL_GPUS:-0}" = 1 ]; then
+if [ "$real" = 1 ]; then
   # The toolkit gives a container every GPU that is mounted below this folder.
   sed -i '0,/- role: worker/s||- role: worker\n    extraMounts: [{hostPath: /dev/null, containerPath: /var/run/nvidia-container-devices/all}]|' "$config"
 fi
 kind get clusters 2>/dev/null | grep -qx "$cluster" || kind create cluster --name "$cluster" --config "$config" --wait 120s
 kubectl config use-context "kind-$cluster"
 
-if [ "${REAL_GPUS:-0}" = 1 ]; then
+if [ "$real" = 1 ]; then
   helm upgrade --install gpu-operator gpu-operator --repo https://helm.ngc.nvidia.com/nvidia \
     --namespace gpu-operator --create-namespace --set driver.enabled=false --wait --timeout 15m
 else

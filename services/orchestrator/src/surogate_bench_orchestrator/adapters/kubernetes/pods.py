@@ -32,16 +32,26 @@ def workload_of(task: Task, settings: ClusterSettings) -> Workload:
     return settings.model_server if isinstance(request, ServeRequest) else settings.evaluator
 
 
-def complete_request(request: TaskRequest, workload: Workload) -> TaskRequest:
-    """Fill in what depends on the pod."""
-    completed = request.model_copy(update={"threads": workload.threads})
-    return completed.model_copy(update={"host": "0.0.0.0"}) if isinstance(request, ServeRequest) else completed  # noqa: S104 - in its own pod
+def complete_request(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> TaskRequest:
+    """Fill in what depends on the cluster."""
+    request = task.request.model_copy(update={"threads": workload_of(task, settings).threads})
+    if isinstance(request, ServeRequest):
+        return request.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - in its own pod, behind a NetworkPolicy
+    if isinstance(request, TrainRequest):
+        trainers = len(request.sweep.recipes) * len(request.sweep.seeds)
+        return request.model_copy(update={"side_by_side": min(slots(settings, scheduling), trainers)})
+    return request
+
+
+def slots(settings: ClusterSettings, scheduling: SchedulingSpec) -> int:
+    """Pods of a sweep that hold a GPU at once."""
+    return scheduling.slots or settings.slots
 
 
 def pod_template(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> Object:
     """Make the pod template of a task, without a restart policy."""
     workload = workload_of(task, settings)
-    request = complete_request(task.request, workload).model_dump_json(exclude_none=True)
+    request = complete_request(task, settings, scheduling).model_dump_json(exclude_none=True)
     queue = {_QUEUE: scheduling.queue_name} if scheduling.queue_name else {}
     return {
         "metadata": {

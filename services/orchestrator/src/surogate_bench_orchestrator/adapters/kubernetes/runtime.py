@@ -33,7 +33,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.observing import (
     slots_of,
 )
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import age_key, has_ended, ready_pod
-from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, workload_of
+from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Task
@@ -78,12 +78,12 @@ class KubernetesRuntime:
         """See :class:`Runtime`. Where pods find no room, there are as many slots as have found some."""
         holders = self._holders()
         if any(seen.unplaced for _, seen in holders):
-            return max(1, sum(slots for slots, seen in holders if not seen.unplaced))
+            return max(1, sum(held for held, seen in holders if not seen.unplaced))
         return self._slots
 
     def render(self, task: Task) -> Mapping[str, Any]:
         """See :class:`Runtime`."""
-        request = complete_request(task.request, workload_of(task, self._settings))
+        request = complete_request(task, self._settings, self._scheduling)
         return {
             "name": task.name,
             "slots": task.slots,
@@ -100,7 +100,7 @@ class KubernetesRuntime:
             PermanentError: the API refuses the objects, or every slot is taken.
         """
         is_new = self._cluster.item(task.name) is None
-        if is_new and task.slots and sum(slots for slots, _ in self._holders()) + task.slots > self._slots:
+        if is_new and task.slots and sum(held for held, _ in self._holders()) + task.slots > self._slots:
             raise PermanentError(f"{task.name} needs a slot; all {self._slots} are taken")
         for item in self._objects(task):
             self._cluster.api.create(self._cluster.paths[item["kind"]], item)
@@ -165,7 +165,7 @@ class KubernetesRuntime:
 
     @property
     def _slots(self) -> int:
-        return self._scheduling.slots or self._settings.slots
+        return slots(self._settings, self._scheduling)
 
     @property
     def _grace_s(self) -> float:
@@ -201,7 +201,7 @@ class KubernetesRuntime:
         pods = self._cluster.pods_by_task()
         items = [item for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
         seen = [(slots_of(item), self._observe(item, pods.get(item["metadata"]["name"], [])).seen) for item in items]
-        return [(slots, each) for slots, each in seen if each.phase.is_active]
+        return [(held, each) for held, each in seen if each.phase.is_active]
 
     def _give_up(self, item: Object, why: Termination) -> None:
         """Mark a task as failed and stop its pods: a Job by its own deadline, which makes it Failed."""
