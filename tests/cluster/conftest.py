@@ -1,5 +1,7 @@
 """A real cluster: the one that KUBECONFIG names; with the images that `make images` made on its nodes."""
 
+import copy
+import json
 import os
 import re
 import secrets
@@ -9,7 +11,7 @@ import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from surogate_bench.layout import SweepLayout, manifest_key
+from surogate_bench.manifest import Manifest, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
@@ -123,6 +127,27 @@ class Release:
         """Rows of a sweep's runs, by run."""
         return {row["name"]: row for row in self.status(name).get("runs") or ()}
 
+    def state(self, name: str, run: str) -> str:
+        """State of a run, or of a service such as "model server"; empty while it is not known."""
+        status = self.status(name)
+        rows = (*(status.get("runs") or ()), *(status.get("services") or ()))
+        return next((str(row["state"]) for row in rows if row["name"] == run), "")
+
+    def layout(self, name: str) -> SweepLayout:
+        """Where a sweep's results lie in the store, once it is admitted."""
+        _until(lambda: "specHash" in self.status(name), f"{name} is admitted")
+        return SweepLayout(name, self.status(name)["specHash"])
+
+    def results(self, store: ObjectStore, name: str) -> dict[str, Manifest]:
+        """Manifests of a sweep's finished stages, by "prepare" or "<run>/<stage>"."""
+        root = self.layout(name).root
+        ending = manifest_key("")
+        prefixes = [info.key.removesuffix(ending) for info in store.list(root) if info.key.endswith(ending)]
+        found = {
+            prefix.removeprefix(f"{root}/").removeprefix("runs/"): read_manifest(store, prefix) for prefix in prefixes
+        }
+        return {stage: manifest for stage, manifest in found.items() if manifest}
+
     def finished(self, name: str) -> bool:
         """Whether a sweep is over, well or badly."""
         return self.status(name).get("phase") in {"Complete", "Failed", "Rejected"}
@@ -141,6 +166,51 @@ class Release:
         path = f"{self.core}/pods/{pod['metadata']['name']}"
         kubectl("delete", "pod", pod["metadata"]["name"], "-n", self.namespace, "--grace-period=0", "--force")
         _until(lambda: self.api.get(path) is None, f"{path} is gone")
+
+    def leader(self) -> dict[str, Any]:
+        """Pod of the controller that leads."""
+        lease = f"/apis/coordination.k8s.io/v1/namespaces/{self.namespace}/leases/surogate-bench-controller"
+        holder = (self.api.get(lease) or {})["spec"]["holderIdentity"]
+        return next(pod for pod in self.controllers() if holder.startswith(pod["metadata"]["name"]))
+
+    def controllers(self) -> list[dict[str, Any]]:
+        """Pods of the controller."""
+        selector = f"app.kubernetes.io/instance={self.name},app.kubernetes.io/component=orchestrator"
+        return self.api.list(f"{self.core}/pods", labelSelector=selector)
+
+    def change(self, name: str, **spec: Any) -> None:
+        """Change what may be changed of a sweep."""
+        self.api.patch(f"{self.sweeps}/{name}", {"spec": spec})
+
+    def owned(self, name: str) -> list[str]:
+        """Everything of a sweep that is in the cluster, as <kind>/<name>."""
+        selector = f"bench.surogate.ai/sweep={name}"
+        kinds = {"jobs": "/apis/batch/v1", "deployments": "/apis/apps/v1", "services": "/api/v1", "pods": "/api/v1"}
+        return [
+            f"{kind}/{item['metadata']['name']}"
+            for kind, group in kinds.items()
+            for item in self.api.list(f"{group}/namespaces/{self.namespace}/{kind}", labelSelector=selector)
+        ]
+
+    def active(self, name: str) -> list[str]:
+        """What of a sweep holds something or may still run: its server, and pods that have not ended."""
+        ended = {
+            f"pods/{pod['metadata']['name']}"
+            for pod in self.pods(sweep=name)
+            if pod["status"].get("phase") in {"Succeeded", "Failed"}
+        }
+        return [each for each in self.owned(name) if not each.startswith("jobs/") and each not in ended]
+
+    def remove(self, name: str) -> None:
+        """Delete a sweep, and see everything of it go."""
+        self.api.delete(f"{self.sweeps}/{name}")
+        _until(lambda: not self.owned(name), f"everything of {name} is gone", 120)
+
+    @contextmanager
+    def forward(self, target: str, port: int) -> Iterator[int]:
+        """Forward a free local port to a port of a service or pod, such as ``pod/prometheus``; yields the local one."""
+        with port_forward(self.namespace, target, port) as local:
+            yield local
 
     @contextmanager
     def store(self) -> Iterator[ObjectStore]:
@@ -204,7 +274,7 @@ def installed(api: Api, namespace: str, *changes: str, name: str = "surogate-ben
     try:
         yield Release(api, namespace, name)
     finally:
-        helm("uninstall", name, "--namespace", namespace, "--wait")
+        helm("uninstall", name, "--namespace", namespace, "--wait", "--ignore-not-found")
         api.delete(f"/api/v1/namespaces/{namespace}")
 
 
@@ -215,6 +285,119 @@ def release(api: Api) -> Iterator[Release]:
         api, f"surogate-bench-{secrets.token_hex(4)}", "objectStore.bundled.persistence.enabled=false"
     ) as made:
         yield made
+
+
+@pytest.fixture
+def install(api: Api) -> Iterator[Callable[..., Release]]:
+    """Install the chart in a namespace of the test's own: ``install("trainer.image.tag=other", name="second")``."""
+    with ExitStack() as made:
+        yield lambda *changes, **name: made.enter_context(
+            installed(api, f"surogate-bench-{secrets.token_hex(4)}", "orchestrator.replicas=1", *changes, **name)
+        )
+
+
+@pytest.fixture
+def small() -> Callable[..., dict[str, Any]]:
+    """A small sweep's spec, changed: ``small(recipes=["bf16"], training__max_steps=9)``."""
+
+    def made(**changes: Any) -> dict[str, Any]:
+        spec = copy.deepcopy(SMALL)
+        for path, value in changes.items():
+            *sections, last = path.split("__")
+            target = spec
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[last] = value
+        return spec
+
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """A pod of the orchestrator's image that only listens and connects."""
+
+    namespace: str
+    name: str
+    ip: str
+
+    def connects(self, *targets: tuple[str, int]) -> list[bool]:
+        """Try to connect to hosts' ports; says which it could."""
+        words = [json.dumps(targets)]
+        said = kubectl("-n", self.namespace, "exec", self.name, "--", *_PYTHON, _CONNECT, *words)
+        return list(json.loads(said))
+
+
+_PYTHON = ("/opt/venv/bin/python", "-P", "-c")
+_LISTEN = "import socket, sys, time; s = [socket.create_server(('', int(p))) for p in sys.argv[1:]]; time.sleep(3600)"
+_CONNECT = """
+import json, socket, sys
+from concurrent.futures import ThreadPoolExecutor
+def connects(target):
+    try:
+        socket.create_connection(target, timeout=2).close()
+    except OSError:
+        return False
+    return True
+targets = [tuple(target) for target in json.loads(sys.argv[1])]
+with ThreadPoolExecutor(len(targets)) as pool:
+    print(json.dumps(list(pool.map(connects, targets))))
+"""
+
+
+@contextmanager
+def standing_in(api: Api, namespace: str, name: str, labels: dict[str, str], *ports: int) -> Iterator[StandIn]:
+    """Run a pod with these labels that listens on these ports."""
+    pod: dict[str, Any] = yaml.safe_load("""
+        spec:
+          automountServiceAccountToken: false
+          enableServiceLinks: false
+          terminationGracePeriodSeconds: 0
+          securityContext: {runAsNonRoot: true, runAsUser: 10001, seccompProfile: {type: RuntimeDefault}}
+          containers:
+            - name: main
+              resources: {requests: {cpu: 5m, memory: 16Mi}, limits: {memory: 128Mi}}
+              securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+    """)
+    image = f"surogate-bench/orchestrator:{IMAGE_TAG}"
+    pod["spec"]["containers"][0] |= {"image": image, "command": [*_PYTHON, _LISTEN, *map(str, ports)]}
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    api.create(path, {"metadata": {"name": name, "labels": labels}, **pod})
+    try:
+        _until(lambda: (api.get(f"{path}/{name}") or {})["status"]["phase"] == "Running", f"pod {name} runs")
+        yield StandIn(namespace, name, (api.get(f"{path}/{name}") or {})["status"]["podIP"])
+    finally:
+        api.delete(f"{path}/{name}")
+
+
+@pytest.fixture(scope="module")
+def stand_in(api: Api) -> Iterator[Callable[..., StandIn]]:
+    """Run a pod until the module's end: ``stand_in(namespace, name, labels, 8000, 8100)``."""
+    with ExitStack() as made:
+        yield lambda *arguments: made.enter_context(standing_in(api, *arguments))
+
+
+@pytest.fixture(scope="session")
+def enforced(api: Api) -> Iterator[None]:
+    """The network plug-in enforces NetworkPolicies, as a try shows; skips where it does not."""
+    name = f"surogate-bench-test-{secrets.token_hex(4)}"
+    policies = f"/apis/networking.k8s.io/v1/namespaces/{name}/networkpolicies"
+    closed = {"metadata": {"name": "closed"}, "spec": {"podSelector": {"matchLabels": {"is": "closed"}}}}
+    api.create("/api/v1/namespaces", {"metadata": {"name": name}})
+    try:
+        with (
+            standing_in(api, name, "closed", {"is": "closed"}, 8000) as target,
+            standing_in(api, name, "other", {}) as other,
+        ):
+            _until(lambda: other.connects((target.ip, 8000))[0], "a pod reaches another")
+            api.create(policies, closed)
+            deadline = time.monotonic() + 20
+            while other.connects((target.ip, 8000))[0]:
+                if time.monotonic() > deadline:
+                    pytest.skip("the cluster's network plug-in does not enforce NetworkPolicies")
+        yield
+    finally:
+        api.delete(f"/api/v1/namespaces/{name}")
 
 
 SMALL: dict[str, Any] = yaml.safe_load("""

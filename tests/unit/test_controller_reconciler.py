@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from surogate_bench.errors import BenchError, PermanentError, TransientError
+from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest
 from surogate_bench.store import ObjectStore, open_store
@@ -546,14 +546,55 @@ def test_a_thousand_runs_cost_no_more_api_calls_per_finished_task_than_a_few(tmp
     assert writes_per_task(1000) <= writes_per_task(20) * 1.1
 
 
-def test_an_error_of_the_api_reaches_the_loop(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> dict[str, Any]:
-        raise PermanentError("forbidden")
+def refuse(*_: object, **__: object) -> Any:
+    raise PermanentError("forbidden")
+
+
+def test_a_status_that_is_refused_reaches_the_loop_and_does_not_hold_up_the_sweep(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    with monkeypatch.context() as patched:
+        patched.setattr(world, "apply", refuse)
+        for _ in range(10):
+            with pytest.raises(PermanentError, match="forbidden"):
+                world.turn()
+        assert len(world.completions) > 1
+    world.settle()
+    assert world.status()["phase"] == "Complete"
+
+
+def test_events_that_are_refused_do_not_hold_up_the_status(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world, "create", refuse)
+    world.add()
+    world.settle()
+    assert world.status()["phase"] == "Complete"
+    assert world.events == {}
+
+
+def test_an_api_that_is_away_stops_the_turn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object, **__: object) -> Any:
+        raise TransientError("no route")
 
     world.add()
-    monkeypatch.setattr(world, "apply", refuse)
-    with pytest.raises(BenchError, match="forbidden"):
-        world.reconciler.turn("small")
+    monkeypatch.setattr(world, "apply", away)
+    with pytest.raises(TransientError, match="no route"):
+        world.turn()
+
+
+def test_a_cluster_that_is_away_while_tasks_are_submitted_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: Task) -> None:
+        raise TransientError("no route")
+
+    world.add()
+    with monkeypatch.context() as patched:
+        patched.setattr(world.runtime, "submit", away)
+        with pytest.raises(TransientError, match="ClusterAway"):
+            world.turn()
+    world.settle()
+    assert world.status()["phase"] == "Complete"
 
 
 def test_the_spec_is_in_the_store(world: World) -> None:

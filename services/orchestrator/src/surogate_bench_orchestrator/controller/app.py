@@ -119,9 +119,14 @@ class Controller:
         self._loop.stop(_STOP_S)
         self._reports.stop()
         self._election.release()
+        self.http.stop()
+        watches = threading.Thread(target=self._stop_watches, name="watches", daemon=True)
+        watches.start()
+        watches.join(_STOP_S)  # a watch on a connection that is dead ends much later
+
+    def _stop_watches(self) -> None:
         self._cluster.stop()
         self._sweeps.stop()
-        self.http.stop()
 
     def _try_store(self) -> None:
         while not self._stopping.is_set():
@@ -201,8 +206,9 @@ def run_controller(config: Path, *, port: int) -> int:
         ConfigError: the configuration cannot be used.
         TransientError: the API server does not answer.
     """
+    settings = load_settings(config)
     configure_logging("controller")
-    controller = Controller(load_settings(config), port=port)
+    controller = Controller(settings, port=port)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         # In a thread: the main one may hold the locks of the events that are set.

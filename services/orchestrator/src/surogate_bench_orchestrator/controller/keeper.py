@@ -99,8 +99,10 @@ class SweepKeeper:
             return replace(standing, trouble=Trouble(STORE_AWAY, str(error)))
         except PermanentError as error:
             return replace(standing, trouble=Trouble(NOT_USABLE, str(error)))
-        standing = replace(standing, snapshot=snapshot, trouble=self._trouble)
-        return self._finish(standing, snapshot) if snapshot.is_finished else standing
+        standing = replace(standing, snapshot=snapshot)
+        if snapshot.is_finished:
+            return self._finish(standing, snapshot)
+        return replace(standing, trouble=self._trouble)
 
     def act(self, snapshot: Snapshot) -> Trouble | None:
         """Decide and act on what was seen: what the cluster refuses for one task keeps no other from running.

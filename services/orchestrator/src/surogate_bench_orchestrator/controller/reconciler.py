@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import ConfigError, PermanentError, TransientError
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_orchestrator.controller.figures import figures_of
 from surogate_bench_orchestrator.controller.keeper import ClusterRuntime, Reports, SweepKeeper
@@ -92,19 +92,30 @@ class Reconciler:
         snapshot = standing.snapshot
         if snapshot is not None:
             self._with.board.show(keeper.resource.name, figures_of(snapshot))
-        self._with.writer.write(item, standing)
+        refused = self._tell(item, standing)
+        if snapshot is not None and not snapshot.is_finished:
+            trouble = keeper.act(snapshot)
+            if trouble != standing.trouble:
+                standing = replace(standing, trouble=trouble)
+                refused = self._tell(item, standing)
+        if refused is not None:
+            raise refused
+        if standing.trouble is not None:
+            raise TransientError(f"{standing.trouble.reason}: {standing.trouble.message}")
         if standing.finished:
             self._drop(keeper.resource.name)
             return None
-        if snapshot is not None and snapshot.is_finished:
+        if snapshot is None or snapshot.is_finished:
             return _SOON_S  # the report is being made
-        trouble = standing.trouble if snapshot is None else keeper.act(snapshot)
-        if trouble != standing.trouble:
-            self._with.writer.write(item, replace(standing, trouble=trouble))
-        if trouble is not None:
-            raise TransientError(f"{trouble.reason}: {trouble.message}")
-        runs = len(snapshot.plan.runs) if snapshot else 0
-        return min(_MOST_RESYNC_S, max(_LEAST_RESYNC_S, runs / _RUNS_PER_RESYNC_SECOND))
+        return min(_MOST_RESYNC_S, max(_LEAST_RESYNC_S, len(snapshot.plan.runs) / _RUNS_PER_RESYNC_SECOND))
+
+    def _tell(self, item: Mapping[str, Any], standing: Standing) -> PermanentError | None:
+        """Write the status; where the API refuses it, the sweep goes on all the same."""
+        try:
+            self._with.writer.write(item, standing)
+        except PermanentError as error:
+            return error
+        return None
 
     def _look_back(self, name: str, item: dict[str, Any]) -> None:
         """Read a finished sweep's results once, for the metrics."""

@@ -1,16 +1,20 @@
 """Write status and Events of RecipeSweeps: what changed, once, and figures of running tasks not too often."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.labels import MANAGER
 from surogate_bench_orchestrator.controller.standing import Standing
 from surogate_bench_orchestrator.controller.status import Status, differs_in_figures_only, status_of
 from surogate_bench_orchestrator.controller.transitions import Note, notes_of
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
+
+_log = logging.getLogger(__name__)
 
 _FIGURES_EVERY_S = 10.0
 _FIGURES_EVERY_S_PER_RUN = 0.05
@@ -82,8 +86,11 @@ class StatusWriter:
             return
         if differs_in_figures_only(status, previous) and not self._is_due(item, status):
             return
-        for note in notes_of(previous, status):
-            self._tell(item, note)
+        try:
+            for note in notes_of(previous, status):
+                self._tell(item, note)
+        except PermanentError as error:
+            _log.warning("an Event was refused: %s", error)  # the status tells the same
         self._apply(item, status)
 
     def acknowledge(self, item: Mapping[str, Any]) -> None:
