@@ -203,7 +203,7 @@ def test_a_store_that_can_be_used_opens_the_gate(tmp_path: Any) -> None:
     assert gate.store is not None
 
 
-@pytest.mark.parametrize("error", [TransientError("no route"), PermanentError("denied"), KeyError("bucket")])
+@pytest.mark.parametrize("error", [TransientError("no route"), PermanentError("denied")])
 def test_a_store_that_cannot_be_used_is_told_until_it_can(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

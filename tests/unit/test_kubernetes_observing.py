@@ -1,6 +1,7 @@
 """What Jobs, Deployments and pods, as the API shows them, mean for a task."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -165,21 +166,19 @@ def test_a_pod_that_cannot_start_is_named_and_given_up_after_its_grace(reason: s
     assert late.give_up.reason == reason
 
 
-def test_a_job_without_pods_says_what_the_api_refused() -> None:
+@pytest.mark.parametrize("observe", [observe_job, observe_server])
+def test_a_task_without_pods_says_what_the_api_refused_and_holds_no_slot(observe: Callable[[Seen], Verdict]) -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {}, "status": {}}
     refused = {"reason": "FailedCreate", "message": "exceeded quota: gpus", "lastTimestamp": ago(1), "metadata": {}}
-    seen = observe_job(Seen(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).seen
-    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (
-        Phase.PENDING,
-        0,
-        "FailedCreate",
-        "exceeded quota: gpus",
-    )
+    seen = observe(Seen(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).seen
+    assert (seen.phase, seen.attempt, seen.unplaced) == (Phase.PENDING, 0, True)
+    assert (seen.reason, seen.message) == ("FailedCreate", "exceeded quota: gpus")
 
 
-def test_a_suspended_job_is_queued() -> None:
+def test_a_suspended_job_is_queued_and_holds_no_slot() -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {"suspend": True}, "status": {}}
-    assert observe_job(Seen(item=item, pods=(), now=NOW, limits=LIMITS)).seen.reason == "Queued"
+    seen = observe_job(Seen(item=item, pods=(), now=NOW, limits=LIMITS)).seen
+    assert (seen.reason, seen.unplaced) == ("Queued", True)
 
 
 def test_what_was_given_up_stays_failed_with_its_reason() -> None:

@@ -5,6 +5,7 @@ Completion rests on conditional writes (create only if absent). Some S3 servers 
 """
 
 import builtins
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -123,6 +124,13 @@ class ObjectStore:
         key = f".probes/{uuid.uuid4().hex}"
         try:
             first, second = self.create(key, b"first"), self.create(key, b"second")
+        except KeyError as error:  # S3's answer where the bucket is missing, and some servers' for an unknown key
+            raise ConfigError(
+                f"there is no such bucket, or no such access key ({_words_of(error)})",
+                field="store",
+                value=self.url,
+                remedy="Make the bucket, or correct the URL or the credentials.",
+            ) from error
         except PermanentError as error:
             raise ConfigError(
                 f"cannot be written: {error}",
@@ -138,6 +146,16 @@ class ObjectStore:
                 value=self.url,
                 remedy="Use a store that honours If-None-Match (versitygw: without --nometa).",
             )
+
+
+_S3_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
+
+
+def _words_of(error: BaseException) -> str:
+    """What the server said."""
+    text = str(error.__cause__ or error).strip()
+    found = _S3_MESSAGE.search(text)
+    return found.group(1) if found else text.partition("\n")[0]
 
 
 class _translated:  # noqa: N801 - reads as a verb where it is used

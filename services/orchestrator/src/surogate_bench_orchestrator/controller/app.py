@@ -108,6 +108,7 @@ class Controller:
             return
         _log.info("this replica leads")
         self._metrics.leader.set(1)
+        self._cluster.ask_for_progress()
         self._enqueue_all()
         self._loop.start()
 

@@ -1,7 +1,6 @@
 """The way to the object store: open once it is proven that results can be trusted to it."""
 
 import logging
-import re
 import threading
 
 from surogate_bench.errors import BenchError, TransientError
@@ -13,7 +12,6 @@ _log = logging.getLogger(__name__)
 RETRY_S = 30.0
 NOT_USABLE = "StoreNotUsable"
 _WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
-_S3_MESSAGE = re.compile(r"<Message>([^<]+)</Message>")
 
 
 class StoreGate:
@@ -52,14 +50,8 @@ class StoreGate:
         try:
             store = open_store(self._url)
             store.verify_conditional_writes()
-        except KeyError as error:  # S3's answer where the bucket is missing, and some servers' for an unknown key
-            self._settle(None, f"{self._url}: there is no such bucket, or no such access key ({_words_of(error)})")
-            return False
         except TransientError as error:
-            remedy = (
-                "Check the store's endpoint, that the Secret holds credentials, and that the network lets it through"
-            )
-            self._settle(None, f"{self._url} cannot be reached: {error}. {remedy}.")
+            self._settle(None, f"{self._url} cannot be reached: {error}. {_WHEN_AWAY}")
             return False
         except BenchError as error:
             self._settle(None, str(error))
@@ -76,10 +68,3 @@ class StoreGate:
             _log.warning("the object store cannot be used: %s", message)
         elif store:
             _log.info("the object store %s can be used", self._url)
-
-
-def _words_of(error: BaseException) -> str:
-    """What the server said."""
-    text = str(error.__cause__ or error).strip()
-    found = _S3_MESSAGE.search(text)
-    return found.group(1) if found else text.partition("\n")[0]

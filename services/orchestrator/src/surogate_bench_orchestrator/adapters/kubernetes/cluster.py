@@ -60,6 +60,9 @@ class Cluster:
         """Begin to watch, in threads."""
         for informer in self._informers:
             informer.start()
+
+    def ask_for_progress(self) -> None:
+        """Begin to ask running pods how far they are, in a thread."""
         self._progress.start()
 
     def wait_until_synced(self, timeout_s: float) -> None:

@@ -30,6 +30,10 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
 )
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase
 
+_QUEUED = "Queued"
+_WITHOUT_ROOM = frozenset({UNSCHEDULABLE, "SchedulingGated", "FailedCreate", _QUEUED})
+"""Troubles of a task that holds nothing yet: no node, Kueue's or a namespace's quota."""
+
 _FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
 
 
@@ -90,7 +94,7 @@ class Seen:
             reason=told.reason if told else "",
             message=told.message if told else "",
             elapsed_s=self.elapsed_s,
-            unplaced=trouble is not None and trouble.reason == UNSCHEDULABLE,
+            unplaced=trouble is not None and trouble.reason in _WITHOUT_ROOM,
         )
 
 
@@ -134,7 +138,7 @@ def observe_server(seen: Seen) -> Verdict:
     if why := given_up(seen.item):
         return Verdict(seen.failed(why, attempt=failures))
     if pod is None:
-        return Verdict(seen.waiting(0, None, None))
+        return Verdict(seen.waiting(0, _without_pod(seen), None))
     ended = last_end_of(pod)
     earlier = explain(ended) if ended else None
     trouble = pod_trouble(pod)
@@ -203,9 +207,9 @@ def _time_to_give_up(seen: Seen, trouble: Trouble | None, begun: float | None, l
 
 
 def _without_pod(seen: Seen) -> Trouble | None:
-    """Why a Job has no pod: it is suspended, or the API refuses its pods."""
+    """Why a task has no pod: its Job is suspended, or the API refuses its pods."""
     if (seen.item.get("spec") or {}).get("suspend"):
-        return Trouble("Queued", "is suspended until Kueue admits it", seen.now)
+        return Trouble(_QUEUED, "is suspended until Kueue admits it", seen.now)
     last = max(seen.events, key=_event_time, default=None)
     return Trouble(str(last["reason"]), str(last.get("message"))[:MESSAGE_LENGTH], _event_time(last)) if last else None
 
