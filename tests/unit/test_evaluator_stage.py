@@ -74,7 +74,7 @@ class FakeServer:
                 return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
             if path == "/v1/completions":
                 return self._complete(body)
-            status = {"vllm_url": self.url, "model": "base", "max_model_len": 512}
+            status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
             return (200, status) if self.ready or path == "/status" else (503, {})
 
     def _load_or_unload(self, method: str, run: str, body: Any) -> tuple[int, dict[str, Any]]:
@@ -213,6 +213,7 @@ def test_a_run_is_scored_and_published_with_every_sample_in_order(tmp_path: Path
     assert [(line.response, line.strict_match, line.flexible_match) for line in samples] == list(ANSWERS)
     assert samples[3].question == "test 3?"
     assert {line.target for line in samples} == {"1,234"}
+    assert fetch_stage(open_store(request.store), request.layout.eval(request.run), tmp_path).versions["vllm"] == "7.0"
     n = len(ANSWERS)
     strict = sum(right for _, right, _ in ANSWERS) / n
     assert (result.samples, result.empty_answers, result.model, result.task) == (n, 1, MODEL, "ro_gsm8k")

@@ -20,6 +20,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from surogate_bench.errors import PermanentError
+from surogate_bench.hardware import package_versions
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.progress import read_progress
@@ -122,6 +123,7 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
                 "vllm_url": f"http://server.example:{served.port}",
                 "adapters": {"bf16-s0": name},
                 "restarts": 0,
+                "versions": package_versions(),
             }
             metrics = (await api.get("/metrics")).text
             assert 'surogate_bench_vllm_up{sweep="served"} 1.0' in metrics

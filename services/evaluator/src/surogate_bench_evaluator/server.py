@@ -3,14 +3,14 @@
 ::
 
     GET    /readyz            200 once vLLM serves everything it should
-    GET    /status            {"vllm_url", "model", "max_model_len", ...}
+    GET    /status            {"vllm_url", "model", "max_model_len", "versions", ...}
     PUT    /adapters/{run}    {"prefix"} -> {"model"}; 422 {"reason", "message"} when refused, 503 while not ready
     DELETE /adapters/{run}
 """
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -37,6 +37,8 @@ class ServedModel:
     name: str
     vllm_url: str
     max_model_len: int
+    versions: Mapping[str, str]
+    """Packages that serve it, which need not be installed where it is evaluated."""
 
 
 class ModelServer:
@@ -84,6 +86,7 @@ class ModelServer:
             name=model or str(status["model"]),
             vllm_url=str(status["vllm_url"]).rstrip("/"),
             max_model_len=int(status["max_model_len"]),
+            versions=dict(status["versions"]),
         )
 
     def _until_done(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:

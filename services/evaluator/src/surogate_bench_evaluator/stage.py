@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -46,11 +47,11 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
         return
     write_progress(work_dir, Progress(phase="starting"))
     task_file = prepare_task(request, store, work_dir)
-    scores = _evaluate(request, task_file, work_dir)
+    scores, served_by = _evaluate(request, task_file, work_dir)
     write_progress(work_dir, Progress(phase="uploading"))
     output = work_dir / "output"
     _write_output(output, scores)
-    if not publish_stage(store, prefix, output, _manifest(request, scores)):
+    if not publish_stage(store, prefix, output, _manifest(request, scores, served_by)):
         _log.info("another evaluator finished first", extra={"run": request.run})
 
 
@@ -77,8 +78,12 @@ def prepare_task(request: EvaluateRequest, store: ObjectStore, work_dir: Path) -
     return render_task(base, request.sweep, data=data, folder=work_dir / "task")
 
 
-def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> Scores:
-    """Run lm-eval, going on with a server that comes back until the attempts or the time are used up."""
+def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tuple[Scores, Mapping[str, str]]:
+    """Run lm-eval, going on with a server that comes back until the attempts or the time are used up.
+
+    Returns:
+        The scores, and the versions of what served the model.
+    """
     isolate_libraries(work_dir / "cache")
     # Not at the top: this import takes seconds, which finished work must not cost, and reads the environment just set.
     from surogate_bench_evaluator.harness import Harness  # noqa: PLC0415
@@ -97,7 +102,7 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> Scor
             try:
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
-                return score(outcome, sweep.evaluation, model=model.name)
+                return score(outcome, sweep.evaluation, model=model.name), model.versions
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:
@@ -127,7 +132,7 @@ def _write_output(folder: Path, scores: Scores) -> None:
     (folder / "samples.jsonl").write_text(samples, encoding="utf-8")
 
 
-def _manifest(request: EvaluateRequest, scores: Scores) -> Manifest:
+def _manifest(request: EvaluateRequest, scores: Scores, served_by: Mapping[str, str]) -> Manifest:
     return Manifest(
         stage="eval",
         run=request.run,
@@ -135,6 +140,6 @@ def _manifest(request: EvaluateRequest, scores: Scores) -> Manifest:
         created=datetime.now(UTC),
         files={},
         hardware=describe_machine(),
-        versions=package_versions(),
+        versions={**served_by, **package_versions()},
         result=scores.result.model_dump(mode="json"),
     )

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench.hardware import package_versions
 from surogate_bench.metrics import expose, families
 from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
@@ -81,6 +82,7 @@ class ControlApi:
                 "vllm_url": f"http://{bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
                 "restarts": supervisor.restarts,
+                "versions": package_versions(),
             }
         )
 
