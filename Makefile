@@ -70,7 +70,7 @@ check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
 	$(BIN)/codespell README.md CHANGELOG.md Makefile services configs charts images tests
 	$(BIN)/yamllint --strict configs charts/values.yaml charts/Chart.yaml tests/cluster
 	$(BIN)/shellcheck .ci/run tests/cluster/kind/*.sh
-	$(BIN)/hadolint images/*/Dockerfile
+	$(BIN)/hadolint images/*/Dockerfile tests/cluster/prometheus/Dockerfile
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## Format the code
@@ -153,8 +153,9 @@ IMAGE_ARGUMENTS_trainer = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TOR
 IMAGE_ARGUMENTS_model-server = $(IMAGE_ARGUMENTS_trainer)
 
 .PHONY: reference
-reference: $(VENV)/runtime.stamp ## Write the reference of all settings (configs/README.md) and the CRD's schema anew
+reference: $(VENV)/runtime.stamp ## Write the references of settings and metrics (configs/*.md) and the CRD's schema anew
 	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md.new && mv configs/README.md.new configs/README.md
+	@$(BIN)/python -m surogate_bench.metrics > configs/METRICS.md.new && mv configs/METRICS.md.new configs/METRICS.md
 	@$(BIN)/python -m surogate_bench_orchestrator.resource > charts/files/recipesweeps.crd.yaml.new && mv charts/files/recipesweeps.crd.yaml.new charts/files/recipesweeps.crd.yaml
 
 .PHONY: clean

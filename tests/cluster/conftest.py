@@ -68,7 +68,7 @@ def _until(true: Callable[[], object], what: str, patience_s: float = PATIENCE_S
         time.sleep(0.2)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def until() -> Callable[..., None]:
     """Wait until something is true: ``until(condition, what, patience_s)``."""
     return _until
@@ -108,6 +108,10 @@ class Release:
         """Run helm in the release's namespace."""
         return helm(*arguments, "--namespace", self.namespace)
 
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl in the release's namespace."""
+        return kubectl(*arguments, "--namespace", self.namespace)
+
     def submit(self, name: str, spec: dict[str, Any]) -> None:
         """Apply a RecipeSweep."""
         resource = {
@@ -143,9 +147,8 @@ class Release:
         root = self.layout(name).root
         ending = manifest_key("")
         prefixes = [info.key.removesuffix(ending) for info in store.list(root) if info.key.endswith(ending)]
-        found = {
-            prefix.removeprefix(f"{root}/").removeprefix("runs/"): read_manifest(store, prefix) for prefix in prefixes
-        }
+        short = {prefix.removeprefix(f"{root}/").removeprefix("runs/"): prefix for prefix in prefixes}
+        found = {stage: read_manifest(store, prefix) for stage, prefix in short.items()}
         return {stage: manifest for stage, manifest in found.items() if manifest}
 
     def finished(self, name: str) -> bool:
@@ -270,8 +273,8 @@ def installed(api: Api, namespace: str, *changes: str, name: str = "surogate-ben
     api.create("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
     values = ["--values", str(ROOT / "tests" / "cluster" / "values.yaml"), "--set", f"images.tag={IMAGE_TAG}"]
     values += [part for change in changes for part in ("--set", change)]
-    helm("install", name, str(ROOT / "charts"), *values, "--namespace", namespace, "--wait", "--timeout", "5m")
     try:
+        helm("install", name, str(ROOT / "charts"), *values, "--namespace", namespace, "--wait", "--timeout", "5m")
         yield Release(api, namespace, name)
     finally:
         helm("uninstall", name, "--namespace", namespace, "--wait", "--ignore-not-found")
@@ -287,16 +290,16 @@ def release(api: Api) -> Iterator[Release]:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def install(api: Api) -> Iterator[Callable[..., Release]]:
-    """Install the chart in a namespace of the test's own: ``install("trainer.image.tag=other", name="second")``."""
+    """Install the chart once more, until the module ends: ``install("trainer.image.tag=other", name="second")``."""
     with ExitStack() as made:
         yield lambda *changes, **name: made.enter_context(
             installed(api, f"surogate-bench-{secrets.token_hex(4)}", "orchestrator.replicas=1", *changes, **name)
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small() -> Callable[..., dict[str, Any]]:
     """A small sweep's spec, changed: ``small(recipes=["bf16"], training__max_steps=9)``."""
 
@@ -329,7 +332,13 @@ class StandIn:
 
 
 _PYTHON = ("/opt/venv/bin/python", "-P", "-c")
-_LISTEN = "import socket, sys, time; s = [socket.create_server(('', int(p))) for p in sys.argv[1:]]; time.sleep(3600)"
+_LISTEN = """
+import asyncio, sys
+async def main(ports):
+    servers = [await asyncio.start_server(lambda _, writer: writer.close(), port=port) for port in ports]
+    await asyncio.sleep(3600)
+asyncio.run(main([int(port) for port in sys.argv[1:]]))
+"""
 _CONNECT = """
 import json, socket, sys
 from concurrent.futures import ThreadPoolExecutor

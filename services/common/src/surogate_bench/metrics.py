@@ -17,41 +17,101 @@ class MetricInfo:
     """What a metric means. Its name ends in its unit; a counter's in ``_total`` after that."""
 
     name: str
-    kind: Literal["gauge", "counter"]
+    kind: Literal["gauge", "counter", "histogram"]
     unit: str
     labels: tuple[str, ...]
     meaning: str
+    pod: Literal["trainer", "evaluator", "model server", "controller"]
+    """Who exports it."""
 
 
 _RUN = ("sweep", "recipe", "seed")
 _EVAL = ("sweep", "run")
-_SERVER = ("sweep",)
+_SWEEP = ("sweep",)
 
 METRICS: tuple[MetricInfo, ...] = (
-    MetricInfo("surogate_bench_train_step", "gauge", "steps", _RUN, "Optimizer steps done."),
-    MetricInfo("surogate_bench_train_steps", "gauge", "steps", _RUN, "Optimizer steps of the whole run."),
-    MetricInfo("surogate_bench_train_loss", "gauge", "nats per token", _RUN, "Training loss of the last step."),
-    MetricInfo("surogate_bench_train_validation_loss", "gauge", "nats per token", _RUN, "Last validation loss."),
-    MetricInfo("surogate_bench_train_learning_rate", "gauge", "1", _RUN, "Learning rate of the last step."),
-    MetricInfo("surogate_bench_train_tokens_per_second", "gauge", "tokens/s", _RUN, "Speed over the last 20 steps."),
-    MetricInfo("surogate_bench_train_tokens_total", "counter", "tokens", _RUN, "Tokens trained on, padding excluded."),
+    MetricInfo("surogate_bench_train_step", "gauge", "steps", _RUN, "Optimizer steps done.", "trainer"),
+    MetricInfo("surogate_bench_train_steps", "gauge", "steps", _RUN, "Optimizer steps of the whole run.", "trainer"),
+    MetricInfo(
+        "surogate_bench_train_loss", "gauge", "nats per token", _RUN, "Training loss of the last step.", "trainer"
+    ),
+    MetricInfo(
+        "surogate_bench_train_validation_loss", "gauge", "nats per token", _RUN, "Last validation loss.", "trainer"
+    ),
+    MetricInfo(
+        "surogate_bench_train_learning_rate", "gauge", "1", _RUN, "Learning rate of the last step.", "trainer"
+    ),
+    MetricInfo(
+        "surogate_bench_train_tokens_per_second", "gauge", "tokens/s", _RUN, "Speed over the last 20 steps.", "trainer"
+    ),
+    MetricInfo(
+        "surogate_bench_train_tokens_total", "counter", "tokens", _RUN, "Tokens trained on, padding excluded.",
+        "trainer",
+    ),
     MetricInfo(
         "surogate_bench_train_memory_bytes", "gauge", "bytes", _RUN,
-        "Memory in use: of the device on a GPU, resident set on a CPU.",
+        "Memory in use: of the device on a GPU, resident set on a CPU.", "trainer",
     ),
-    MetricInfo("surogate_bench_eval_requests_done", "gauge", "requests", _EVAL, "Questions answered."),
-    MetricInfo("surogate_bench_eval_requests", "gauge", "requests", _EVAL, "Questions of the whole evaluation."),
+    MetricInfo("surogate_bench_eval_requests_done", "gauge", "requests", _EVAL, "Questions answered.", "evaluator"),
+    MetricInfo(
+        "surogate_bench_eval_requests", "gauge", "requests", _EVAL, "Questions of the whole evaluation.", "evaluator"
+    ),
     MetricInfo(
         "surogate_bench_eval_phase", "gauge", "1", (*_EVAL, "phase"),
-        "1 for what the evaluator is doing, 0 for the rest: starting, evaluating, uploading.",
+        "1 for what the evaluator is doing, 0 for the rest: starting, evaluating, uploading.", "evaluator",
     ),
     MetricInfo(
-        "surogate_bench_vllm_up", "gauge", "1", _SERVER, "1 while vLLM is up and lists every wanted adapter, else 0."
+        "surogate_bench_vllm_up", "gauge", "1", _SWEEP, "1 while vLLM is up and lists every wanted adapter, else 0.",
+        "model server",
     ),
-    MetricInfo("surogate_bench_adapters_loaded", "gauge", "adapters", _SERVER, "Adapters that are served."),
-    MetricInfo("surogate_bench_vllm_restarts_total", "counter", "restarts", _SERVER, "Times vLLM was started again."),
+    MetricInfo(
+        "surogate_bench_adapters_loaded", "gauge", "adapters", _SWEEP, "Adapters that are served.", "model server"
+    ),
+    MetricInfo(
+        "surogate_bench_vllm_restarts_total", "counter", "restarts", _SWEEP, "Times vLLM was started again.",
+        "model server",
+    ),
+    MetricInfo("surogate_bench_leader", "gauge", "1", (), "1 in the replica that works, else 0.", "controller"),
+    MetricInfo(
+        "surogate_bench_sweep_info", "gauge", "1", (*_SWEEP, "spec_hash", "model", "task"), "1 for each sweep.",
+        "controller",
+    ),
+    MetricInfo("surogate_bench_runs", "gauge", "runs", (*_SWEEP, "state"), "Runs in each state.", "controller"),
+    MetricInfo(
+        "surogate_bench_accuracy", "gauge", "fraction", _RUN, "Accuracy on the test questions (strict exact match).",
+        "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_accuracy_stderr", "gauge", "fraction", _RUN, "Standard error of the accuracy.", "controller"
+    ),
+    MetricInfo("surogate_bench_eval_samples", "gauge", "questions", _RUN, "Test questions.", "controller"),
+    MetricInfo("surogate_bench_eval_seconds", "gauge", "s", _RUN, "Wall time of the evaluation.", "controller"),
+    MetricInfo("surogate_bench_train_seconds", "gauge", "s", _RUN, "Wall time of the optimizer steps.", "controller"),
+    MetricInfo(
+        "surogate_bench_train_final_loss", "gauge", "nats per token", _RUN,
+        "Mean training loss of the last 20 steps.", "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_train_mean_tokens_per_second", "gauge", "tokens/s", _RUN, "Speed over the whole run.",
+        "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_reconcile_seconds", "histogram", "s", (), "Time to look at a sweep and act.", "controller"
+    ),
+    MetricInfo(
+        "surogate_bench_reconcile_errors_total", "counter", "looks", (),
+        "Looks that ended in an error and are repeated.", "controller",
+    ),
 )  # fmt: skip
-"""Pods of a sweep also export the process metrics of prometheus_client, and model servers vLLM's own (``vllm:…``)."""
+_HEAD = """# Metrics
+
+Made from `surogate_bench.metrics` by `make reference`; a test fails when the two differ.
+
+Pods of sweeps serve `/metrics` on port 9400, controllers on 8080. Each also has the process metrics of Prometheus'
+client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the untouched base model. What the
+controller shows of a sweep comes from the object store, so it survives a restart; only the leader shows it, until the
+`RecipeSweep` is deleted.
+"""
 
 _BY_NAME = {info.name: info for info in METRICS}
 
@@ -64,8 +124,13 @@ class _Families:
         yield from self.families
 
 
+def meaning(name: str) -> str:
+    """Say what one of :data:`METRICS` means, for metrics that prometheus_client keeps itself."""
+    return _BY_NAME[name].meaning
+
+
 def family(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
-    """Make one of :data:`METRICS` with its samples, each a value under the metric's labels."""
+    """Make a gauge or counter of :data:`METRICS` with its samples, each a value under the metric's labels."""
     info = _BY_NAME[name]
     kind = CounterMetricFamily if info.kind == "counter" else GaugeMetricFamily
     made = kind(info.name, info.meaning, labels=info.labels)
@@ -87,9 +152,11 @@ def expose(made: Iterable[Metric]) -> bytes:
 def reference() -> str:
     """Describe every metric in a Markdown table."""
     rows = [
-        f"| `{info.name}` | {info.kind} | {info.unit} | {', '.join(info.labels)} | {info.meaning} |" for info in METRICS
+        f"| `{info.name}` | {info.kind} | {info.unit} | {', '.join(info.labels)} | {info.meaning} | {info.pod} |"
+        for info in METRICS
     ]
-    return "\n".join(["| Metric | Type | Unit | Labels | Meaning |", "|---|---|---|---|---|", *rows]) + "\n"
+    table = ["| Metric | Type | Unit | Labels | Meaning | Pod |", "|---|---|---|---|---|---|", *rows]
+    return "\n".join([_HEAD, *table]) + "\n"
 
 
 if __name__ == "__main__":

@@ -21,7 +21,10 @@ from obstore.store import LocalStore, MemoryStore, from_url
 from surogate_bench.errors import ConfigError, PermanentError, TransientError
 
 _REQUEST_TIMEOUT = timedelta(seconds=30)
-_RETRY_FOR = timedelta(seconds=60)
+PATIENCE = timedelta(seconds=60)
+"""How long a request is repeated while the store is away: a restart of it must cost no attempt of a stage."""
+_RETRIES = 1000
+"""More than fit into that time, which alone decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,7 @@ class _translated:  # noqa: N801 - reads as a verb where it is used
             raise TransientError(f"{self._where}: {message}") from error
 
 
-def open_store(location: str, *, create: bool = True) -> ObjectStore:
+def open_store(location: str, *, create: bool = True, patience: timedelta = PATIENCE) -> ObjectStore:
     """Open a store by URL (``s3://bucket/prefix``, ``gs://``, ``az://``, ``file:///folder``) or local folder.
 
     Credentials and endpoints come from the usual environment variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``…).
@@ -192,6 +195,7 @@ def open_store(location: str, *, create: bool = True) -> ObjectStore:
         location: Where it is.
         create: Make a local folder that is not there. False is for looking only: a missing folder looks like an empty
             store, and nothing is written anywhere.
+        patience: How long a request to a remote store is repeated while that is away.
 
     Raises:
         ConfigError: the scheme is unknown or the local folder cannot be made.
@@ -218,15 +222,15 @@ def open_store(location: str, *, create: bool = True) -> ObjectStore:
             value=location,
             remedy="Use s3://, gs://, az://, file:// or a folder.",
         )
-    return ObjectStore(url=location, _backend=_remote(location))
+    return ObjectStore(url=location, _backend=_remote(location, patience))
 
 
-def _remote(location: str) -> Any:  # noqa: ANN401 - obstore has one class per provider
+def _remote(location: str, patience: timedelta) -> Any:  # noqa: ANN401 - obstore has one class per provider
     try:
         return from_url(
             location,
             client_options={"timeout": _REQUEST_TIMEOUT, "allow_http": True},
-            retry_config={"retry_timeout": _RETRY_FOR, "max_retries": 8},
+            retry_config={"retry_timeout": patience, "max_retries": _RETRIES},
         )
     except (BaseError, ValueError) as error:
         raise ConfigError(

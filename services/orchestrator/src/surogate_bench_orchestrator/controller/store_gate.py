@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from datetime import timedelta
 
 from surogate_bench.errors import BenchError, TransientError
 from surogate_bench.store import ObjectStore, open_store
@@ -10,6 +11,8 @@ from surogate_bench_orchestrator.controller.standing import Trouble
 _log = logging.getLogger(__name__)
 
 RETRY_S = 30.0
+_PATIENCE = timedelta(seconds=5)
+"""Shorter than in the services: sweeps are looked at again anyway, and their status shall tell soon."""
 NOT_USABLE = "StoreNotUsable"
 _WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
 
@@ -48,7 +51,7 @@ class StoreGate:
     def check(self) -> bool:
         """Try once; say whether the store can be used."""
         try:
-            store = open_store(self._url)
+            store = open_store(self._url, patience=_PATIENCE)
             store.verify_conditional_writes()
         except TransientError as error:
             self._settle(None, f"{self._url} cannot be reached: {error}. {_WHEN_AWAY}")

@@ -1,0 +1,103 @@
+"""Pods that do not get to run, or not for long enough: every sweep ends all the same, and says why."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+
+Until = Callable[..., None]
+Small = Callable[..., dict[str, Any]]
+SCRATCH = "objectStore.bundled.persistence.enabled=false"
+PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
+
+
+def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
+    release: Any, small: Small, until: Until
+) -> None:
+    name = "incapable"
+    spec = small(recipes=["bf16", "fp4"], training__max_steps=20)
+    release.submit(name, spec | {"scheduling": {"compute_capability": "required"}})
+    until(lambda: release.state(name, "fp4-s0") == "Skipped", "fp4 is skipped", 90)
+    row = release.runs(name)["fp4-s0"]
+    assert row["reason"] == "NoCapableNode"
+    assert "affinity" in row["message"]
+    until(lambda: release.finished(name), "it ends", 200)
+    status = release.status(name)
+    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "2/2", 0)
+    assert release.state(name, "bf16-s0") == "Succeeded"
+    assert any("fp4-s0" in event["message"] for event in release.events("RunSkipped"))
+    until(lambda: not release.active(name), "nothing of it runs")
+    release.remove(name)
+
+
+def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(install: Any, small: Small, until: Until) -> None:
+    release = install("trainer.image.tag=missing", SCRATCH)
+    release.submit("no-image", small())
+    until(lambda: release.finished("no-image"), "it ends", 120)
+    assert release.status("no-image")["phase"] == "Failed"
+    for row in release.runs("no-image").values():
+        assert (row["state"], row["reason"] in PULL) == ("Failed", True), row
+        assert "surogate-bench/trainer:missing" in row["message"]
+    until(lambda: not release.active("no-image"), "nothing of it runs")
+
+
+@pytest.mark.exhaustive
+def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_holds_no_gpu(
+    install: Any, small: Small, until: Until
+) -> None:
+    release = install("modelServer.image.tag=missing", SCRATCH)
+    release.submit("no-server", small(recipes=["bf16"], training__max_steps=20))
+    until(lambda: release.finished("no-server"), "it ends", 200)
+    [row] = release.runs("no-server").values()
+    assert (row["state"], row["reason"] in PULL) == ("Failed", True), row
+    assert "model server" in row["message"]
+    until(lambda: not release.pods(sweep="no-server", stage="serve"), "no pod waits for the image any more")
+    release.remove("no-server")
+
+
+@pytest.mark.exhaustive
+def test_a_training_that_takes_too_long_has_failed(release: Any, small: Small, until: Until) -> None:
+    name = "late"
+    release.submit(name, small(training__max_steps=100_000, train_timeout_s=5))
+    until(lambda: release.finished(name), "it ends", 150)
+    assert release.status(name)["phase"] == "Failed"
+    for row in release.runs(name).values():
+        assert (row["state"], row["reason"]) == ("Failed", "DeadlineExceeded")
+        assert "5 s" in row["message"]
+    assert not release.pods(sweep=name, stage="serve")
+    until(lambda: not release.active(name), "nothing of it runs")
+    assert len(release.pods(sweep=name, stage="train")) <= len(release.runs(name))
+    release.remove(name)
+
+
+def on_gpus(release: Any, name: str) -> int:
+    """Pods of a sweep that hold a GPU."""
+    held = [*release.pods(sweep=name, stage="train"), *release.pods(sweep=name, stage="serve")]
+    return sum("nodeName" in pod["spec"] and pod["status"]["phase"] in {"Pending", "Running"} for pod in held)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("placement", "slots"), [("overlapped", 1), ("phased", 8), ("overlapped", 8)])
+def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
+    release: Any, small: Small, until: Until, placement: str, slots: int
+) -> None:
+    name = f"{placement}-{slots}"
+    recipes = ["bf16", "qfp8-bf16", "qbnb"]
+    spec = small(recipes=recipes, training__max_steps=30, placement=placement)
+    release.submit(name, spec | {"scheduling": {"slots": slots}})
+    most = 0
+
+    def ended() -> bool:
+        nonlocal most
+        most = max(most, on_gpus(release, name))
+        return bool(release.finished(name))
+
+    until(ended, "it ends", 500)
+    status = release.status(name)
+    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "3/3", 0)
+    assert most <= min(slots, 2)
+    assert len(release.pods(sweep=name, stage="train")) == len(recipes)
+    until(lambda: not release.active(name), "nothing of it runs")
+    release.remove(name)

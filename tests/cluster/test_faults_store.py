@@ -1,0 +1,168 @@
+"""The store is away, damaged or locked, and the namespace is full: sweeps say so, and go on as soon as they can."""
+
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from surogate_bench.layout import manifest_key
+
+pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
+
+RUN = "bf16-s0"
+AWAY_S = 45
+SCRATCH = "objectStore.bundled.persistence.enabled=false"
+
+Until = Callable[..., None]
+Small = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def own(install: Any) -> Any:
+    """A release that tests may break."""
+    return install(SCRATCH)
+
+
+@pytest.fixture
+def store_service(own: Any) -> str:
+    """Name of the store's Service and Secret."""
+    [found] = own.api.list(f"{own.core}/services", labelSelector="app.kubernetes.io/component=object-store")
+    return str(found["metadata"]["name"])
+
+
+def reason(release: Any, name: str, kind: str) -> str:
+    """Reason of a sweep's condition."""
+    conditions = release.status(name).get("conditions") or ()
+    return next((str(each["reason"]) for each in conditions if each["type"] == kind), "")
+
+
+@contextmanager
+def without_store(release: Any) -> Iterator[None]:
+    """The store's server is down, its pod and data stay: the container gets an image that is not there."""
+    selector = "app.kubernetes.io/component=object-store"
+    [pod] = release.api.list(f"{release.core}/pods", labelSelector=selector)
+    [container] = pod["spec"]["containers"]
+    set_image = ("set", "image", f"pod/{pod['metadata']['name']}")
+    release.kubectl(*set_image, f"{container['name']}=surogate-bench/missing:none")
+    try:
+        yield
+    finally:
+        release.kubectl(*set_image, f"{container['name']}={container['image']}")
+
+
+def completes(release: Any, until: Until, name: str) -> None:
+    until(lambda: release.finished(name), f"{name} ends", 400)
+    status = release.status(name)
+    assert (status["phase"], status["failed"]) == ("Complete", 0), status
+    until(lambda: not release.active(name), "nothing of it runs")
+    release.remove(name)
+
+
+def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(own: Any, small: Small, until: Until) -> None:
+    name = "stranded"
+    own.submit(name, small(recipes=["bf16"], training__max_steps=300))
+    layout = own.layout(name)
+    with own.store() as store:
+        until(lambda: store.list(f"{layout.train(RUN)}/checkpoints"), "there is a checkpoint", 300)
+        before = own.results(store, name)
+    with without_store(own):
+        time.sleep(AWAY_S)
+        until(lambda: reason(own, name, "Complete") == "StoreAway", "the status says so", 90)
+    until(lambda: own.finished(name), "it ends", 400)
+    with own.store() as store:
+        after = own.results(store, name)
+    assert after | before == after
+    assert [event for event in own.events("StoreAway") if event["involvedObject"]["name"] == name]
+    completes(own, until, name)
+
+
+def test_a_secret_that_is_missing_is_named(own: Any, small: Small, until: Until, store_service: str) -> None:
+    path = f"{own.core}/secrets"
+    kept = own.api.get(f"{path}/{store_service}")
+    own.api.delete(f"{path}/{store_service}")
+    try:
+        own.submit("no-secret", small(recipes=["bf16"]))
+        until(lambda: own.finished("no-secret"), "it ends", 120)
+    finally:
+        metadata = {field: kept["metadata"][field] for field in ("name", "labels", "annotations")}
+        own.api.create(path, {"metadata": metadata, "data": kept["data"]})
+    [row] = own.runs("no-secret").values()
+    assert (row["state"], row["reason"]) == ("Failed", "CreateContainerConfigError")
+    assert store_service in row["message"]
+    until(lambda: not own.active("no-secret"), "nothing of it runs")
+    own.remove("no-secret")
+
+
+def test_wrong_credentials_are_named_and_a_sweep_starts_once_they_are_right(
+    own: Any, small: Small, until: Until, store_service: str
+) -> None:
+    path = f"{own.core}/secrets/{store_service}"
+    right = own.api.get(path)["data"]
+    wrong = {"AWS_SECRET_ACCESS_KEY": base64.b64encode(b"not the secret").decode()}
+    own.api.patch(path, {"data": wrong})
+    own.kill(own.controllers()[0])
+    try:
+        own.submit("locked-out", small(recipes=["bf16"], training__max_steps=20))
+        until(lambda: reason(own, "locked-out", "Admitted") == "StoreNotUsable", "the status says so", 120)
+        admitted = next(each for each in own.status("locked-out")["conditions"] if each["type"] == "Admitted")
+        assert "s3://surogate-bench" in admitted["message"]
+        assert own.events("StoreNotUsable")
+        assert own.owned("locked-out") == []
+    finally:
+        own.api.patch(path, {"data": right})
+        own.kill(own.controllers()[0])
+    completes(own, until, "locked-out")
+
+
+def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(own: Any, small: Small, until: Until) -> None:
+    quota = f"{own.core}/resourcequotas"
+    hard = {"requests.nvidia.com/gpu": "0"}
+    own.api.create(quota, {"metadata": {"name": "few"}, "spec": {"hard": hard}})
+    own.submit("crowded", small(recipes=["bf16"], training__max_steps=20))
+    until(lambda: "exceeded quota" in own.runs("crowded").get(RUN, {}).get("message", ""), "the status says so", 120)
+    assert own.runs("crowded")[RUN]["reason"] == "FailedCreate"
+    own.api.patch(f"{quota}/few", {"spec": {"hard": {"requests.nvidia.com/gpu": "1"}}})
+    completes(own, until, "crowded")
+    own.api.delete(f"{quota}/few")
+
+
+def test_adapters_that_were_tampered_with_are_refused_and_the_others_are_served(
+    own: Any, small: Small, until: Until
+) -> None:
+    name = "tampered"
+    high, other, good = "bf16-s0", "qfp8-bf16-s0", "qbnb-s0"
+    spec = small(recipes=["bf16", "qfp8-bf16", "qbnb"], training__max_steps=20)
+    own.submit(name, spec)
+    layout = own.layout(name)
+    until(lambda: [own.state(name, run) for run in (high, other, good)] == ["Trained"] * 3, "all are trained", 200)
+    own.change(name, suspend=True)
+    until(lambda: own.status(name)["phase"] == "Suspended" and not own.active(name), "it is suspended")
+    with own.store() as store:
+        raise_rank(store, layout.train(high))
+        store.put(f"{layout.train(other)}/adapter/adapter_model.safetensors", b"something else")
+    own.change(name, suspend=False)
+    until(lambda: own.finished(name), "it ends", 300)
+    rows = own.runs(name)
+    assert own.status(name)["phase"] == "Failed"
+    assert {run: row["state"] for run, row in rows.items()} == {high: "Failed", other: "Failed", good: "Succeeded"}
+    assert "rank 128" in rows[high]["message"]
+    assert "differs from its manifest" in rows[other]["message"]
+    assert [len(own.pods(sweep=name, stage="eval", run=run)) for run in (high, other, good)] == [1, 1, 1]
+    until(lambda: not own.active(name), "nothing of it runs")
+    own.remove(name)
+
+
+def raise_rank(store: Any, prefix: str) -> None:
+    """Give an adapter a rank that its server does not allow, and a manifest that agrees with it."""
+    key = "adapter/adapter_config.json"
+    config = json.loads(store.get(f"{prefix}/{key}")) | {"r": 128}
+    data = json.dumps(config).encode()
+    manifest = json.loads(store.get(manifest_key(prefix)))
+    manifest["files"][key] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    store.put(f"{prefix}/{key}", data)
+    store.put(manifest_key(prefix), json.dumps(manifest).encode())
