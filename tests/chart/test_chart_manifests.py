@@ -83,9 +83,9 @@ def test_every_container_asks_for_what_it_needs_and_is_held_to_its_memory(instal
             assert "memory" in container["resources"]["limits"]
 
 
-def test_only_the_controller_gets_a_token_of_the_api(installation: Any) -> None:
+def test_only_the_controller_and_what_cleans_up_after_it_get_a_token_of_the_api(installation: Any) -> None:
     with_token = [spec for spec in pod_specs(installation.manifests) if spec["automountServiceAccountToken"]]
-    assert [spec["containers"][0]["args"][0] for spec in with_token] == ["controller"]
+    assert sorted(spec["containers"][0]["name"] for spec in with_token) == ["cleanup", "controller"]
     assert all(item["automountServiceAccountToken"] is False for item in installation.of_kind("ServiceAccount"))
 
 

@@ -65,12 +65,11 @@ def test_a_sweep_goes_on_through_an_upgrade_without_doing_anything_twice(upgrade
         assert sorted(ran) == sorted(rows)
 
 
-def test_uninstalling_leaves_the_sweeps_and_what_is_theirs_alone(upgraded: Any, until: Until) -> None:
+def test_uninstalling_leaves_the_sweeps_only(upgraded: Any, until: Until) -> None:
     release, _ = upgraded
     until(lambda: release.finished(SWEEP) and not release.active(SWEEP), "the sweep is over", 400)
     release.helm("uninstall", release.name, "--wait")
-    sweep = {f"recipesweeps/{SWEEP}"}
-    until(lambda: everything(release) == sweep | set(release.owned(SWEEP)), "the release is gone", 30)
+    until(lambda: everything(release) == {f"recipesweeps/{SWEEP}"}, "the release is gone", 30)
     assert release.api.get(DEFINITION) is not None
     assert release.status(SWEEP)["phase"] == "Complete"
 
@@ -86,6 +85,14 @@ def test_installing_again_finds_the_sweeps(upgraded: Any, until: Until) -> None:
     until(lambda: release.api.get(f"{release.sweeps}/{SWEEP}") is None, "the sweep is gone")
     release.helm("uninstall", release.name, "--wait")
     until(lambda: not everything(release), "nothing is left", 30)
+
+
+def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Any, small: Small, until: Until) -> None:
+    release = install(SCRATCH)
+    release.submit("halfway", small(recipes=RECIPES))
+    until(lambda: any(row["state"] == "Training" for row in release.runs("halfway").values()), "it trains", 200)
+    release.helm("uninstall", release.name, "--wait")
+    until(lambda: everything(release) == {"recipesweeps/halfway"}, "the release is gone", 30)
 
 
 def test_two_releases_run_their_own_sweeps_alone(release: Any, install: Any, small: Small, until: Until) -> None:
