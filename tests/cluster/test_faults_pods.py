@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import Manifest, read_manifest
 from surogate_bench.store import ObjectStore
@@ -123,16 +124,25 @@ def without(part: str) -> Iterator[None]:
         subprocess.run([*command, "start", part], check=True, timeout=120)
 
 
+def answers(release: Any, name: str) -> bool:
+    """Whether the API serves RecipeSweeps, which it does some seconds after its own kinds."""
+    try:
+        return bool(release.status(name))
+    except TransientError:
+        return False
+
+
 @pytest.mark.exhaustive
 @pytest.mark.skipif(PARTS not in os.environ, reason=f"{PARTS} is not set")
 def test_a_sweep_survives_a_restart_of_the_api_server(release: Any, small: Small, until: Until) -> None:
     name = "no-api"
-    release.submit(name, small(**LONG))
+    release.submit(name, small(training__max_steps=300))
     layout = release.layout(name)
     with release.store() as store:
         until(lambda: has_checkpoint(store, layout, ONE), "there is a checkpoint", 300)
     with without("apiserver"):
         time.sleep(12)  # longer than a leader goes on without renewing its lease
+    until(lambda: answers(release, name), "the API answers again")
     succeeds(release, until, name)
     with release.store() as store:
         assert [resumed_from(release.results(store, name), run) for run in (ONE, OTHER)] == [0, 0]
