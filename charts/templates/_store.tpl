@@ -48,3 +48,8 @@ envFrom:
   - secretRef: {name: {{ . }}}
 {{- end }}
 {{- end }}
+
+{{/* Where the controller finds the keys of the store's Secret as files. */}}
+{{- define "surogate-bench.credentialsFolder" -}}
+/var/run/surogate-bench/store
+{{- end }}

@@ -67,7 +67,8 @@ def test_pods_keep_to_the_restricted_security_standard(installation: Any) -> Non
         assert pod["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC"))
         assert all(
-            set(v) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim"} for v in spec.get("volumes", [])
+            set(v) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+            for v in spec.get("volumes", [])
         )
         for container in containers(spec):
             security = container["securityContext"]

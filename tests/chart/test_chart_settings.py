@@ -131,9 +131,11 @@ def test_an_external_store_is_used_as_given_and_brings_no_server(render: Any, tm
     store = settings_of(rendered, tmp_path).store
     assert (store.url, store.env, store.secret) == ("gs://results/team", {"GOOGLE_PROJECT": "p"}, "gcs")
     assert [item for item in rendered.manifests if "object-store" in item["metadata"]["name"]] == []
-    container = rendered.one("Deployment", "orchestrator")["spec"]["template"]["spec"]["containers"][0]
+    pod = rendered.one("Deployment", "orchestrator")["spec"]["template"]["spec"]
+    container = pod["containers"][0]
     assert {"name": "GOOGLE_PROJECT", "value": "p"} in container["env"]
-    assert container["envFrom"] == [{"secretRef": {"name": "gcs"}}]
+    assert {"name": "store-credentials", "secret": {"secretName": "gcs", "optional": True}} in pod["volumes"]
+    assert str(store.credentials) in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
 def test_pods_of_sweeps_are_found_by_prometheus_unless_that_is_switched_off(render: Any, tmp_path: Path) -> None:

@@ -119,6 +119,26 @@ def test_wrong_credentials_are_named_and_a_sweep_starts_once_they_are_right(
     completes(own, until, "locked-out")
 
 
+def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
+    install: Any, small: Small, until: Until
+) -> None:
+    external = "objectStore.external"
+    release = install(
+        "objectStore.bundled.enabled=false", f"{external}.url=s3://nowhere", f"{external}.existingSecret=not-there"
+    )
+    release.submit("waits", small(recipes=["bf16"]))
+
+    def message() -> str:
+        conditions = release.status("waits").get("conditions") or ()
+        return next((each["message"] for each in conditions if each["type"] == "Admitted"), "")
+
+    until(lambda: "'not-there'" in message(), "the status names the Secret", 60)
+    secret = {"metadata": {"name": "not-there"}, "stringData": {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}
+    release.api.create(f"{release.core}/secrets", secret)
+    until(lambda: "cannot be reached" in message(), "the Secret is noticed", 240)
+    release.remove("waits")
+
+
 def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(own: Any, small: Small, until: Until) -> None:
     quota = f"{own.core}/resourcequotas"
     hard = {"requests.nvidia.com/gpu": "0"}

@@ -14,6 +14,7 @@ from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.adapters.memory import Ending, MemoryRuntime
 from surogate_bench_orchestrator.controller.metrics import Board
 from surogate_bench_orchestrator.controller.reconciler import Reconciler, Surroundings
@@ -159,7 +160,7 @@ class World:
 
     def restart(self, *, gate: StoreGate | None = None) -> None:
         if gate is None:
-            gate = StoreGate(str(self.folder))
+            gate = StoreGate(StoreSettings(url=str(self.folder)))
             assert gate.check()
         self.gate = gate
         started = datetime(2026, 1, 1, tzinfo=UTC)
@@ -304,7 +305,7 @@ def test_a_rejected_sweep_that_is_corrected_is_admitted(world: World) -> None:
 
 def test_while_the_store_cannot_be_used_every_sweep_says_why(world: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    gate = StoreGate(str(tmp_path / "file" / "store"))
+    gate = StoreGate(StoreSettings(url=str(tmp_path / "file" / "store")))
     world.restart(gate=gate)
     world.add()
     assert world.turn() == 1.0  # not known yet

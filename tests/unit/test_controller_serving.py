@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import sys
 import tarfile
 import threading
@@ -19,6 +20,7 @@ from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.metrics import METRICS
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.controller.figures import RunFigures, SweepFigures
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.loop import Loop
@@ -196,7 +198,7 @@ def test_reports_are_made_one_after_the_other(report_world: Callable[..., Any]) 
 
 
 def test_a_store_that_can_be_used_opens_the_gate(tmp_path: Any) -> None:
-    gate = StoreGate(str(tmp_path))
+    gate = StoreGate(StoreSettings(url=str(tmp_path)))
     assert not gate.is_settled
     assert gate.check()
     assert gate.is_settled
@@ -211,7 +213,7 @@ def test_a_store_that_cannot_be_used_is_told_until_it_can(
     def fail(_: ObjectStore) -> None:
         raise error
 
-    gate = StoreGate(str(tmp_path))
+    gate = StoreGate(StoreSettings(url=str(tmp_path)))
     with monkeypatch.context() as patched:
         patched.setattr(ObjectStore, "verify_conditional_writes", fail)
         assert not gate.check()
@@ -221,6 +223,19 @@ def test_a_store_that_cannot_be_used_is_told_until_it_can(
     assert gate.store is None
     assert gate.check()
     assert gate.trouble is None
+
+
+def test_credentials_are_taken_as_the_secret_has_them_now(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_KEY", "of before")
+    mounted = tmp_path / "secret"
+    mounted.mkdir()
+    gate = StoreGate(StoreSettings(url=str(tmp_path / "store"), secret="bench-store", credentials=mounted))
+    assert not gate.check()
+    assert gate.trouble is not None
+    assert "Secret: does not exist, or is empty (got 'bench-store')" in gate.trouble.message
+    (mounted / "STORE_KEY").write_text("of now")
+    assert gate.check()
+    assert os.environ["STORE_KEY"] == "of now"
 
 
 class Turns:

@@ -46,6 +46,7 @@ store:
   env: {{ include "surogate-bench.storeEnv" $ | fromYaml | toJson }}
   {{- with include "surogate-bench.storeSecret" $ }}
   secret: {{ . | quote }}
+  credentials: {{ include "surogate-bench.credentialsFolder" $ }}
   {{- end }}
 trainer:
   {{- include "surogate-bench.workload" (dict "context" $ "image" .trainer.image "values" .trainer) | nindent 2 }}

@@ -54,7 +54,7 @@ class Controller:
         self._synced = threading.Event()
         self._metrics = Metrics()
         self._queue = WorkQueue(gap_s=_GAP_S)
-        self._gate = StoreGate(settings.store.url)
+        self._gate = StoreGate(settings.store)
         self._reports = ReportMaker()
         self._sweeps = Informer(
             client,

@@ -1,11 +1,13 @@
 """The way to the object store: open once it is proven that results can be trusted to it."""
 
 import logging
+import os
 import threading
 from datetime import timedelta
 
-from surogate_bench.errors import BenchError, TransientError
+from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.controller.standing import Trouble
 
 _log = logging.getLogger(__name__)
@@ -21,11 +23,12 @@ class StoreGate:
     """Opens the store and proves its conditional writes, again and again until that works.
 
     Args:
-        url: Of the store; credentials and endpoint come from the environment.
+        settings: Its URL, and the Secret with its credentials; the endpoint comes from the environment.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, settings: StoreSettings) -> None:
+        self._settings = settings
+        self._url = settings.url
         self._lock = threading.Lock()
         self._store: ObjectStore | None = None
         self._trouble: Trouble | None = None
@@ -51,16 +54,36 @@ class StoreGate:
     def check(self) -> bool:
         """Try once; say whether the store can be used."""
         try:
+            self._take_credentials()
             store = open_store(self._url, patience=_PATIENCE)
             store.verify_conditional_writes()
         except TransientError as error:
             self._settle(None, f"{self._url} cannot be reached: {error}. {_WHEN_AWAY}")
             return False
-        except BenchError as error:
+        except (BenchError, OSError) as error:
             self._settle(None, str(error))
             return False
         self._settle(store, "")
         return True
+
+    def _take_credentials(self) -> None:
+        """Put the Secret's keys, as they are now, into the environment, where the store looks for them.
+
+        Raises:
+            ConfigError: there is no such Secret.
+        """
+        folder, secret = self._settings.credentials, self._settings.secret
+        if folder is None or secret is None:
+            return
+        keys = [path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")]
+        if not keys:
+            raise ConfigError(
+                "does not exist, or is empty",
+                field="Secret",
+                value=secret,
+                remedy="Create it with the store's credentials as keys; it is noticed within two minutes.",
+            )
+        os.environ.update({path.name: path.read_text(encoding="utf-8") for path in keys})
 
     def _settle(self, store: ObjectStore | None, message: str) -> None:
         trouble = None if store else Trouble(NOT_USABLE, message)

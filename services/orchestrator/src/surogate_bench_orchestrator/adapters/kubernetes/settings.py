@@ -79,6 +79,9 @@ class StoreSettings(Spec):
     url: str = Field(description="s3://bucket/prefix, gs://… or az://….")
     env: dict[str, str] = Field(default_factory=dict, description="AWS_ENDPOINT_URL, AWS_REGION and the like.")
     secret: DnsName | None = Field(None, description="Secret whose keys are environment variables with credentials.")
+    credentials: Path | None = Field(
+        None, description="Folder of the controller in which that Secret's keys are files; empty while there is none."
+    )
 
 
 class HubSettings(Spec):
