@@ -112,3 +112,10 @@ def test_the_spec_hash_follows_content_and_not_the_order_of_keys(tmp_path: Path)
 def test_the_written_reference_of_settings_is_up_to_date() -> None:
     written = (SWEEPS.parent / "README.md").read_text(encoding="utf-8")
     assert written == reference(), "run `make reference`"
+
+
+def test_an_unknown_recipe_is_named_once_with_those_there_are(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_sweep(write(tmp_path, recipes=["bf16", "bf17"]))
+    assert str(caught.value).startswith("recipes.1: there is no such recipe (got 'bf17'). Use one of bf16, fp8,")
+    assert "more" not in str(caught.value)

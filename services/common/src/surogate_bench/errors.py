@@ -47,6 +47,7 @@ class ConfigError(BenchError):
     exit_code = ExitCode.BAD_INPUT
 
     def __init__(self, message: str, *, field: str, value: object = None, remedy: str) -> None:
+        self.problem = message
         self.field = field
         self.value = value
         self.remedy = remedy

@@ -46,6 +46,11 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
     except ValidationError as error:
         problems = error.errors(include_url=False)
         first = problems[0]
+        problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
+        cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
+        if isinstance(cause, ConfigError):  # it says better what is wrong, and what to do
+            field = ".".join(map(str, first["loc"]))
+            raise ConfigError(cause.problem, field=field, value=cause.value, remedy=cause.remedy) from error
         more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more: {_fields(problems[1:])})"
         raise ConfigError(
             first["msg"].removeprefix("Value error, ") + more,
