@@ -16,7 +16,7 @@ from surogate_bench.metrics import METRICS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
-SWEEP, RECIPES, STEPS, QUESTIONS = "scraped", ["bf16", "qfp8-bf16"], 60, 300
+SWEEP, RECIPES, STEPS, QUESTIONS = "scraped", ["bf16", "qfp8-bf16"], 60, 1000
 SCORES = {"surogate_bench_accuracy": "accuracy", "surogate_bench_accuracy_stderr": "stderr"}
 IMAGE = os.environ.get("SUROGATE_BENCH_PROMETHEUS_IMAGE", "docker.io/prom/prometheus:v3.5.0")
 ORCHESTRATOR = f"surogate-bench/orchestrator:{os.environ.get('SUROGATE_BENCH_IMAGE_TAG', 'dev')}"
@@ -116,7 +116,7 @@ def test_training_shows_how_far_it_is_how_well_and_how_fast(prometheus: Promethe
         for name in ("train_step", "train_loss", "train_learning_rate", "train_tokens_per_second", "train_memory_bytes")
     }
     assert all(set(values) == set(RECIPES) for values in at_most.values()), at_most
-    assert at_most["train_step"] == dict.fromkeys(RECIPES, STEPS)
+    assert all(STEPS / 3 < step <= STEPS for step in at_most["train_step"].values()), at_most  # scrapes are seconds apart
     assert prometheus.by("recipe", over("train_steps")) == dict.fromkeys(RECIPES, STEPS)
     assert all(0 < rate <= 4e-3 for rate in at_most["train_learning_rate"].values())
     assert all(speed > 100 for speed in at_most["train_tokens_per_second"].values())
