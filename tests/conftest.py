@@ -1,0 +1,34 @@
+"""How a test process ends."""
+
+import atexit
+import faulthandler
+import os
+import sys
+
+import pytest
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Keep the result for the very end."""
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End without tearing the interpreter down, once everything is written.
+
+    One process holds torch's, Go's (Helm's SDK), Rust's (the object store's) and vLLM's runtimes here; together they
+    have been seen to abort while they were taken down, after the last test had passed. No product process has them all.
+    """
+    status = config.stash.get(_STATUS, None)
+    if status is None or hasattr(config, "workerinput"):
+        return
+    faulthandler.enable(sys.__stderr__ or 2)
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(status)
+
+
+_STATUS = pytest.StashKey[int]()
