@@ -28,10 +28,12 @@ help: ## List the targets
 sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
+# The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.
 .PHONY: test
 test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster; about 15 min on 2 cores
 	@rm -f .coverage .coverage.*
-	@$(BIN)/pytest -m 'not cluster' --cov --cov-report=
+	@$(BIN)/pytest tests/chart
+	@$(BIN)/pytest -m 'not cluster' --ignore tests/chart --cov --cov-report=
 	@$(BIN)/coverage combine --quiet --append 2>/dev/null || true
 	@$(BIN)/coverage report --skip-covered --skip-empty --fail-under=90
 	@$(BIN)/coverage report --include='*/surogate_bench_orchestrator/domain/*' --fail-under=100
