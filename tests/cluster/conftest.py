@@ -53,7 +53,7 @@ def until() -> Callable[..., None]:
 
 def _is_established(api: Api) -> bool:
     found = api.get(DEFINITION) or {}
-    conditions = found.get("status", {}).get("conditions", [])
+    conditions = (found.get("status") or {}).get("conditions") or ()  # null in the first moment
     return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
 
 

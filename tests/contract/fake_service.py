@@ -77,11 +77,23 @@ def _behaviour(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateR
     return request.recipe if isinstance(request, TrainRequest) else "ok"
 
 
+def _patiently_get(url: str) -> str:
+    """Ask a server that may be starting."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(url, timeout=10).text
+        except httpx.TransportError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 def _is_first_attempt(request: StageRequest, what: str, work_dir: Path) -> bool:
     """Tell by a file beside the work folder, or in a cluster by asking the counter that lives there."""
     if counter := os.environ.get("ATTEMPT_COUNTER"):
         key = hashlib.sha256(f"{request.store} {what}".encode()).hexdigest()
-        return httpx.get(f"{counter}/{key}", timeout=10).text == "1"
+        return _patiently_get(f"{counter}/{key}") == "1"
     marker = work_dir.parent / "attempted"
     first = not marker.exists()
     marker.touch()
