@@ -91,7 +91,7 @@ def kubernetes_harness(contract_cluster: "Cluster", request: pytest.FixtureReque
     settings = ClusterSettings(
         namespace=contract_cluster.namespace,
         instance="contract",
-        store=StoreSettings(url=f"file:///work/store-{uuid.uuid4().hex}"),
+        store=StoreSettings(url=f"file:///tmp/store-{uuid.uuid4().hex}"),
         hub=HubSettings(enabled=False),
         trainer=workload,
         prepare=workload,

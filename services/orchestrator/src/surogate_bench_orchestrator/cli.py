@@ -5,7 +5,6 @@ Commands import what they need when they run, so that ``--help`` and mistakes an
 """
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -15,6 +14,19 @@ from rich.text import Text
 
 from surogate_bench import __version__
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
+from surogate_bench_orchestrator.cli_options import (
+    AsJson,
+    KubeContext,
+    Namespace,
+    On,
+    Slots,
+    Stage,
+    StateDir,
+    Store,
+    SweepFile,
+    SweepOrName,
+    Where,
+)
 
 if TYPE_CHECKING:
     from surogate_bench_orchestrator.cluster_client.commands import Consoles
@@ -31,48 +43,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep to work on.", show_default=False)]
-Store = Annotated[str, typer.Option(help="Where results go: a folder, or s3://bucket/prefix, gs://…, az://….")]
-StateDir = Annotated[Path, typer.Option(help="Folder for logs and the state of local processes.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
-Slots = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="At most so many tasks that train or serve at once; 1 measures each trainer's speed alone.",
-        show_default="as many as the machine allows",
-    ),
-]
-
-
-class On(StrEnum):
-    """Where a sweep runs."""
-
-    LOCAL = "local"
-    KUBERNETES = "kubernetes"
-
-
-class Stage(StrEnum):
-    """A stage of a run."""
-
-    TRAIN = "train"
-    EVAL = "eval"
-
-
-SweepOrName = Annotated[
-    Path,
-    typer.Argument(metavar="SWEEP", help="The sweep's YAML file; on kubernetes its name will do.", show_default=False),
-]
-Where = Annotated[On, typer.Option("--on", help="Where it runs.")]
-Namespace = Annotated[
-    str | None,
-    typer.Option(help="Namespace (kubernetes only).", show_default="the context's"),
-]
-KubeContext = Annotated[
-    str | None,
-    typer.Option("--context", help="Context of KUBECONFIG (kubernetes only).", show_default="the current one"),
-]
 
 _LOCAL_ONLY = ("store", "state_dir", "slots", "no_wait")
 _CLUSTER_ONLY = ("namespace", "kube_context", "report_to")
