@@ -21,7 +21,6 @@ from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_reso
 _SOON_S = 1.0
 _LEAST_RESYNC_S, _MOST_RESYNC_S = 5.0, 10.0
 _RUNS_PER_RESYNC_SECOND = 100
-_MOST_RUNS = 2000
 
 
 class Resources(Protocol):
@@ -171,13 +170,6 @@ def _check(resource: ResourceSweep) -> None:
         ConfigError: names the field and the remedy.
     """
     sweep = resource.sweep
-    if (runs := len(sweep.recipes) * len(sweep.seeds)) > _MOST_RUNS:
-        raise ConfigError(
-            f"{len(sweep.recipes)} recipes with {len(sweep.seeds)} seeds each are {runs:,} runs; "
-            f"the status of one resource has room for {_MOST_RUNS:,}",
-            field="spec.seeds",
-            remedy="Spread the seeds over several RecipeSweeps.",
-        )
     if sweep.evaluation.tasks_dir is None:  # else the folder is in the pods
         try:
             TaskFolders.of(None).find(sweep.evaluation.task)
