@@ -52,8 +52,10 @@ with ThreadPoolExecutor(len(targets)) as pool:
 
 
 @contextmanager
-def standing_in(api: Api, namespace: str, name: str, labels: dict[str, str], *ports: int) -> Iterator[StandIn]:
-    """Run a pod with these labels that listens on these ports."""
+def standing_in(
+    api: Api, namespace: str, name: str, labels: dict[str, str], *ports: int, gpus: int = 0
+) -> Iterator[StandIn]:
+    """Run a pod with these labels that listens on these ports, and holds GPUs as somebody else's would."""
     pod: dict[str, Any] = yaml.safe_load("""
         spec:
           automountServiceAccountToken: false
@@ -67,6 +69,8 @@ def standing_in(api: Api, namespace: str, name: str, labels: dict[str, str], *po
     """)
     image = f"surogate-bench/orchestrator:{IMAGE_TAG}"
     pod["spec"]["containers"][0] |= {"image": image, "command": [*_PYTHON, _LISTEN, *map(str, ports)]}
+    if gpus:
+        pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = gpus
     path = f"/api/v1/namespaces/{namespace}/pods"
     api.create(path, {"metadata": {"name": name, "labels": labels}, **pod})
     try:
