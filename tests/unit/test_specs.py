@@ -62,6 +62,14 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"model": {"hub": "../../etc/passwd"}}, "model.hub", "../../etc/passwd"),
         ({"data": {"builtin": "word-problems-ro"}}, "data", "needs train_size and test_size"),
         ({"serving": {"extra_args": ["--trust_remote_code"]}}, "serving.extra_args", "never run"),
+        (
+            {"serving": {"extra_args": ["--port", "80"]}},
+            "serving.extra_args",
+            "remove --port: the model server",
+        ),
+        ({"serving": {"extra_args": ["--max_loras=9"]}}, "serving.extra_args", "set serving.max_loras"),
+        ({"training": {"max_steps": 2, "learning_rat": 1}}, "training.learning_rat", "Did you mean learning_rate?"),
+        ({"serving": {"zzz": 1}}, "serving.zzz", "Remove it or correct its spelling."),
         ({"data": {"hub": "a/b", "prompt": "no placeholder"}}, "data", "{question}"),
     ],
 )

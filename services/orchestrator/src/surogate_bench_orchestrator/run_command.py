@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from surogate_bench.errors import ExitCode
+from surogate_bench.errors import ConfigError, ExitCode, TransientError
+from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.clock import SystemClock
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of
 from surogate_bench_orchestrator.facts import StageFacts
@@ -52,6 +53,7 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
     def tell(message: str) -> None:
         messages.print(Text(message), soft_wrap=True)
 
+    _require_store(session.store)
     with stop_on_signals() as stop, hold(lock, clock, wait=options.wait, tell=tell, check=stop.check):
         snapshot = _finished_already(session)
         if snapshot is None:
@@ -104,9 +106,22 @@ def _finished_already(session: Session) -> Snapshot | None:
     return snapshot if snapshot.is_finished else None
 
 
+def _require_store(store: ObjectStore) -> None:
+    """Check that the store can do what the lock and the manifests rest on, before either is written."""
+    try:
+        store.verify_conditional_writes()
+    except TransientError as error:
+        raise ConfigError(
+            f"cannot be reached: {error}",
+            field="store",
+            value=store.url,
+            remedy="Check the URL, that its server runs, and the credentials (for s3://: AWS_ACCESS_KEY_ID, "
+            "AWS_SECRET_ACCESS_KEY and, where it is not Amazon's, AWS_ENDPOINT_URL).",
+        ) from error
+
+
 def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
     require_free_space(session)
-    session.store.verify_conditional_writes()
     session.store.put(session.plan.layout.spec, session.sweep.model_dump_json(indent=2).encode())
 
     def heartbeat() -> None:

@@ -6,6 +6,27 @@ from pydantic import Field, field_validator
 
 from surogate_bench.specs.base import Spec
 
+_MANAGED_ARGUMENTS = {
+    "--model": "set model",
+    "--revision": "set model.revision",
+    "--tokenizer-revision": "set model.revision",
+    "--seed": "set seeds",
+    "--max-lora-rank": "set serving.max_lora_rank",
+    "--max-loras": "set serving.max_loras",
+    "--max-model-len": "set serving.max_model_len",
+    "--gpu-memory-utilization": "set serving.gpu_memory_utilization",
+    "--kv-cache-memory-bytes": "set serving.kv_cache_gib",
+    "--host": "the model server chooses it",
+    "--port": "the model server chooses a free one",
+    "--uds": "the model server asks vLLM over TCP",
+    "--api-key": "the model server makes its own",
+    "--served-model-name": "the model server chooses it",
+    "--enable-lora": "it is always given",
+    "--no-enable-lora": "adapters could not be served",
+    "--lora-modules": "adapters are loaded while it runs",
+}
+"""Options of vLLM that extra_args must not repeat, and what to do instead: the last one given would win, unnoticed."""
+
 
 class ServingSpec(Spec):
     """The vLLM server that all adapters are loaded into, one after another or together."""
@@ -15,7 +36,9 @@ class ServingSpec(Spec):
     max_model_len: int = Field(2048, ge=16, description="--max-model-len: prompt and answer together, in tokens.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="--gpu-memory-utilization (GPU only).")
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the key-value cache, GiB (CPU only).")
-    extra_args: tuple[str, ...] = Field((), description="Further arguments for the vLLM server, as they are.")
+    extra_args: tuple[str, ...] = Field(
+        (), description="Further arguments for the vLLM server; not those it is given anyway."
+    )
     start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that is not ready has failed.")
 
     @field_validator("extra_args")
@@ -23,6 +46,15 @@ class ServingSpec(Spec):
     def _no_remote_code(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any("trust-remote-code" in argument.replace("_", "-") for argument in value):
             raise ValueError("code from a model repository is never run: remove --trust-remote-code")
+        return value
+
+    @field_validator("extra_args")
+    @classmethod
+    def _nothing_managed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for argument in value:
+            option = argument.partition("=")[0].replace("_", "-")
+            if option in _MANAGED_ARGUMENTS:
+                raise ValueError(f"remove {option}: {_MANAGED_ARGUMENTS[option]}")
         return value
 
 

@@ -1,10 +1,11 @@
 """Read a sweep from YAML, with errors that say where and what to do."""
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
@@ -53,10 +54,10 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
             raise ConfigError(cause.problem, field=field, value=cause.value, remedy=cause.remedy) from error
         more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more: {_fields(problems[1:])})"
         raise ConfigError(
-            first["msg"].removeprefix("Value error, ") + more,
+            _problem(first) + more,
             field=".".join(map(str, first["loc"])) or "sweep",
             value=None if isinstance(first["input"], dict) else first["input"],
-            remedy=_remedy(first["type"]),
+            remedy=_remedy(first["type"], first["loc"]),
         ) from error
 
 
@@ -64,12 +65,28 @@ def _fields(problems: list[Any]) -> str:
     return ", ".join(".".join(map(str, problem["loc"])) or "sweep" for problem in problems)
 
 
-def _remedy(kind: str) -> str:
+def _problem(first: Any) -> str:  # noqa: ANN401 - Pydantic's ErrorDetails, which holds any context
+    unknown = first["type"] == "extra_forbidden"
+    return "there is no such field" if unknown else str(first["msg"]).removeprefix("Value error, ")
+
+
+def _remedy(kind: str, location: tuple[int | str, ...]) -> str:
     if kind == "extra_forbidden":
-        return "There is no such field: remove it or correct its spelling."
+        likely = get_close_matches(str(location[-1]), _fields_beside(location), n=1)
+        return f"Did you mean {likely[0]}?" if likely else "Remove it or correct its spelling."
     if kind == "missing":
         return "Add this field."
     return "Correct it; `surogate-bench validate FILE` checks a file without running it."
+
+
+def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
+    """Fields that the section of an unknown one has; none where the section is not a single model's."""
+    model: Any = RecipeSweep
+    for part in location[:-1]:
+        model = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            return []
+    return list(model.model_fields)
 
 
 def _read_mapping(path: Path, *, field: str) -> dict[str, Any]:
