@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
@@ -61,11 +62,11 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         ) from error
 
 
-def _fields(problems: list[Any]) -> str:
+def _fields(problems: list[ErrorDetails]) -> str:
     return ", ".join(".".join(map(str, problem["loc"])) or "sweep" for problem in problems)
 
 
-def _problem(first: Any) -> str:  # noqa: ANN401 - Pydantic's ErrorDetails, which holds any context
+def _problem(first: ErrorDetails) -> str:
     unknown = first["type"] == "extra_forbidden"
     return "there is no such field" if unknown else str(first["msg"]).removeprefix("Value error, ")
 
