@@ -100,12 +100,17 @@ class LineLog:
     def show(self, view: SweepView) -> None:
         """See :class:`Display`."""
         now = self._clock()
+        first_with: dict[str, str] = {}
+        for row in view.rows:
+            first_with.setdefault(row.trouble, row.name)
         for row in (self._pace.estimate(row, now) for row in view.rows):
             state = (row.state, row.attempt, row.trouble)
             changed = state != self._shown.get(row.name, ("Pending", 0, ""))
             due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
             if changed or (row.step and due):
-                self._write(now, row, trouble=row.trouble if changed else "")
+                first = first_with[row.trouble]
+                trouble = row.trouble if first == row.name else f"for the same reason as {first}"
+                self._write(now, row, trouble=trouble if changed and row.trouble else "")
                 self._shown[row.name] = state
                 self._progress_at[row.name] = now
 

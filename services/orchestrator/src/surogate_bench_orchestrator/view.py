@@ -122,7 +122,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
         name=run.name,
         state=status.state.value,
         detail=_doing(seen) if live or seen.unplaced else "",
-        trouble=_why(snapshot, status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
+        trouble=str(status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
         attempt=seen.attempt,
         accuracy=strict.get("accuracy"),
         stderr=strict.get("stderr"),
@@ -148,11 +148,6 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         attempt=seen.attempt,
         elapsed_s=seen.elapsed_s,
     )
-
-
-def _why(snapshot: Snapshot, failure: Failure) -> str:
-    """Why a run failed; what its own row or a service's says already is not said again for every run."""
-    return "prepare failed" if failure == failure_of(snapshot.plan.prepare, snapshot.observed) else str(failure)
 
 
 def _doing(seen: Observation) -> str:
