@@ -1,5 +1,6 @@
 """Pods are lost while a sweep runs: it goes on, nothing that was finished is repeated, and nothing is left over."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -148,4 +149,59 @@ def test_a_sweep_survives_a_restart_of_the_api_server(release: Any, small: Small
         assert [resumed_from(release.results(store, name), run) for run in (ONE, OTHER)] == [0, 0]
     for stage, pods in {"prepare": 1, "train": 2, "serve": 0, "eval": 2}.items():
         assert len(pods_of(release, name, stage)) == pods
+    release.remove(name)
+
+
+def jobs(release: Any, name: str) -> dict[str, dict[str, Any]]:
+    """Jobs of a sweep that have not ended, by stage; it has one run."""
+    path = f"/apis/batch/v1/namespaces/{release.namespace}/jobs"
+    found = release.api.list(path, labelSelector=f"bench.surogate.ai/sweep={name}")
+    return {
+        job["metadata"]["labels"]["bench.surogate.ai/stage"]: job
+        for job in found
+        if not any(each["type"] in {"Complete", "Failed"} for each in job["status"].get("conditions") or ())
+    }
+
+
+@pytest.mark.exhaustive
+def test_queued_jobs_start_when_they_are_admitted_and_go_on_after_a_preemption(
+    release: Any, small: Small, until: Until
+) -> None:
+    """Does to Jobs what Kueue does: they start when it lets them, and it may take that back."""
+    name = "queued"
+
+    def suspends(job: dict[str, Any], suspended: bool) -> None:
+        path = f"/apis/batch/v1/namespaces/{release.namespace}/jobs/{job['metadata']['name']}"
+        release.api.patch(path, {"spec": {"suspend": suspended}})
+
+    def admitted(true: Callable[[], object]) -> Callable[[], object]:
+        def admits() -> object:
+            for job in jobs(release, name).values():
+                if job["spec"]["suspend"]:
+                    suspends(job, False)
+            return true()
+
+        return admits
+
+    spec = small(training__max_steps=300, recipes=["bf16"]) | {"scheduling": {"queue_name": "gpus"}}
+    release.submit(name, spec)
+    until(lambda: jobs(release, name), "a Job waits")
+    [waiting] = jobs(release, name).values()
+    assert waiting["spec"]["suspend"] is True
+    assert waiting["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
+    until(lambda: "Kueue" in json.dumps(release.status(name).get("services")), "the status says what it waits for")
+    assert release.state(name, "prepare") == "Pending"
+    assert not release.pods(sweep=name), "nothing runs before it is admitted"
+
+    layout = release.layout(name)
+    with release.store() as store:
+        until(admitted(lambda: has_checkpoint(store, layout, ONE)), "there is a checkpoint", 300)
+        suspends(jobs(release, name)["train"], True)
+        until(lambda: not release.active(name), "it is preempted")
+        until(lambda: release.state(name, ONE) == "Pending", "the run waits again")
+        assert "Kueue" in release.runs(name)[ONE]["message"]
+        until(admitted(lambda: release.finished(name)), "it ends", 400)
+        succeeds(release, until, name)
+        assert resumed_from(release.results(store, name), ONE) > 0
+    assert release.runs(name)[ONE]["attempt"] == 1
     release.remove(name)

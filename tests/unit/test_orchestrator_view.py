@@ -112,6 +112,12 @@ def test_a_run_without_room_says_what_it_waits_for() -> None:
     assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Unschedulable: no GPU")
 
 
+def test_a_service_without_room_is_pending() -> None:
+    waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Queued", message="full", unplaced=True)
+    row = row_of(snapshot({PLAN.prepare: waiting}, {}), "prepare")
+    assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Queued: full")
+
+
 @pytest.mark.parametrize(("phase", "state"), [(Phase.PENDING, "Starting"), (Phase.RUNNING, "Running")])
 def test_the_server_is_starting_until_it_is_ready(phase: Phase, state: str) -> None:
     shown = snapshot({PLAN.server: Observation(phase=phase, attempt=1)}, {PLAN.prepare: {}})

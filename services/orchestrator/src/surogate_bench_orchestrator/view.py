@@ -140,9 +140,10 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
         unused = over and not snapshot.observed.is_done(snapshot.plan.prepare)
         return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
+    state = "Starting" if task.is_server and seen.phase is Phase.PENDING else "Running"
     return ViewRow(
         name=name,
-        state="Starting" if task.is_server and seen.phase is Phase.PENDING else "Running",
+        state=RunState.PENDING.value if seen.unplaced else state,
         detail=_doing(seen),
         trouble=_trouble(seen),
         attempt=seen.attempt,
