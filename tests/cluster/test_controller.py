@@ -3,233 +3,19 @@
 import io
 import os
 import signal
-import socket
-import subprocess
-import sys
 import tarfile
-import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from kubernetes.client import ApiException, CoreV1Api
+from cluster_lab import SPEC, Lab
 
-from surogate_bench.errors import BenchError
-from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, read_request
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
 from surogate_bench_orchestrator.controller.status import condition, condition_is_true
-from surogate_bench_orchestrator.domain.plan import plan
-from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
-
-SPEC: dict[str, Any] = {
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-    "placement": "phased",
-}
-PREPARED = {
-    "data": {"train": {"records": 8, "sha256": "a" * 64}, "test": {"records": 8, "sha256": "b" * 64}},
-    "model_source": "built in", "model_in_store": False,
-}  # fmt: skip
-TRAINED = {
-    "steps": 2, "tokens": 100, "train_seconds": 3.5, "tokens_per_second": 28.0, "side_by_side": 1, "threads": 1,
-    "peak_memory_bytes": 1, "weight_bytes": 1, "operand_cache_bytes": 0, "final_train_loss": 0.25,
-    "validation": [], "adapter_sha256": "c" * 64, "resumed_from_step": 0,
-}  # fmt: skip
-SCORED = {
-    "task": "ro_gsm8k", "model": "m", "samples": 8, "strict": {"accuracy": 0.625, "stderr": 0.18},
-    "flexible": {"accuracy": 0.75, "stderr": 0.16}, "empty_answers": 0, "seconds": 2.5, "parallel_evaluations": 1,
-}  # fmt: skip
-
-
-class Node:
-    """Stands for a kubelet: takes every pod of a namespace, and ends those of Jobs with their result in the store."""
-
-    def __init__(self, api: Api, namespace: str, store: ObjectStore) -> None:
-        self._api = api
-        self._core = f"/api/v1/namespaces/{namespace}"
-        self._store = store
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self.holding: set[str] = set()
-        """Stages whose pods run on until this is changed."""
-        self.failing: dict[str, str] = {}
-        """Termination messages of pods that end badly, by a part of the task's name."""
-        self.started: list[tuple[str, str]] = []
-        """Task and uid of every pod that was started, in order."""
-        self.results: list[str] = []
-
-    def __enter__(self) -> "Node":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._thread.join(30)
-
-    def pods_of(self, part: str) -> list[str]:
-        return [uid for task, uid in self.started if part in task]
-
-    def _run(self) -> None:
-        while not self._stopping.wait(0.2):
-            with suppress(BenchError):
-                for pod in self._api.list(f"{self._core}/pods"):
-                    with suppress(BenchError, ApiException):
-                        self._handle(pod)
-
-    def _handle(self, pod: dict[str, Any]) -> None:
-        metadata, labels = pod["metadata"], pod["metadata"].get("labels", {})
-        path = f"{self._core}/pods/{metadata['name']}"
-        if "deletionTimestamp" in metadata:
-            CoreV1Api(self._api.client).delete_namespaced_pod(
-                metadata["name"], metadata["namespace"], grace_period_seconds=0
-            )
-        elif not pod["spec"].get("nodeName"):
-            target = {"apiVersion": "v1", "kind": "Node", "name": "nowhere"}
-            self._api.create(f"{path}/binding", {"metadata": {"name": metadata["name"]}, "target": target})
-            self._report(path, "Running", {"running": {"startedAt": _now()}})
-            self.started.append((labels[TASK], metadata["uid"]))
-        elif pod["status"]["phase"] == "Running" and labels[STAGE] not in {"serve", *self.holding}:
-            why = next((text for part, text in self.failing.items() if part in labels[TASK]), None)
-            if why is None:
-                self._publish(metadata["annotations"][REQUEST])
-            ended = {"exitCode": 2 if why else 0, "finishedAt": _now(), "message": why or ""}
-            self._report(path, "Failed" if why else "Succeeded", {"terminated": ended})
-
-    def _report(self, path: str, phase: str, state: dict[str, Any]) -> None:
-        ready = str(phase == "Running")
-        conditions = [
-            {"type": kind, "status": status, "lastTransitionTime": _now()}
-            for kind, status in {
-                "PodScheduled": "True", "Initialized": "True", "ContainersReady": ready, "Ready": ready,
-            }.items()
-        ]  # fmt: skip
-        pod = self._api.get(path) or {}
-        containers = [
-            {
-                "name": each["name"], "image": each["image"], "imageID": "none", "ready": phase == "Running",
-                "restartCount": 0, "state": state,
-            }
-            for each in pod["spec"]["containers"]
-        ]  # fmt: skip
-        status = {"phase": phase, "conditions": conditions, "containerStatuses": containers, "startTime": _now()}
-        self._api.patch(f"{path}/status", {"status": status})
-
-    def _publish(self, request_json: str) -> None:
-        file = Path(f"{self._store.url.removeprefix('file://')}/request.json")
-        file.write_text(request_json)
-        request = read_request(file)
-        file.unlink()
-        laid_out = plan(request.sweep, request.store)
-        result: dict[str, Any]
-        if isinstance(request, PrepareRequest):
-            prefix, result, run = laid_out.layout.prepare, PREPARED, ""
-        elif isinstance(request, EvaluateRequest):
-            prefix, result, run = laid_out.layout.eval(request.run), SCORED, request.run
-            assert request.server_url == f"http://{laid_out.server.name}.{self._core.rsplit('/')[-1]}.svc:8100"
-        else:
-            assert request.kind == "train"
-            run = f"{request.recipe}-s{request.seed}"
-            prefix, result = laid_out.layout.train(run), TRAINED
-        manifest = Manifest(
-            stage=request.kind, run=run, spec_hash=request.sweep.spec_hash, created=datetime.now(UTC), files={},
-            hardware={}, versions={}, result=result,
-        )  # fmt: skip
-        if self._store.create(manifest_key(prefix), manifest.model_dump_json().encode()):
-            self.results.append(prefix)
-
-
-class Replica:
-    """One controller process."""
-
-    def __init__(self, config: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
-        command = [sys.executable, "-m", "surogate_bench_orchestrator", "controller"]
-        self.process = subprocess.Popen([*command, "--config", str(config), "--port", str(self.port)])
-
-    def get(self, path: str) -> tuple[int, bytes]:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
-                return answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read()
-        except OSError:
-            return 0, b""
-
-    @property
-    def leads(self) -> bool:
-        return b"surogate_bench_leader 1.0" in self.get("/metrics")[1]
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
-        return self.process.wait(60)
-
-
-class Lab:
-    """A namespace with a store, a node and as many controllers as a test starts."""
-
-    def __init__(self, api: Api, namespace: str, folder: Path) -> None:
-        self.api, self.namespace = api, namespace
-        self.store = open_store(str(folder / "store"))
-        self.path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
-        self.jobs = f"/apis/batch/v1/namespaces/{namespace}/jobs"
-        self.node = Node(api, namespace, self.store)
-        self.replicas: list[Replica] = []
-        self.config = folder / "controller.yaml"
-        self.write_config(self.store.url)
-
-    def write_config(self, store: str) -> None:
-        workload = {"image": "example/none:1"}
-        settings = {
-            "namespace": self.namespace, "instance": "lab", "store": {"url": store}, "trainer": workload,
-            "prepare": workload, "model_server": workload, "evaluator": workload, "hub": {"enabled": False},
-            "scheduling": {"node_selector": {"surogate-bench-test": "nowhere"}}, "slots": 2,
-            "unschedulable_grace_s": 3600, "termination_grace_s": 1,
-        }  # fmt: skip
-        self.config.write_text(yaml.safe_dump(settings))
-
-    def start(self) -> Replica:
-        self.replicas.append(Replica(self.config))
-        return self.replicas[-1]
-
-    def add(self, name: str = "small", **spec: Any) -> None:
-        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": SPEC | spec}
-        assert self.api.create(self.path, body)
-
-    def status(self, name: str = "small") -> dict[str, Any]:
-        found: dict[str, Any] = (self.api.get(f"{self.path}/{name}") or {}).get("status", {})
-        return found
-
-    def is_complete(self, name: str = "small") -> bool:
-        return condition_is_true(self.status(name), "Complete")
-
-    def events(self, name: str = "small") -> list[str]:
-        found = self.api.list(f"/api/v1/namespaces/{self.namespace}/events")
-        return sorted(event["reason"] for event in found if event["involvedObject"].get("name") == name)
-
-    def owned(self) -> list[str]:
-        kinds = ("batch/v1", "jobs"), ("apps/v1", "deployments")
-        paths = [f"/apis/{group}/namespaces/{self.namespace}/{kind}" for group, kind in kinds]
-        core = [f"/api/v1/namespaces/{self.namespace}/{kind}" for kind in ("services", "pods")]
-        items = [item for path in (*paths, *core) for item in self.api.list(path, labelSelector=SWEEP)]
-        return [item["metadata"]["name"] for item in items]
 
 
 @pytest.fixture
@@ -243,10 +29,6 @@ def lab(api: Api, namespace: str, tmp_path: Path) -> Iterator[Lab]:
 
 
 Until = Callable[..., None]
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Until) -> None:

@@ -63,7 +63,7 @@ def contract_cluster() -> "Iterator[Cluster]":
     api.create("/api/v1/namespaces", {"metadata": {"name": namespace}})
     api.create(f"/api/v1/namespaces/{namespace}/pods", _counter())
     api.create(f"/api/v1/namespaces/{namespace}/services", _counter_service())
-    cluster = Cluster(client, namespace, "contract")
+    cluster = Cluster(api, namespace, "contract")
     cluster.start()
     cluster.wait_until_synced(30)
     yield cluster

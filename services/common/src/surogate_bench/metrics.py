@@ -102,6 +102,11 @@ METRICS: tuple[MetricInfo, ...] = (
         "surogate_bench_reconcile_errors_total", "counter", "looks", (),
         "Looks that ended in an error and are repeated.", "controller",
     ),
+    MetricInfo(
+        "surogate_bench_kubernetes_requests_total", "counter", "requests", ("method",),
+        "Requests to the Kubernetes API that looks at sweeps made; watches and the Lease are not counted.",
+        "controller",
+    ),
 )  # fmt: skip
 _HEAD = """# Metrics
 

@@ -61,8 +61,9 @@ class Controller:
             f"/apis/{API_VERSION}/namespaces/{settings.namespace}/{PLURAL}",
             on_change=lambda item: self._queue.add(item["metadata"]["name"]),
         )
-        self._cluster = Cluster(client, settings.namespace, settings.instance, self._queue.add)
-        self._loop = Loop(self._queue, Reconciler(self._surroundings(Api(client))), self._metrics)
+        api = Api(client, self._metrics.count_request)
+        self._cluster = Cluster(api, settings.namespace, settings.instance, self._queue.add)
+        self._loop = Loop(self._queue, Reconciler(self._surroundings(api)), self._metrics)
         self._election = Election(
             client,
             settings.namespace,

@@ -103,3 +103,13 @@ class Metrics:
             meaning("surogate_bench_reconcile_errors_total"),
             registry=self.registry,
         )
+        self._requests = Counter(
+            "surogate_bench_kubernetes_requests_total",
+            meaning("surogate_bench_kubernetes_requests_total"),
+            ["method"],
+            registry=self.registry,
+        )
+
+    def count_request(self, method: str) -> None:
+        """Count a request to the Kubernetes API."""
+        self._requests.labels(method).inc()

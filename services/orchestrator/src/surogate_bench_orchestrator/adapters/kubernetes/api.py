@@ -1,7 +1,7 @@
 """The Kubernetes API on plain dictionaries: every call has a deadline and every failure is one of ours."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import urllib3
@@ -22,10 +22,15 @@ class Api:
 
     Raises, from every method: TransientError when the server is away or asks to come back, PermanentError when it
     refuses.
+
+    Args:
+        client: Connection.
+        count: Called with the method of every request that is sent.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, count: Callable[[str], None] = lambda _: None) -> None:
         self.client = client
+        self._count = count
 
     def get(self, path: str) -> Object | None:
         """Read an object; None where there is none."""
@@ -104,6 +109,7 @@ class Api:
             body=body,
             auth_settings=["BearerToken"],
         )
+        self._count(method)
         answer = self.client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
         data = bytes(answer.read())
         if not 200 <= answer.status <= 299:  # noqa: PLR2004 - HTTP success

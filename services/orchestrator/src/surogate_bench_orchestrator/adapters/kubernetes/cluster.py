@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-from kubernetes.client import ApiClient
-
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api, Object
 from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
@@ -15,14 +13,14 @@ class Cluster:
     """Jobs, Deployments and pods of one release in one namespace, as last seen.
 
     Args:
-        client: Connection.
+        api: Connection.
         namespace: Where the release lives.
         instance: Its name.
         on_change: Called with the name of the sweep of which something changed, in an informer's thread.
     """
 
     def __init__(
-        self, client: ApiClient, namespace: str, instance: str, on_change: Callable[[str], None] = lambda _: None
+        self, api: Api, namespace: str, instance: str, on_change: Callable[[str], None] = lambda _: None
     ) -> None:
         def changed(item: Object) -> None:
             if sweep := (item["metadata"].get("labels") or {}).get(SWEEP):
@@ -30,14 +28,14 @@ class Cluster:
 
         def informer(path: str, *, field_selector: str | None = None, ours: bool = True) -> Informer:
             return Informer(
-                client,
+                api.client,
                 path,
                 label_selector=selector_of(instance) if ours else None,
                 field_selector=field_selector,
                 on_change=changed,
             )
 
-        self.api = Api(client)
+        self.api = api
         self.namespace = namespace
         core = f"/api/v1/namespaces/{namespace}"
         self.paths = {
