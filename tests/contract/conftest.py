@@ -48,7 +48,7 @@ def _counter_service() -> dict[str, Any]:
     return {"metadata": {"name": "counter"}, "spec": {"selector": {"app": "counter"}, "ports": [{"port": 8080}]}}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def contract_cluster() -> "Iterator[Cluster]":
     """A namespace of its own, watched."""
     from surogate_bench_orchestrator.adapters.kubernetes.api import Api
