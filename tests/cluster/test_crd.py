@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_tools import kubectl
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs import load_sweep
@@ -200,6 +201,8 @@ def test_the_status_is_a_subresource_with_its_columns(sweeps: Sweeps, api: Api) 
         api.patch(f"{sweeps.path}/embedded/status", {"status": {"runs": runs * 2}})
 
 
-def test_the_short_name_is_known(api: Api) -> None:
-    resources = (api.get(f"/apis/{API_VERSION}") or {})["resources"]
-    assert {"sweeps", "rsw"} == set(next(each for each in resources if each["name"] == PLURAL)["shortNames"])
+@pytest.mark.parametrize("name", ["sweep", "sweeps", "rsw", "recipesweep", "recipesweeps.bench.surogate.ai"])
+def test_kubectl_knows_it_by_every_name_that_the_documentation_uses(sweeps: Sweeps, namespace: str, name: str) -> None:
+    sweeps.create(manifest())
+    found = kubectl("get", f"{name}/embedded", "--namespace", namespace, "--output", "name")
+    assert found.strip() == "recipesweep.bench.surogate.ai/embedded"

@@ -3,7 +3,7 @@
     python tests/perf/controller_at_scale.py --runs 1000 --slots 32 --out scale.json
 
 API server, Job controller and controller are real; pods run nothing, as a stand-in for the nodes ends them with made-up
-results. The figures are sampled as the sweep goes on, so growth with the number of ended runs would show.
+results. The figures are sampled as the sweep goes on, so growth with what has ended would show.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def follow(lab: Lab, replica: Replica, every: int) -> list[dict[str, Any]]:
     while time.monotonic() - started < TIMEOUT_S:
         row = sample(lab, replica, started)
         over = lab.status("scale").get("phase") in {"Complete", "Failed", "Rejected"}
-        if over or row["ended_runs"] >= every * len(rows):
+        if over or row["tasks_done"] >= every * len(rows):
             rows.append(row)
             sys.stdout.write(json.dumps(row) + "\n")
             sys.stdout.flush()
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1000)
     parser.add_argument("--slots", type=int, default=32)
-    parser.add_argument("--every", type=int, default=100, help="sample each time so many more runs have ended")
+    parser.add_argument("--every", type=int, default=200, help="sample each time so many more tasks have ended")
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     options = parser.parse_args()
     rows = measure(options.runs, options.slots, options.every)

@@ -86,7 +86,7 @@ def test_the_shipped_sweeps_fit_the_schema(path: Path) -> None:
 
 def test_the_names_and_columns_are_these() -> None:
     spec = definition()["spec"]
-    assert spec["names"]["shortNames"] == ["sweeps", "rsw"]
+    assert spec["names"]["shortNames"] == ["sweep", "sweeps", "rsw"]
     (version,) = spec["versions"]
     assert [column["name"] for column in version["additionalPrinterColumns"]] == [
         "Phase", "Done", "Failed", "Best", "Age",

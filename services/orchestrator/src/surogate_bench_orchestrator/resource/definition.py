@@ -26,7 +26,7 @@ def definition() -> dict[str, Any]:
                 "listKind": f"{KIND}List",
                 "plural": PLURAL,
                 "singular": KIND.lower(),
-                "shortNames": ["sweeps", "rsw"],
+                "shortNames": ["sweep", "sweeps", "rsw"],
             },
             "versions": [
                 {
