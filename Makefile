@@ -22,7 +22,7 @@ export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
 
 .PHONY: help
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
 sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -63,9 +64,11 @@ def run_service(
     die_with_parent()
     signal.signal(signal.SIGTERM, _raise_terminated)
     work_dir: Path = arguments.work_dir
+    began = time.monotonic()
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         request = read_request(arguments.request)
+        _log.info("started: %s", request.kind, extra=_told_by(request))
         with _observable(request, work_dir, metrics):
             handle(request, work_dir)
     except BenchError as error:
@@ -76,6 +79,7 @@ def run_service(
         _log.warning("terminated; another attempt will continue from here")
         return ExitCode.TRANSIENT
     except MemoryError as error:
+        _log.exception("out of memory")
         _leave_word(work_dir, "OutOfMemory", f"out of memory: {error}")
         return ExitCode.FAILED
     except OSError as error:
@@ -86,6 +90,7 @@ def run_service(
         _log.exception("unexpected error")
         _leave_word(work_dir, type(error).__name__, str(error))
         return ExitCode.FAILED
+    _log.info("done", extra={"seconds": round(time.monotonic() - began, 1)})
     return ExitCode.OK
 
 
@@ -99,6 +104,12 @@ def die_with_parent() -> None:
         _log.warning("prctl(PR_SET_PDEATHSIG) failed: this process will outlive a killed parent")
     if os.getppid() != int(expected):  # the parent died before the call above
         sys.exit(ExitCode.TRANSIENT)
+
+
+def _told_by(request: AnyRequest) -> dict[str, object]:
+    """What of a request a log should say."""
+    told = request.model_dump(include={"recipe", "seed", "run", "threads", "server_url"}, exclude_none=True)
+    return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **told}
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:

@@ -53,6 +53,9 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     _write_output(output, scores)
     if not publish_stage(store, prefix, output, _manifest(request, scores, served_by)):
         _log.info("another evaluator finished first", extra={"run": request.run})
+        return
+    told = scores.result.model_dump(include={"strict", "flexible", "empty_answers", "seconds"})
+    _log.info("evaluated: accuracy %.4f", scores.result.strict.accuracy, extra=told)
 
 
 def prepare_task(request: EvaluateRequest, store: ObjectStore, work_dir: Path) -> Path:
@@ -91,8 +94,14 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tupl
     sweep = request.sweep
     deadline = time.monotonic() + sweep.evaluation.timeout_s
 
+    tenths_told = -1
+
     def report(done: int, total: int) -> None:
+        nonlocal tenths_told
         write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
+        if (tenths := done * 10 // total) > tenths_told:
+            tenths_told = tenths
+            _log.info("%d of %d questions answered", done, total)
 
     answers = Answers(report)
     harness = Harness(task_file, sweep.evaluation, answers, api_key=os.environ.get(API_KEY_VARIABLE))

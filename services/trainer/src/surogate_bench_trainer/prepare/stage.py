@@ -1,5 +1,6 @@
 """The prepare stage."""
 
+import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, 
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
 from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, describe_source, find_smollm2, is_converted
 from surogate_bench_trainer.prepare.sources import Splits, load_splits
+
+_log = logging.getLogger(__name__)
 
 
 def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
@@ -59,6 +62,8 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     result = PrepareResult(data=data, model_source=describe_source(sweep.model), model_in_store=converted)
     write_progress(work_dir, Progress(phase="uploading"))
     publish_stage(store, prefix, outputs, _manifest(request, result))
+    records = {name: info.records for name, info in data.items()}
+    _log.info("the data is checked and stored", extra={"records": records, "model": result.model_source})
 
 
 def _config_and_tokenizer(location: ModelLocation) -> tuple[Any, Any]:

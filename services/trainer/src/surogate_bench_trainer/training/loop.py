@@ -1,5 +1,6 @@
 """The training loop: steps, validations, checkpoints and their order, so that any interruption can be resumed."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from surogate_bench_trainer.data.schedule import BatchSchedule
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.metrics import MetricsLog
+
+_log = logging.getLogger(__name__)
 
 SaveCheckpoint = Callable[[int, dict[str, Tensor]], None]
 """Stores the state after so many steps."""
@@ -93,6 +96,16 @@ class TrainingLoop:
         if not math.isfinite(loss):
             raise PermanentError(f"step {done}: the validation loss is {loss}. Lower training.learning_rate")
         self.metrics.append(MetricsLine(step=done, eval_loss=loss))
+        _log.info(
+            "step %d of %d",
+            done,
+            self.schedule.total_steps,
+            extra={
+                "loss": self.metrics.final_train_loss(),
+                "validation_loss": loss,
+                "tokens_per_second": self.metrics.recent_speed(),
+            },
+        )
 
     def _stop_if_signalled(self, signals: HeldSignals, done: int) -> None:
         try:

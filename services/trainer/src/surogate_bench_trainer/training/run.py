@@ -52,6 +52,7 @@ class _Run:
             step=step, tensors=tensors, metrics=self.metrics.content(), peak_memory_bytes=self.peak_memory()
         )
         save_checkpoint(self.store, self.checkpoints, checkpoint)
+        _log.info("checkpoint of step %d stored", step)
 
     def peak_memory(self) -> int:
         """Peak over all attempts, bytes: device memory on a GPU, resident set on a CPU."""
@@ -96,6 +97,18 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     if checkpoint is not None:
         learner.restore(checkpoint.tensors, step=first)
         _log.info("continuing after step %d", first)
+    _log.info(
+        "training on %s: %d samples, %d steps",
+        device,
+        len(data.samples),
+        data.schedule.total_steps,
+        extra={
+            "recipe": request.recipe,
+            "engine": learner.recipe.engine_name,
+            "weight_bytes": learner.recipe.weight_bytes,
+            "threads": torch.get_num_threads(),
+        },
+    )
     metrics = MetricsLog(work_dir, b"" if checkpoint is None else checkpoint.metrics)
     run = _Run(store, prefix, learner, metrics, 0 if checkpoint is None else checkpoint.peak_memory_bytes)
     TrainingLoop(
@@ -145,6 +158,8 @@ def _publish(request: TrainRequest, run: _Run, work_dir: Path, *, resumed_from: 
         result=result.model_dump(mode="json"),
     )
     publish_stage(run.store, run.prefix, outputs, manifest)
+    told = result.model_dump(include={"final_train_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"})
+    _log.info("trained, and the adapter is stored", extra=told)
 
 
 def _accelerator(device: torch.device) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api, Object
 from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
-from surogate_bench_orchestrator.adapters.kubernetes.labels import SWEEP, TASK, selector_of
+from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, SWEEP, TASK, selector_of
 from surogate_bench_orchestrator.adapters.kubernetes.progress_poller import ProgressPoller
 
 
@@ -33,6 +33,7 @@ class Cluster:
                 label_selector=selector_of(instance) if ours else None,
                 field_selector=field_selector,
                 on_change=changed,
+                trim=_without_request,
             )
 
         self.api = api
@@ -114,3 +115,10 @@ class Cluster:
     def progress(self, pods: list[Object]) -> Progress | None:
         """What the newest of these pods said last."""
         return self._progress.latest(pods)
+
+
+def _without_request(item: Object) -> None:
+    """The request that a task was submitted with holds the whole sweep, in a Job's template as in its pods."""
+    template = item.get("spec", {}).get("template", {})
+    for metadata in (item["metadata"], template.get("metadata") or {}):
+        (metadata.get("annotations") or {}).pop(REQUEST, None)

@@ -16,6 +16,8 @@ from surogate_bench_orchestrator.adapters.kubernetes.api import CONNECT_TIMEOUT_
 _log = logging.getLogger(__name__)
 logging.getLogger("kubernetes.informer.informer").setLevel(logging.CRITICAL)  # it logs tracebacks; see _tell
 
+_RESYNC_S = 600
+"""Between full lists."""
 _IDLE_S = 30.0
 """Beyond the watch's own end: how long a silent connection is trusted."""
 _PAUSE_S = 1.0
@@ -41,8 +43,8 @@ class Informer:
         path: Of the collection, for example ``/apis/batch/v1/namespaces/NS/jobs``.
         label_selector: Which ones.
         field_selector: Which ones.
-        resync_s: Seconds between full lists.
         on_change: Called with an object that appeared, changed or went, in the informer's thread.
+        trim: Takes away from an object what nobody reads, before it is kept; who owns which field is never kept.
     """
 
     def __init__(
@@ -52,22 +54,28 @@ class Informer:
         *,
         label_selector: str | None = None,
         field_selector: str | None = None,
-        resync_s: int = 600,
         on_change: Callable[[Object], None] = lambda _: None,
+        trim: Callable[[Object], None] = lambda _: None,
     ) -> None:
+        def trimmed(item: Object) -> None:  # the cache's own object
+            item["metadata"].pop("managedFields", None)
+            trim(item)
+
         self._client = client
+        self._trimmed = trimmed
         self._path = path
-        self._resync_s = resync_s
         self._on_change = on_change
         self._synced = threading.Event()
         self._stopping = threading.Event()
         self._informer = SharedInformer(
             self._list_or_watch,
-            resync_period=resync_s,
+            resync_period=_RESYNC_S,
             label_selector=label_selector,
             field_selector=field_selector,
             key_func=_name_of,
         )
+        for kind in (ADDED, MODIFIED):
+            self._informer.add_event_handler(kind, trimmed)
         for kind in (ADDED, MODIFIED, DELETED):
             self._informer.add_event_handler(kind, on_change)
         self._informer.add_event_handler(ERROR, self._tell)
@@ -142,7 +150,7 @@ class Informer:
             header_params={"Accept": "application/json"},
             auth_settings=["BearerToken"],
         )
-        patience = (timeout_seconds or self._resync_s) + _IDLE_S if watch else _IDLE_S
+        patience = (timeout_seconds or _RESYNC_S) + _IDLE_S if watch else _IDLE_S
         answer = self._client.call_api(*request, _request_timeout=(CONNECT_TIMEOUT_S, patience))
         if watch and answer.status == 200:  # noqa: PLR2004 - HTTP OK
             return answer.response
@@ -150,7 +158,10 @@ class Informer:
         if answer.status != 200:  # noqa: PLR2004 - HTTP OK
             raise ApiException(status=answer.status, reason=answer.reason, body=data.decode(errors="replace"))
         listed = json.loads(data)
-        return _ObjectList(listed.get("items") or [], _ListMeta(listed["metadata"]["resourceVersion"]))
+        items = listed.get("items") or []
+        for item in items:
+            self._trimmed(item)
+        return _ObjectList(items, _ListMeta(listed["metadata"]["resourceVersion"]))
 
 
 def _name_of(item: Object) -> str:
