@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from datasets.exceptions import DatasetNotFoundError
 from safetensors import safe_open
 
@@ -17,6 +18,7 @@ from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import DataSpec, RecipeSweep
+from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
@@ -61,6 +63,15 @@ def test_a_local_folder_is_published_as_three_splits(make_sweep: MakeSweep, tmp_
     assert len(records) == 50
     assert records[0].answer.splitlines()[-1].startswith("#### ")
     assert not result.model_in_store
+
+
+def test_the_sweep_that_the_chart_tells_its_users_to_apply_can_be_prepared(tmp_path: Path) -> None:
+    notes = (Path(__file__).parents[3] / "charts" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    _, _, shown = notes.partition("<<'EOF'\n")
+    resource = yaml.safe_load(shown.partition("   EOF")[0])
+    sweep = parse_sweep({"name": resource["metadata"]["name"], **resource["spec"]})
+    result, _ = prepare(sweep, tmp_path)
+    assert result.data["test"].records == 500
 
 
 def test_a_builtin_data_set_is_generated_with_disjoint_splits(make_sweep: MakeSweep, tmp_path: Path) -> None:
