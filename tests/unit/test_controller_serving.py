@@ -197,6 +197,21 @@ def test_reports_are_made_one_after_the_other(report_world: Callable[..., Any]) 
     assert wait_for_report(quick, request)[0] is ReportState.DONE
 
 
+def test_a_report_that_nobody_asks_about_any_more_does_not_keep_others_waiting(
+    report_world: Callable[..., Any],
+) -> None:
+    now = [0.0]
+    maker = ReportMaker(
+        script("import sys, time; time.sleep(600 if 'gone' in sys.stdin.read() else 0)"), lambda: now[0]
+    )
+    request = request_of(report_world())
+    maker.advance("deleted/uid", request.model_copy(update={"failed": {"gone": "x"}}))
+    now[0] = 29
+    assert maker.advance("small/uid", request) == (ReportState.WORKING, "")
+    now[0] = 31
+    assert wait_for_report(maker, request) == (ReportState.DONE, "")
+
+
 def test_a_store_that_can_be_used_opens_the_gate(tmp_path: Any) -> None:
     gate = StoreGate(StoreSettings(url=str(tmp_path)))
     assert not gate.is_settled

@@ -18,6 +18,8 @@ from surogate_bench_orchestrator.controller.report_process import ReportRequest
 _log = logging.getLogger(__name__)
 
 _DEADLINE_S = 600.0
+_ABANDONED_S = 30.0
+"""Unless it is asked about meanwhile, a report is no longer wanted: its sweep was deleted."""
 _TRIES = 3
 _COMMAND = (sys.executable, "-P", "-m", "surogate_bench_orchestrator.controller.report_process")
 
@@ -35,6 +37,8 @@ class _Job:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     started: float
+    asked: float
+    """When somebody last looked how far it is."""
 
 
 @dataclass(slots=True)
@@ -70,14 +74,16 @@ class ReportMaker:
             How far it is, and why the last try failed.
         """
         with self._lock:
+            self._end_abandoned(but=key)
             job = self._jobs.get(key)
             tries = self._tries.setdefault(key, _Tries())
             if job is None:
                 if not self._jobs:
                     self._jobs[key] = self._start(request)
                 return ReportState.WORKING, tries.message
+            job.asked = self._clock()
             code = job.process.poll()
-            if code is None and self._clock() - job.started < _DEADLINE_S:
+            if code is None and job.asked - job.started < _DEADLINE_S:
                 return ReportState.WORKING, tries.message
             del self._jobs[key]
             if code == 0:
@@ -94,6 +100,15 @@ class ReportMaker:
                 job.errors.close()
             self._jobs.clear()
 
+    def _end_abandoned(self, *, but: str) -> None:
+        """Make room for others; one that is asked about again after all is made anew."""
+        for key, job in list(self._jobs.items()):
+            if key != but and self._clock() - job.asked > _ABANDONED_S:
+                _end(job)
+                job.errors.close()
+                del self._jobs[key]
+                self._tries.pop(key, None)
+
     def _start(self, request: ReportRequest) -> _Job:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the job
         process = subprocess.Popen(
@@ -103,7 +118,7 @@ class ReportMaker:
             stderr=errors,
             env={**os.environ, PARENT_PID_VARIABLE: str(os.getpid())},
         )
-        job = _Job(process, errors, self._clock())
+        job = _Job(process, errors, self._clock(), self._clock())
         assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for
         threading.Thread(
             target=_feed, args=(process.stdin, request.model_dump_json().encode()), daemon=True, name="report-input"
