@@ -134,6 +134,7 @@ def test_a_sweep_with_a_failed_run_has_failed_and_says_why() -> None:
     assert not condition_is_true(status, "Complete")
     assert (row(status, "fp8-s0")["reason"], row(status, "fp8-s0")["message"]) == ("Killed", "exit code 137: OOM")
     assert condition(status, "Complete")["reason"] == "RunsFailed"
+    assert "1 failed. fp8-s0: Killed: exit code 137: OOM" in condition(status, "Failed")["message"]
 
 
 def test_a_skipped_run_does_not_make_a_sweep_fail() -> None:

@@ -175,7 +175,8 @@ def _phase(standing: Standing, *, begun: bool, failed: int) -> str:
 def _conditions(standing: Standing, status: Status, previous: Mapping[str, Any], now: str) -> list[Status]:
     failed = int(status.get("failed", 0))
     ended = standing.finished
-    summary = f"{status.get('progress', '')} runs ended, {failed} failed. {standing.remark}".strip()
+    parts = (f"{status.get('progress', '')} runs ended, {failed} failed.", _first_failure(status), standing.remark)
+    summary = " ".join(part for part in parts if part)
     waiting = standing.trouble or _waits_for(standing, status)
     admitted = standing.refusal is None
     told = {
@@ -203,6 +204,15 @@ _SUSPENSION = {
     True: Trouble("Requested", "spec.suspend is true: tasks are stopped, and go on when it is false"),
     False: Trouble("NotRequested", ""),
 }
+
+
+def _first_failure(status: Status) -> str:
+    """What failed first in the order of the rows, which is that in which stages depend on each other."""
+    rows = (*status.get("services", ()), *status.get("runs", ()))
+    row = next((row for row in rows if row["state"] == RunState.FAILED), None)
+    if row is None:
+        return ""
+    return ": ".join(str(part) for part in (row["name"], row.get("reason"), row.get("message")) if part)
 
 
 def _waits_for(standing: Standing, status: Status) -> Trouble:
