@@ -15,10 +15,13 @@ STORE ?= results
 SERVICES := common trainer model-server evaluator orchestrator
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps
-# uv looks for local wheels where pip was told to, unless it was told itself.
+# uv looks for local wheels where pip was told to, unless it was told itself; not for CUDA, as torch's CPU build would
+# come before the locked one.
 comma := ,
 space := $(subst ,, )
+ifneq ($(ACCELERATOR),cuda)
 export UV_FIND_LINKS ?= $(subst $(space),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
 
 .PHONY: help
 help: ## List the targets
