@@ -1,6 +1,7 @@
 """How a service ends, what it shows meanwhile, and that it dies with its parent. Real processes."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import httpx
 import pytest
 
 from surogate_bench.errors import ExitCode
-from surogate_bench.logs import redact
+from surogate_bench.logs import JsonFormatter, redact
 from surogate_bench.progress import Progress, Termination, read_progress, read_termination, write_progress
 from surogate_bench.service import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
 
@@ -208,3 +209,10 @@ def test_progress_is_read_back_and_absence_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("secret", ["hf_abcdefghijkl", "password=hunter2", "AWS token: abc", "AKIAIOSFODNN7EXAMPLE"])
 def test_secrets_do_not_reach_the_log(secret: str) -> None:
     assert secret.rsplit(maxsplit=1)[-1] not in redact(f"connecting with {secret} now")
+
+
+def test_logs_are_json_without_credentials_in_the_message_or_in_a_field() -> None:
+    record = logging.makeLogRecord({"msg": "token=abc", "store": "s3://b?secret=abc", "steps": 3})
+    line = JsonFormatter("trainer").format(record)
+    assert "abc" not in line
+    assert json.loads(line)["steps"] == 3

@@ -31,7 +31,11 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": redact(record.getMessage()),
         }
-        fields |= {key: value for key, value in record.__dict__.items() if key not in _STANDARD}
+        fields |= {
+            key: redact(value) if isinstance(value, str) else value
+            for key, value in record.__dict__.items()
+            if key not in _STANDARD
+        }
         if record.exc_info:
             fields["exception"] = redact(self.formatException(record.exc_info))
         return json.dumps(fields, ensure_ascii=False, default=str)

@@ -99,7 +99,7 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tupl
     def report(done: int, total: int) -> None:
         nonlocal tenths_told
         write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
-        if (tenths := done * 10 // total) > tenths_told:
+        if (tenths := done * 10 // max(1, total)) > tenths_told:
             tenths_told = tenths
             _log.info("%d of %d questions answered", done, total)
 
