@@ -14,8 +14,10 @@ from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator import locks
 from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.adapters.memory import Ending, MemoryRuntime
+from surogate_bench_orchestrator.clock import SystemClock
 from surogate_bench_orchestrator.controller.metrics import Board
 from surogate_bench_orchestrator.controller.reconciler import Reconciler, Surroundings
 from surogate_bench_orchestrator.controller.report_maker import ReportState
@@ -25,6 +27,8 @@ from surogate_bench_orchestrator.controller.status_writer import StatusWriter
 from surogate_bench_orchestrator.controller.store_gate import StoreGate
 from surogate_bench_orchestrator.domain.tasks import Observation, Task
 from surogate_bench_orchestrator.facts import StageFacts
+from surogate_bench_orchestrator.locks import Lease, SweepLock
+from surogate_bench_orchestrator.resource.model import parse_resource
 
 SPEC: dict[str, Any] = {
     "model": {"builtin": "tiny-qwen3-en"},
@@ -603,3 +607,66 @@ def test_the_spec_is_in_the_store(world: World) -> None:
     world.turn()
     keys = [info.key for info in ObjectStore.list(world.store, "sweeps/small/")]
     assert [key for key in keys if key.endswith("/spec.json")] == keys
+
+
+def lock_of(world: World) -> SweepLock:
+    """The lock by which another process on the same store keeps others from the sweep."""
+    sweep = parse_resource(world.items["small"]).sweep
+    return Lease(world.store, f".locks/small-{sweep.spec_hash}", SystemClock(), title="surogate-bench run")
+
+
+def test_a_sweep_that_another_process_on_the_store_works_on_waits_for_it_and_says_so(world: World) -> None:
+    world.add()
+    lock = lock_of(world)
+    assert lock.try_acquire()
+    with pytest.raises(TransientError, match="StoreLocked"):
+        world.turn()
+    waiting = condition(world.status(), "Complete")
+    assert (world.status()["phase"], waiting["reason"]) == ("Pending", "StoreLocked")
+    assert "surogate-bench run on" in waiting["message"]
+    assert world.runtime.submitted == []
+    lock.release()
+    world.settle()
+    assert world.status()["phase"] == "Complete"
+
+
+def test_a_sweep_is_locked_while_it_runs_and_free_once_it_is_suspended_deleted_or_ended(world: World) -> None:
+    world.add()
+    world.turn()
+    lock = lock_of(world)
+    assert "RecipeSweep lab/small on" in str(lock.holder())
+    world.restart()  # a new leader has it at once
+    world.turn()
+    assert not lock.try_acquire()
+    world.set(suspend=True)
+    world.turn()
+    assert lock.holder() is None
+    world.set(suspend=False)
+    world.turn()
+    assert lock.holder() is not None
+    item = world.items.pop("small")
+    world.turn()
+    assert lock.holder() is None
+    world.items["small"] = item
+    world.settle()
+    assert lock.holder() is None
+
+
+def test_a_sweep_whose_lock_was_taken_while_the_store_was_away_waits_until_it_is_free(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "LEASE_LIFE_S", -1.0)
+        patch.setattr(locks, "_RENEW_EVERY_S", 0.0)
+        world.turn()
+    lock = lock_of(world)
+    assert lock.try_acquire()
+    monkeypatch.setattr(locks, "_RENEW_EVERY_S", 0.0)
+    submitted = len(world.runtime.submitted)
+    with pytest.raises(TransientError, match="StoreLocked"):
+        world.turn()
+    assert len(world.runtime.submitted) == submitted
+    lock.release()
+    world.settle()
+    assert world.status()["phase"] == "Complete"

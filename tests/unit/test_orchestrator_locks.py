@@ -10,7 +10,7 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator import locks
-from surogate_bench_orchestrator.locks import FileLock, Lease, SweepBusyError, SweepLock, hold, sweep_lock
+from surogate_bench_orchestrator.locks import FileLock, Lease, SweepBusyError, SweepLock, hold, resource_lease, sweep_lock
 
 LAYOUT = SweepLayout("small", "0123456789ab")
 
@@ -208,3 +208,19 @@ def test_a_lease_that_cannot_be_read_does_not_block(store: ObjectStore, clock: F
     assert lease.holder() is None
     assert lease.try_acquire()
     assert [info.key for info in store.list(".locks/")] == [".locks/small/00000005.json"]
+
+
+def test_a_lease_is_taken_over_at_once_by_whoever_works_for_the_same_resource(
+    store: ObjectStore, clock: FakeClock
+) -> None:
+    def replica() -> SweepLock:
+        return resource_lease(store, LAYOUT, clock, uid="a-uid", title="RecipeSweep lab/small")
+
+    killed, successor, other = replica(), replica(), Lease(store, ".locks/small-0123456789ab", clock)
+    assert killed.try_acquire()
+    assert not other.try_acquire()
+    assert successor.try_acquire()
+    assert str(other.holder()).startswith("RecipeSweep lab/small on ")
+    successor.release()
+    assert other.try_acquire()
+    assert not successor.try_acquire()

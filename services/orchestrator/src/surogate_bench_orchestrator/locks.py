@@ -35,6 +35,10 @@ class SweepBusyError(TransientError):
     """Another process works on the sweep."""
 
 
+class LeaseLostError(PermanentError):
+    """A lease had expired, and another process took it."""
+
+
 class Holder(BaseModel):
     """Who holds a sweep."""
 
@@ -44,11 +48,14 @@ class Holder(BaseModel):
     pid: int = Field(default_factory=os.getpid)
     since: datetime = Field(default_factory=lambda: datetime.now(UTC))
     token: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    title: str = ""
+    """What it calls itself; empty for a process that works for itself."""
     expires: float = 0.0
     """Of a lease: seconds since 1970."""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
+        who = self.title or f"process {self.pid}"
+        return f"{who} on {self.host} since {self.since:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class SweepLock(Protocol):
@@ -105,9 +112,25 @@ def hold(
 
 def sweep_lock(store: ObjectStore, layout: SweepLayout, clock: Clock) -> SweepLock:
     """Choose the lock that suits a store."""
-    name = f"{layout.name}-{layout.spec_hash}"
     folder = local_folder(store)
-    return FileLock(folder / _LOCKS / f"{name}.lock") if folder else Lease(store, f"{_LOCKS}/{name}", clock)
+    return FileLock(folder / f"{_lock_key(layout)}.lock") if folder else Lease(store, _lock_key(layout), clock)
+
+
+def resource_lease(store: ObjectStore, layout: SweepLayout, clock: Clock, *, uid: str, title: str) -> SweepLock:
+    """Lock for a sweep that is a resource in a cluster, whichever replica of its controller works on it.
+
+    Args:
+        store: Where its results go.
+        layout: Of the sweep.
+        clock: For renewals.
+        uid: Of the resource. A replica that goes on where another was killed takes the lease over at once.
+        title: What others are told of the holder.
+    """
+    return Lease(store, _lock_key(layout), clock, token=uid, title=title)
+
+
+def _lock_key(layout: SweepLayout) -> str:
+    return f"{_LOCKS}/{layout.name}-{layout.spec_hash}"
 
 
 class FileLock:
@@ -173,12 +196,23 @@ def _is_free(descriptor: int) -> bool:
 
 
 class Lease:
-    """Lease on an object store."""
+    """Lease on an object store.
 
-    def __init__(self, store: ObjectStore, prefix: str, clock: Clock) -> None:
+    Args:
+        store: Where it lies.
+        prefix: Of its objects.
+        clock: For renewals.
+        token: Whoever comes with the token of the holder has the lease, too; None for one that nobody else has.
+        title: What others are told of the holder.
+    """
+
+    def __init__(
+        self, store: ObjectStore, prefix: str, clock: Clock, *, token: str | None = None, title: str = ""
+    ) -> None:
         self._store = store
         self._prefix = prefix
         self._clock = clock
+        self._identity = {"title": title} | ({"token": token} if token else {})
         self._mine: tuple[str, Holder] | None = None
         self._renewed = 0.0
 
@@ -186,11 +220,15 @@ class Lease:
         """See :class:`SweepLock`."""
         keys = self._keys()
         current = self._read(keys[-1]) if keys else None
+        mine = Holder.model_validate({**self._identity, "expires": time.time() + LEASE_LIFE_S})
         if current is not None and current.expires > time.time():
-            return False
+            if current.token != mine.token:
+                return False
+            self._put(keys[-1], mine, expires=mine.expires)
+            self._mine, self._renewed = (keys[-1], mine), self._clock.now()
+            return True
         number = int(keys[-1].rpartition("/")[2].removesuffix(".json")) + 1 if keys else 0
         key = f"{self._prefix}/{number:08d}.json"
-        mine = Holder(expires=time.time() + LEASE_LIFE_S)
         if not self._store.create(key, mine.model_dump_json().encode()):
             return False
         self._mine, self._renewed = (key, mine), self._clock.now()
@@ -207,14 +245,14 @@ class Lease:
         """See :class:`SweepLock`.
 
         Raises:
-            PermanentError: it expired and another process took it.
+            LeaseLostError: it expired and another process took it.
         """
         if self._mine is None or self._clock.now() - self._renewed < _RENEW_EVERY_S:
             return
         key, holder = self._mine
         if self._keys()[-1:] != [key]:
             self._mine = None
-            raise PermanentError(f"the sweep was taken over by {self.holder()}: this process had not renewed its lease")
+            raise LeaseLostError(f"the sweep was taken over by {self.holder()}: this process had not renewed its lease")
         self._put(key, holder, expires=time.time() + LEASE_LIFE_S)
         self._renewed = self._clock.now()
 

@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
-from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench.errors import BenchError, PermanentError, TransientError
+from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.clock import SystemClock
 from surogate_bench_orchestrator.controller.refusals import Refusals
 from surogate_bench_orchestrator.controller.report_maker import ReportState
 from surogate_bench_orchestrator.controller.report_process import ReportRequest
@@ -16,6 +18,7 @@ from surogate_bench_orchestrator.controller.store_gate import NOT_USABLE
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Phase
+from surogate_bench_orchestrator.locks import LeaseLostError, SweepLock, resource_lease
 from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.resource.model import ResourceSweep
 from surogate_bench_orchestrator.sweep_runner import Snapshot, SweepDriver
@@ -23,6 +26,7 @@ from surogate_bench_orchestrator.sweep_runner import Snapshot, SweepDriver
 _log = logging.getLogger(__name__)
 
 STORE_AWAY = "StoreAway"
+STORE_LOCKED = "StoreLocked"
 CLUSTER_AWAY = "ClusterAway"
 _DELETIONS_AT_ONCE = 8
 
@@ -68,6 +72,8 @@ class SweepKeeper:
         self._reports = reports
         self._plan = plan(resource.sweep, store.url)
         self._driver = SweepDriver(self._plan, runtime, store)
+        self._lock = _lock(resource, store, self._plan.layout)
+        self._holds_lock = False
         self._refusals = Refusals(clock)
         self._retired: set[str] = set()
         self._spec_is_written = False
@@ -93,6 +99,8 @@ class SweepKeeper:
         standing = self._standing()
         seen = self._driver.observe()
         try:
+            if locked := self._locked():
+                return replace(standing, trouble=locked)
             self._write_spec()
             snapshot = self._refusals.judged(self._driver.read(seen))
         except TransientError as error:
@@ -127,6 +135,33 @@ class SweepKeeper:
             self._refusals.update(refused)
             self._trouble = self._refusals.trouble()
         return self._trouble
+
+    def release(self) -> None:
+        """Let others on the same store have the sweep: it has ended here, is suspended or gone."""
+        self._holds_lock = False
+        try:
+            self._lock.release()
+        except BenchError as error:
+            _log.warning("the lock of sweep %s was not given back and will expire: %s", self.resource.name, error)
+
+    def _locked(self) -> Trouble | None:
+        """Keep others on the same store from doing the same work; say who does it, if others do.
+
+        A suspended sweep does none. Tasks that run while the lock is lost go on: what they finish counts for both.
+        """
+        if self.resource.suspend:
+            return None
+        try:
+            if self._holds_lock:
+                self._lock.renew()
+            else:
+                self._holds_lock = self._lock.try_acquire()
+        except LeaseLostError:
+            self._holds_lock = False
+        if self._holds_lock:
+            return None
+        holder = self._lock.holder() or "another process"
+        return Trouble(STORE_LOCKED, f"in this store {holder} works on the same sweep; this one goes on after it")
 
     def _standing(self) -> Standing:
         return Standing(
@@ -179,3 +214,8 @@ class SweepKeeper:
             return standing
         remark = f"The report could not be made: {message}" if state is ReportState.GIVEN_UP else ""
         return replace(standing, finished=True, remark=remark)
+
+
+def _lock(resource: ResourceSweep, store: ObjectStore, layout: SweepLayout) -> SweepLock:
+    title = f"RecipeSweep {resource.namespace}/{resource.name}"
+    return resource_lease(store, layout, SystemClock(), uid=resource.uid, title=title)

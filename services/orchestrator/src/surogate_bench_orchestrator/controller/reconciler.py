@@ -145,6 +145,8 @@ class Reconciler:
         store = self._with.gate.store
         if store is None:
             return None
+        if keeper is not None and resource.suspend:
+            keeper.release()
         made = SweepKeeper(resource, store, self._with.make_runtime(resource), self._with.reports, self._with.clock)
         with self._lock:
             self._keepers[resource.name] = made
@@ -160,7 +162,9 @@ class Reconciler:
 
     def _drop(self, name: str) -> None:
         with self._lock:
-            self._keepers.pop(name, None)
+            keeper = self._keepers.pop(name, None)
+        if keeper is not None:
+            keeper.release()
 
 
 def _check(resource: ResourceSweep) -> None:
