@@ -138,9 +138,20 @@ def test_without_the_hub_nothing_asks_it() -> None:
     assert "HF_HUB_OFFLINE" not in variables(train_job())
 
 
-def test_a_shared_cache_is_a_volume_claim() -> None:
-    volumes = {each["name"]: each for each in pod_of(train_job(hub=HubSettings(cache_claim="models")))["volumes"]}
-    assert volumes["cache"]["persistentVolumeClaim"] == {"claimName": "models"}
+def test_a_shared_cache_is_a_volume_claim_of_the_pods_that_load_models() -> None:
+    def cache(manifest: dict[str, Any]) -> Any:
+        return next(each for each in pod_of(manifest)["volumes"] if each["name"] == "cache")
+
+    keyed = {"hub": HubSettings(cache_claim="models", token=SecretKey(name="hub", key="token"))}
+    for manifest in (
+        train_job(**keyed),
+        job_manifest(PLAN.prepare, settings(**keyed), SchedulingSpec()),
+        deployment_manifest(PLAN.server, settings(**keyed), SchedulingSpec()),
+    ):
+        assert cache(manifest)["persistentVolumeClaim"] == {"claimName": "models"}
+    evaluator = job_manifest(PLAN.runs[0].evaluate, settings(**keyed), SchedulingSpec())
+    assert cache(evaluator)["emptyDir"] == {}
+    assert "HF_TOKEN" not in variables(evaluator)
 
 
 def test_the_server_listens_to_other_pods_and_is_found_by_its_name() -> None:

@@ -10,7 +10,15 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator import locks
-from surogate_bench_orchestrator.locks import FileLock, Lease, SweepBusyError, SweepLock, hold, resource_lease, sweep_lock
+from surogate_bench_orchestrator.locks import (
+    FileLock,
+    Lease,
+    SweepBusyError,
+    SweepLock,
+    hold,
+    resource_lease,
+    sweep_lock,
+)
 
 LAYOUT = SweepLayout("small", "0123456789ab")
 

@@ -41,10 +41,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 
+def take_over_logs(*libraries: str) -> None:
+    """Remove the handlers that libraries bring along: their messages reach ours, and would be written twice."""
+    for library in libraries:
+        logging.getLogger(library).handlers.clear()
+
+
 def configure_logging(service: str) -> None:
     """Send the process's log to standard error, at level INFO."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    for noisy in ("httpx", "httpcore", "urllib3", "filelock"):
+    for noisy in ("httpx", "httpx2", "httpcore", "urllib3", "filelock"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -6,7 +6,8 @@ from urllib.parse import unquote, urlparse
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import fetch_stage
+from surogate_bench.manifest import fetch_stage, read_manifest
+from surogate_bench.results import PrepareResult
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.store import ObjectStore
 
@@ -27,14 +28,16 @@ class ModelLocation:
 
 
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
-    """Locate a model after the prepare stage; a converted one is downloaded into ``cache`` unless the store is local.
+    """Locate a model after the prepare stage: one of the hub at the commit that was prepared.
+
+    A converted one is downloaded into ``cache`` unless the store is local.
 
     Raises:
         ConfigError: the built-in model is unknown or the folder holds no model.
         PermanentError: a converted model is missing from the store.
     """
     if model.hub is not None:
-        return ModelLocation(model.hub, model.revision)
+        return ModelLocation(model.hub, _prepared_commit(store, layout) or model.revision)
     if model.path is not None:
         return ModelLocation(str(require_model_folder(model.path)))
     if model.builtin in SHIPPED_MODELS:
@@ -52,6 +55,11 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
     folder = cache / layout.spec_hash
     fetch_stage(store, layout.prepare, folder, under="model/")
     return ModelLocation(str(folder / "model"))
+
+
+def _prepared_commit(store: ObjectStore, layout: SweepLayout) -> str | None:
+    manifest = read_manifest(store, layout.prepare)
+    return None if manifest is None else PrepareResult.model_validate(manifest.result).model_commit
 
 
 def require_model_folder(path: Path) -> Path:

@@ -24,6 +24,8 @@ class PrepareResult(_Result):
     """Hub name with commit, folder, or built-in name."""
     model_in_store: bool
     """True where the model was converted and lies under ``prepare/model``."""
+    model_commit: str | None = None
+    """Of a hub model: what every later stage loads, wherever the branch has moved. None if the hub did not tell."""
 
 
 class ValidationPoint(_Result):

@@ -53,11 +53,14 @@ def _handle_alone(request: AnyRequest, work_dir: Path) -> None:
     """Handle a request in a process that does nothing else, and so can leave out what the request does not need.
 
     transformers imports whatever it finds installed. scikit-learn, which it uses for assisted generation only, takes
-    1.3 s with all that comes with it; torch and the modules behind it take 3 s, and a tokenizer does without them.
+    1.3 s with all that comes with it; torch and the modules behind it take 3 s, and a tokenizer does without them
+    (the loader of hub data does not).
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of an optional package when imported
     without = ["sklearn"]
-    if isinstance(request, PrepareRequest) and request.sweep.model.builtin not in CONVERTED_MODELS:
+    if isinstance(request, PrepareRequest) and not (
+        request.sweep.model.builtin in CONVERTED_MODELS or request.sweep.data.hub
+    ):
         without.append("torch")
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # about its absence
     for package in without:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.logs import take_over_logs
 
 
 @contextmanager
@@ -17,6 +18,7 @@ def loading_model(name: str) -> Iterator[None]:
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
     from transformers.utils import logging  # noqa: PLC0415 - start-up time
 
+    take_over_logs("huggingface_hub")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

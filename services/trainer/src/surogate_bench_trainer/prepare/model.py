@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.logs import take_over_logs
 from surogate_bench.model_source import CONVERTED_MODELS
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.specs import RecipeSweep
@@ -70,22 +71,22 @@ def find_smollm2() -> Path:
     return file
 
 
-def describe_source(model: ModelSpec) -> str:
-    """Name the model exactly: hub name with commit, folder, or built-in name.
+def resolve_commit(model: ModelSpec) -> str | None:
+    """Ask the hub which commit a model's revision is now.
 
-    Where the hub cannot be reached (a filled cache is enough to train), the revision asked for stands in.
+    None for other models, and where the hub cannot be reached: a filled cache is enough to train.
     """
     if model.hub is None:
-        return model.label
+        return None
     from huggingface_hub import HfApi  # noqa: PLC0415 - hub models only
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
 
+    take_over_logs("huggingface_hub")
     try:
-        commit = HfApi().model_info(model.hub, revision=model.revision, timeout=_HUB_TIMEOUT_S).sha
+        return HfApi().model_info(model.hub, revision=model.revision, timeout=_HUB_TIMEOUT_S).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         _log.warning("the commit of %s could not be resolved: %s", model.hub, error)
-        commit = model.revision
-    return f"{model.hub}@{commit}" if commit else model.hub
+        return None
 
 
 def check_fit(config: "PreTrainedConfig", sweep: RecipeSweep) -> None:

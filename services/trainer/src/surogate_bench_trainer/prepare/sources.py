@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.logs import take_over_logs
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.word_problems import Language, split
 from surogate_bench_trainer.data.records import Record, read_records, record_from
@@ -56,6 +57,7 @@ def _from_hub(spec: DataSpec) -> Splits:
     from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415
     from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
 
+    take_over_logs("datasets", "huggingface_hub")
     datasets.disable_progress_bars()
     try:
         loaded: Any = datasets.load_dataset(spec.hub, spec.config, revision=spec.revision)
@@ -64,7 +66,8 @@ def _from_hub(spec: DataSpec) -> Splits:
             f"cannot be loaded: {error}",
             field="data.hub",
             value=spec.hub,
-            remedy="Check the name, data.config and data.revision, or give a local folder as data.path.",
+            remedy="Check the name, data.config and data.revision, or give a local folder as data.path; a gated data "
+            "set needs HF_TOKEN.",
         ) from error
     except (ConnectionError, OfflineModeIsEnabled) as error:
         raise TransientError(

@@ -69,6 +69,7 @@ def pod_template(task: Task, settings: ClusterSettings, scheduling: SchedulingSp
                 "runAsUser": _USER,
                 "runAsGroup": _USER,
                 "fsGroup": _USER,
+                "fsGroupChangePolicy": "OnRootMismatch",  # a shared cache of models is not gone through for every pod
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(task, settings, workload)],
@@ -145,11 +146,16 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
         **workload.env,
     }
     variables = [{"name": name, "value": value} for name, value in values.items()]
-    if settings.hub.token:
+    if settings.hub.token and _asks_hub(task):
         variables.append(_secret("HF_TOKEN", settings.hub.token))
     if settings.vllm_api_key and isinstance(task.request, ServeRequest | EvaluateRequest):
         variables.append(_secret("SUROGATE_BENCH_VLLM_API_KEY", settings.vllm_api_key))
     return variables
+
+
+def _asks_hub(task: Task) -> bool:
+    """An evaluator asks the model server only."""
+    return not isinstance(task.request, EvaluateRequest)
 
 
 def _secret(variable: str, key: SecretKey) -> Object:
@@ -158,7 +164,7 @@ def _secret(variable: str, key: SecretKey) -> Object:
 
 def _volumes(task: Task, settings: ClusterSettings) -> list[Object]:
     request = {"path": _REQUEST_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{REQUEST}']"}}
-    claim = settings.hub.cache_claim
+    claim = settings.hub.cache_claim if _asks_hub(task) else None
     volumes: list[Object] = [
         {"name": "request", "downwardAPI": {"items": [request]}},
         {"name": "work", "emptyDir": {}},
