@@ -52,7 +52,7 @@ def pod(phase: str, *, age: float = 10, placed: bool = True, conditions: Any = (
         "status": {
             "phase": phase,
             "conditions": [*scheduled, *conditions],
-            "containerStatuses": [{"restartCount": 0, "state": {}, **container}],
+            "containerStatuses": [{"name": "main", "restartCount": 0, "state": {}, **container}],
         },
     }
 
@@ -119,6 +119,12 @@ def test_a_failed_job_says_what_its_last_pod_said() -> None:
 def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[str, Any], reason: str) -> None:
     seen = job(pod("Failed", state=state), failed=1).seen
     assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
+
+
+def test_a_container_that_was_put_beside_the_task_is_not_taken_for_it() -> None:
+    failed = pod("Failed", state=ended(2, word("ConfigError")))
+    failed["status"]["containerStatuses"].insert(0, {"name": "a-proxy", "restartCount": 4, "state": ended(0)})
+    assert job(failed, failed=1).seen.reason == "ConfigError"
 
 
 def test_an_evicted_pod_is_told_by_its_own_status() -> None:

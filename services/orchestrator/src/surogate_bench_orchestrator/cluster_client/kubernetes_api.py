@@ -7,6 +7,7 @@ from kubernetes.client import ApiException
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 from surogate_bench_orchestrator.cluster_client.forwarding import get_from_pod
 from surogate_bench_orchestrator.cluster_client.ports import Pod, Resource
 from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
@@ -75,7 +76,7 @@ class KubernetesApi:
 
     def log(self, pod: Pod, *, tail: int) -> str:
         """See :class:`ClusterApi`."""
-        return self._api.text(f"{self._pods}/{pod.name}/log", tailLines=str(tail))
+        return self._api.text(f"{self._pods}/{pod.name}/log", container=CONTAINER, tailLines=str(tail))
 
     def download(self, pod: Pod, path: str) -> bytes:
         """See :class:`ClusterApi`."""

@@ -18,6 +18,9 @@ RUN = f"{DOMAIN}/run"
 REQUEST = f"{DOMAIN}/request"
 """Annotation of a pod: the service's request, as JSON."""
 
+CONTAINER = "main"
+"""The container of a pod that does its task; others may be put beside it, by a service mesh for example."""
+
 FAILED = f"{DOMAIN}/failed"
 """Annotation of a Job or Deployment that the controller gave up: why, as JSON."""
 

@@ -4,8 +4,8 @@ from math import ceil
 
 from surogate_bench.errors import ExitCode
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.labels import DOMAIN, TASK, labels_of
-from surogate_bench_orchestrator.adapters.kubernetes.pods import CONTAINER, pod_template
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, DOMAIN, TASK, labels_of
+from surogate_bench_orchestrator.adapters.kubernetes.pods import pod_template
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.domain.tasks import Task

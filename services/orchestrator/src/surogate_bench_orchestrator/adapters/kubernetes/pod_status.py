@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from surogate_bench.progress import Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 
 UNSCHEDULABLE = "Unschedulable"
 CANNOT_START = frozenset({
@@ -106,9 +107,9 @@ def restarts_of(pod: Object) -> int:
 
 
 def container_of(pod: Object) -> Object:
-    """Status of the pod's container; empty while there is none."""
-    statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or [{}]
-    return statuses[0]
+    """Status of the container that does the task; empty while there is none."""
+    statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
+    return next((status for status in statuses if status["name"] == CONTAINER), {})
 
 
 def phase_of(pod: Object) -> str:

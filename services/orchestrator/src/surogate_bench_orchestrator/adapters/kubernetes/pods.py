@@ -2,7 +2,7 @@
 
 from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, labels_of
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     ClusterSettings,
     SchedulingSpec,
@@ -11,7 +11,6 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
 )
 from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
 
-CONTAINER = "main"
 METRICS_PORT = 9400
 """Port of every task pod for /metrics and /progress."""
 

@@ -16,7 +16,7 @@ from surogate_bench.progress import Termination
 from surogate_bench.requests import ServeRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
-from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY_RESTARTS
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, FAILED, READY_RESTARTS
 from surogate_bench_orchestrator.adapters.kubernetes.manifests import (
     deployment_manifest,
     job_manifest,
@@ -140,7 +140,7 @@ class KubernetesRuntime:
         lines: list[str] = []
         for pod in pods:
             path = f"{self._cluster.paths['Pod']}/{pod['metadata']['name']}/log"
-            lines += self._cluster.api.text(path, tailLines=str(tail)).splitlines()
+            lines += self._cluster.api.text(path, container=CONTAINER, tailLines=str(tail)).splitlines()
         return "\n".join(lines[-tail:])
 
     def delete(self, name: str) -> None:
