@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen3ForCausalL
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.word_problems import Language, split
+from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.pretrain.evaluation import exact_match
 from surogate_bench_trainer.pretrain.model import build_model
 from surogate_bench_trainer.pretrain.optimization import build_optimizers, schedule
@@ -57,6 +58,7 @@ def pretrain(out: Path, settings: PretrainSettings) -> PretrainRecord:
         )
     started = time.monotonic()
     torch.set_num_threads(settings.threads)
+    ensure_fast_bf16_products()
     torch.manual_seed(settings.seed)
     tokenizer = train_tokenizer(settings.seed)
     model = build_model(tokenizer)

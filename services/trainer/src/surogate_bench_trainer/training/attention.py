@@ -17,6 +17,8 @@ from torch.nn import functional
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
+from surogate_bench_trainer.cpu_products import has_bf16_products
+
 IMPLEMENTATION = "packed_segments"
 """Value of ``attn_implementation``."""
 
@@ -205,9 +207,10 @@ def _backward(kept: _Kept, gradient: Tensor, group: _Group, scaling: float) -> t
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
     """One long sample by SDPA, whose CPU kernel keeps no probabilities."""
-    q, k, v = (tensor.transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
+    dtype = query.dtype if has_bf16_products() else torch.float32
+    q, k, v = (tensor.to(dtype).transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
     attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)
-    return attended.squeeze(0).transpose(0, 1)
+    return attended.squeeze(0).transpose(0, 1).to(query.dtype)
 
 
 def _fused_backward(query: Tensor, key: Tensor, value: Tensor, gradient: Tensor, scaling: float) -> tuple[Tensor, ...]:

@@ -19,6 +19,7 @@ from surogate_bench.progress import Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.store import ObjectStore
+from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.training.adapter import save_adapter
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
@@ -167,6 +168,7 @@ def _accelerator(device: torch.device) -> dict[str, str]:
 
 
 def _configure_process(request: TrainRequest) -> None:
+    ensure_fast_bf16_products()
     if request.threads is not None:
         torch.set_num_threads(request.threads)
         os.environ["TOKENIZERS_PARALLELISM"] = "true" if request.threads > 1 else "false"
