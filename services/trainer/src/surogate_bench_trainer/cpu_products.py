@@ -41,7 +41,7 @@ def use_fp32_gemms() -> Library:
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="(?s).*Overriding a previously registered kernel"
-        )  # that is the point
+        )
         for name in _OPERATORS:
             kernel = _kernel(getattr(torch.ops.aten, name).out)
             library.impl(name, kernel, "CPU")  # type: ignore[no-untyped-call]
