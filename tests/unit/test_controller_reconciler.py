@@ -78,6 +78,7 @@ class World:
     slots: int = 2
     bad: dict[str, Ending] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    claim_trouble: str = ""
     time: float = 0.0
     writes: int = 0
     kill_at: int = 0
@@ -162,6 +163,9 @@ class World:
         assert self.store.create(manifest_key(task.output), manifest.model_dump_json().encode()), "done twice"
         self.completions.append(task.name)
 
+    def unmet_claims(self) -> str:
+        return self.claim_trouble
+
     def restart(self, *, gate: StoreGate | None = None) -> None:
         if gate is None:
             gate = StoreGate(StoreSettings(url=str(self.folder)))
@@ -178,6 +182,7 @@ class World:
                 writer=writer,
                 board=self.board,
                 clock=self.now,
+                unmet_claims=self.unmet_claims,
             )
         )
 
@@ -315,10 +320,12 @@ def test_while_the_store_cannot_be_used_every_sweep_says_why(world: World, tmp_p
     assert world.turn() == 1.0  # not known yet
     assert world.status() == {}
     assert not gate.check()
+    world.claim_trouble = "PersistentVolumeClaim store: no such class"
     assert world.turn() is None
     admitted = condition(world.status(), "Admitted")
     assert (admitted["status"], admitted["reason"]) == ("False", "StoreNotUsable")
     assert world.runtime.submitted == []
+    assert "PersistentVolumeClaim store: no such class" in condition(world.status(), "Admitted")["message"]
     world.restart()
     world.settle()
     assert world.status()["phase"] == "Complete"

@@ -121,6 +121,27 @@ def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[
     assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
 
 
+NO_CLASS = {
+    "reason": "ProvisioningFailed", "message": 'storageclass.storage.k8s.io "fast" not found',
+    "involvedObject": {"kind": "PersistentVolumeClaim", "name": "hub-cache"}, "lastTimestamp": ago(3),
+}  # fmt: skip
+
+
+def test_a_pod_without_its_volume_is_told_with_what_was_said_of_the_claim_and_fails_after_its_grace() -> None:
+    message = NO_GPU.replace("2 Insufficient nvidia.com/gpu", "pod has unbound immediate PersistentVolumeClaims")
+
+    def seen(since: float) -> Verdict:
+        item = {"metadata": {"name": "j", "creationTimestamp": ago(since)}, "spec": {}, "status": {}}
+        pods = [unplaced(message, since)]
+        return observe_job(Seen(item=item, pods=pods, events=[NO_CLASS], now=NOW, limits=LIMITS))
+
+    early, late = seen(10), seen(LIMITS.start_s + 1)
+    assert (early.seen.phase, early.seen.reason, early.give_up) == (Phase.PENDING, "VolumeNotBound", None)
+    assert 'PersistentVolumeClaim hub-cache: storageclass.storage.k8s.io "fast" not found' in early.seen.message
+    assert late.give_up is not None
+    assert late.give_up.reason == "VolumeNotBound"
+
+
 def test_a_container_that_was_put_beside_the_task_is_not_taken_for_it() -> None:
     failed = pod("Failed", state=ended(2, word("ConfigError")))
     failed["status"]["containerStatuses"].insert(0, {"name": "a-proxy", "restartCount": 4, "state": ended(0)})

@@ -39,9 +39,7 @@ def use_fp32_gemms() -> Library:
     """
     library = Library("aten", "IMPL")  # type: ignore[no-untyped-call]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="(?s).*Overriding a previously registered kernel"
-        )
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
         for name in _OPERATORS:
             kernel = _kernel(getattr(torch.ops.aten, name).out)
             library.impl(name, kernel, "CPU")  # type: ignore[no-untyped-call]

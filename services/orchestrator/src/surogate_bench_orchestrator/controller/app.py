@@ -17,6 +17,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
 from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
+from surogate_bench_orchestrator.adapters.kubernetes.observing import told_of_claim
 from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
 from surogate_bench_orchestrator.controller.election import Election
@@ -151,7 +152,12 @@ class Controller:
             writer=StatusWriter(api, clock=time.monotonic),
             board=self._metrics.board,
             clock=time.monotonic,
+            unmet_claims=self._unmet_claims,
         )
+
+    def _unmet_claims(self) -> str:
+        events = self._cluster.unmet_claims()
+        return told_of_claim(events) if events else ""
 
     def _make_runtime(self, resource: ResourceSweep) -> KubernetesRuntime:
         return KubernetesRuntime(

@@ -46,6 +46,8 @@ class Surroundings:
     writer: StatusWriter
     board: Board
     clock: Callable[[], float]
+    unmet_claims: Callable[[], str] = lambda: ""
+    """What keeps volumes in the namespace from being there; empty if nothing does."""
 
 
 class Reconciler:
@@ -80,7 +82,7 @@ class Reconciler:
             return None
         if keeper is None:
             if trouble := self._with.gate.trouble:
-                self._refuse(item, trouble)
+                self._refuse(item, self._explained(trouble))
                 return None
             return _SOON_S  # the store is being tried
         return self._keep(item, keeper)
@@ -151,6 +153,11 @@ class Reconciler:
         with self._lock:
             self._keepers[resource.name] = made
         return made
+
+    def _explained(self, trouble: Trouble) -> Trouble:
+        """A store that is not there may lack its volume."""
+        told = self._with.unmet_claims()
+        return replace(trouble, message=f"{trouble.message} {told}") if told else trouble
 
     def _refuse(self, item: Mapping[str, Any], why: Trouble) -> None:
         self._with.writer.write(item, Standing(generation=item["metadata"]["generation"], refusal=why))

@@ -1,12 +1,17 @@
 """What the controller knows of its cluster: caches of the objects it made, and how far their pods are."""
 
+import time
 from collections.abc import Callable
 
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api, Object
 from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
 from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, SWEEP, TASK, selector_of
+from surogate_bench_orchestrator.adapters.kubernetes.observing import event_time
 from surogate_bench_orchestrator.adapters.kubernetes.progress_poller import ProgressPoller
+
+_CLAIM_EVENTS_S = 600.0
+"""Kubernetes repeats them, though after the first 25 only every five minutes."""
 
 
 class Cluster:
@@ -49,11 +54,12 @@ class Cluster:
         self._deployments = informer(self.paths["Deployment"])
         self._pods = informer(self.paths["Pod"])
         self._refusals = informer(f"{core}/events", field_selector="reason=FailedCreate", ours=False)
+        self._claims = informer(f"{core}/events", field_selector="reason=ProvisioningFailed", ours=False)
         self._progress = ProgressPoller(self._pods.objects)
 
     @property
     def _informers(self) -> tuple[Informer, ...]:
-        return self._jobs, self._deployments, self._pods, self._refusals
+        return self._jobs, self._deployments, self._pods, self._refusals, self._claims
 
     def start(self) -> None:
         """Begin to watch, in threads."""
@@ -111,6 +117,11 @@ class Cluster:
             if str(event["involvedObject"].get("name", "")).rpartition("-")[0] == name
             or event["involvedObject"].get("name") == name
         ]
+
+    def unmet_claims(self) -> list[Object]:
+        """Events that say why claims of volumes in the namespace are not met now."""
+        now = time.time()
+        return [event for event in self._claims.objects() if now - event_time(event) < _CLAIM_EVENTS_S]
 
     def progress(self, pods: list[Object]) -> Progress | None:
         """What the newest of these pods said last."""

@@ -1,7 +1,7 @@
 """What API objects say of a task: pure, from a Job or Deployment and its pods."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.progress import Progress, Termination
@@ -12,6 +12,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     CANNOT_START,
     MESSAGE_LENGTH,
     UNSCHEDULABLE,
+    VOLUME_NOT_BOUND,
     Trouble,
     age_key,
     explain,
@@ -54,7 +55,7 @@ class Seen:
     """The Job or Deployment."""
     pods: Sequence[Object]
     events: Sequence[Object] = ()
-    """Events that say why it has no pods."""
+    """Events that say why it has no pods, or why claims of volumes are not met."""
     progress: Progress | None = None
     """What its running pod said last."""
     now: float
@@ -122,7 +123,7 @@ def observe_job(seen: Seen) -> Verdict:
         return Verdict(seen.failed(why, attempt=failed))
     current = next((pod for pod in reversed(seen.alive) if not has_ended(pod)), None)
     attempt = failed + (1 if current else 0)
-    trouble = pod_trouble(current) if current else _without_pod(seen)
+    trouble = _trouble_of(current, seen) if current else _without_pod(seen)
     begun = [since for pod in pods if (since := placed_since(pod)) is not None]
     if why := _time_to_give_up(seen, trouble, min(begun, default=None), "had not ended"):
         return Verdict(seen.failed(why, attempt=attempt), why)
@@ -141,7 +142,7 @@ def observe_server(seen: Seen) -> Verdict:
         return Verdict(seen.waiting(0, _without_pod(seen), None))
     ended = last_end_of(pod)
     earlier = explain(ended) if ended else None
-    trouble = pod_trouble(pod)
+    trouble = _trouble_of(pod, seen)
     waiting = seen.waiting(restarts_of(pod) + 1, trouble, earlier)
     if is_ready(pod):
         return Verdict(_running(waiting, seen.progress))
@@ -206,12 +207,26 @@ def _time_to_give_up(seen: Seen, trouble: Trouble | None, begun: float | None, l
     return None
 
 
+def _trouble_of(pod: Object, seen: Seen) -> Trouble | None:
+    """A pod's trouble; of a volume with what was said of its claim, which the scheduler does not know."""
+    trouble = pod_trouble(pod)
+    if trouble is None or trouble.reason != VOLUME_NOT_BOUND or not seen.events:
+        return trouble
+    return replace(trouble, message=f"{trouble.message} {told_of_claim(seen.events)}"[:MESSAGE_LENGTH])
+
+
+def told_of_claim(events: Sequence[Object]) -> str:
+    """What the newest of these events says of the claim that it is about."""
+    last = max(events, key=event_time)
+    return f"PersistentVolumeClaim {last['involvedObject'].get('name')}: {last.get('message')}"
+
+
 def _without_pod(seen: Seen) -> Trouble | None:
     """Why a task has no pod: its Job is suspended, or the API refuses its pods."""
     if (seen.item.get("spec") or {}).get("suspend"):
         return Trouble(_QUEUED, "is suspended until Kueue admits it", seen.now)
-    last = max(seen.events, key=_event_time, default=None)
-    return Trouble(str(last["reason"]), str(last.get("message"))[:MESSAGE_LENGTH], _event_time(last)) if last else None
+    last = max(seen.events, key=event_time, default=None)
+    return Trouble(str(last["reason"]), str(last.get("message"))[:MESSAGE_LENGTH], event_time(last)) if last else None
 
 
 def _why_failed(condition: Object, pods: Sequence[Object], seen: Seen) -> Termination:
@@ -221,5 +236,6 @@ def _why_failed(condition: Object, pods: Sequence[Object], seen: Seen) -> Termin
     return told or Termination(reason=str(condition.get("reason")), message=str(condition.get("message") or ""))
 
 
-def _event_time(event: Object) -> float:
+def event_time(event: Object) -> float:
+    """When it was seen last, seconds since 1970."""
     return seconds(event.get("lastTimestamp") or event.get("eventTime") or event["metadata"]["creationTimestamp"])

@@ -12,7 +12,9 @@ from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 
 UNSCHEDULABLE = "Unschedulable"
+VOLUME_NOT_BOUND = "VolumeNotBound"
 CANNOT_START = frozenset({
+    VOLUME_NOT_BOUND,
     "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
 })  # fmt: skip
@@ -37,7 +39,9 @@ def pod_trouble(pod: Object) -> Trouble | None:
     placed = _condition(pod, "PodScheduled")
     if placed.get("status") == "False":
         since = seconds(placed.get("lastTransitionTime"))
-        return Trouble(str(placed.get("reason") or UNSCHEDULABLE), str(placed.get("message") or ""), since)
+        message = str(placed.get("message") or "")
+        volume = "persistentvolumeclaim" in message.lower()  # the scheduler gives this no reason of its own
+        return Trouble(VOLUME_NOT_BOUND if volume else str(placed.get("reason") or UNSCHEDULABLE), message, since)
     waiting = (container_of(pod).get("state") or {}).get("waiting") or {}
     if waiting.get("reason") not in CANNOT_START:
         return None

@@ -189,7 +189,7 @@ class KubernetesRuntime:
         seen = Seen(
             item=item,
             pods=pods,
-            events=[] if pods else self._cluster.refusals(item["metadata"]["name"]),
+            events=self._cluster.unmet_claims() if pods else self._cluster.refusals(item["metadata"]["name"]),
             progress=self._cluster.progress(pods),
             now=self._clock(),
             limits=self._limits,
