@@ -59,6 +59,22 @@ def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_h
 
 
 @pytest.mark.exhaustive
+def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(install: Any, small: Small, until: Until) -> None:
+    release = install("hub.cache.persistence.enabled=true", "hub.cache.persistence.existingClaim=cache", SCRATCH)
+    claim = {"accessModes": ["ReadWriteMany"], "storageClassName": "not-there"}
+    claim["resources"] = {"requests": {"storage": "1Gi"}}
+    release.api.create(f"{release.core}/persistentvolumeclaims", {"metadata": {"name": "cache"}, "spec": claim})
+    release.submit("no-volume", small(recipes=["bf16"]))
+    until(lambda: "not-there" in release.status("no-volume").get("services", [{}])[0].get("message", ""), "it is named")
+    until(lambda: release.finished("no-volume"), "it ends", 120)
+    status = release.status("no-volume")
+    assert status["phase"] == "Failed"
+    assert 'storageclass.storage.k8s.io "not-there" not found' in status["services"][0]["message"]
+    assert "VolumeNotBound" in next(each["message"] for each in status["conditions"] if each["type"] == "Failed")
+    release.remove("no-volume")
+
+
+@pytest.mark.exhaustive
 def test_a_training_that_takes_too_long_has_failed(release: Any, small: Small, until: Until) -> None:
     name = "late"
     release.submit(name, small(training__max_steps=100_000, train_timeout_s=5))
