@@ -76,7 +76,8 @@ def sweep_for(arguments: argparse.Namespace) -> RecipeSweep:
 
 def prepare(sweep: RecipeSweep, folder: str) -> None:
     """Put data and, where it has to be converted, the model into a store."""
-    from surogate_bench_trainer.prepare import prepare_stage
+    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+from surogate_bench_trainer.prepare import prepare_stage
 
     work_dir = Path(folder) / "prepare"
     work_dir.mkdir()
@@ -150,6 +151,7 @@ def ours(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     from surogate_bench_trainer.training.setup import build_data, build_learner, load_base
 
     torch.set_num_threads(threads)
+    ensure_fast_bf16_products()
     device = torch.device("cpu")
     store, layout = open_store(store_url), SweepLayout(sweep.name, sweep.spec_hash)
     base, tokenizer = load_base(locate_model(sweep.model, store=store, layout=layout, cache=Path("unused")), device)

@@ -12,6 +12,13 @@ from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products, use_f
 BF16 = torch.bfloat16
 
 
+@pytest.fixture(autouse=True)
+def unregistered() -> None:
+    """A training in this process may have registered them; the next one does it again."""
+    while cpu_products._registered:
+        cpu_products._registered.pop()._destroy()
+
+
 @pytest.fixture
 def registered() -> Iterator[None]:
     library = use_fp32_gemms()
