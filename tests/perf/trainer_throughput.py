@@ -76,8 +76,7 @@ def sweep_for(arguments: argparse.Namespace) -> RecipeSweep:
 
 def prepare(sweep: RecipeSweep, folder: str) -> None:
     """Put data and, where it has to be converted, the model into a store."""
-    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
-from surogate_bench_trainer.prepare import prepare_stage
+    from surogate_bench_trainer.prepare import prepare_stage
 
     work_dir = Path(folder) / "prepare"
     work_dir.mkdir()
@@ -145,6 +144,7 @@ def ours(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     """Time our loop, as the train stage runs it."""
     import torch
 
+    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
     from surogate_bench_trainer.data.records import read_prepared
     from surogate_bench_trainer.training.loop import TrainingLoop
     from surogate_bench_trainer.training.metrics import MetricsLog
