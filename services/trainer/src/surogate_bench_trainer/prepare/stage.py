@@ -17,7 +17,7 @@ from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
-from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted, resolve_commit
+from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted, loaded_commit
 from surogate_bench_trainer.prepare.sources import Splits, load_splits
 
 _log = logging.getLogger(__name__)
@@ -54,18 +54,15 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
             location = ModelLocation(str(outputs / "model"))
         else:
             location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
-        commit = resolve_commit(sweep.model)
-        if commit is not None:
-            location = ModelLocation(location.name_or_path, commit)
         write_progress(work_dir, Progress(phase="checking"))
         config, tokenizer = _config_and_tokenizer(location)
         check_fit(config, sweep)
         check_lengths(splits, tokenizer, sweep)
         data = _write_splits(splits, outputs / "data")
-    revision = commit or sweep.model.revision
+    commit = loaded_commit(sweep.model)
     result = PrepareResult(
         data=data,
-        model_source=f"{sweep.model.label}@{revision}" if revision else sweep.model.label,
+        model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,
         model_in_store=converted,
         model_commit=commit,
     )
