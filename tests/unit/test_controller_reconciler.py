@@ -651,6 +651,9 @@ def test_a_sweep_is_locked_while_it_runs_and_free_once_it_is_suspended_deleted_o
     world.set(suspend=False)
     world.turn()
     assert lock.holder() is not None
+    world.items["small"]["metadata"]["uid"] = "uid-of-one-that-took-its-place"
+    world.turn()
+    assert lock.holder() is not None
     item = world.items.pop("small")
     world.turn()
     assert lock.holder() is None

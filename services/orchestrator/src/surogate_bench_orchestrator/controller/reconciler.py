@@ -147,7 +147,7 @@ class Reconciler:
         store = self._with.gate.store
         if store is None:
             return None
-        if keeper is not None and resource.suspend:
+        if keeper is not None and (resource.suspend or keeper.resource.uid != resource.uid):
             keeper.release()
         made = SweepKeeper(resource, store, self._with.make_runtime(resource), self._with.reports, self._with.clock)
         with self._lock:
