@@ -28,7 +28,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores, and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores (9 without AVX-512), and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
 # The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.

@@ -318,6 +318,9 @@ def greedy_partings(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+
+    ensure_fast_bf16_products()
     tokenizer = AutoTokenizer.from_pretrained(model_path)
     base = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.bfloat16)
     model = PeftModel.from_pretrained(base, adapter).to(torch.bfloat16).eval()

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.word_problems import split
+from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 320,
@@ -34,6 +35,12 @@ def toy_model(**changes: Any) -> Qwen3ForCausalLM:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return Qwen3ForCausalLM(Qwen3Config(**(SHAPE | changes)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def as_in_training() -> None:
+    """Multiply as a trainer does on this CPU."""
+    ensure_fast_bf16_products()
 
 
 @pytest.fixture

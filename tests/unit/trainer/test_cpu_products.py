@@ -13,10 +13,12 @@ BF16 = torch.bfloat16
 
 
 @pytest.fixture(autouse=True)
-def unregistered() -> None:
-    """A training in this process may have registered them; the next one does it again."""
+def unregistered() -> Iterator[None]:
+    """Take back what other tests in this process multiply by, until the test is over."""
     while cpu_products._registered:
         cpu_products._registered.pop()._destroy()
+    yield
+    ensure_fast_bf16_products()
 
 
 @pytest.fixture
