@@ -18,8 +18,14 @@ def as_in_training() -> None:
     ensure_fast_bf16_products()
 
 
+@pytest.fixture(params=["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The CPU, and the GPU where there is one."""
+    return torch.device(request.param)
+
+
 @pytest.fixture
-def make_model() -> Callable[..., Qwen3ForCausalLM]:
+def make_model(device: torch.device) -> Callable[..., Qwen3ForCausalLM]:
     """Build the same bf16 model every time: 3 blocks, hidden 64, and no width equal to the vocabulary's."""
 
     def make(**changes: int) -> Qwen3ForCausalLM:
@@ -32,10 +38,11 @@ def make_model() -> Callable[..., Qwen3ForCausalLM]:
             "head_dim": 16,
             "vocab_size": 101,
         }
-        config = Qwen3Config(tie_word_embeddings=True, **(shape | changes))
+        attention = "sdpa" if device.type == "cpu" else "eager"  # a GPU's SDPA sums in any order
+        config = Qwen3Config(tie_word_embeddings=True, attn_implementation=attention, **(shape | changes))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return Qwen3ForCausalLM(config).to(torch.bfloat16)
+            return Qwen3ForCausalLM(config).to(device, torch.bfloat16)
 
     return make
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from surogate_bench_trainer.formats.delayed_scaling import DelayedScaling
-from surogate_bench_trainer.formats.elements import E4M3, E5M2, SLAB
+from surogate_bench_trainer.formats.elements import E4M3, E5M2
 from surogate_bench_trainer.formats.fp8 import (
     amax,
     dequantize_tiles,
@@ -15,6 +15,7 @@ from surogate_bench_trainer.formats.fp8 import (
     quantize_scaled,
     quantize_tiles,
 )
+from surogate_bench_trainer.fusion import SLAB
 
 FP32_MAX = torch.finfo(torch.float32).max
 CPU = torch.device("cpu")

@@ -16,6 +16,8 @@ from surogate_bench.errors import ConfigError, PermanentError, UnsupportedRecipe
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
 from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
 from surogate_bench_trainer.engines import select_engine
+from surogate_bench_trainer.engines.fp8_session import FP8Session
+from surogate_bench_trainer.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_trainer.quantized_linear import QuantizedLinear
 
 MakeModel = Callable[..., Qwen3ForCausalLM]
@@ -26,16 +28,17 @@ BLOCK_PARAMETERS = 3 * (64 * 64 + 2 * 64 * 32 + 64 * 64 + 3 * 64 * 160)
 
 
 def apply(model: Qwen3ForCausalLM, recipe: Recipe, *, seed: int = 0) -> AppliedRecipe:
-    return apply_recipe(model, recipe, engine=select_engine(recipe, CPU), seed=seed)
+    return apply_recipe(model, recipe, engine=select_engine(recipe, model.device), seed=seed)
 
 
 def tokens(seed: int = 0) -> Tensor:
     return torch.randint(0, 101, (2, 48), generator=torch.Generator().manual_seed(seed))
 
 
-def loss_of(model: nn.Module, seed: int = 0) -> Tensor:
-    with torch.autocast("cpu", torch.bfloat16):
-        loss: Tensor = model(input_ids=tokens(seed), labels=tokens(seed), use_cache=False).loss
+def loss_of(model: Qwen3ForCausalLM | PeftModel, seed: int = 0) -> Tensor:
+    stream = tokens(seed).to(model.device)
+    with torch.autocast(stream.device.type, torch.bfloat16):
+        loss: Tensor = model(input_ids=stream, labels=stream, use_cache=False).loss
     return loss
 
 
@@ -47,10 +50,10 @@ def randomize_lora_b(model: nn.Module) -> None:
     generator = torch.Generator().manual_seed(2)
     for name, parameter in lora_parameters(model).items():
         if "lora_B" in name:
-            parameter.data.normal_(std=0.05, generator=generator)
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(std=0.05, generator=generator))
 
 
-def gradients(model: nn.Module) -> dict[str, Tensor]:
+def gradients(model: PeftModel) -> dict[str, Tensor]:
     parameters = lora_parameters(model)
     return dict(zip(parameters, torch.autograd.grad(loss_of(model), list(parameters.values())), strict=True))
 
@@ -197,18 +200,35 @@ def test_a_model_without_transformer_blocks_is_refused(make_model: MakeModel) ->
 
 
 @ALL
-def test_auto_runs_every_recipe_here_and_says_by_which_engine(recipe: Recipe, make_model: MakeModel) -> None:
-    engine = {"bf16": "torch", "qbnb": "bitsandbytes", "qfp8-bf16": "torch"}.get(recipe.name, "emulated")
-    assert apply(make_model(), recipe).engine_name == engine
+def test_auto_runs_every_recipe_here_and_says_by_which_engine(
+    recipe: Recipe, make_model: MakeModel, device: torch.device
+) -> None:
+    engines = {
+        ComputePrecision.BF16: "torch",
+        ComputePrecision.FP8_HYBRID: "emulated",
+        ComputePrecision.NVFP4: "emulated",
+    }
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9):
+        engines[ComputePrecision.FP8_HYBRID] = "torch"
+    nf4 = recipe.weight_storage is WeightStorage.NF4
+    assert apply(make_model(), recipe).engine_name == ("bitsandbytes" if nf4 else engines[recipe.compute])
 
 
 def test_an_engine_that_cannot_run_a_recipe_is_never_replaced_silently() -> None:
-    with pytest.raises(UnsupportedRecipeError, match=r"fp8 cannot run on cpu.*torch: it multiplies in bf16"):
+    with pytest.raises(UnsupportedRecipeError, match=r"fp8 cannot .*torch: its fp8-hybrid products need a GPU"):
         select_engine(recipe_by_name("fp8"), CPU, "torch")
+    with pytest.raises(UnsupportedRecipeError, match=r"fp4 cannot .*torch: it multiplies in bf16 and FP8, not"):
+        select_engine(recipe_by_name("fp4"), CPU, "torch")
     with pytest.raises(UnsupportedRecipeError, match="transformer-engine: no such engine in this version"):
         select_engine(recipe_by_name("fp4"), CPU, "transformer-engine")
     assert select_engine(recipe_by_name("fp8"), CPU, "emulated").name == "emulated"
     assert select_engine(recipe_by_name("qbnb"), CPU, "emulated").name == "bitsandbytes"
+
+
+def test_widths_that_fp8_tensor_cores_cannot_take_are_refused() -> None:
+    session = FP8Session(recipe_by_name("fp8"), TensorCoreFP8Products, layers=1, device=CPU)
+    with pytest.raises(ConfigError, match=r"24 inputs and 64 outputs.*engine: emulated"):
+        session.replace(nn.Linear(24, 64, bias=False, dtype=torch.bfloat16))
 
 
 @ALL

@@ -114,21 +114,32 @@ def test_limits_of_a_container_count(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_the_engine_told_is_the_engine_the_trainer_takes() -> None:
+    gpus: list[tuple[int, int] | None] = [None, (8, 0), (8, 9), (9, 0), (10, 0)]
     program = (
         "import torch\n"
         "from surogate_bench.recipes import RECIPES\n"
         "from surogate_bench_trainer.engines import select_engine\n"
-        "print(*(select_engine(recipe, torch.device('cpu')).name for recipe in RECIPES))\n"
+        "torch.cuda.get_device_name = lambda _: 'GPU'\n"
+        f"for there in {gpus}:\n"
+        "    torch.cuda.get_device_capability = lambda _: there\n"
+        "    device = torch.device('cpu' if there is None else 'cuda')\n"
+        "    print(*(select_engine(recipe, device).name for recipe in RECIPES))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert answer.stdout.split() == [capability(recipe, TWO_CORES).engine for recipe in RECIPES]
+    for there, told in zip(gpus, answer.stdout.splitlines(), strict=True):
+        machine = TWO_CORES if there is None else Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "GPU", there),))
+        assert told.split() == [capability(recipe, machine).engine for recipe in RECIPES]
 
 
-def test_emulation_is_said_to_be_slower_and_which_hardware_would_not_need_it() -> None:
+def test_emulation_is_told_of_and_which_hardware_would_not_need_it() -> None:
     assert "compute capability 8.9" in capability(recipe_by_name("fp8"), TWO_CORES).note
     hopper = Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "H100", (9, 0)),))
-    assert "compute capability" not in capability(recipe_by_name("fp8"), hopper).note
-    assert "compute capability 10.0" in capability(recipe_by_name("fp4"), hopper).note
+    assert capability(recipe_by_name("fp8"), hopper).engine == "torch"
+    assert "tensor cores" in capability(recipe_by_name("fp8"), hopper).note
+    blackwell = Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "B200", (10, 0)),))
+    for machine in (hopper, blackwell):
+        assert capability(recipe_by_name("fp4"), machine).engine == "emulated"
+        assert "no engine for FP4" in capability(recipe_by_name("fp4"), machine).note
 
 
 def test_without_bitsandbytes_nf4_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:

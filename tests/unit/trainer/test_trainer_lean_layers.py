@@ -130,7 +130,7 @@ def test_adapters_start_the_same_whatever_the_type_of_the_base(make_model: Calla
 
 @pytest.mark.parametrize("rows", [1, 40])
 def test_the_loss_equals_torchs(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr("surogate_bench_trainer.training.loss._CHUNK", 33 * 7)
+    monkeypatch.setattr("surogate_bench_trainer.training.loss._CHUNK", {"cpu": 33 * 7})
     torch.manual_seed(0)
     logits = (torch.randn(rows, 33) * 4).requires_grad_()
     targets = torch.randint(0, 33, (rows,))

@@ -26,8 +26,11 @@ from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.main import handle
+from surogate_bench_trainer.training import learner as learner_module
+from surogate_bench_trainer.training import passes as passes_module
 from surogate_bench_trainer.training import setup
 from surogate_bench_trainer.training.learner import Learner
+from surogate_bench_trainer.training.passes import packed_loss
 
 MakeSweep = Callable[..., RecipeSweep]
 SHORT_HISTORY = {
@@ -142,16 +145,22 @@ def test_the_same_seed_gives_the_same_adapter_bytes_and_another_seed_others(
     assert hashes[0] != hashes[2]
 
 
-def killing_after(passes: int) -> Callable[[Learner, Any, float], Tensor]:
-    """Learner._loss, but it sends this process SIGTERM in the given forward pass."""
-    own, count = Learner._loss, itertools.count(1)
+def killing_after(passes: int) -> Callable[..., Tensor]:
+    """The loss of a batch, but this process is sent SIGTERM in the given forward pass."""
+    count = itertools.count(1)
 
-    def loss(learner: Learner, batch: Any, weight: float) -> Tensor:
+    def loss(*arguments: Any) -> Tensor:
         if next(count) == passes:
             os.kill(os.getpid(), signal.SIGTERM)
-        return own(learner, batch, weight)
+        return packed_loss(*arguments)
 
     return loss
+
+
+def replace_loss(patch: pytest.MonkeyPatch, loss: Callable[..., Tensor]) -> None:
+    """Put something in place of the loss of a batch, in training and in validation."""
+    patch.setattr(passes_module, "packed_loss", loss)
+    patch.setattr(learner_module, "packed_loss", loss)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +185,7 @@ def test_a_run_stopped_in_any_micro_batch_continues_bit_for_bit(
 ) -> None:
     request = request_for(make_sweep(recipes=RECIPES, training=RESUMABLE), tmp_path, recipe)
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "_loss", killing_after(passes))
+        replace_loss(patch, killing_after(passes))
         with pytest.raises(Terminated):
             train(request, tmp_path / "work")
     resumed = train(request, tmp_path / "work-2")
@@ -205,14 +214,13 @@ def test_a_diverging_run_fails_naming_the_step(
 ) -> None:
     request = request_for(make_sweep(), tmp_path)
     passes = 0
-    own = Learner._loss
 
-    def poisoned(learner: Learner, batch: Any, weight: float) -> Tensor:
+    def poisoned(*arguments: Any) -> Tensor:
         nonlocal passes
         passes += 1
-        return own(learner, batch, weight) * (float("nan") if passes == 4 else 1.0)
+        return packed_loss(*arguments) * (float("nan") if passes == 4 else 1.0)
 
-    monkeypatch.setattr(Learner, "_loss", poisoned)
+    replace_loss(monkeypatch, poisoned)
     with pytest.raises(PermanentError, match=r"step 2: training diverged: loss nan.*learning_rate"):
         train(request, tmp_path / "work")
 
@@ -237,7 +245,7 @@ def test_running_out_of_memory_says_what_to_lower(
     def exhausted(*_: Any) -> Tensor:
         raise error
 
-    monkeypatch.setattr(Learner, "_loss", exhausted)
+    replace_loss(monkeypatch, exhausted)
     with pytest.raises(PermanentError, match=r"memory ran out.*micro_batch_size"):
         train(request, tmp_path / "work")
 
@@ -250,7 +258,7 @@ def test_other_runtime_errors_are_not_disguised(
     def broken(*_: Any) -> Tensor:
         raise RuntimeError("something else")
 
-    monkeypatch.setattr(Learner, "_loss", broken)
+    replace_loss(monkeypatch, broken)
     with pytest.raises(RuntimeError, match="something else"):
         train(request, tmp_path / "work")
 

@@ -29,5 +29,10 @@ def capability(recipe: Recipe, machine: Machine) -> Capability:
         return Capability("torch", "products in bf16")
     needs = recipe.min_compute_capability or (0, 0)
     there = any(gpu.compute_capability and gpu.compute_capability >= needs for gpu in machine.gpus)
-    hardware = "" if there else f"; in hardware from compute capability {needs[0]}.{needs[1]} on"
-    return Capability("emulated", f"bit for bit, but slower{hardware}")
+    if recipe.compute is ComputePrecision.NVFP4:
+        return Capability("emulated", "bit for bit; this version has no engine for FP4 tensor cores")
+    if there:
+        return Capability("torch", "products on FP8 tensor cores")
+    return Capability(
+        "emulated", f"bit for bit, but slower; in hardware from compute capability {needs[0]}.{needs[1]} on"
+    )

@@ -3,9 +3,10 @@
 import torch
 
 from surogate_bench.recipes import ComputePrecision, Recipe
-from surogate_bench_trainer.engines.emulated_fp8 import FP8Session
+from surogate_bench_trainer.engines.emulated_fp8 import EmulatedFP8Products
 from surogate_bench_trainer.engines.emulated_nvfp4 import NVFP4Session
 from surogate_bench_trainer.engines.engine import EngineSession
+from surogate_bench_trainer.engines.fp8_session import FP8Session
 
 
 class EmulatedEngine:
@@ -21,5 +22,5 @@ class EmulatedEngine:
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         """See :class:`Engine`."""
         if recipe.compute is ComputePrecision.FP8_HYBRID:
-            return FP8Session(recipe, layers=layers, device=device)
+            return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
         return NVFP4Session(recipe, device=device, seed=seed)

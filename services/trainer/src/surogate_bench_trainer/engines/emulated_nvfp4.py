@@ -1,11 +1,14 @@
 """NVFP4 products, emulated."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from surogate_bench.recipes import Recipe, WeightStorage
-from surogate_bench_trainer.engines.emulated_products import LastInput, QuantizedInput, scaled_product
+from surogate_bench_trainer.engines.emulated_products import scaled_product
 from surogate_bench_trainer.engines.engine import check_entries
+from surogate_bench_trainer.engines.last_input import LastInput, QuantizedInput
 from surogate_bench_trainer.engines.operands import Operand, nvfp4_operand
 from surogate_bench_trainer.formats.elements import uniform_noise
 from surogate_bench_trainer.formats.nvfp4 import quantize_rows, quantize_squares
@@ -73,6 +76,11 @@ class NVFP4Session:
         storage = freeze(linear.weight, self._recipe.weight_storage)
         operands = self._operands(storage.dequantize())
         return QuantizedLinear(linear, storage, NVFP4Products(*operands, self._generator, self._last_input))
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """See :class:`EngineSession`."""
+        return (self._generator,)
 
     def end_of_optimizer_step(self) -> None:
         """See :class:`EngineSession`."""

@@ -5,12 +5,10 @@ exactly, and so does the fp32 accumulator each product of two. Only the tensor s
 accumulators before these are rounded to the bf16 output. What differs from tensor cores is the order of summation.
 """
 
-import weakref
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+
+from surogate_bench_trainer.fusion import fused
 
 _NOTHING = torch.zeros((), dtype=torch.bfloat16)
 
@@ -31,38 +29,9 @@ def scaled_product(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     """
     if left.device.type == "cpu":
         return torch.addmm(_NOTHING, left, right, beta=0, alpha=float(scale))
-    return torch.mm(left, right, out_dtype=torch.float32).mul_(scale).to(torch.bfloat16)
+    return _rounded(torch.mm(left, right, out_dtype=torch.float32), scale)
 
 
-class QuantizedInput(NamedTuple):
-    """An input made ready for an emulated product."""
-
-    values: Tensor
-    """bf16 code values."""
-    measure: Tensor
-    """0-dim fp32: the input's amax (FP8), or its tensor scale (NVFP4)."""
-
-
-class LastInput:
-    """Remembers the last quantized input: the q, k and v projections share one, as do gate and up."""
-
-    def __init__(self) -> None:
-        self._tensor: Callable[[], Tensor | None] = lambda: None
-        self._key: tuple[object, ...] = ()
-        self._quantized: QuantizedInput | None = None
-
-    def get(
-        self, inputs: Tensor, settings: tuple[object, ...], quantize: Callable[[Tensor], QuantizedInput]
-    ) -> QuantizedInput:
-        """Quantize ``inputs``, unless the same unchanged tensor was quantized last with the same settings."""
-        if inputs.is_inference():  # changes in place are not counted there
-            return quantize(inputs)
-        key = (inputs._version, *settings)
-        if self._quantized is None or self._tensor() is not inputs or self._key != key:
-            self._quantized = quantize(inputs)
-            self._tensor, self._key = weakref.ref(inputs), key
-        return self._quantized
-
-    def forget(self) -> None:
-        """Free the memory."""
-        self._quantized = None
+@fused
+def _rounded(accumulators: Tensor, scale: Tensor) -> Tensor:
+    return (accumulators * scale).to(torch.bfloat16)

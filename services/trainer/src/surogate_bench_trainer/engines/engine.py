@@ -1,5 +1,6 @@
 """What every engine offers."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -16,6 +17,11 @@ class EngineSession(Protocol):
 
         Layers are given in the order of the model. The result is a ``nn.Linear``, since PEFT adapts only those.
         """
+        ...
+
+    @property
+    def generators(self) -> Sequence[torch.Generator]:
+        """Random generators of its own that layers draw from."""
         ...
 
     def end_of_optimizer_step(self) -> None:
@@ -64,6 +70,8 @@ def check_entries(state: dict[str, Tensor], *, expected: dict[str, Tensor]) -> N
 
 class StatelessSession:
     """Base of sessions in which nothing changes while training."""
+
+    generators: Sequence[torch.Generator] = ()
 
     def end_of_optimizer_step(self) -> None:
         """Nothing moves."""

@@ -1,10 +1,12 @@
-"""Engines for bf16 products: torch's own GEMM, and bitsandbytes for NF4."""
+"""Engines that others wrote: torch's own GEMMs, and bitsandbytes for NF4."""
 
 import torch
 from torch import Tensor, nn
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_trainer.engines.engine import EngineSession, StatelessSession
+from surogate_bench_trainer.engines.fp8_session import FP8Session
+from surogate_bench_trainer.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_trainer.quantized_linear import QuantizedLinear
 from surogate_bench_trainer.storage import FrozenWeight, freeze
 from surogate_bench_trainer.storage.nf4 import nf4_linear
@@ -51,21 +53,36 @@ class TorchSession(StatelessSession):
 
 
 class TorchEngine:
-    """Plain bf16 GEMMs."""
+    """torch's GEMMs: bf16 on any device, FP8 on tensor cores that have it."""
 
     name = "torch"
 
     def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
         """See :class:`Engine`."""
-        del device  # every device multiplies bf16
+        if recipe.compute is ComputePrecision.FP8_HYBRID:
+            return _why_no_tensor_cores(recipe, device)
         if recipe.compute is not ComputePrecision.BF16:
-            return f"it multiplies in bf16, not in {recipe.compute}"
+            return f"it multiplies in bf16 and FP8, not in {recipe.compute}"
         return "NF4 is bitsandbytes' format" if recipe.weight_storage is WeightStorage.NF4 else None
 
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         """See :class:`Engine`."""
-        del layers, device, seed
+        del seed  # nothing is drawn
+        if recipe.compute is ComputePrecision.FP8_HYBRID:
+            return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
         return TorchSession(recipe.weight_storage)
+
+
+def _why_no_tensor_cores(recipe: Recipe, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"its {recipe.compute} products need a GPU"
+    least, there = recipe.min_compute_capability or (0, 0), torch.cuda.get_device_capability(device)
+    if there >= least:
+        return None
+    return (
+        f"its {recipe.compute} products need compute capability {least[0]}.{least[1]}, "
+        f"and {torch.cuda.get_device_name(device)} has {there[0]}.{there[1]}"
+    )
 
 
 class BitsAndBytesSession(StatelessSession):

@@ -32,11 +32,23 @@ class DelayedScaling:
         self._amax = torch.zeros(slots, device=device)
         self._scale = torch.ones(slots, device=device)
         self._amax_slots = self._amax.unbind()
+        self._scale_slots = self._scale.unbind()
+        # Tensor cores' GEMM reads scales from addresses that are multiples of 16 bytes.
+        self._inverse = torch.ones(slots, 4, device=device)
+        self._inverse_slots = self._inverse[:, 0].unbind()
         self._scale_values: list[float] = self._scale.tolist()
 
     def scale(self, slot: int) -> float:
         """Scale that is in force until the next update, an fp32 number."""
         return self._scale_values[slot]
+
+    def scale_on_device(self, slot: int) -> Tensor:
+        """The same scale, 0-dim fp32 where the state lives."""
+        return self._scale_slots[slot]
+
+    def inverse_on_device(self, slot: int) -> Tensor:
+        """What codes are multiplied by to get values: 1 / scale, 0-dim fp32 where the state lives."""
+        return self._inverse_slots[slot]
 
     def record(self, slot: int, largest: Tensor) -> None:
         """Take the amax of one micro-batch (0-dim fp32) into account at the next update."""
@@ -52,7 +64,7 @@ class DelayedScaling:
         moved = torch.full_like(largest, self._target).div_(largest).clamp_max_(_FP32_MAX)
         usable = (largest > 0) & largest.isfinite()
         self._scale.copy_(torch.where(usable, moved, self._scale))
-        self._scale_values = self._scale.tolist()
+        self._scales_moved()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that a continuation needs; the tensors are the live ones."""
@@ -67,4 +79,8 @@ class DelayedScaling:
         """Take over a state of the same number of slots and the same history length."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
+        self._scales_moved()
+
+    def _scales_moved(self) -> None:
+        self._inverse.copy_(self._scale.reciprocal()[:, None])
         self._scale_values = self._scale.tolist()

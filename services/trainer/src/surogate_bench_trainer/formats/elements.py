@@ -15,9 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-SLAB = 2**18
-"""Elements that chains of fp32 operations are worth cutting long tensors into: what a core's cache holds."""
-
 _FP32_MANTISSA_BITS = 23
 _FP32_EXPONENT_MASK = 0x7F800000
 

@@ -6,7 +6,8 @@ A scale ``s`` maps values into the format: ``q = round(s * x)``, and ``q / s`` i
 import torch
 from torch import Tensor
 
-from surogate_bench_trainer.formats.elements import E4M3, SLAB, ElementFormat, round_nearest, round_nearest_
+from surogate_bench_trainer.formats.elements import E4M3, ElementFormat, round_nearest, round_nearest_
+from surogate_bench_trainer.fusion import SLAB, fused, slabs
 
 TILE = 128
 _MIN_AMAX = 1e-10
@@ -53,17 +54,55 @@ def quantize_scaled(values: Tensor, scale: Tensor | float, element: ElementForma
 
     Args:
         values: bf16 or fp32, any shape, contiguous.
-        scale: An fp32 number, or a 0-dim fp32 tensor.
+        scale: An fp32 number, or a 0-dim fp32 tensor; a tensor on a GPU.
         element: Target format.
 
     Returns:
         Codes as bf16 values (exact).
     """
     codes = torch.empty_like(values, dtype=torch.bfloat16)
-    for part, target in zip(torch.split(values.view(-1), SLAB), torch.split(codes.view(-1), SLAB), strict=True):
-        scaled = part.to(torch.float32, copy=True).mul_(scale).clamp_(-element.max_value, element.max_value)
-        target.copy_(round_nearest_(scaled, element))
+    for part, target in slabs(values.view(-1), codes.view(-1), rows=SLAB):
+        _round_scaled(part, scale, element, target)
     return codes
+
+
+@fused
+def cast_scaled(values: Tensor, scale: Tensor, element: ElementFormat) -> Tensor:
+    """Quantize as :func:`quantize_scaled` does, to what tensor cores take.
+
+    Args:
+        values: bf16 or fp32, any shape.
+        scale: 0-dim fp32.
+        element: E4M3 or E5M2.
+
+    Returns:
+        torch.float8_e4m3fn or torch.float8_e5m2, the shape of ``values``.
+    """
+    return _scaled_into_range(values, scale, element).to(_TORCH_DTYPE[element.name])
+
+
+def cast_current(values: Tensor, element: ElementFormat) -> tuple[Tensor, Tensor]:
+    """Quantize as :func:`quantize_current` does, to what tensor cores take.
+
+    Args:
+        values: bf16 or fp32, any shape.
+        element: E4M3 or E5M2.
+
+    Returns:
+        torch.float8_e4m3fn or torch.float8_e5m2, the shape of ``values``; and the 0-dim fp32 factor that turns codes
+        into values.
+    """
+    scale = current_scale(amax(values), element)
+    return cast_scaled(values, scale, element), scale.reciprocal()
+
+
+@fused
+def _round_scaled(values: Tensor, scale: Tensor | float, element: ElementFormat, codes: Tensor) -> None:
+    codes.copy_(round_nearest_(_scaled_into_range(values, scale, element), element))
+
+
+def _scaled_into_range(values: Tensor, scale: Tensor | float, element: ElementFormat) -> Tensor:
+    return values.to(torch.float32, copy=True).mul_(scale).clamp_(-element.max_value, element.max_value)
 
 
 def encode(values: Tensor, element: ElementFormat) -> Tensor:
@@ -83,7 +122,8 @@ def decode_e4m3(codes: Tensor) -> Tensor:
     """Turn E4M3 bytes into bf16 values.
 
     The byte's exponent and mantissa are moved to where bf16 keeps them; what is left is the difference of the exponent
-    biases, a factor of 2**120 that also makes E4M3 subnormals out of bf16 ones. Twelve times as fast as torch's cast.
+    biases, a factor of 2**120 that also makes E4M3 subnormals out of bf16 ones. Twelve times as fast as torch's cast
+    on a CPU; a GPU casts in hardware.
 
     Args:
         codes: uint8, any shape, without NaN (0x7F, 0xFF).
@@ -91,6 +131,8 @@ def decode_e4m3(codes: Tensor) -> Tensor:
     Returns:
         bf16 tensor of the same shape.
     """
+    if codes.is_cuda:
+        return codes.view(torch.float8_e4m3fn).to(torch.bfloat16)
     bits = codes.view(torch.int8).to(torch.int16)  # the sign is extended through the upper byte
     return bits.mul_(16).bitwise_and_(0x87F0 - 0x10000).view(torch.bfloat16).mul_(2.0**120)
 

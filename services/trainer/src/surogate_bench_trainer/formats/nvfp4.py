@@ -12,19 +12,13 @@ Sources: NVIDIA, "Pretraining Large Language Models with NVFP4" (arXiv:2509.2514
 reference implementation, so that even ties fall alike.
 """
 
-from itertools import repeat
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from surogate_bench_trainer.formats.elements import (
-    E2M1,
-    E4M3,
-    SLAB,
-    round_nearest_,
-    round_stochastic_e2m1_,
-)
+from surogate_bench_trainer.formats.elements import E2M1, E4M3, round_nearest_, round_stochastic_e2m1_
+from surogate_bench_trainer.fusion import SLAB, fused, slabs
 
 BLOCK = 16
 _FP32_MAX = torch.finfo(torch.float32).max
@@ -53,13 +47,12 @@ def quantize_rows(matrix: Tensor, *, four_over_six: bool, noise: Tensor | None =
             Round to nearest if None.
     """
     rows, columns = matrix.shape
-    block_amax = [
-        torch.nn.functional.max_pool1d(part.abs().float().view(1, -1, columns), BLOCK).view(-1, 1)
-        for part in torch.split(matrix, max(1, SLAB // columns))
-    ]
+    block_amax = torch.empty(matrix.numel() // BLOCK, 1, device=matrix.device)
+    for part, target in slabs(matrix, block_amax.view(rows, -1), rows=SLAB // columns):
+        _row_amax(part, target)
     products, scales, tensor_scale = _quantize_blocks(
         matrix.view(-1, BLOCK),
-        torch.cat(block_amax),
+        block_amax,
         four_over_six=four_over_six,
         noise=None if noise is None else noise.view(-1, BLOCK),
     )
@@ -92,18 +85,46 @@ def _quantize_blocks(
     encode_scale = torch.full_like(tensor_amax, reach).div_(tensor_amax)
     encode_scale.clamp_max_(_FP32_MAX)  # a tensor of zeros has amax 0
     decode_scale = encode_scale.reciprocal()
-    scales = (block_amax / E2M1.max_value).mul_(encode_scale)
+    # A GPU would multiply by a number's reciprocal instead of dividing by it.
+    scales = (block_amax / torch.full_like(tensor_amax, E2M1.max_value)).mul_(encode_scale)
     products = torch.empty_like(blocks, dtype=torch.bfloat16)
-    size = max(1, SLAB // blocks.shape[1])
-    noises = repeat(None) if noise is None else torch.split(noise, size)
-    for part, scale, noise_part, target in zip(
-        torch.split(blocks, size), torch.split(scales, size), noises, torch.split(products, size), strict=False
-    ):
-        if four_over_six:
-            target.copy_(_four_over_six(part.float(), scale, tensor_amax, decode_scale))
-        else:
-            target.copy_(_scaled_elements(part.float(), round_nearest_(scale, E4M3), decode_scale, noise_part))
-    return products, scales, tensor_amax / reach
+    rows = SLAB // blocks.shape[1]
+    if four_over_six:
+        for part, scale, target in slabs(blocks, scales, products, rows=rows):
+            _round_four_over_six(part, scale, tensor_amax, decode_scale, target)
+    elif noise is None:
+        for part, scale, target in slabs(blocks, scales, products, rows=rows):
+            _round_to_six(part, scale, decode_scale, None, target)
+    else:
+        for part, scale, noise_part, target in slabs(blocks, scales, noise, products, rows=rows):
+            _round_to_six(part, scale, decode_scale, noise_part, target)
+    return products, scales, tensor_amax / torch.full_like(tensor_amax, reach)
+
+
+@fused
+def _row_amax(matrix: Tensor, block_amax: Tensor) -> None:
+    """Write the amax of each 1x16 block of (rows, columns) to (rows, columns / 16)."""
+    if matrix.is_cuda:
+        block_amax.copy_(matrix.view(matrix.shape[0], -1, BLOCK).abs().amax(dim=2))
+        return
+    # On a CPU pooling is several times as fast as a reduction of so few elements.
+    pooled = torch.nn.functional.max_pool1d(matrix.abs().float().unsqueeze(0), BLOCK)
+    block_amax.copy_(pooled.squeeze(0))
+
+
+@fused
+def _round_to_six(blocks: Tensor, scales: Tensor, decode_scale: Tensor, noise: Tensor | None, products: Tensor) -> None:
+    """Write element * block scale to ``products``; ``scales`` holds b / 6 * S, and then the rounded scale."""
+    products.copy_(_scaled_elements(blocks.float(), round_nearest_(scales, E4M3), decode_scale, noise))
+
+
+@fused
+def _round_four_over_six(
+    blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_scale: Tensor, products: Tensor
+) -> None:
+    """As :func:`_round_to_six`, under the better scale of each block."""
+    assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - tells the compiler how long the sums are
+    products.copy_(_four_over_six(blocks.float(), scales, tensor_amax, decode_scale))
 
 
 def _four_over_six(blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_scale: Tensor) -> Tensor:
@@ -122,7 +143,7 @@ def _four_over_six(blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_s
 
 def _scaled_elements(blocks: Tensor, scales: Tensor, decode_scale: Tensor, noise: Tensor | None) -> Tensor:
     """Round fp32 blocks to E2M1 under the given block scales; returns element * scale, zero where the scale is."""
-    factor = (scales * decode_scale).reciprocal_()
+    factor = torch.ones_like(scales).div_(scales * decode_scale)
     factor.masked_fill_(scales == 0, 0.0)
     elements = blocks * factor
     if noise is None:

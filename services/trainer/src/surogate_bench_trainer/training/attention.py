@@ -81,7 +81,7 @@ class Segments:
 
 
 def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: torch.device) -> Segments:
-    """Prepare the layout of a stream of samples, given longest first.
+    """Prepare the layout of a stream of samples; those of about one length are best side by side.
 
     Args:
         lengths: Tokens of each sample.
@@ -106,7 +106,7 @@ def _group_size(lengths: Sequence[int], heads: int) -> int:
     if longest >= _LONG:
         return 1
     fitting = max(1, _GROUP_SCORES // (heads * longest**2))
-    alike = next((index for index, length in enumerate(lengths) if _padded(length) < longest), len(lengths))
+    alike = next((index for index, length in enumerate(lengths) if _padded(length) != longest), len(lengths))
     return min(fitting, alike)
 
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from surogate_bench_trainer.fusion import fused
+
 _MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 """Architectures whose RMSNorm and apply_rotary_pos_emb are the plain ones."""
 
@@ -21,19 +23,29 @@ class _RMSNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, epsilon: float) -> Tensor:  # noqa: ANN401
-        values = inputs.to(torch.float32, copy=True)
-        norm = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-        scale = norm.square_().mul_(1.0 / values.shape[-1]).add_(epsilon).rsqrt_()
-        normalized = values.mul_(scale)
+        outputs, normalized, scale = _rms_norm(inputs, weight, epsilon)
         ctx.save_for_backward(normalized, scale, weight)
-        return (normalized * weight.float()).to(inputs.dtype)
+        return outputs
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        normalized, scale, weight = ctx.saved_tensors
-        weighted = gradient.to(torch.float32, copy=True).mul_(weight)
-        projection = (weighted * normalized).sum(-1, keepdim=True).mul_(-1.0 / normalized.shape[-1])
-        return weighted.addcmul_(normalized, projection).mul_(scale).to(gradient.dtype), None, None
+        return _rms_norm_backward(gradient, *ctx.saved_tensors), None, None
+
+
+@fused
+def _rms_norm(inputs: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    values = inputs.to(torch.float32, copy=True)
+    norm = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    scale = norm.square_().mul_(1.0 / values.shape[-1]).add_(epsilon).rsqrt_()
+    normalized = values.mul_(scale)
+    return (normalized * weight.float()).to(inputs.dtype), normalized, scale
+
+
+@fused
+def _rms_norm_backward(gradient: Tensor, normalized: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    weighted = gradient.to(torch.float32, copy=True).mul_(weight)
+    projection = (weighted * normalized).sum(-1, keepdim=True).mul_(-1.0 / normalized.shape[-1])
+    return weighted.addcmul_(normalized, projection).mul_(scale).to(gradient.dtype)
 
 
 class _Rotation(torch.autograd.Function):
@@ -42,12 +54,17 @@ class _Rotation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, cos: Tensor, signed_sin: Tensor) -> Tensor:  # noqa: ANN401
         ctx.save_for_backward(cos, signed_sin)
-        return torch.addcmul(inputs * cos, _swap_halves(inputs), signed_sin)
+        return _rotate(inputs, cos, signed_sin, 1)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         cos, signed_sin = ctx.saved_tensors
-        return torch.addcmul(gradient * cos, _swap_halves(gradient), signed_sin, value=-1), None, None
+        return _rotate(gradient, cos, signed_sin, -1), None, None
+
+
+@fused
+def _rotate(inputs: Tensor, cos: Tensor, signed_sin: Tensor, sign: int) -> Tensor:
+    return torch.addcmul(inputs * cos, _swap_halves(inputs), signed_sin, value=sign)
 
 
 def _swap_halves(tensor: Tensor) -> Tensor:

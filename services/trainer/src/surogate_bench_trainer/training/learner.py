@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -12,9 +11,8 @@ from torch import Tensor
 from surogate_bench.errors import PermanentError
 from surogate_bench_trainer.apply_recipe import AppliedRecipe
 from surogate_bench_trainer.data.batches import PackedBatch
-from surogate_bench_trainer.training.attention import segments_of
-from surogate_bench_trainer.training.loss import cross_entropy
 from surogate_bench_trainer.training.optimizer import FlatAdamW
+from surogate_bench_trainer.training.passes import Passes, packed_loss, segments_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,7 @@ class Learner:
     model: PeftModel
     recipe: AppliedRecipe
     optimizer: FlatAdamW
+    passes: Passes
 
     @property
     def device(self) -> torch.device:
@@ -60,9 +59,7 @@ class Learner:
         for number, batch in enumerate(batches):
             if number:
                 between()
-            loss = self._loss(batch, weight)
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
+            total += self.passes(batch, weight)
         rate = self.optimizer.learning_rate
         outcome = StepOutcome(float(total), self.optimizer.step(), rate, sum(batch.tokens for batch in batches))
         self.recipe.end_of_optimizer_step()
@@ -85,7 +82,7 @@ class Learner:
         total, counted = torch.zeros((), dtype=torch.float64, device=self.device), 0
         for batch in batches:
             between()
-            total += self._loss(batch, 1.0)
+            total += packed_loss(self.model, batch, segments_for(self.model, batch.lengths), 1.0)
             counted += batch.counted
         return float(total) / counted
 
@@ -119,17 +116,3 @@ class Learner:
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {"recipe": self.recipe.state_dict(), "random": random}
-
-    def _loss(self, batch: PackedBatch, weight: float) -> Tensor:
-        config: Any = self.model.config
-        segments = segments_of(
-            batch.lengths, heads=config.num_attention_heads, kv_heads=config.num_key_value_heads, device=self.device
-        )
-        output = self.model.base_model.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.position_ids,
-            logits_to_keep=batch.predicting,
-            segments=segments,
-            use_cache=False,
-        )
-        return cross_entropy(output.logits[0], batch.targets, weight=weight)

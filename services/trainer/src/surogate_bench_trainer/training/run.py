@@ -21,6 +21,7 @@ from surogate_bench.results import TrainResult
 from surogate_bench.store import ObjectStore
 from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.data.records import read_prepared
+from surogate_bench_trainer.fusion import require_compiler
 from surogate_bench_trainer.training.adapter import save_adapter
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
 from surogate_bench_trainer.training.learner import Learner
@@ -83,6 +84,7 @@ def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> N
 
 def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     sweep, device = request.sweep, training_device()
+    require_compiler(device)
     report = ProgressReporter(work_dir, lambda: memory_in_use(device))
     report(Progress(phase="loading"))
     location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")

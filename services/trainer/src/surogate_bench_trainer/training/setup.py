@@ -19,10 +19,12 @@ from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
 from surogate_bench_trainer.engines import select_engine
 from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.training.attention import IMPLEMENTATION
+from surogate_bench_trainer.training.captured_passes import CapturedPasses
 from surogate_bench_trainer.training.lean_layers import make_lean
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.lora import attach_lora
 from surogate_bench_trainer.training.optimizer import FlatAdamW
+from surogate_bench_trainer.training.passes import Passes, PlainPasses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +60,18 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
     return model.to(device), tokenizer
 
 
-def build_learner(base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, seed: int, steps: int) -> Learner:
+def build_learner(
+    base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, seed: int, steps: int, capture: bool = True
+) -> Learner:
     """Apply the recipe, attach LoRA and make the optimizer; the same seed gives the same adapters under any recipe.
+
+    Args:
+        base: From :func:`load_base`.
+        sweep: LoRA, optimizer and engine.
+        recipe: What to apply.
+        seed: Of adapters and stochastic rounding.
+        steps: Length of the schedule.
+        capture: On a GPU, capture passes as CUDA graphs.
 
     Raises:
         UnsupportedRecipeError: no engine can run the recipe here.
@@ -70,7 +82,11 @@ def build_learner(base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, 
     applied: AppliedRecipe = apply_recipe(base, recipe, engine=engine, seed=seed)
     model = attach_lora(base, sweep.training.lora, base_model=public_name(sweep.model), seed=seed)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return Learner(model=model, recipe=applied, optimizer=FlatAdamW(parameters, sweep.training, total_steps=steps))
+    optimizer = FlatAdamW(parameters, sweep.training, total_steps=steps)
+    passes: Passes = PlainPasses(model)
+    if capture and base.device.type == "cuda":
+        passes = CapturedPasses(model, applied.session.generators)
+    return Learner(model=model, recipe=applied, optimizer=optimizer, passes=passes)
 
 
 def public_name(model: ModelSpec) -> str:
