@@ -64,6 +64,11 @@ def test_another_attempt_is_told_with_what_happened_to_the_one_before() -> None:
     assert notes_of({**a_status()}, with_run(a_status(), attempt=1)) == ()
 
 
+def test_that_a_trained_run_took_several_attempts_is_not_told_again() -> None:
+    trained = with_run(a_status(), state="Trained", attempt=0)
+    assert notes_of(trained, with_run(a_status(), state="Trained", attempt=2)) == ()
+
+
 def test_suspending_and_going_on_are_told_apart_each_time() -> None:
     plain = a_status()
     suspended = a_status(suspended=True, previous=plain, now=T1)

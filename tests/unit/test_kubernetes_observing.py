@@ -121,6 +121,13 @@ def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[
     assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
 
 
+def test_a_pod_that_is_gone_is_told_of_until_the_next_one_ends() -> None:
+    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).seen
+    assert (seen.phase, seen.attempt, seen.reason) == (Phase.RUNNING, 2, "PodDeleted")
+    gave_reason = pod("Failed", state=ended(75, word("TransientError")))
+    assert job(gave_reason, failed=2).seen.reason == "TransientError"
+
+
 NO_CLASS = {
     "reason": "ProvisioningFailed", "message": 'storageclass.storage.k8s.io "fast" not found',
     "involvedObject": {"kind": "PersistentVolumeClaim", "name": "hub-cache"}, "lastTimestamp": ago(3),

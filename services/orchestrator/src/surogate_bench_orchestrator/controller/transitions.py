@@ -20,6 +20,8 @@ from typing import Any, Literal
 from surogate_bench_orchestrator.controller.status import condition, condition_is_true, shortened
 
 _ENDINGS = {"Succeeded": "RunSucceeded", "Failed": "RunFailed", "Skipped": "RunSkipped"}
+_OVER = {*_ENDINGS, "Trained", "Done"}
+"""States in which nothing is being attempted."""
 _ORDINARY = {"InProgress", "NotAdmitted", "NoneFailed", "RunsFailed", ""}
 """Reasons of condition Complete that are no trouble."""
 _MOST_ABOUT_RUNS = 20
@@ -76,7 +78,7 @@ def _about_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[No
             message = shortened(" ".join(part for part in (f"{name}:", score, why) if part), _MESSAGE)
             kind: Literal["Normal", "Warning"] = "Normal" if state == "Succeeded" else "Warning"
             yield Note(kind, _ENDINGS[state], message.rstrip(":"), f"{name}/{state}")
-    elif attempt > before.get("attempt", 0) and attempt > 1:
+    elif attempt > before.get("attempt", 0) and attempt > 1 and state not in _OVER:
         message = shortened(f"{name}: attempt {attempt}, {state.lower()}; the one before: {why or 'unknown'}", _MESSAGE)
         yield Note("Warning", "TaskRetried", message, f"{name}/{state}/{attempt}")
 

@@ -99,6 +99,9 @@ class Seen:
         )
 
 
+_POD_DELETED = Termination(reason="PodDeleted", message="its pod was deleted, preempted or lost with its node")
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A task as seen, and, where it has to be given up now, why."""
@@ -128,6 +131,8 @@ def observe_job(seen: Seen) -> Verdict:
     if why := _time_to_give_up(seen, trouble, min(begun, default=None), "had not ended"):
         return Verdict(seen.failed(why, attempt=attempt), why)
     earlier = next((why for pod in reversed(pods) if has_ended(pod) and (why := termination_of(pod))), None)
+    if earlier is None and failed:
+        earlier = _POD_DELETED  # a Job keeps failed pods, to be looked at
     waiting = seen.waiting(attempt, trouble, earlier)
     return Verdict(_running(waiting, seen.progress) if current and phase_of(current) == "Running" else waiting)
 
