@@ -109,7 +109,6 @@ class CapturedPasses:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators:
             graph.register_generator_state(generator)
-        torch.cuda.empty_cache()  # what the plain pass left is no use to the pool, and cannot be given back meanwhile
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             loss = packed_loss(self._model, captured.batch, captured.segments, captured.weight)
             loss.backward()  # type: ignore[no-untyped-call]
