@@ -48,20 +48,25 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures here, after each run")
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"gpu": gpu(), "python": platform.python_version(), "runs": []}
-    print(figures["gpu"])  # noqa: T201 - a script that reports
+    say(figures["gpu"])
     for recipe, engine in pairs(arguments.recipes, arguments.engines):
         began = time.perf_counter()
         try:
             run = plain(arguments, recipe) if engine == "plain" else train(arguments, recipe, engine)
         except Exception:  # noqa: BLE001 - the others are still worth running
-            print(f"{recipe} on {engine} failed:\n{traceback.format_exc()[-3000:]}", flush=True)  # noqa: T201
+            say(f"{recipe} on {engine} failed:\n{traceback.format_exc()[-3000:]}")
             continue
         finally:
             forget()
         figures["runs"].append(run)
-        print(row(figures["runs"]), f"({time.perf_counter() - began:.0f} s)", flush=True)  # noqa: T201
+        say(f"{row(figures['runs'])} ({time.perf_counter() - began:.0f} s)")
         if arguments.json:
             arguments.json.write_text(json.dumps(figures, indent=2), encoding="utf-8")
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)  # noqa: T201 - a script that reports
 
 
 def forget() -> None:
@@ -146,7 +151,7 @@ def train(arguments: argparse.Namespace, recipe: str, engine: str) -> dict[str, 
         with torch.profiler.profile(activities=activities) as profiler:
             learner.train_step(batches, between=lambda: None)
             torch.cuda.synchronize()
-        print(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60))  # noqa: T201
+        say(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=22, max_name_column_width=60))
     return {
         "recipe": recipe,
         "engine": learner.recipe.engine_name + (" without graphs" if engine == "eager" else ""),

@@ -33,7 +33,7 @@ def blocks(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def to_six(rows: int, columns: int, *, noisy: bool) -> tuple[Any, ...]:
     values, scales, _, decode = blocks(rows, columns)
     noise = uniform_noise(values, torch.Generator().manual_seed(0)) if noisy else None
-    return values, scales, decode, noise, torch.empty_like(values)
+    return values, scales, decode, torch.empty_like(values), noise
 
 
 CASES: dict[str, tuple[Callable[..., Any], Callable[[int, int], tuple[Any, ...]]]] = {

@@ -27,10 +27,10 @@ def capability(recipe: Recipe, machine: Machine) -> Capability:
         return Capability("bitsandbytes", "products in bf16")
     if recipe.compute is ComputePrecision.BF16:
         return Capability("torch", "products in bf16")
-    needs = recipe.min_compute_capability or (0, 0)
-    there = any(gpu.compute_capability and gpu.compute_capability >= needs for gpu in machine.gpus)
     if recipe.compute is ComputePrecision.NVFP4:
         return Capability("emulated", "bit for bit; this version has no engine for FP4 tensor cores")
+    needs = recipe.min_compute_capability or (0, 0)
+    there = any(gpu.compute_capability and gpu.compute_capability >= needs for gpu in machine.gpus)
     if there:
         return Capability("torch", "products on FP8 tensor cores")
     return Capability(

@@ -88,16 +88,12 @@ def _quantize_blocks(
     # A GPU would multiply by a number's reciprocal instead of dividing by it.
     scales = (block_amax / torch.full_like(tensor_amax, E2M1.max_value)).mul_(encode_scale)
     products = torch.empty_like(blocks, dtype=torch.bfloat16)
-    rows = SLAB // blocks.shape[1]
-    if four_over_six:
-        for part, scale, target in slabs(blocks, scales, products, rows=rows):
+    tensors = (blocks, scales, products) if noise is None else (blocks, scales, products, noise)
+    for part, scale, target, *drawn in slabs(*tensors, rows=SLAB // blocks.shape[1]):
+        if four_over_six:
             _round_four_over_six(part, scale, tensor_amax, decode_scale, target)
-    elif noise is None:
-        for part, scale, target in slabs(blocks, scales, products, rows=rows):
-            _round_to_six(part, scale, decode_scale, None, target)
-    else:
-        for part, scale, noise_part, target in slabs(blocks, scales, noise, products, rows=rows):
-            _round_to_six(part, scale, decode_scale, noise_part, target)
+        else:
+            _round_to_six(part, scale, decode_scale, target, *drawn)
     return products, scales, tensor_amax / torch.full_like(tensor_amax, reach)
 
 
@@ -113,7 +109,9 @@ def _row_amax(matrix: Tensor, block_amax: Tensor) -> None:
 
 
 @fused
-def _round_to_six(blocks: Tensor, scales: Tensor, decode_scale: Tensor, noise: Tensor | None, products: Tensor) -> None:
+def _round_to_six(
+    blocks: Tensor, scales: Tensor, decode_scale: Tensor, products: Tensor, noise: Tensor | None = None
+) -> None:
     """Write element * block scale to ``products``; ``scales`` holds b / 6 * S, and then the rounded scale."""
     products.copy_(_scaled_elements(blocks.float(), round_nearest_(scales, E4M3), decode_scale, noise))
 

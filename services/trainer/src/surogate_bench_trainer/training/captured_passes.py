@@ -91,9 +91,7 @@ class CapturedPasses:
         stream = padded(batch, size)
         if captured is None:
             captured = self._sizes[size] = _place(stream, size, weight)
-            loss = packed_loss(self._model, captured.batch, captured.segments, captured.weight)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
+            return self._pass(captured)
         _fill(captured, stream, weight)
         if captured.graph is None:
             try:
@@ -110,9 +108,13 @@ class CapturedPasses:
         for generator in self._generators:
             graph.register_generator_state(generator)
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            loss = packed_loss(self._model, captured.batch, captured.segments, captured.weight)
-            loss.backward()  # type: ignore[no-untyped-call]
-        return graph, loss.detach()
+            loss = self._pass(captured)
+        return graph, loss
+
+    def _pass(self, captured: _Captured) -> Tensor:
+        loss = packed_loss(self._model, captured.batch, captured.segments, captured.weight)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
 
 
 def size_of(batch: PackedBatch) -> Size:
