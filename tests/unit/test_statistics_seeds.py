@@ -18,26 +18,22 @@ TABLES = st.integers(2, 5).flatmap(
 
 
 def crossed(table: np.ndarray) -> tuple[float, float, float]:
-    """Mean, standard error and degrees of freedom, with the components of variance spelled out and cut at zero.
-
-    Degrees of freedom jump where a component begins to be cut, so tables at that very point are passed over.
-    """
+    """Mean of a table and the two parts of its variance, with the components of variance spelled out."""
     s, q = table.shape
     mean = table.mean()
     rows, columns = table.mean(1) - mean, table.mean(0) - mean
     both = ((table - mean - rows[:, None] - columns[None, :]) ** 2).sum() / ((s - 1) * (q - 1))
-    of_rows, of_columns = q * rows @ rows / (s - 1), s * columns @ columns / (q - 1)
-    assume(min(abs(of_rows - both), abs(of_columns - both)) > 1e-9)
-    seeds, questions = max(0.0, (of_rows - both) / q), max(0.0, (of_columns - both) / s)
-    variance = seeds / s + questions / q + both / (s * q)
-    spread = {
-        (True, True): of_rows**2 / (s - 1) + of_columns**2 / (q - 1) + both**2 / ((s - 1) * (q - 1)),
-        (True, False): of_rows**2 / (s - 1),
-        (False, True): of_columns**2 / (q - 1),
-        (False, False): both**2 / ((s - 1) * (q - 1)),
-    }[seeds > 0, questions > 0]
-    df = (variance * s * q) ** 2 / spread
-    return float(mean), float(np.sqrt(variance)), float(df)
+    of_questions = max(0.0, (s * columns @ columns / (q - 1) - both) / s)
+    return float(mean), float(table.mean(1).var(ddof=1) / s), float(of_questions / q)
+
+
+def critical(seed_variance: float, question_variance: float, shape: tuple[int, int], level: float) -> float:
+    """Cochran and Cox's critical value, from scipy's t quantiles."""
+    by_seeds, by_questions = (stats.t.isf(level / 2, size - 1) for size in shape)
+    total = seed_variance + question_variance
+    return (
+        float((seed_variance * by_seeds + question_variance * by_questions) / total) if total else float(by_questions)
+    )
 
 
 @given(st.floats(0.3, 3000), st.floats(0.6, 0.9999))
@@ -53,12 +49,15 @@ def test_the_t_test_is_scipys(df: float, t: float) -> None:
 @given(TABLES)
 def test_pooling_is_the_crossed_analysis_of_variance(rows: list[list[bool]]) -> None:
     found = pool_seeds(rows)
-    mean, stderr, df = crossed(np.array(rows, dtype=float))
+    table = np.array(rows, dtype=float)
+    mean, by_seeds, by_questions = crossed(table)
+    stderr = (by_seeds + by_questions) ** 0.5
     assert (found.accuracy, found.stderr) == pytest.approx((mean, stderr), abs=1e-9)
-    if stderr > 1e-9:
-        half = stats.t.ppf(0.975, df) * stderr
-        assert (found.low, found.high) == pytest.approx((max(0, mean - half), min(1, mean + half)), abs=1e-5)
     assert found.seed_stddev == pytest.approx(np.std([np.mean(row) for row in rows], ddof=1), abs=1e-9)
+    if 0 < mean < 1 and stderr > 1e-6:  # both ends are where the mean lies that many standard errors away
+        t, n = critical(by_seeds, by_questions, table.shape, 0.05), min(table.size, mean * (1 - mean) / stderr**2)
+        for end in (found.low, found.high):
+            assert abs(mean - end) == pytest.approx(t * (end * (1 - end) / n) ** 0.5, rel=1e-6, abs=1e-9)
 
 
 def test_one_seed_has_the_error_bars_of_one_run() -> None:
@@ -110,10 +109,25 @@ def test_with_one_seed_each_a_comparison_is_the_paired_one() -> None:
 def test_comparing_seeds_is_the_crossed_analysis_of_their_differences(rows: list[list[bool]]) -> None:
     other = [row[1:] + row[:1] for row in rows]
     found = compare_seeds(rows, other)
-    mean, stderr, df = crossed(np.array(rows, dtype=float) - np.array(other, dtype=float))
+    table = np.array(rows, dtype=float) - np.array(other, dtype=float)
+    mean, by_seeds, by_questions = crossed(table)
+    least = 2 / (found.n + 2) ** 2
+    by_seeds, by_questions = max(by_seeds, least / found.seeds), max(by_questions, least)
+    stderr = (by_seeds + by_questions) ** 0.5
     assert (found.delta, found.stderr) == pytest.approx((mean, stderr), abs=1e-9)
-    if stderr > 1e-9:
-        assert found.p_value == pytest.approx(2 * stats.t.sf(abs(mean) / stderr, df), abs=1e-5)
+    if abs(mean) > 1e-9:
+        expected = abs(mean) / stderr
+        assert critical(by_seeds, by_questions, table.shape, found.p_value) == pytest.approx(expected, rel=1e-6)
+    half = critical(by_seeds, by_questions, table.shape, 0.05) * stderr
+    assert (found.low, found.high) == pytest.approx((max(-1, mean - half), min(1, mean + half)), abs=1e-6)
+
+
+@given(TABLES)
+def test_a_difference_is_significant_where_its_interval_leaves_out_zero(rows: list[list[bool]]) -> None:
+    found = compare_seeds(rows, [row[1:] + row[:1] for row in rows])
+    distance = min(abs(found.low), abs(found.high))
+    assume(distance > 1e-9)
+    assert (found.p_value < 0.05) == (not found.low < 0 < found.high)
 
 
 def test_every_seed_is_compared_with_a_single_row() -> None:
@@ -124,9 +138,36 @@ def test_every_seed_is_compared_with_a_single_row() -> None:
     assert found.delta == pytest.approx(0.45)
 
 
-@pytest.mark.parametrize(("rows", "p_value"), [([[True, True], [True, True]], 0.0), ([[False, False]] * 2, 1.0)])
-def test_differences_without_any_spread_are_certain(rows: list[list[bool]], p_value: float) -> None:
-    assert compare_seeds(rows, [[False, False]]).p_value == p_value
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_answers_that_are_all_right_leave_room_for_one_that_is_not(seeds: int) -> None:
+    found = pool_seeds([[True] * 500] * seeds)
+    assert found.high == 1.0
+    low, _ = wilson_interval(500, 500)
+    assert found.low == pytest.approx(low, abs=2e-4)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_differences_that_are_all_alike_do_not_make_certainty(seeds: int) -> None:
+    alike = compare_seeds([[True] * 500] * seeds, [[True] * 500])
+    assert (alike.delta, alike.p_value) == (0.0, 1.0)
+    assert alike.low < -0.004
+    assert alike.high > 0.004
+    apart = compare_seeds([[True] * 500] * seeds, [[False] * 500])
+    assert apart.delta == apart.high == 1.0
+    assert apart.low < 0.996
+    assert 0 < apart.p_value < 0.01
+
+
+@pytest.mark.parametrize(("seeds", "seed_effect"), [(2, 0.0), (2, 0.06), (3, 0.06), (5, 0.06)])
+def test_equal_recipes_are_rarely_called_different(seeds: int, seed_effect: float) -> None:
+    """300 comparisons of two recipes of equal accuracy, on 60 questions of different difficulty."""
+    rng = np.random.default_rng(11)
+    alarms = 0
+    for _ in range(300):
+        difficulty = rng.uniform(-0.3, 0.3, (1, 60))
+        a, b = (rng.random((seeds, 60)) < 0.6 + difficulty + rng.normal(0, seed_effect, (seeds, 1)) for _ in range(2))
+        alarms += compare_seeds(a.tolist(), b.tolist()).p_value < 0.05
+    assert alarms / 300 < 0.075  # two standard errors of 300 comparisons above 5 %
 
 
 @pytest.mark.parametrize("rows", [[], [[True]], [[True, False], [True]]])

@@ -26,13 +26,23 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
         PermanentError: n is below 1, or successes is not between 0 and n.
     """
     _check_counts(successes, n, at_least=1)
-    z = normal_quantile(0.5 + confidence / 2)
-    proportion = successes / n
-    shrink = 1 + z * z / n
-    center = (proportion + z * z / (2 * n)) / shrink
-    half = z * sqrt(proportion * (1 - proportion) / n + z * z / (4 * n * n)) / shrink
-    low = 0.0 if successes == 0 else center - half
-    high = 1.0 if successes == n else center + half
+    return score_interval(successes / n, n, normal_quantile(0.5 + confidence / 2))
+
+
+def score_interval(proportion: float, n: float, critical: float) -> tuple[float, float]:
+    """Wilson's score interval for an effective number of questions and any critical value.
+
+    Args:
+        proportion: In 0..1.
+        n: Questions, not necessarily whole; above 0.
+        critical: Half-width in standard errors, such as a quantile of the normal or of Student's t distribution.
+    """
+    square = critical * critical
+    shrink = 1 + square / n
+    center = (proportion + square / (2 * n)) / shrink
+    half = critical * sqrt(proportion * (1 - proportion) / n + square / (4 * n * n)) / shrink
+    low = 0.0 if proportion <= 0 else max(0.0, center - half)
+    high = 1.0 if proportion >= 1 else min(1.0, center + half)
     return low, high
 
 
