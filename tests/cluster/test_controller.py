@@ -150,5 +150,5 @@ def test_wrong_credentials_of_the_store_are_named_on_every_sweep(
 def test_the_sweep_is_what_the_specs_say(lab: Lab) -> None:
     lab.add()
     item = lab.api.get(f"{lab.path}/small") or {}
-    spec = {name: value for name, value in item["spec"].items() if name not in {"suspend", "scheduling"}}
+    spec = {name: value for name, value in item["spec"].items() if name not in {"suspend", "reuse", "scheduling"}}
     assert parse_sweep({"name": "small", **spec}) == parse_sweep({"name": "small", **SPEC})

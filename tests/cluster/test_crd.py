@@ -78,7 +78,7 @@ def test_what_is_left_out_is_filled_in_with_the_models_defaults(sweeps: Sweeps) 
     made = manifest(serving=None, evaluation=None, seeds=None, training={"max_steps": 2}, recipes=["bf16", OWN_RECIPE])
     sweeps.create(made)
     stored = sweeps.get("embedded")
-    assert stored["spec"]["suspend"] is False
+    assert (stored["spec"]["suspend"], stored["spec"]["reuse"]) == (False, True)
     assert stored["spec"]["training"]["lora"]["r"] == 16
     assert stored["spec"]["evaluation"]["num_concurrent"] == 50
     assert parse_resource(stored).sweep == parse_resource(made).sweep

@@ -205,7 +205,12 @@ class Lab:
         return self.replicas[-1]
 
     def add(self, name: str = "small", **spec: Any) -> None:
-        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": SPEC | spec}
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": name},
+            "spec": SPEC | {"reuse": False} | spec,
+        }
         assert self.api.create(self.path, body)
 
     def status(self, name: str = "small") -> dict[str, Any]:

@@ -60,7 +60,7 @@ class Release:
             "apiVersion": "bench.surogate.ai/v1alpha1",
             "kind": "RecipeSweep",
             "metadata": {"name": name, "namespace": self.namespace},
-            "spec": spec,
+            "spec": {"reuse": False} | spec,  # the tests share a store, and each wants its own training
         }
         self.api.apply(f"{self.sweeps}/{name}", resource, manager="surogate-bench-tests")
 

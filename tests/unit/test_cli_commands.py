@@ -57,7 +57,7 @@ def test_the_commands_and_their_options_are_these() -> None:
     }
     assert surface == {
         "run": [
-            "--context", "--json", "--namespace", "--no-wait", "--on", "--report", "--slots", "--state-dir", "--store",
+            "--context", "--json", "--namespace", "--no-reuse", "--no-wait", "--on", "--report", "--slots", "--state-dir", "--store",
             "sweep",
         ],
         "status": ["--context", "--json", "--namespace", "--on", "--state-dir", "--store", "sweep"],
@@ -68,6 +68,7 @@ def test_the_commands_and_their_options_are_these() -> None:
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "validate": ["sweep"],
+        "gc": ["--delete", "--json", "--store"],
         "render": ["--json", "--namespace", "--on", "--slots", "--state-dir", "--store", "sweep"],
     }  # fmt: skip
 

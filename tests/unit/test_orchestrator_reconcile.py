@@ -1,6 +1,7 @@
 """What to do next: each rule, and that everything converges whatever happens on the way."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from surogate_bench.specs import Placement
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.domain.reconcile import Delete, Submit, overlaps, reconcile
+from surogate_bench_orchestrator.domain.reconcile import Delete, Reuse, Submit, overlaps, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
 RUNNING, PENDING = Observation(phase=Phase.RUNNING, attempt=1), Observation(phase=Phase.PENDING, attempt=1)
@@ -62,6 +63,24 @@ def test_failed_preparation_stops_whatever_runs_and_fails_every_run() -> None:
     observed = seen(tasks={laid_out.prepare: FAILED, train(laid_out, "bf16"): RUNNING})
     assert reconcile(laid_out, observed) == (Delete(train(laid_out, "bf16")),)
     assert {status.state for status in run_states(laid_out, observed).values()} == {RunState.FAILED}
+
+
+def test_what_is_finished_elsewhere_is_referred_to_before_anything_starts() -> None:
+    laid_out = small_plan()
+    trained, scored = train(laid_out, "bf16"), evaluate(laid_out, "base")
+    elsewhere = {trained.name: "sweeps/other/0/runs/bf16-s0/train", scored.name: "sweeps/other/0/runs/base/eval"}
+    observed = replace(seen(laid_out.prepare, slots=2), reusable=elsewhere)
+    assert reconcile(laid_out, observed) == (
+        Reuse(trained, elsewhere[trained.name]),
+        Reuse(scored, elsewhere[scored.name]),
+    )
+
+
+def test_what_runs_already_is_left_to_run() -> None:
+    laid_out = small_plan()
+    trained = train(laid_out, "bf16")
+    observed = replace(seen(laid_out.prepare, tasks={trained: RUNNING}), reusable={trained.name: "sweeps/other"})
+    assert not any(isinstance(action, Reuse) for action in reconcile(laid_out, observed))
 
 
 def test_with_one_slot_one_trainer_starts_and_the_slowest_first() -> None:

@@ -90,6 +90,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
         ({"sweeep": 1}, "spec.sweeep", "no such field"),
         ({"name": "other"}, "spec.name", "metadata.name"),
         ({"suspend": "yes"}, "spec.suspend", "true or false"),
+        ({"reuse": "no"}, "spec.reuse", "true or false"),
         ({"scheduling": {"slots": 0}}, "spec.scheduling.slots", "may be changed"),
         ({"recipes": ["bf16", "fp8"], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
         ({"data": {}}, "spec.data", "exactly one of hub, path, builtin"),

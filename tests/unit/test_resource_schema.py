@@ -33,9 +33,9 @@ def test_the_file_in_the_chart_is_what_the_models_say() -> None:
     assert yaml.safe_load(definition_yaml()) == definition()
 
 
-def test_every_field_of_a_sweep_is_there_and_only_suspend_and_scheduling_are_added() -> None:
+def test_every_field_of_a_sweep_is_there_and_only_suspend_reuse_and_scheduling_are_added() -> None:
     properties = spec_schema()["properties"]
-    assert set(properties) == set(RecipeSweep.model_fields) - {"name"} | {"suspend", "scheduling"}
+    assert set(properties) == set(RecipeSweep.model_fields) - {"name"} | {"suspend", "reuse", "scheduling"}
     assert set(properties["scheduling"]["properties"]) == set(SchedulingSpec.model_fields)
 
 
@@ -56,7 +56,7 @@ def test_every_field_but_suspend_and_scheduling_is_immutable() -> None:
     for name, field in schema["properties"].items():
         own = [rule["rule"] for rule in field.get("x-kubernetes-validations", ())]
         protected = "self == oldSelf" in own or f"[dyn(self).{name}] == [dyn(oldSelf).{name}]" in whole
-        assert protected is (name not in {"suspend", "scheduling"}), name
+        assert protected is (name not in {"suspend", "reuse", "scheduling"}), name
 
 
 def test_defaults_are_those_of_the_models() -> None:

@@ -16,6 +16,9 @@ from typing import Literal
 BASE_RUN = "base"
 """Name of the pseudo-run that scores the untouched base model; it has an eval stage only."""
 
+SWEEPS = "sweeps"
+"""Prefix of all sweeps."""
+
 Stage = Literal["prepare", "train", "eval"]
 
 
@@ -34,7 +37,7 @@ class SweepLayout:
     @property
     def root(self) -> str:
         """The sweep's prefix."""
-        return f"sweeps/{self.name}/{self.spec_hash}"
+        return f"{SWEEPS}/{self.name}/{self.spec_hash}"
 
     @property
     def spec(self) -> str:
@@ -63,3 +66,8 @@ class SweepLayout:
 def manifest_key(prefix: str) -> str:
     """Key of the object whose existence means that the stage under ``prefix`` is done."""
     return f"{prefix}/manifest.json"
+
+
+def sweep_of(prefix: str) -> str:
+    """``name/spec-hash`` of the sweep that a stage lies in."""
+    return "/".join(prefix.split("/")[1:3])

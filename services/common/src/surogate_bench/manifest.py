@@ -37,6 +37,14 @@ class Manifest(BaseModel):
     versions: dict[str, str]
     result: dict[str, Any]
     """The stage's own figures: TrainResult, EvalResult or PrepareResult as plain JSON."""
+    procedure_version: int = 1
+    """TRAINING_VERSION or SCORING_VERSION of the code that made it."""
+    reused_from: str | None = None
+    """Prefix of the stage of another sweep whose result this is: its files lie there; None if they lie here."""
+
+    def location(self, prefix: str) -> str:
+        """Prefix that the files lie under; ``prefix`` is that of the manifest itself."""
+        return self.reused_from or prefix
 
 
 def sha256_of(path: Path) -> str:
@@ -60,6 +68,36 @@ def publish_stage(store: ObjectStore, prefix: str, folder: Path, manifest: Manif
     store.put_tree(prefix, folder)
     complete = manifest.model_copy(update={"files": files, "created": datetime.now(UTC)})
     return store.create(manifest_key(prefix), complete.model_dump_json(indent=2).encode())
+
+
+def reuse_stage(store: ObjectStore, prefix: str, *, run: str, source: str) -> bool:
+    """Finish the stage under ``prefix`` by referring to an equal one, without copying its files.
+
+    Safe beside a collection of garbage, which removes a stage's manifest before it looks for references: the source is
+    read again after the reference is written.
+
+    Args:
+        store: Holds both.
+        prefix: Of the stage that becomes done.
+        run: The run it belongs to.
+        source: Prefix of the finished stage, or of another reference to it.
+
+    Returns:
+        False when the source is gone; nothing has changed then.
+
+    Raises:
+        TransientError: the store is away; calling again is safe.
+    """
+    found = read_manifest(store, source)
+    if found is None:
+        return False
+    origin = found.location(source)
+    reference = found.model_copy(update={"run": run, "reused_from": origin})
+    created = store.create(manifest_key(prefix), reference.model_dump_json(indent=2).encode())
+    if created and not store.exists(manifest_key(origin)):
+        store.delete([manifest_key(prefix)])
+        return False
+    return True
 
 
 def read_manifest(store: ObjectStore, prefix: str) -> Manifest | None:
@@ -89,9 +127,10 @@ def fetch_stage(store: ObjectStore, prefix: str, folder: Path, *, under: str = "
     for name, digest in manifest.files.items():
         if not name.startswith(under):
             continue
-        data = store.get(f"{prefix}/{name}")
+        key = f"{manifest.location(prefix)}/{name}"
+        data = store.get(key)
         if data is None or hashlib.sha256(data).hexdigest() != digest.sha256:
-            raise PermanentError(f"{prefix}/{name} in {store.url} is missing or differs from its manifest")
+            raise PermanentError(f"{key} in {store.url} is missing or differs from its manifest")
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(data)

@@ -15,6 +15,7 @@ from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.stage_identity import SCORING_VERSION
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_evaluator.answers import Answers
@@ -151,4 +152,5 @@ def _manifest(request: EvaluateRequest, scores: Scores, served_by: Mapping[str, 
         hardware=describe_machine(),
         versions={**served_by, **package_versions()},
         result=scores.result.model_dump(mode="json"),
+        procedure_version=SCORING_VERSION,
     )

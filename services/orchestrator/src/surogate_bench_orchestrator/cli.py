@@ -44,7 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_LOCAL_ONLY = ("store", "state_dir", "slots", "no_wait")
+_LOCAL_ONLY = ("store", "state_dir", "slots", "no_wait", "no_reuse")
 _CLUSTER_ONLY = ("namespace", "kube_context", "report_to")
 _STORE = "results"
 _STATE_DIR = Path(".surogate-bench")
@@ -77,6 +77,10 @@ def run(  # noqa: PLR0913 - an option each
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Fail at once if another process works on this sweep.")
     ] = False,
+    no_reuse: Annotated[
+        bool,
+        typer.Option("--no-reuse", help="Compute every stage, even where the store has an equal one of another sweep."),
+    ] = False,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     kube_context: KubeContext = None,
@@ -105,7 +109,7 @@ def run(  # noqa: PLR0913 - an option each
     from surogate_bench_orchestrator import run_command, session  # noqa: PLC0415 - see above
 
     options = run_command.RunOptions(wait=not no_wait, as_json=as_json, slots=slots)
-    opened = session.open_session(sweep, store=store, state_dir=state_dir)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, reuse=not no_reuse)
     raise typer.Exit(run_command.run_sweep(opened, options, output=_output(), messages=_messages()))
 
 
@@ -236,6 +240,22 @@ def render(  # noqa: PLR0913 - an option each
 
     opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
     look_commands.render_tasks(opened, slots=slots, json_wanted=as_json, output=_output())
+
+
+@app.command()
+def gc(
+    *,
+    store: Store = _STORE,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only shown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what no sweep needs any more: superseded versions of edited sweeps, and left-over checkpoints.
+
+    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to.
+    """
+    from surogate_bench_orchestrator.gc_command import collect_garbage  # noqa: PLC0415 - see above
+
+    collect_garbage(store, delete=delete, as_json=as_json, output=_output())
 
 
 @app.command(hidden=True)

@@ -52,7 +52,7 @@ class Session:
         return str(folder / key) if folder else f"{self.store.url.rstrip('/')}/{key}"
 
 
-def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool = True) -> Session:
+def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool = True, reuse: bool = True) -> Session:
     """Read a sweep and open its store.
 
     Args:
@@ -60,6 +60,7 @@ def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool 
         store: URL or folder of the store.
         state_dir: Folder that the local state of sweeps lies below.
         create: Make a local store that is not there; else it looks empty, and stays away.
+        reuse: Take results of equal stages of other sweeps in the store.
 
     Raises:
         ConfigError: the file or the store cannot be used.
@@ -70,7 +71,7 @@ def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool 
     return Session(
         sweep=sweep,
         store=opened,
-        plan=plan(sweep, opened.url),
+        plan=plan(sweep, opened.url, reuse=reuse),
         state=state_dir.expanduser().absolute() / f"{sweep.name}-{identity}",
     )
 

@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from surogate_bench.errors import TransientError
-from surogate_bench.manifest import Manifest
+from surogate_bench.manifest import Manifest, reuse_stage
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
-from surogate_bench_orchestrator.domain.reconcile import Action, Delete, reconcile
+from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Reuse, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.facts import StageFacts
 from surogate_bench_orchestrator.ports import Clock, Runtime
+from surogate_bench_orchestrator.reuse import ReusableStages
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,9 @@ class SweepDriver:
     def __init__(self, plan: Plan, runtime: Runtime, store: ObjectStore) -> None:
         self._plan = plan
         self._runtime = runtime
+        self._store = store
         self._facts = StageFacts(store, plan)
+        self._reusable = ReusableStages(store, plan)
         self._looked = False
         self._read_at: dict[str, tuple[Phase, int]] = {}
 
@@ -94,7 +97,12 @@ class SweepDriver:
             self._facts.read_all()
             self._looked = True
         self._read_news(seen)
-        observed = Observed(done=self._facts.done, tasks=seen, slots=self._runtime.capacity())
+        observed = Observed(
+            done=self._facts.done,
+            tasks=seen,
+            slots=self._runtime.capacity(),
+            reusable=self._reusable.find(self._facts.manifests),
+        )
         return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._facts.manifests))
 
     def act(self, action: Action) -> None:
@@ -106,8 +114,24 @@ class SweepDriver:
         """
         if isinstance(action, Delete):
             self._runtime.delete(action.task.name)
+        elif isinstance(action, Reuse):
+            self._reuse(action)
         else:
             self._runtime.submit(self._addressed(action.task))
+
+    def _reuse(self, action: Reuse) -> None:
+        """Refer to an equal stage; where the store is away just now, the next round does it."""
+        task = action.task
+        assert task.output is not None  # noqa: S101 - a server has no result to reuse
+        run = next(run.name for run in self._plan.runs if task in (run.train, run.evaluate))
+        try:
+            if reuse_stage(self._store, task.output, run=run, source=action.source):
+                _log.info("%s is not computed again: its result is that of %s", task.name, action.source)
+                self._facts.read([task])
+            else:
+                self._reusable.forget(task.name)
+        except TransientError as error:
+            _log.warning("%s could not be referred to: %s", action.source, error)
 
     def _read_news(self, seen: Mapping[str, Observation]) -> None:
         """Look for the manifests of tasks whose phase or attempt changed; of the others there is no news."""

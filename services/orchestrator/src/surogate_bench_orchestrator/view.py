@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import Manifest
 from surogate_bench_orchestrator.domain.observed import Failure, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
@@ -121,13 +122,25 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     return ViewRow(
         name=run.name,
         state=status.state.value,
-        detail=_doing(seen) if live or seen.unplaced else "",
+        detail=_doing(seen) if live or seen.unplaced else _origin(snapshot, run),
         trouble=str(status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
         attempt=seen.attempt,
         accuracy=strict.get("accuracy"),
         stderr=strict.get("stderr"),
         **figures,
     )
+
+
+def _origin(snapshot: Snapshot, run: Run) -> str:
+    """Say which stages of the run were not computed again, and whose results they are."""
+    tasks = {"training": run.train, "evaluation": run.evaluate}
+    manifests = {stage: snapshot.manifests.get(task.name) for stage, task in tasks.items() if task}
+    sources = {stage: sweep_of(found.reused_from) for stage, found in manifests.items() if found and found.reused_from}
+    if not sources:
+        return ""
+    if len(sources) == len(manifests) and len(set(sources.values())) == 1:
+        return f"reused from {next(iter(sources.values()))}"
+    return ", ".join(f"{stage} reused from {source}" for stage, source in sources.items())
 
 
 def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:

@@ -16,7 +16,7 @@ from surogate_bench_orchestrator.controller.report_process import ReportRequest
 from surogate_bench_orchestrator.controller.standing import Standing, Trouble
 from surogate_bench_orchestrator.controller.store_gate import NOT_USABLE
 from surogate_bench_orchestrator.domain.plan import plan
-from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Submit, reconcile
+from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Reuse, Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Phase
 from surogate_bench_orchestrator.locks import LeaseLostError, SweepLock, resource_lease
 from surogate_bench_orchestrator.ports import Runtime
@@ -70,7 +70,7 @@ class SweepKeeper:
         self._store = store
         self._runtime = runtime
         self._reports = reports
-        self._plan = plan(resource.sweep, store.url)
+        self._plan = plan(resource.sweep, store.url, reuse=resource.reuse)
         self._driver = SweepDriver(self._plan, runtime, store)
         self._lock = _lock(resource, store, self._plan.layout)
         self._holds_lock = False
@@ -127,7 +127,7 @@ class SweepKeeper:
             self._retire(snapshot)
             self._delete([action for action in actions if isinstance(action, Delete)])
             for action in actions:
-                if isinstance(action, Submit) and (why := self._submit(action)):
+                if not isinstance(action, Delete) and (why := self._submit(action)):
                     refused[action.task.name] = why
         except TransientError as error:
             self._trouble = Trouble(CLUSTER_AWAY, str(error))
@@ -189,8 +189,8 @@ class SweepKeeper:
             for done in [pool.submit(self._driver.act, action) for action in actions]:
                 done.result()
 
-    def _submit(self, action: Submit) -> str:
-        """Submit; say why it was refused, if it was."""
+    def _submit(self, action: Submit | Reuse) -> str:
+        """Submit or reuse; say why it was refused, if it was."""
         try:
             self._driver.act(action)
         except PermanentError as error:

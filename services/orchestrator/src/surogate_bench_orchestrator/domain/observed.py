@@ -1,7 +1,7 @@
 """What was seen of a sweep at one moment, and what that means for each run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from surogate_bench_orchestrator.domain.plan import Plan, Run
@@ -20,6 +20,8 @@ class Observed:
     tasks: Mapping[str, Observation]
     slots: int
     """Accelerators, or shares of the CPU, of the runtime: taken and free ones together."""
+    reusable: Mapping[str, str] = field(default_factory=dict)
+    """By task name: prefix of a finished stage, of this sweep's name or another's, whose result is this task's too."""
 
     def of(self, task: Task) -> Observation:
         """Tell what the runtime says of a task."""

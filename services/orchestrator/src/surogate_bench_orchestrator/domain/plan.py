@@ -52,6 +52,8 @@ class Plan:
     """The base first, then in the order of the spec."""
     training_order: tuple[Task, ...]
     """Slowest first: the longest run started last would leave the other slots idle at the end (LPT rule, Graham)."""
+    reuse: bool = True
+    """Whether results of equal stages of other sweeps in the store are taken, rather than computed again."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -59,12 +61,13 @@ class Plan:
         return (self.prepare, *self.training_order, self.server, *(run.evaluate for run in self.runs))
 
 
-def plan(sweep: RecipeSweep, store: str) -> Plan:
+def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
     """Lay a sweep out as tasks.
 
     Args:
         sweep: What the user wrote.
         store: URL of the object store that results go to.
+        reuse: Take results of equal stages of other sweeps in that store.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     planner = _Planner(sweep=sweep, store=store, layout=layout)
@@ -91,6 +94,7 @@ def plan(sweep: RecipeSweep, store: str) -> Plan:
         server=planner.server(),
         runs=(base, *trained) if sweep.evaluation.evaluate_base else trained,
         training_order=tuple(task for tasks in train.values() for task in tasks),
+        reuse=reuse,
     )
 
 

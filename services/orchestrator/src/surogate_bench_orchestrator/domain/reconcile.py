@@ -36,13 +36,24 @@ class Delete:
     task: Task
 
 
-Action = Submit | Delete
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """Finish a task by referring to an equal stage that is done."""
+
+    task: Task
+    source: str
+    """Prefix of that stage."""
+
+
+Action = Submit | Delete | Reuse
 
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     """Decide what to do now; an empty answer means to wait, or that all is done."""
     if not observed.is_done(plan.prepare):
         return _prepare(plan, observed)
+    if reused := _reuse(plan, observed):
+        return reused
     server = _server(plan, observed)
     trainers = _trainers(plan, observed, taken=_slots_of(server))
     if not server and _server_may_follow(plan, observed, taken=_slots_of(trainers)):
@@ -62,6 +73,12 @@ def _prepare(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     if failure_of(plan.prepare, observed):
         return tuple(Delete(task) for task in plan.tasks if observed.is_active(task))
     return (Submit(plan.prepare),) if observed.is_due(plan.prepare) else ()
+
+
+def _reuse(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Compute nothing twice; what else is to do is decided once these are done, in the next round."""
+    due = [task for task in plan.tasks if observed.is_due(task)]
+    return tuple(Reuse(task, observed.reusable[task.name]) for task in due if task.name in observed.reusable)
 
 
 def _server(plan: Plan, observed: Observed) -> tuple[Action, ...]:

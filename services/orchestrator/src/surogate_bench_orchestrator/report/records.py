@@ -148,7 +148,7 @@ def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind:
     digest = manifest.files.get(name)
     if digest is None:
         return ()
-    data = store.get(f"{prefix}/{name}")
+    data = store.get(f"{manifest.location(prefix)}/{name}")
     if data is None or hashlib.sha256(data).hexdigest() != digest.sha256:
         raise PermanentError(f"{prefix}/{name} in {store.url} is missing or differs from its manifest")
     found = []

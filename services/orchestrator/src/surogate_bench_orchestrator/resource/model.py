@@ -27,6 +27,7 @@ class ResourceSweep:
     generation: int
     sweep: RecipeSweep
     suspend: bool
+    reuse: bool
     scheduling: SchedulingSpec
 
 
@@ -38,9 +39,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
             resource.
     """
     metadata, spec = obj.get("metadata") or {}, dict(obj.get("spec") or {})
-    suspend = spec.pop("suspend", False)
-    if not isinstance(suspend, bool):
-        raise ConfigError("must be true or false", field="spec.suspend", value=suspend, remedy="Set true or false.")
+    suspend, reuse = _flag(spec, "suspend", default=False), _flag(spec, "reuse", default=True)
     scheduling = spec.pop("scheduling", None) or {}
     if "name" in spec:
         raise ConfigError(
@@ -66,15 +65,23 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
         generation=metadata.get("generation", 0),
         sweep=sweep,
         suspend=suspend,
+        reuse=reuse,
         scheduling=placed,
     )
+
+
+def _flag(spec: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = spec.pop(name, default)
+    if not isinstance(value, bool):
+        raise ConfigError("must be true or false", field=f"spec.{name}", value=value, remedy="Set true or false.")
+    return value
 
 
 def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, Any]:
     """Write a sweep as the manifest of a RecipeSweep.
 
     Every setting is spelled out, so that the stored object means the same to every later version, and applying it
-    again changes nothing. What is decided in the cluster (``suspend``, ``scheduling``) is left out.
+    again changes nothing. What is decided in the cluster (``suspend``, ``reuse``, ``scheduling``) is left out.
 
     Args:
         sweep: Names nothing on this machine's disk.

@@ -89,6 +89,6 @@ def immutable_untyped(name: str) -> Rule:
 
 def _immutable_message(name: str) -> str:
     return (
-        f"{name} cannot be changed, as results belong to one experiment (only suspend and scheduling can): "
+        f"{name} cannot be changed, as results belong to one experiment (only suspend, reuse and scheduling can): "
         "create a RecipeSweep of another name, or delete this one first"
     )

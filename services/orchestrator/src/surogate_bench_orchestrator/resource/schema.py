@@ -34,7 +34,7 @@ def spec_schema() -> Schema:
     scheduling = _Converter(SchedulingSpec.model_json_schema()).root("SchedulingSpec")
     return {
         "type": "object",
-        "description": "The experiment; only suspend and scheduling can be changed.",
+        "description": "The experiment; only suspend, reuse and scheduling can be changed.",
         "required": [name for name in spec["required"] if name != "name"],
         "properties": {
             **properties,
@@ -42,6 +42,11 @@ def spec_schema() -> Schema:
                 "type": "boolean",
                 "default": False,
                 "description": "Stop what runs and start nothing; false goes on from there.",
+            },
+            "reuse": {
+                "type": "boolean",
+                "default": True,
+                "description": "Take results of equal stages of other sweeps in the store; false computes all anew.",
             },
             "scheduling": scheduling,
         },

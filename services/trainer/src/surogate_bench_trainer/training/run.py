@@ -18,6 +18,7 @@ from surogate_bench.model_source import locate_model
 from surogate_bench.progress import Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
+from surogate_bench.stage_identity import TRAINING_VERSION
 from surogate_bench.store import ObjectStore
 from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.data.records import read_prepared
@@ -159,6 +160,7 @@ def _publish(request: TrainRequest, run: _Run, work_dir: Path, *, resumed_from: 
         hardware=describe_machine() | _accelerator(run.learner.device),
         versions=package_versions(),
         result=result.model_dump(mode="json"),
+        procedure_version=TRAINING_VERSION,
     )
     publish_stage(run.store, run.prefix, outputs, manifest)
     told = result.model_dump(include={"final_train_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"})

@@ -1,0 +1,81 @@
+"""What determines a stage's result: two stages of equal identity need to be computed once.
+
+A training run is determined by the contents of model and data, the training settings, recipe, seed and engine; an
+evaluation by the adapter's content, the base model, the test data, the task, how answers are sampled and what serves
+them. Everything else in a sweep file (its name, other recipes and seeds, deadlines, how many requests are in flight)
+changes no result and is left out.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from surogate_bench.recipes import Recipe
+from surogate_bench.results import PrepareResult
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.model import ModelSpec
+
+TRAINING_VERSION = 1
+"""Raised whenever a change of the trainer's numerics gives other adapters from the same settings."""
+
+SCORING_VERSION = 1
+"""Raised whenever a change of the evaluator gives other scores from the same answers."""
+
+VLLM_VERSION = "0.32.0"
+"""The locked version: answers of another one are not taken for this one's."""
+
+_RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+_WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
+
+
+def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: PrepareResult) -> str | None:
+    """SHA-256 (hex) over what determines a training run; None where the model's content is not known."""
+    model = _model_identity(sweep.model, prepared)
+    if model is None:
+        return None
+    return _digest(
+        stage="train",
+        model=model,
+        data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
+        texts=[sweep.data.prompt, sweep.data.completion],
+        training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
+        recipe=_RECIPE.dump_python(recipe, mode="json", exclude={"name", "title"}),
+        seed=seed,
+        engine=sweep.engine,
+    )
+
+
+def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha256: str | None) -> str | None:
+    """SHA-256 (hex) over what determines an evaluation; None where model or task are not known by content.
+
+    Args:
+        sweep: Says how answers are sampled and scored.
+        prepared: Says which model and test data.
+        adapter_sha256: Content of the adapter; None for the untouched base model.
+    """
+    model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
+    if model is None or evaluation.tasks_dir is not None or "test" not in prepared.data:
+        return None
+    shown = prepared.data.get("train") if evaluation.num_fewshot else None
+    return _digest(
+        stage="eval",
+        model=model,
+        adapter=adapter_sha256,
+        data=[prepared.data["test"].sha256, shown and shown.sha256],
+        texts=[sweep.data.prompt, sweep.data.completion],
+        evaluation=evaluation.model_dump(mode="json", include={"task", "num_fewshot", "max_gen_toks", "limit"}),
+        serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
+    )
+
+
+def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
+    if model.hub is not None:
+        return ["hub", model.hub, prepared.model_commit] if prepared.model_commit else None
+    return ["builtin", model.builtin] if model.builtin is not None else None
+
+
+def _digest(**parts: Any) -> str:  # noqa: ANN401 - JSON
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

