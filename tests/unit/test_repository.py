@@ -14,12 +14,6 @@ def test_every_make_target_that_the_readme_shows_exists() -> None:
     assert shown <= targets
 
 
-def test_every_link_in_the_readme_leads_somewhere() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)", readme) if "://" not in link]
-    assert [link for link in links if not (ROOT / link).exists()] == []
-
-
 def test_the_locks_hold_hashes_and_no_index_address() -> None:
     for lock in sorted(ROOT.glob("requirements-*.txt")):
         text = lock.read_text(encoding="utf-8")
