@@ -57,8 +57,8 @@ def test_the_commands_and_their_options_are_these() -> None:
     }
     assert surface == {
         "run": [
-            "--context", "--json", "--namespace", "--no-reuse", "--no-wait", "--on", "--report", "--slots", "--state-dir", "--store",
-            "sweep",
+            "--context", "--json", "--namespace", "--no-reuse", "--no-wait", "--on", "--report", "--slots",
+            "--state-dir", "--store", "sweep",
         ],
         "status": ["--context", "--json", "--namespace", "--on", "--state-dir", "--store", "sweep"],
         "report": ["--context", "--namespace", "--on", "--output", "--state-dir", "--store", "sweep"],
