@@ -69,17 +69,6 @@ def test_a_store_that_ignores_the_condition_is_refused(store: ObjectStore, monke
         store.verify_conditional_writes()
 
 
-def test_a_missing_bucket_is_named_with_what_the_server_said(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def create(_self: ObjectStore, key: str, _data: bytes) -> bool:
-        raise KeyError(key) from OSError("404: <Error><Message>The specified bucket does not exist</Message></Error>")
-
-    monkeypatch.setattr(ObjectStore, "create", create)
-    with pytest.raises(ConfigError, match=r"no such bucket(.*)The specified bucket does not exist\)"):
-        store.verify_conditional_writes()
-
-
 @pytest.mark.parametrize(
     ("location", "said"), [("ftp://host/x", "unknown scheme"), ("/proc/nowhere/store", "cannot be created")]
 )

@@ -5,7 +5,9 @@
     BenchError
     ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
     ├── TransientError           may well work when tried again (network, a server restart)  exit 75
+    │   └── StoreAwayError           the object store does not answer, or answers that it is busy
     └── PermanentError           will fail again in the same way                             exit 4
+        ├── StoreRefusedError        the object store refuses: rights, credentials, room
         └── UnsupportedRecipeError   this machine cannot run the recipe as asked             exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
@@ -14,6 +16,8 @@ a crash. The command line, which runs whole sweeps, ends with 1 for all but bad 
 
 from enum import IntEnum
 from typing import ClassVar
+
+_SHOWN_CHARACTERS = 300
 
 
 class ExitCode(IntEnum):
@@ -51,7 +55,7 @@ class ConfigError(BenchError):
         self.field = field
         self.value = value
         self.remedy = remedy
-        shown = "" if value is None else f" (got {value!r})"
+        shown = "" if value is None else f" (got {shorten(repr(value))})"
         super().__init__(f"{field}: {message.rstrip('.')}{shown}. {remedy}")
 
 
@@ -67,7 +71,45 @@ class PermanentError(BenchError):
     exit_code = ExitCode.PERMANENT
 
 
+class StoreAwayError(TransientError):
+    """The object store does not answer, or answers that it cannot just now.
+
+    Args:
+        where: Key and store.
+        problem: What is wrong, as a clause.
+        remedy: What the user can check.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{where}: {problem}")
+
+
+class StoreRefusedError(PermanentError):
+    """The object store refuses, and would again.
+
+    Args:
+        where: Key and store.
+        problem: What is wrong, as a clause, with the store's own code and words.
+        remedy: What the user should do.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{where}: {problem.rstrip('.')}. {remedy}")
+
+
 class UnsupportedRecipeError(PermanentError):
     """The recipe cannot run here with the engine asked for; it never falls back silently."""
 
     exit_code = ExitCode.UNSUPPORTED
+
+
+def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
+    """Cut the middle out of a long text."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 3) // 2
+    return f"{text[:half]} … {text[-half:]}"

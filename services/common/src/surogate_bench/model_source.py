@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
@@ -10,6 +9,7 @@ from surogate_bench.manifest import fetch_stage, read_manifest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.store import ObjectStore
+from surogate_bench.store_location import folder_of
 
 _SHIPPED = Path(__file__).parent / "builtin_models"
 SHIPPED_MODELS = ("tiny-qwen3-en",)
@@ -80,5 +80,4 @@ def require_model_folder(path: Path) -> Path:
 
 def local_folder(store: ObjectStore) -> Path | None:
     """Folder of a local store; None for a remote one."""
-    parsed = urlparse(store.url)
-    return Path(unquote(parsed.path)) if parsed.scheme == "file" else None
+    return folder_of(store.url) if store.url.startswith("file:") else None

@@ -1,0 +1,54 @@
+"""Paths as users write them."""
+
+import os
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError
+
+
+def expand_home(text: str, *, field: str) -> Path:
+    """Replace a leading ``~`` or ``~user`` by that home folder.
+
+    Args:
+        text: The path.
+        field: Setting it comes from, for the error.
+
+    Raises:
+        ConfigError: there is no such home folder, or the path holds a NUL character.
+    """
+    if "\0" in text:
+        raise ConfigError("contains a NUL character", field=field, value=text, remedy="Correct the path.")
+    path = Path(text)
+    if not text.startswith("~"):
+        return path
+    home = path.parts[0]
+    try:
+        expanded = path.expanduser()
+    except RuntimeError as error:
+        why = "the home folder is unknown: HOME is not set" if home == "~" else f"there is no user {home[1:]}"
+        raise ConfigError(why, field=field, value=text, remedy="Write the folder's whole path.") from error
+    if home == "~" and not os.path.isabs(os.environ.get("HOME", "/")):  # noqa: PTH117 - a variable, not a path
+        raise ConfigError(
+            f"the home folder is unknown: HOME is {os.environ['HOME']!r}",
+            field=field,
+            value=text,
+            remedy="Set HOME to the folder's whole path.",
+        )
+    return expanded
+
+
+def require_current_folder() -> Path:
+    """Get the current folder, which relative paths start from.
+
+    Raises:
+        ConfigError: it was deleted, or may not be read.
+    """
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"has been deleted or cannot be read ({error.strerror})",
+            field="current folder",
+            value=os.environ.get("PWD"),
+            remedy="Change to a folder that exists.",
+        ) from error
