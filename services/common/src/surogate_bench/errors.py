@@ -56,7 +56,7 @@ class ConfigError(BenchError):
         self.value = value
         self.remedy = remedy
         shown = "" if value is None else f" (got {shorten(repr(value))})"
-        super().__init__(f"{field}: {message.rstrip('.')}{shown}. {remedy}")
+        super().__init__(f"{_in_a_line(field)}: {printable(message.rstrip('.'))}{shown}. {remedy}")
 
 
 class TransientError(BenchError):
@@ -113,3 +113,14 @@ def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
         return text
     half = (limit - 3) // 2
     return f"{text[:half]} … {text[-half:]}"
+
+
+def _in_a_line(text: str) -> str:
+    return shorten(printable(text).replace("\n", "\\n"))
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal or an encoding cannot show, line breaks excepted."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)

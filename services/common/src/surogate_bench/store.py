@@ -22,6 +22,7 @@ from surogate_bench.store_environment import blamed_variable, check_environment,
 from surogate_bench.store_errors import as_bad_input, translated
 from surogate_bench.store_location import FIELD, parse_location
 from surogate_bench.store_waiting import NOTICE_AFTER, WaitingNotice
+from surogate_bench.user_paths import require_folder
 
 _REQUEST_TIMEOUT = timedelta(seconds=30)
 _PROBE_TIMEOUT = timedelta(seconds=5)
@@ -176,14 +177,14 @@ def open_store(
     place = parse_location(location)
     if isinstance(place, str):
         return _open_remote(place, patience, notice_after)
+    require_folder(place, field=FIELD)
+    if not create and not place.exists():
+        return ObjectStore(url=place.as_uri(), _backend=MemoryStore())
     try:
-        if not create and not place.exists():
-            return ObjectStore(url=place.as_uri(), _backend=MemoryStore())
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        is_file = isinstance(error, FileExistsError)
         raise ConfigError(
-            "is a file, not a folder" if is_file else f"cannot be created: {error.strerror}",
+            f"cannot be created: {error.strerror}",
             field=FIELD,
             value=str(place),
             remedy="Choose a folder you may write.",

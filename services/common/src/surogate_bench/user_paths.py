@@ -52,3 +52,19 @@ def require_current_folder() -> Path:
             value=os.environ.get("PWD"),
             remedy="Change to a folder that exists.",
         ) from error
+
+
+def require_folder(path: Path, *, field: str) -> None:
+    """Check that a folder is one, or could be made.
+
+    Raises:
+        ConfigError: it or a folder above it is a file, or its name is not possible.
+    """
+    try:
+        present = next(each for each in (path, *path.parents) if each.exists())
+        if present.is_dir():
+            return
+        problem = "is a file, not a folder" if present == path else f"cannot be a folder: {present} is a file"
+    except OSError as error:
+        problem = f"cannot be used: {error.strerror}"
+    raise ConfigError(problem, field=field, value=str(path), remedy="Choose a folder you may write.")

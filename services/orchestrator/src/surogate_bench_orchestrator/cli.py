@@ -27,6 +27,7 @@ from surogate_bench_orchestrator.cli_options import (
     SweepOrName,
     Where,
 )
+from surogate_bench_orchestrator.cli_streams import prepare_streams
 
 if TYPE_CHECKING:
     from surogate_bench_orchestrator.cluster_client.commands import Consoles
@@ -277,6 +278,7 @@ def main() -> None:
     from surogate_bench_orchestrator.signals import Interrupted  # noqa: PLC0415 - see above
 
     try:
+        prepare_streams()
         app()
     except ConfigError as error:
         _fail(str(error), ExitCode.BAD_INPUT)

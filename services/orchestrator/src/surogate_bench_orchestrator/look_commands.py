@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from surogate_bench.errors import PermanentError
+from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench_orchestrator.adapters.machine import Machine, detect_machine
 from surogate_bench_orchestrator.capabilities import capability
@@ -40,6 +40,7 @@ def make_report(session: Session, *, folder: Path | None, output: Console) -> No
 
     Raises:
         PermanentError: nothing is finished.
+        ConfigError: the store cannot be reached, or the folder cannot be written.
     """
     snapshot = session.look()
     if not any(run.evaluate.name in snapshot.manifests for run in session.plan.runs):
@@ -47,7 +48,15 @@ def make_report(session: Session, *, folder: Path | None, output: Console) -> No
     summary = publish_report(session, snapshot)
     show_report(session, summary, output)
     if folder is not None:
-        session.store.fetch_tree(session.plan.layout.report, folder)
+        try:
+            session.store.fetch_tree(session.plan.layout.report, folder)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be written: {error.strerror}",
+                field="output",
+                value=str(folder),
+                remedy="Choose a folder you may write.",
+            ) from error
         output.print(Text(f"Copied to {folder}"), soft_wrap=True)
 
 

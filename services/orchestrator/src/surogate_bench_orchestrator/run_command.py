@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.text import Text
 
-from surogate_bench.errors import ConfigError, ExitCode, TransientError
+from surogate_bench.errors import ExitCode, StoreAwayError
 from surogate_bench.store import ObjectStore
+from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.clock import SystemClock
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of
 from surogate_bench_orchestrator.facts import StageFacts
@@ -110,14 +111,8 @@ def _require_store(store: ObjectStore) -> None:
     """Check that the store can do what the lock and the manifests rest on, before either is written."""
     try:
         store.verify_conditional_writes()
-    except TransientError as error:
-        raise ConfigError(
-            f"cannot be reached: {error}",
-            field="store",
-            value=store.url,
-            remedy="Check the URL, that its server runs, and the credentials (for s3://: AWS_ACCESS_KEY_ID, "
-            "AWS_SECRET_ACCESS_KEY and, where it is not Amazon's, AWS_ENDPOINT_URL).",
-        ) from error
+    except StoreAwayError as error:
+        raise as_bad_input(error, store.url) from error
 
 
 def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:

@@ -5,11 +5,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder, require_model_folder
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store_errors import as_bad_input
 from surogate_bench.task_files import TaskFolders
+from surogate_bench.user_paths import expand_home, require_current_folder, require_folder
 from surogate_bench_orchestrator.adapters.local import LocalRuntime
 from surogate_bench_orchestrator.adapters.machine import allot, detect_machine
 from surogate_bench_orchestrator.clock import SystemClock
@@ -37,11 +39,18 @@ class Session:
         return LocalRuntime(self.state, allotment, SystemClock())
 
     def look(self) -> Snapshot:
-        """See how the sweep stands, from the store and the local state, whoever works on it."""
+        """See how the sweep stands, from the store and the local state, whoever works on it.
+
+        Raises:
+            ConfigError: the store cannot be reached or refuses.
+        """
         runtime = self.local_runtime()
         seen = runtime.observe(task.name for task in self.plan.tasks)
         facts = StageFacts(self.store, self.plan)
-        facts.read_all()
+        try:
+            facts.read_all()
+        except (StoreAwayError, StoreRefusedError) as error:
+            raise as_bad_input(error, self.store.url) from error
         observed = Observed(done=facts.done, tasks=seen, slots=runtime.capacity())
         return Snapshot(plan=self.plan, observed=observed, manifests=facts.manifests)
 
@@ -66,14 +75,21 @@ def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool 
         ConfigError: the file or the store cannot be used.
     """
     sweep = read_sweep(sweep_file)
+    state = _state_folder(str(state_dir))
     opened = open_store(store, create=create)
     identity = hashlib.sha256(f"{sweep.spec_hash}/{opened.url}".encode()).hexdigest()[:12]
     return Session(
         sweep=sweep,
         store=opened,
         plan=plan(sweep, opened.url, reuse=reuse),
-        state=state_dir.expanduser().absolute() / f"{sweep.name}-{identity}",
+        state=state / f"{sweep.name}-{identity}",
     )
+
+
+def _state_folder(text: str) -> Path:
+    folder = require_current_folder() / expand_home(text, field="state-dir")
+    require_folder(folder, field="state-dir")
+    return folder
 
 
 def read_sweep(sweep_file: Path) -> RecipeSweep:

@@ -4,12 +4,13 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.specs.strict_yaml import MAX_BYTES, StrictYamlError, read_yaml
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.user_paths import expand_home, require_current_folder
 
 
 def load_sweep(path: Path) -> RecipeSweep:
@@ -22,17 +23,17 @@ def load_sweep(path: Path) -> RecipeSweep:
         ConfigError: the file is missing, is not YAML, or does not describe a sweep.
     """
     document = _read_mapping(path, field="sweep file")
-    base = path.resolve().parent
+    base = (require_current_folder() / path).resolve().parent
     for section, key in (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")):
         value = document.get(section)
         if isinstance(value, dict) and isinstance(value.get(key), str):
-            value[key] = str(base / Path(value[key]).expanduser())
+            value[key] = str(base / expand_home(value[key], field=f"{section}.{key}"))
     if isinstance(document.get("recipes"), list):
         document["recipes"] = [
-            _read_mapping(base / entry, field="recipes")
+            _read_mapping(base / expand_home(entry, field=f"recipes.{index}"), field=f"recipes.{index}")
             if isinstance(entry, str) and entry.endswith(".yaml")
             else entry
-            for entry in document["recipes"]
+            for index, entry in enumerate(document["recipes"])
         ]
     return parse_sweep(document)
 
@@ -92,7 +93,7 @@ def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
 
 def _read_mapping(path: Path, *, field: str) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = read_yaml(_read_start(path))
     except OSError as error:
         raise ConfigError(
             f"cannot be read: {error.strerror}",
@@ -100,15 +101,21 @@ def _read_mapping(path: Path, *, field: str) -> dict[str, Any]:
             value=str(path),
             remedy="Give the path of a readable YAML file.",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except StrictYamlError as error:
         raise ConfigError(
-            f"is not valid YAML: {error}", field=field, value=str(path), remedy="Correct the syntax."
+            f"is not valid YAML: {error}", field=field, value=str(path), remedy="Correct that."
         ) from error
     if not isinstance(document, dict):
         raise ConfigError(
-            f"must be a mapping, not {type(document).__name__}",
+            "is empty" if document is None else f"must be a mapping, not {type(document).__name__}",
             field=field,
             value=str(path),
             remedy="See configs/ for examples.",
         )
     return document
+
+
+def _read_start(path: Path) -> bytes:
+    """Read a file, of an endless one only enough to be refused."""
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
