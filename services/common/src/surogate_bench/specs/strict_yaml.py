@@ -16,7 +16,10 @@ _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
 """With every alias counted as often as it is used."""
 _AMBIGUOUS_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
-_BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\x1f\x8b": "compressed with gzip"}
+_FOREIGN_STARTS = {
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+    b"\x1f\x8b": "compressed with gzip", b"PK\x03\x04": "a ZIP archive",
+}  # fmt: skip
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
 
@@ -53,7 +56,7 @@ def read_yaml(data: bytes) -> Any:  # noqa: ANN401 - whatever the document holds
         return _Loader("").construct_document(root)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise StrictYamlError(f"line {line}: the character {error.character!r} is not allowed") from error
+        raise StrictYamlError(f"line {line}: the character U+{_code(error.character):04X} is not allowed") from error
     except yaml.MarkedYAMLError as error:
         raise StrictYamlError(_in_a_line(error)) from error
 
@@ -61,9 +64,11 @@ def read_yaml(data: bytes) -> Any:  # noqa: ANN401 - whatever the document holds
 def _decode(data: bytes) -> str:
     if len(data) > MAX_BYTES:
         raise StrictYamlError(f"it is larger than {MAX_BYTES >> 20} MiB")
-    for mark, name in _BYTE_ORDER_MARKS.items():
-        if data.startswith(mark):
-            raise StrictYamlError(f"it is {name}; save it as UTF-8")
+    foreign = next((name for start, name in _FOREIGN_STARTS.items() if data.startswith(start)), None)
+    if foreign is None and data[:64].count(0) > len(data[:64]) // 4:
+        foreign = "UTF-16 or UTF-32"
+    if foreign is not None:
+        raise StrictYamlError(f"it is {foreign}; save it as UTF-8 text")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -93,7 +98,7 @@ def _check(root: Node) -> None:
 def _check_node(node: Node, path: str, sizes: dict[int, int], above: set[int]) -> None:
     """Check a node and those below it, each once; ``sizes`` counts the values below it."""
     if id(node) in above:
-        raise StrictYamlError(f"{_line(node)}: {path or 'the document'} contains itself through an alias")
+        raise StrictYamlError(f"{_line(node)}: {path or 'the document'}: it contains itself through an alias")
     if id(node) in sizes:
         return
     above.add(id(node))
@@ -163,6 +168,10 @@ def _in_a_line(error: yaml.MarkedYAMLError) -> str:
 
 def _line(node: Any) -> str:  # noqa: ANN401 - a node or an event
     return f"line {node.start_mark.line + 1}"
+
+
+def _code(character: str | int) -> int:
+    return character if isinstance(character, int) else ord(character)
 
 
 def _join(path: str, part: str) -> str:

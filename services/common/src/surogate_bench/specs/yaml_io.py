@@ -52,19 +52,26 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
         if isinstance(cause, ConfigError):  # it says better what is wrong, and what to do
-            field = ".".join(map(str, first["loc"]))
-            raise ConfigError(cause.problem, field=field, value=cause.value, remedy=cause.remedy) from error
+            raise ConfigError(
+                cause.problem, field=_dotted(first["loc"]), value=cause.value, remedy=cause.remedy
+            ) from error
         more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more: {_fields(problems[1:])})"
         raise ConfigError(
             _problem(first) + more,
-            field=".".join(map(str, first["loc"])) or "sweep",
+            field=_dotted(first["loc"]),
             value=None if isinstance(first["input"], dict) else first["input"],
             remedy=_remedy(first["type"], first["loc"]),
         ) from error
 
 
 def _fields(problems: list[ErrorDetails]) -> str:
-    return ", ".join(".".join(map(str, problem["loc"])) or "sweep" for problem in problems)
+    return ", ".join(_dotted(problem["loc"]) for problem in problems)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    """Such as ``training.lora.r``; odd keys in quotes."""
+    parts = (str(part) for part in location)
+    return ".".join(part if part.strip() and part.isprintable() else repr(part) for part in parts) or "sweep"
 
 
 def _problem(first: ErrorDetails) -> str:
