@@ -4,9 +4,9 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.variables import require_address
 
 _PREFIXES = {"s3": ("AWS_",), "gs": ("GOOGLE_",), "az": ("AZURE_",)}
 _ADDRESSES = (
@@ -36,7 +36,7 @@ def check_environment(scheme: str) -> None:
     """
     for name in _ADDRESSES:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
-            _check_address(name, value)
+            require_address(name, value, example="http://host:9000 or https://host")
     for name in _WORDS:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
             _check_word(name, value)
@@ -77,21 +77,6 @@ def blamed_variable(scheme: str, complaint: str) -> ConfigError | None:
 
 def _first_line(text: str) -> str:
     return text.strip().partition("\n")[0].rpartition("error: ")[2]
-
-
-def _check_address(name: str, value: str) -> None:
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number or too large, brackets without an address
-        usable = False
-    if not usable or not re.fullmatch(r"[!-~]+", value) or "\\" in value:
-        raise ConfigError(
-            "is not an address",
-            field=name,
-            value=value,
-            remedy="It must look like http://host:9000 or https://host: with http:// or https://, without blanks.",
-        )
 
 
 def _check_word(name: str, value: str) -> None:

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.text import Text
 
 from surogate_bench.errors import ExitCode, StoreAwayError
+from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.layout import manifest_key
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.clock import SystemClock
@@ -116,6 +118,8 @@ def _require_store(store: ObjectStore) -> None:
 
 
 def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
+    if not session.store.exists(manifest_key(session.plan.layout.prepare)):
+        check_hub_environment(session.sweep)
     require_free_space(session)
     session.store.put(session.plan.layout.spec, session.sweep.model_dump_json(indent=2).encode())
 

@@ -26,6 +26,7 @@ _PASSED_ON = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+    "TRANSFORMERS_OFFLINE",
 })  # fmt: skip
 _PASSED_ON_PREFIXES = (
     "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",

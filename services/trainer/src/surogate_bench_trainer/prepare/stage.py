@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress, write_progress
@@ -37,6 +38,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if read_manifest(store, prefix) is not None:
         return
     sweep = request.sweep
+    check_hub_environment(sweep)
     TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
     converted = is_converted(sweep.model)
     check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)

@@ -1,0 +1,102 @@
+"""Environment variables of the Hugging Face libraries, checked before these fail on them with errors of their own.
+
+The variables and the cache's layout are described at
+https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables and
+https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.user_paths import expand_home
+from surogate_bench.variables import is_on, require_address
+
+_EXAMPLE = "https://huggingface.co"
+_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """A cache folder, and the variable that moves it."""
+
+    variable: str
+    folder: Path
+
+
+def check_hub_environment(sweep: RecipeSweep) -> None:
+    """Check what a sweep needs of the hub: a usable address, a cache that can be written, and files when offline.
+
+    Does nothing for a sweep whose model and data come from elsewhere.
+
+    Raises:
+        ConfigError: names the variable, its value and the remedy.
+    """
+    if sweep.model.hub is None and sweep.data.hub is None:
+        return
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if endpoint is not None:
+        require_address("HF_ENDPOINT", endpoint, example=_EXAMPLE)
+    hub = _cache("HF_HUB_CACHE", "hub")
+    data = _cache("HF_DATASETS_CACHE", "datasets")
+    if sweep.model.hub is not None:
+        _check_offline("model", sweep.model.hub, _OFFLINE, [hub.folder / _repository("models", sweep.model.hub)])
+    if sweep.data.hub is not None:
+        switches = ("HF_DATASETS_OFFLINE",) if "HF_DATASETS_OFFLINE" in os.environ else _OFFLINE
+        places = [
+            hub.folder / _repository("datasets", sweep.data.hub),
+            data.folder / sweep.data.hub.replace("/", "___"),
+        ]
+        _check_offline("data", sweep.data.hub, switches, places)
+    for cache in (hub, data)[: 1 + (sweep.data.hub is not None)]:
+        _check_writable(cache)
+
+
+def _cache(variable: str, name: str) -> _Cache:
+    """Find a cache as the libraries do."""
+    for each in (variable, "HF_HOME", "XDG_CACHE_HOME"):
+        value = os.environ.get(each)
+        if value is None:
+            continue
+        if not value:
+            raise ConfigError("is empty", field=each, value=value, remedy="Unset it, or set it to a folder.")
+        below = {variable: (), "HF_HOME": (name,), "XDG_CACHE_HOME": ("huggingface", name)}[each]
+        return _Cache(each, expand_home(value, field=each).joinpath(*below))
+    return _Cache("HF_HOME", expand_home("~/.cache/huggingface", field="HF_HOME") / name)
+
+
+def _repository(kind: str, name: str) -> str:
+    return f"{kind}--{name.replace('/', '--')}"
+
+
+def _check_offline(section: str, name: str, switches: tuple[str, ...], places: list[Path]) -> None:
+    switch = next((each for each in switches if is_on(os.environ.get(each))), None)
+    if switch is not None and not any(_has_files(place) for place in places):
+        raise ConfigError(
+            f"forbids to ask the hub, and {name} is not in the cache ({places[0]})",
+            field=switch,
+            value=os.environ[switch],
+            remedy=f"Unset it, fill the cache first (`hf download {name}`), or give a folder as {section}.path.",
+        )
+
+
+def _has_files(place: Path) -> bool:
+    return next((path for path in place.rglob("*") if path.is_file()), None) is not None
+
+
+def _check_writable(cache: _Cache) -> None:
+    try:
+        cache.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache.folder):
+            pass
+    except OSError as error:
+        default = "" if cache.variable in os.environ else "is not set, and its default "
+        raise ConfigError(
+            f"{default}cannot be used as a cache: {error.strerror}",
+            field=cache.variable,
+            value=os.environ.get(cache.variable, str(cache.folder)),
+            remedy=f"Set {cache.variable} to a folder that you may write.",
+        ) from error
