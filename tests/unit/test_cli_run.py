@@ -15,8 +15,6 @@ import psutil
 import pytest
 import yaml
 
-from surogate_bench.errors import TransientError
-from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator import cli
 from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE
 
@@ -302,19 +300,6 @@ def test_an_unwritable_state_folder_is_bad_input(workplace: Workplace) -> None:
     code, _, err = workplace("run")
     assert code == 2
     assert "state-dir" in err
-
-
-def test_a_store_that_cannot_be_reached_is_bad_input_before_anything_starts(
-    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def away(*_: object) -> bool:
-        raise TransientError("nobody listens")
-
-    monkeypatch.setattr(ObjectStore, "create", away)
-    code, out, err = workplace("run")
-    assert (code, out) == (2, "")
-    assert "store: cannot be reached: nobody listens" in err
-    assert "AWS_ACCESS_KEY_ID" in err
 
 
 def test_a_full_disk_is_bad_input_before_anything_starts(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_looking_at_a_sweep_works_in_a_folder_of_any_name_and_leaves_nothing(
     [
         (403, "RequestTimeTooSkewed", "cannot be used: this machine's clock differs", "Set the clock"),
         (404, "NoSuchBucket", "cannot be used: there is no such bucket", "Make the bucket"),
-        (503, "SlowDown", "cannot be reached: the store answers 503", "Check the URL"),
+        (503, "SlowDown", "cannot be reached: the store answers 503", "AWS_ACCESS_KEY_ID"),
     ],
 )
 def test_a_store_that_refuses_or_is_away_is_bad_input_for_every_command(
