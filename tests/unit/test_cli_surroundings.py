@@ -14,7 +14,7 @@ import yaml
 from s3_stand_in import CREDENTIALS, Bucket, serving
 
 from surogate_bench.store import open_store
-from surogate_bench_orchestrator import cli, session
+from surogate_bench_orchestrator import cli, gc_command, session
 
 SPEC = {
     "name": "small",
@@ -109,7 +109,7 @@ def test_looking_at_a_sweep_works_in_a_folder_of_any_name_and_leaves_nothing(
     assert [entry.name for entry in folder.iterdir()] == ["my sweep.yaml"]
 
 
-@pytest.mark.parametrize("command", ["run", "status", "report"])
+@pytest.mark.parametrize("command", ["run", "status", "report", "gc"])
 @pytest.mark.parametrize(
     ("status", "code", "said", "remedy"),
     [
@@ -129,11 +129,13 @@ def test_a_store_that_refuses_or_is_away_is_bad_input_for_every_command(
     remedy: str,
 ) -> None:
     impatient = partial(open_store, patience=timedelta(0))
-    monkeypatch.setattr(session, "open_store", impatient)
+    for module in (session, gc_command):
+        monkeypatch.setattr(module, "open_store", impatient)
     with serving(Bucket(refusal=(status, code))) as bucket:
         for name, value in bucket.environment.items():
             monkeypatch.setenv(name, value)
-        exit_code, out, err = call(command, sweep, "--store", "s3://bucket/results")
+        of_sweep = [] if command == "gc" else [sweep]
+        exit_code, out, err = call(command, *of_sweep, "--store", "s3://bucket/results")
     assert (exit_code, out) == (2, "")
     assert err.startswith(f"surogate-bench: store: {said}")
     assert f"{code}: Words of {code}" in err

@@ -7,7 +7,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from surogate_bench.errors import StoreAwayError, StoreRefusedError
 from surogate_bench.store import open_store
+from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.clock import SystemClock
 from surogate_bench_orchestrator.garbage import Garbage, remove, survey
 from surogate_bench_orchestrator.report.formats import size
@@ -17,11 +19,15 @@ def collect_garbage(location: str, *, delete: bool, as_json: bool, output: Conso
     """Show what can go, and remove it where asked to.
 
     Raises:
-        ConfigError: the store cannot be used.
-        TransientError: it is away.
+        ConfigError: the store cannot be used or reached.
+        StoreRefusedError: it refuses to delete.
+        StoreAwayError: it went away.
     """
     store, clock = open_store(location, create=False), SystemClock()
-    found = survey(store, clock)
+    try:
+        found = survey(store, clock)
+    except (StoreAwayError, StoreRefusedError) as error:
+        raise as_bad_input(error, store.url) from error
     removed = remove(store, found, clock) if delete else ()
     if as_json:
         output.print_json(
