@@ -31,7 +31,7 @@ _ACCOUNT = ("the account cannot be used", "Ask the store's operator.")
 _UNSUPPORTED = ("the store does not support this request", "Use a store with conditional writes (If-None-Match).")
 _REFUSALS = {
     "RequestTimeTooSkewed": _CLOCK, "RequestExpired": _CLOCK, "RequestInTheFuture": _CLOCK,
-    "InvalidAccessKeyId": _KEY, "SignatureDoesNotMatch": _SECRET,
+    "InvalidAccessKeyId": _KEY, "XAdminUserNotFound": _KEY, "SignatureDoesNotMatch": _SECRET,
     "ExpiredToken": _TOKEN, "TokenRefreshRequired": _TOKEN,
     "InvalidToken": _BAD_TOKEN,
     "QuotaExceeded": _ROOM, "StorageFull": _ROOM, "XMinioStorageFull": _ROOM, "XMinioAdminBucketQuotaExceeded": _ROOM,
