@@ -18,6 +18,7 @@ import httpx
 from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import BASE_RUN
+from surogate_bench.local_inputs import digest_inputs
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, StageRequest, TrainRequest
@@ -141,7 +142,7 @@ def _publish(
         ]
         (output / "samples.jsonl").write_text("\n".join(lines) + "\n")
     else:
-        prefix, result = request.layout.prepare, _prepared().model_dump(mode="json")
+        prefix, result = request.layout.prepare, _prepared(request).model_dump(mode="json")
     manifest = Manifest(
         stage=stage,
         run=run,
@@ -156,9 +157,14 @@ def _publish(
     publish_stage(open_store(request.store), prefix, output, manifest)
 
 
-def _prepared() -> PrepareResult:
+def _prepared(request: StageRequest) -> PrepareResult:
     split = SplitInfo(records=_SAMPLES, sha256="0" * 64)
-    return PrepareResult(data={"train": split, "test": split}, model_source="built in", model_in_store=False)
+    return PrepareResult(
+        data={"train": split, "test": split},
+        model_source="built in",
+        model_in_store=False,
+        inputs=digest_inputs(request.sweep),
+    )
 
 
 def _trained(request: TrainRequest) -> TrainResult:

@@ -109,7 +109,7 @@ def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
         ({"sweeep": 1}, ["sweeep", "no such field"]),
         ({"recipes": ["fp9"]}, ["recipes", "fp9", "no such recipe"]),
         ({"training": {"max_steps": 2, "lora": {"r": 128}}}, ["training.lora.r", "128", "max_lora_rank 64"]),
-        ({"data": {"path": "nowhere"}}, ["data.path", "nowhere/train.jsonl", "Correct the path"]),
+        ({"data": {"path": "nowhere"}}, ["data.path", "nowhere", "no such folder", "Correct the path"]),
         ({"model": {"path": "nowhere"}}, ["model.path", "nowhere", "config.json"]),
         ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "is not a folder"]),
         ({"evaluation": {"task": "mmlu"}}, ["evaluation.task", "mmlu", "no such task", "Choose one of ro_gsm8k"]),

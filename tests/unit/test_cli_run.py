@@ -159,6 +159,28 @@ def test_json_goes_to_standard_output_alone_and_progress_to_standard_error(workp
     assert "Training" in err
 
 
+@pytest.mark.parametrize("changed", ["data/train.jsonl", "model/config.json"])
+def test_data_or_a_model_that_was_replaced_is_refused_before_the_old_table_is_shown(
+    workplace: Workplace, changed: str
+) -> None:
+    for name in ("data/train.jsonl", "data/test.jsonl", "model/config.json"):
+        path = workplace.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    workplace.write(model={"path": "model"}, data={"path": "data"})
+    code, table, _ = workplace("run")
+    assert code == 0
+    (workplace.folder / changed).write_text('{"other": 1}')
+    code, out, err = workplace("run")
+    assert (code, out) == (2, "")
+    assert f"{Path(changed).name} was changed since this sweep was prepared (sha256 44136fa355b3 then, " in err
+    assert "restore it, or give the sweep another name" in err
+    (workplace.folder / changed).write_text("{}")
+    code, out, _ = workplace("run")
+    assert code == 0
+    assert out in table
+
+
 def test_one_failing_run_does_not_stop_the_others_and_the_next_start_tries_only_it(workplace: Workplace) -> None:
     workplace.write({"train fp8-s0": "crash"}, recipes=["bf16", "fp8"])
     code, out, err = workplace("run")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from surogate_bench.content import model_files, require_same
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import fetch_stage, read_manifest
@@ -28,20 +29,25 @@ class ModelLocation:
 
 
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
-    """Locate a model after the prepare stage: one of the hub at the commit that was prepared.
+    """Locate a model as the prepare stage found it, or for that stage itself, for which nothing is recorded yet.
 
-    A converted one is downloaded into ``cache`` unless the store is local.
+    A model of the hub is at the commit that was prepared; a local one must have the content that was prepared. A
+    converted one is downloaded into ``cache`` unless the store is local.
 
     Raises:
-        ConfigError: the built-in model is unknown or the folder holds no model.
-        PermanentError: a converted model is missing from the store.
+        ConfigError: the built-in model is unknown, the folder holds no model, or its files are not those prepared.
+        PermanentError: a converted model is missing from the store, or damaged.
     """
+    prepared = _prepared(store, layout)
     if model.hub is not None:
-        return ModelLocation(model.hub, _prepared_commit(store, layout) or model.revision)
-    if model.path is not None:
-        return ModelLocation(str(require_model_folder(model.path)))
-    if model.builtin in SHIPPED_MODELS:
-        return ModelLocation(str(_SHIPPED / str(model.builtin)))
+        return ModelLocation(model.hub, (prepared and prepared.model_commit) or model.revision)
+    folder = local_model_folder(model)
+    if folder is not None:
+        if prepared is not None and (recorded := prepared.inputs.get("model")) is not None:
+            require_same(
+                recorded, model_files(folder), field="model.path" if model.path else "model.builtin", folder=folder
+            )
+        return ModelLocation(str(folder))
     if model.builtin not in CONVERTED_MODELS:
         raise ConfigError(
             "there is no such built-in model",
@@ -57,9 +63,20 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
     return ModelLocation(str(folder / "model"))
 
 
-def _prepared_commit(store: ObjectStore, layout: SweepLayout) -> str | None:
+def local_model_folder(model: ModelSpec) -> Path | None:
+    """Folder of a model that lies on this machine, the user's or one that comes with this package; else None.
+
+    Raises:
+        ConfigError: the user's folder holds no model.
+    """
+    if model.path is not None:
+        return require_model_folder(model.path)
+    return _SHIPPED / str(model.builtin) if model.builtin in SHIPPED_MODELS else None
+
+
+def _prepared(store: ObjectStore, layout: SweepLayout) -> PrepareResult | None:
     manifest = read_manifest(store, layout.prepare)
-    return None if manifest is None else PrepareResult.model_validate(manifest.result).model_commit
+    return None if manifest is None else PrepareResult.model_validate(manifest.result)
 
 
 def require_model_folder(path: Path) -> Path:

@@ -9,6 +9,10 @@ class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+InputName = Literal["data", "model", "tasks"]
+"""A local folder that a sweep names: its data, its model, its lm-eval tasks."""
+
+
 class SplitInfo(_Result):
     """One prepared data split."""
 
@@ -26,6 +30,10 @@ class PrepareResult(_Result):
     """True where the model was converted and lies under ``prepare/model``."""
     model_commit: str | None = None
     """Of a hub model: what every later stage loads, wherever the branch has moved since."""
+    inputs: dict[InputName, dict[str, str]] = {}
+    """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know before the results are trusted, a sentence each."""
 
 
 class ValidationPoint(_Result):

@@ -12,6 +12,7 @@ from pathlib import Path
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
+from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
@@ -63,12 +64,13 @@ def prepare_task(request: EvaluateRequest, store: ObjectStore, work_dir: Path) -
     """Fetch the test data and write the task file that lm-eval reads.
 
     Raises:
-        ConfigError: the task is unknown, or there are too few test records.
+        ConfigError: the task is unknown or was changed since it was prepared, or there are too few test records.
         PermanentError: the data was not prepared.
     """
     evaluation = request.sweep.evaluation
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
-    fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    require_unchanged(prepared, request.sweep, ["tasks"])
     data = work_dir / "prepare" / "data"
     with (data / "test.jsonl").open(encoding="utf-8") as lines:
         records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)

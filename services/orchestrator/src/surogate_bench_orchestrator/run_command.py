@@ -9,6 +9,8 @@ from rich.text import Text
 from surogate_bench.errors import ExitCode, StoreAwayError
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
+from surogate_bench.local_inputs import require_unchanged
+from surogate_bench.manifest import read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.clock import SystemClock
@@ -58,6 +60,7 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
 
     _require_store(session.store)
     with stop_on_signals() as stop, hold(lock, clock, wait=options.wait, tell=tell, check=stop.check):
+        _require_unchanged_inputs(session)
         snapshot = _finished_already(session)
         if snapshot is None:
             snapshot = _run(session, options, stop, lock, progress)
@@ -107,6 +110,13 @@ def _finished_already(session: Session) -> Snapshot | None:
         plan=session.plan, observed=Observed(done=facts.done, tasks={}, slots=0), manifests=facts.manifests
     )
     return snapshot if snapshot.is_finished else None
+
+
+def _require_unchanged_inputs(session: Session) -> None:
+    """Refuse to go on with a sweep, or to show its results, once its data, model or task is not what was prepared."""
+    manifest = read_manifest(session.store, session.plan.layout.prepare)
+    if manifest is not None:
+        require_unchanged(manifest, session.sweep)
 
 
 def _require_store(store: ObjectStore) -> None:

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder, require_model_folder
 from surogate_bench.specs import RecipeSweep, load_sweep
@@ -102,8 +103,7 @@ def read_sweep(sweep_file: Path) -> RecipeSweep:
     if sweep.model.path is not None:
         require_model_folder(sweep.model.path)
     if sweep.data.path is not None:
-        for split in ("train", "test"):
-            _require(sweep.data.path / f"{split}.jsonl", field="data.path")
+        split_files(sweep.data.path)
     TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
     return sweep
 
@@ -127,8 +127,3 @@ def require_free_space(session: Session) -> None:
                 value=str(folder),
                 remedy="Free some space or choose another folder.",
             )
-
-
-def _require(path: Path, *, field: str) -> None:
-    if not path.exists():
-        raise ConfigError("is missing", field=field, value=str(path), remedy="Correct the path.")

@@ -7,6 +7,7 @@ from typing import Any
 
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.local_inputs import digest_inputs
 from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress, write_progress
@@ -45,6 +46,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if converted:
         find_smollm2()
     write_progress(work_dir, Progress(phase="reading data"))
+    inputs = digest_inputs(sweep)  # before they are read: what changes meanwhile is found to differ later
     splits = load_splits(sweep.data)
     check_answers(splits["test"])
     warn_of_overlap(splits)
@@ -67,6 +69,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,
         model_in_store=converted,
         model_commit=commit,
+        inputs=inputs,
     )
     write_progress(work_dir, Progress(phase="uploading"))
     publish_stage(store, prefix, outputs, _manifest(request, result))

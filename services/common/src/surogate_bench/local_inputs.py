@@ -1,0 +1,100 @@
+"""The local files that a sweep's results depend on, and whether they still are what the prepare stage read.
+
+Model and data of the hub are pinned by commit or kept in the store instead.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from surogate_bench.content import Digests, digests_of, model_files, require_same, task_files
+from surogate_bench.data_files import split_files
+from surogate_bench.manifest import Manifest
+from surogate_bench.model_source import local_model_folder
+from surogate_bench.results import InputName
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.data import DataSpec
+from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.specs.model import ModelSpec
+from surogate_bench.task_files import TaskFolders
+
+INPUTS: tuple[InputName, ...] = ("data", "model", "tasks")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalInput:
+    """One local folder that a sweep names."""
+
+    name: InputName
+    field: str
+    """Setting that names it."""
+    folder: Path
+    files: Mapping[str, Path]
+    """Those that count."""
+
+
+def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
+    """Find one local input of a sweep; None where that comes from elsewhere.
+
+    Raises:
+        ConfigError: its folder is missing or lacks what it must have.
+    """
+    match name:
+        case "data":
+            return _data(sweep.data)
+        case "model":
+            return _model(sweep.model)
+        case "tasks":
+            return _tasks(sweep.evaluation)
+
+
+def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
+    """Digest every local input of a sweep.
+
+    Raises:
+        ConfigError: a folder is missing or lacks what it must have.
+    """
+    found = (local_input(sweep, name) for name in INPUTS)
+    return {each.name: digests_of(each.files) for each in found if each is not None}
+
+
+def require_unchanged(prepared: Manifest, sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> None:
+    """Check local inputs against what was prepared; what an older version prepared, without digests, passes.
+
+    Args:
+        prepared: Of the prepare stage.
+        sweep: The same sweep.
+        names: Inputs that this process can see.
+
+    Raises:
+        ConfigError: one differs; names file and digests.
+    """
+    inputs: Mapping[InputName, Digests] = prepared.result.get("inputs", {})
+    for name in names:
+        recorded = inputs.get(name)
+        if recorded is not None and (found := local_input(sweep, name)) is not None:
+            require_same(recorded, found.files, field=found.field, folder=found.folder)
+
+
+def _data(data: DataSpec) -> LocalInput | None:
+    if data.path is None:
+        return None
+    files = {path.name: path for path in split_files(data.path).values()}
+    return LocalInput(name="data", field="data.path", folder=data.path, files=files)
+
+
+def _model(model: ModelSpec) -> LocalInput | None:
+    folder = local_model_folder(model)
+    if folder is None:
+        return None
+    field = "model.path" if model.path else "model.builtin"
+    return LocalInput(name="model", field=field, folder=folder, files=model_files(folder))
+
+
+def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
+    folder = evaluation.tasks_dir
+    if folder is None:
+        return None
+    task = TaskFolders.of(folder).find(evaluation.task)
+    files = task_files(task) if task.parent == folder.resolve() else {}  # one that comes with surogate-bench
+    return LocalInput(name="tasks", field="evaluation.tasks_dir", folder=folder, files=files)
