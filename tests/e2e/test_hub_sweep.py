@@ -60,7 +60,7 @@ def run(
             sys.executable, "-m", "surogate_bench_orchestrator", "run", str(folder / "sweep.yaml"),
             "--store", str(folder / "results"), "--state-dir", str(folder / "state"), *arguments,
         ],
-        env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_TOKEN": token},
+        cwd=folder, env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_TOKEN": token},
         capture_output=True, text=True, check=False, timeout=500,
     )  # fmt: skip
 
@@ -71,7 +71,20 @@ def manifest(folder: Path, stage: str) -> dict[str, Any]:
     return loaded
 
 
-def test_every_stage_loads_the_commit_that_was_prepared(tmp_path: Path, hub: Hub, endpoint: str) -> None:
+def put_decoys(folder: Path) -> None:
+    """Folders of the names that the sweep gives to the hub, in the folder that the sweep is run in."""
+    (folder / "lab/tiny-qwen3").mkdir(parents=True)
+    (folder / "lab/tiny-qwen3/config.json").write_text('{"model_type": "decoy"}', encoding="utf-8")
+    (folder / "lab/problems").mkdir()
+    for name in ("train", "test"):
+        lines = '{"question": "decoy", "answer": "#### 1"}\n' * 50
+        (folder / f"lab/problems/{name}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def test_every_stage_loads_the_commit_that_was_prepared_whatever_lies_in_the_current_folder(
+    tmp_path: Path, hub: Hub, endpoint: str
+) -> None:
+    put_decoys(tmp_path)
     repository = hub.models["lab/tiny-qwen3"]
     prepared = repository.commit
     done = run(tmp_path, endpoint, "--json")
@@ -81,6 +94,8 @@ def test_every_stage_loads_the_commit_that_was_prepared(tmp_path: Path, hub: Hub
     result = manifest(tmp_path, "prepare")["result"]
     assert result["model_source"] == f"lab/tiny-qwen3@{prepared}"
     assert result["data"]["train"]["records"] == 32
+    (records,) = (tmp_path / "results").glob("sweeps/hub/*/prepare/data/train.jsonl")
+    assert "decoy" not in records.read_text(encoding="utf-8")
     weights = {path.split()[1] for path in hub.requests if path.endswith("model.safetensors")}
     assert weights == {f"/lab/tiny-qwen3/resolve/{prepared}/model.safetensors"}
 
@@ -96,3 +111,25 @@ def test_a_model_that_the_hub_does_not_have_is_bad_input(tmp_path: Path, endpoin
     done = run(tmp_path, endpoint, model={"hub": "lab/tiny-qwen4"})
     assert done.returncode == 2, done.stderr
     assert "lab/tiny-qwen4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"problems.py": "class Problems: ..."}, "is a loading script"),
+        ({"README.md": "Nothing but words."}, "has no data files that can be read"),
+    ],
+)
+def test_a_data_set_without_readable_files_is_bad_input_in_one_sentence_with_the_remedy(
+    tmp_path: Path, hub: Hub, endpoint: str, files: dict[str, str], message: str
+) -> None:
+    shutil.rmtree(hub.datasets["lab/problems"].folder)
+    for name, text in files.items():
+        path = hub.datasets["lab/problems"].folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    done = run(tmp_path, endpoint)
+    assert done.returncode == 2, done.stderr
+    assert f"data.hub: {message}" in done.stderr
+    assert "Choose a" in done.stderr
+    assert "Traceback" not in done.stderr

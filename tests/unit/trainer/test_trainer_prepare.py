@@ -108,7 +108,8 @@ def test_a_second_prepare_does_nothing(make_sweep: MakeSweep, tmp_path: Path) ->
         ("test.jsonl", 3, "[1, 2]", "data.test:3", "must be an object"),
         ("test.jsonl", 4, '{"question": "x", "reply": "y"}', "data.test:4", "no text in its field 'answer'"),
         ("train.jsonl", 5, '{"question": " ", "answer": "y"}', "data.train:5", "no text in its field 'question'"),
-        ("train.jsonl", 5, '{"question": 5, "answer": "y"}', "data.train:5", "no text in its field 'question'"),
+        ("train.jsonl", 5, '{"question": [5], "answer": "y"}', "data.train:5", "no text in its field 'question'"),
+        ("test.jsonl", 9, '{"question": "x", "answer": 9}', "data.test:9", "does not end with '#### N'"),
         ("test.jsonl", 9, '{"question": "x", "answer": "It is 9."}', "data.test:9", "does not end with '#### N'"),
     ],
 )
@@ -309,7 +310,7 @@ def test_hub_records_are_checked_like_local_ones(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(ConfigError) as caught:
         load_splits(spec)
     assert caught.value.field == "data.test:2"
-    assert asked == [(("some-org/some-data", "main"), {"revision": "v2"})]
+    assert asked == [(("hf://datasets/some-org/some-data", "main"), {"revision": "v2"})]
     bad["answer"] = "#### 2"
     assert {name: len(records) for name, records in load_splits(spec).items()} == {
         "train": 3,

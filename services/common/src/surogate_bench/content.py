@@ -48,6 +48,11 @@ def model_files(folder: Path) -> dict[str, Path]:
     return {name: path for name, path in here.items() if _has(name, (*_SETTINGS, *([weights] if weights else [])))}
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether a folder has weights that transformers and vLLM load."""
+    return any(_has(path.name, _WEIGHTS) for path in folder.iterdir() if path.is_file())
+
+
 def task_files(task: Path) -> dict[str, Path]:
     """Find an lm-eval task's file, the files it includes, and the Python modules beside them that they name.
 

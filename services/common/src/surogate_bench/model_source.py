@@ -5,6 +5,7 @@ from pathlib import Path
 
 from surogate_bench.content import model_files, require_same
 from surogate_bench.errors import ConfigError
+from surogate_bench.hub_models import snapshot_of
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import fetch_stage, read_manifest
 from surogate_bench.results import PrepareResult
@@ -31,16 +32,18 @@ class ModelLocation:
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
     """Locate a model as the prepare stage found it, or for that stage itself, for which nothing is recorded yet.
 
-    A model of the hub is at the commit that was prepared; a local one must have the content that was prepared. A
-    converted one is downloaded into ``cache`` unless the store is local.
+    A model of the hub is in the local cache, at the commit that was prepared; a local one must have the content that
+    was prepared; a converted one is downloaded into ``cache`` unless the store is local.
 
     Raises:
-        ConfigError: the built-in model is unknown, the folder holds no model, or its files are not those prepared.
+        ConfigError: there is no such model on the hub or built in, the folder holds no model, or its files are not
+            those prepared.
+        TransientError: a model of the hub is not in the cache, and the hub cannot be reached.
         PermanentError: a converted model is missing from the store, or damaged.
     """
     prepared = _prepared(store, layout)
     if model.hub is not None:
-        return ModelLocation(model.hub, (prepared and prepared.model_commit) or model.revision)
+        return ModelLocation(str(snapshot_of(model.hub, (prepared and prepared.model_commit) or model.revision)))
     folder = local_model_folder(model)
     if folder is not None:
         if prepared is not None and (recorded := prepared.inputs.get("model")) is not None:

@@ -1,16 +1,22 @@
-"""Questions and answers as records, and as JSON lines."""
+"""Questions and answers as records, and the prepared ones as JSON lines."""
 
 import json
+import math
 import re
+import reprlib
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.data import DataSpec
+from surogate_bench_trainer.data.text import shortened
 
 FINAL_ANSWER = re.compile(r"#### (-?[0-9.,]+)")
 """The line a GSM8K answer ends with; the number is what evaluation compares."""
+
+_KINDS = {dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,69 +27,85 @@ class Record:
     answer: str
 
 
-def record_from(fields: Any, *, spec: DataSpec, where: str) -> Record:  # noqa: ANN401 - whatever the file holds
+def record_from(fields: Any, *, spec: DataSpec, where: str, place: str = "the record") -> Record:  # noqa: ANN401
     """Take question and answer out of one decoded record.
 
+    A number is read as text: 18 as ``18`` (in JSON and CSV exactly as written), and true as ``true``. Other fields may
+    hold anything.
+
     Args:
-        fields: The decoded record.
+        fields: The decoded record, whatever the file holds.
         spec: Names the two fields.
         where: Where it was found, for example ``data.train:17``.
+        place: The same in words, for example ``line 17 of /data/train.jsonl``.
 
     Raises:
-        ConfigError: it is not an object, or one of the two is missing, not a text, or empty.
+        ConfigError: it is not an object, or one of the two is missing, empty, neither text nor number, or not Unicode.
     """
     if not isinstance(fields, dict):
         raise ConfigError(
-            f"a record must be an object, not {type(fields).__name__}",
+            f"{place} must be an object, not {_KINDS.get(type(fields), type(fields).__name__)}",
             field=where,
-            value=fields,
-            remedy='Write one object a line, such as {"question": ..., "answer": ...}.',
+            value=_shown(fields),
+            remedy='Write records such as {"question": ..., "answer": ...}.',
         )
-    texts = []
-    for setting, name in (("question_field", spec.question_field), ("answer_field", spec.answer_field)):
-        text = fields.get(name)
-        if not isinstance(text, str) or not text.strip():
-            raise ConfigError(
-                f"the record has no text in its field {name!r}; it has {', '.join(map(str, fields)) or 'no fields'}",
-                field=where,
-                value=text,
-                remedy=f"Correct the record, or set data.{setting}.",
-            )
-        texts.append(text)
-    return Record(*texts)
+    question, answer = (
+        _text(fields, name, where=where, place=place, setting=setting)
+        for setting, name in (("question_field", spec.question_field), ("answer_field", spec.answer_field))
+    )
+    return Record(question, answer)
 
 
-def read_records(path: Path, *, spec: DataSpec, split: str) -> list[Record]:
-    """Read a JSONL file; blank lines are skipped.
-
-    Raises:
-        ConfigError: it cannot be read, or a line is malformed (the error names its number).
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+def _text(fields: dict[str, Any], name: str, *, where: str, place: str, setting: str) -> str:
+    value = fields.get(name)
+    text = _as_text(value)
+    if text is None or not text.strip():
+        kind = (
+            "" if value is None or isinstance(value, str) else f" but {_KINDS.get(type(value), type(value).__name__)}"
+        )
         raise ConfigError(
-            f"cannot be read: {reason}",
-            field=f"data.{split}",
-            value=str(path),
-            remedy="Give a folder with train.jsonl and test.jsonl.",
+            f"{place} has no text in its field {name!r}{kind}; it has {_names(fields)}",
+            field=where,
+            value=_shown(value),
+            remedy=f"Correct the record, or set data.{setting}.",
+        )
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{place} has half of a character, {text[error.start]!r} (a lone surrogate), in its field {name!r}",
+            field=where,
+            value=_shown(text),
+            remedy="Correct the character: text that is not valid Unicode cannot be stored.",
         ) from error
-    records = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(
-                f"line {number} of {path} is not JSON: {error}",
-                field=f"data.{split}:{number}",
-                value=line[:80],
-                remedy="Correct or remove the line.",
-            ) from error
-        records.append(record_from(fields, spec=spec, where=f"data.{split}:{number}"))
-    return records
+    return text
+
+
+def _as_text(value: Any) -> str | None:  # noqa: ANN401 - see record_from
+    """Text of a text, number or truth value; None for what has none."""
+    match value:
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case float() if math.isnan(value):
+            return None
+        case int() | float() | Decimal():
+            return str(value)
+        case _:
+            return None
+
+
+def _names(fields: dict[str, Any]) -> str:
+    names = ", ".join(map(str, fields)).encode(errors="backslashreplace").decode()
+    return shortened(names) or "no fields"
+
+
+def _shown(value: Any) -> object:  # noqa: ANN401 - see record_from
+    """What a message shows of a value: 120 characters at most, however large or deep it is."""
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return shortened(value if isinstance(value, str) else reprlib.repr(value))
 
 
 def write_records(path: Path, records: list[Record]) -> None:

@@ -67,16 +67,6 @@ def find_smollm2() -> Path:
     return file
 
 
-def loaded_commit(model: ModelSpec) -> str | None:
-    """Find out which commit of a hub model its configuration was just loaded from; None for other models."""
-    if model.hub is None:
-        return None
-    from huggingface_hub import try_to_load_from_cache  # noqa: PLC0415 - hub models only
-
-    path = try_to_load_from_cache(model.hub, "config.json", revision=model.revision)
-    return Path(path).parent.name if isinstance(path, str) else None  # <cache>/snapshots/<commit>/config.json
-
-
 def check_fit(config: "PreTrainedConfig", sweep: RecipeSweep) -> None:
     """Check, from the model's configuration alone, what would fail later and costlier.
 

@@ -1,13 +1,17 @@
 """Where records come from: generated, a local folder, or the Hugging Face hub."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from surogate_bench.data_files import SPLITS, split_files
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.word_problems import Language, split
-from surogate_bench_trainer.data.records import Record, read_records, record_from
+from surogate_bench_trainer.data.reading import read_records
+from surogate_bench_trainer.data.records import Record, record_from
 
 Splits = dict[str, list[Record]]
 """``train``, ``validation`` and ``test``."""
@@ -26,7 +30,7 @@ def load_splits(spec: DataSpec) -> Splits:
         return _generated(spec, _LANGUAGE[spec.builtin])
     if spec.path is not None:
         return _cut(_from_folder(spec, spec.path), spec)
-    return _cut(_from_hub(spec), spec)
+    return _cut(_from_hub(spec, str(spec.hub)), spec)
 
 
 def _generated(spec: DataSpec, language: Language) -> Splits:
@@ -41,47 +45,77 @@ def _generated(spec: DataSpec, language: Language) -> Splits:
 
 
 def _from_folder(spec: DataSpec, folder: Path) -> Splits:
-    if not folder.is_dir():
-        raise ConfigError(
-            "there is no such folder",
-            field="data.path",
-            value=str(folder),
-            remedy="Give a folder with train.jsonl and test.jsonl.",
-        )
-    names = ["train", "test"] + ["validation"] * (folder / "validation.jsonl").exists()
-    return {name: read_records(folder / f"{name}.jsonl", spec=spec, split=name) for name in names}
+    return {split: read_records(path, spec=spec, split=split) for split, path in split_files(folder).items()}
 
 
-def _from_hub(spec: DataSpec) -> Splits:
+def _from_hub(spec: DataSpec, name: str) -> Splits:
     import datasets  # noqa: PLC0415 - only for hub data
-    from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415
-    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FILE_FORMATS  # noqa: PLC0415
 
+    if name in FILE_FORMATS:  # load_dataset would read such files of the current folder
+        raise _unusable(name, "is the name of a file format, not of a data set", f"Write OWNER/NAME. {_OR_LOCAL}")
     take_over_logs("datasets", "huggingface_hub")
     datasets.disable_progress_bars()
+    with _hub_explained(name):
+        # With this prefix it is looked for on the hub only, not in the current folder.
+        loaded: Any = datasets.load_dataset(f"hf://datasets/{name}", spec.config, revision=spec.revision)
+    return {
+        split: [
+            record_from(fields, spec=spec, where=f"data.{split}:{number}")
+            for number, fields in enumerate(loaded[split], start=1)
+        ]
+        for split in SPLITS
+        if split in loaded
+    }
+
+
+@contextmanager
+def _hub_explained(name: str) -> Iterator[None]:
+    """Translate how loading a data set of the hub fails.
+
+    Raises:
+        ConfigError: it cannot be used, or not found.
+        TransientError: the hub cannot be reached.
+    """
+    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError, DatasetsError  # noqa: PLC0415
+    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+
     try:
-        loaded: Any = datasets.load_dataset(spec.hub, spec.config, revision=spec.revision)
-    except (DatasetNotFoundError, ValueError) as error:
-        raise ConfigError(
-            f"cannot be loaded: {error}",
-            field="data.hub",
-            value=spec.hub,
-            remedy="Check the name, data.config and data.revision, or give a local folder as data.path; a gated data "
-            "set needs HF_TOKEN.",
-        ) from error
+        yield
+    except DatasetNotFoundError as error:
+        raise _unusable(name, f"cannot be loaded: {error}", _FIND_IT) from error
+    except DataFilesNotFoundError as error:
+        raise _unusable(name, "has no data files that can be read", f"{_WITH_FILES} {_OR_LOCAL}") from error
     except (ConnectionError, OfflineModeIsEnabled) as error:
         raise TransientError(
-            f"data.hub: {spec.hub} cannot be loaded, because the hub cannot be reached: {error}. "
+            f"data.hub: {name} cannot be loaded, because the hub cannot be reached: {error}. "
             "Check the network, or give a local folder as data.path"
         ) from error
-    return {
-        name: [
-            record_from(fields, spec=spec, where=f"data.{name}:{number}")
-            for number, fields in enumerate(loaded[name], start=1)
-        ]
-        for name in ("train", "validation", "test")
-        if name in loaded
-    }
+    except RuntimeError as error:
+        if "scripts are no longer supported" not in str(error):
+            raise
+        raise _unusable(
+            name, "is a loading script, which the datasets library does not run any more", f"{_CONVERTED} {_OR_LOCAL}"
+        ) from error
+    except (ValueError, DatasetsError) as error:
+        raise _unusable(name, f"cannot be loaded: {_one_line(error)}", _FIND_IT) from error
+
+
+_OR_LOCAL = "Or download it and give its folder as data.path."
+_FIND_IT = (
+    "Check the name, data.config and data.revision, or give a local folder as data.path; a gated data set needs "
+    "HF_TOKEN."
+)
+_WITH_FILES = "Choose a data set with JSON, CSV or Parquet files."
+_CONVERTED = "Choose a copy of it in Parquet: many have one as data.revision: refs/convert/parquet."
+
+
+def _unusable(name: str, problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, field="data.hub", value=name, remedy=remedy)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _cut(splits: Splits, spec: DataSpec) -> Splits:

@@ -19,7 +19,7 @@ from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
-from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted, loaded_commit
+from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted
 from surogate_bench_trainer.prepare.sources import Splits, load_splits
 
 _log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         check_fit(config, sweep)
         check_lengths(splits, tokenizer, sweep)
         data = _write_splits(splits, outputs / "data")
-    commit = loaded_commit(sweep.model)
+    commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
         model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,

@@ -1,0 +1,85 @@
+"""A model of the Hugging Face hub as a folder of the local cache.
+
+Libraries are given this folder and never the model's name, which they would look for in the current folder first.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from surogate_bench.content import has_weights
+from surogate_bench.errors import ConfigError, TransientError
+
+_LOADED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.safetensors")
+_WITHOUT_SAFETENSORS = ("*.bin",)
+_NOT_LOADED = ("*/*", "consolidated*", "training_args.bin")
+"""Subfolders (other formats, checkpoints), and the same weights under the names of their authors' own code."""
+
+
+def snapshot_of(name: str, revision: str | None) -> Path:
+    """Download what transformers and vLLM load of a model, unless it is in the cache already.
+
+    Args:
+        name: Of the repository.
+        revision: Branch, tag or commit; the default branch if None.
+
+    Returns:
+        The folder ``<cache>/snapshots/<commit>``, named after the commit.
+
+    Raises:
+        ConfigError: there is no such model or revision, access to it is refused, or it has no weights to load.
+        TransientError: it is not in the cache, and the hub cannot be reached.
+    """
+    from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - hub models only
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+
+    disable_progress_bars()
+    with _explained(name):
+        folder = Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(_LOADED), ignore_patterns=list(_NOT_LOADED))
+        )
+        if not has_weights(folder):
+            snapshot_download(
+                name, revision=folder.name, allow_patterns=list(_WITHOUT_SAFETENSORS), ignore_patterns=list(_NOT_LOADED)
+            )
+    if not has_weights(folder):
+        if constants.HF_HUB_OFFLINE:
+            raise _away(name)
+        raise ConfigError(
+            "has no weights in safetensors format",
+            field="model.hub",
+            value=name,
+            remedy="Choose a model with safetensors files; adapters and GGUF files are not base models.",
+        )
+    return folder
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    from huggingface_hub.errors import (  # noqa: PLC0415 - hub models only
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    try:
+        yield
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        raise ConfigError(
+            f"cannot be loaded: {str(error).strip()}",
+            field="model.hub",
+            value=name,
+            remedy="Check its name and revision; a gated model needs HF_TOKEN.",
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
+        raise _away(name) from error
+
+
+def _away(name: str) -> TransientError:
+    return TransientError(
+        f"model.hub: {name} is not in the cache and the hub cannot be reached. "
+        "Check the network, or give a local folder as model.path"
+    )
