@@ -27,6 +27,7 @@ from surogate_bench.service import run_service
 from surogate_bench.store import open_store
 
 _SAMPLES = 4
+WARNING = "All 4 test questions are in the training split too."
 
 
 def main() -> int:
@@ -157,13 +158,14 @@ def _publish(
     publish_stage(open_store(request.store), prefix, output, manifest)
 
 
-def _prepared(request: StageRequest) -> PrepareResult:
+def _prepared(request: PrepareRequest | ServeRequest) -> PrepareResult:
     split = SplitInfo(records=_SAMPLES, sha256="0" * 64)
     return PrepareResult(
         data={"train": split, "test": split},
         model_source="built in",
         model_in_store=False,
         inputs=digest_inputs(request.sweep),
+        warnings=(WARNING,) if _behaviour(request, "prepare", "prepare") == "warns" else (),
     )
 
 

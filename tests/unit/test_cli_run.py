@@ -159,6 +159,19 @@ def test_json_goes_to_standard_output_alone_and_progress_to_standard_error(workp
     assert "Training" in err
 
 
+def test_what_preparation_warns_of_is_on_the_terminal_in_json_and_in_the_report(workplace: Workplace) -> None:
+    workplace.write({"prepare prepare": "warns"})
+    warning = "All 4 test questions are in the training split too."
+    code, out, _ = workplace("run")
+    assert code == 0
+    assert f"prepare: Done  Warning: {warning}" in out, "while it runs"
+    assert f"\nWarning: {warning}\n" in out, "under the table"
+    assert f"\nWarning: {warning}\n" in workplace("run")[1], "of a finished sweep"
+    assert json.loads(workplace("run", "--json")[1])["warnings"] == [warning]
+    (page,) = (workplace.folder / "results").rglob("report.html")
+    assert warning in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("changed", ["data/train.jsonl", "model/config.json"])
 def test_data_or_a_model_that_was_replaced_is_refused_before_the_old_table_is_shown(
     workplace: Workplace, changed: str

@@ -56,6 +56,14 @@ def test_the_end_of_a_run_is_told_with_what_came_of_it(
     assert (note.kind, note.reason, note.message) == (kind, f"Run{state}", message)
 
 
+def test_what_preparation_warns_of_is_told_once() -> None:
+    row = {"name": "prepare", "state": "Done", "reason": "Warning", "message": "8 of 8 test questions are known."}
+    warned = {**a_status(), "services": [row]}
+    (note,) = notes_of(a_status(), warned)
+    assert (note.kind, note.reason, note.message) == ("Warning", "PrepareWarning", "8 of 8 test questions are known.")
+    assert notes_of(warned, warned) == ()
+
+
 def test_another_attempt_is_told_with_what_happened_to_the_one_before() -> None:
     before, again = with_run(a_status(), attempt=1), with_run(a_status(), attempt=2, reason="Killed", message="by 9")
     (note,) = notes_of(before, again)

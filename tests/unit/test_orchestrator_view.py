@@ -243,3 +243,15 @@ def test_the_live_table_is_drawn_and_gone_at_the_end() -> None:
     assert "30/100" in drawn
     assert "2 of 2 runs ended" in drawn
     assert drawn.count("0 of 2 runs ended") == 1
+
+
+def test_the_table_leaves_a_warning_of_preparation_above_it_once_and_whole() -> None:
+    warning = "12 of 500 test questions are in the training split too, so accuracies may reflect memorized answers."
+    warned = sweep_view(snapshot({}, {PLAN.prepare: {"warnings": [warning]}}))
+    assert warned.warnings == (warning,)
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    with LiveTable(console) as display:
+        display.show(warned)
+        display.show(warned)
+    shown = console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
+    assert shown.count(f"Warning: {warning}") == 1

@@ -203,14 +203,52 @@ def test_a_data_file_that_is_not_utf8_is_refused(make_sweep: MakeSweep, data_fol
     assert "not UTF-8" in str(refused(make_sweep(data={"path": str(folder)}), tmp_path))
 
 
-def test_test_questions_that_are_trained_on_are_reported(
-    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_test_questions_that_are_trained_on_are_counted_and_warned_of(
+    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
     leaked = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()[0]
     rewrite(folder / "test.jsonl", 2, leaked)
-    prepare(make_sweep(data={"path": str(folder)}), tmp_path)
-    assert "1 of 10 test questions are in the training split too" in caplog.text
+    result, _ = prepare(make_sweep(data={"path": str(folder)}), tmp_path)
+    assert result.warnings == (
+        "1 of 10 test questions is in the training split too, so accuracies may reflect memorized answers.",
+    )
+
+
+def test_a_test_split_that_is_the_training_split_is_warned_of_whole(
+    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(data_folder, tmp_path)
+    shutil.copy(folder / "train.jsonl", folder / "test.jsonl")
+    result, _ = prepare(make_sweep(data={"path": str(folder)}), tmp_path)
+    assert [warning.partition(",")[0] for warning in result.warnings] == [
+        "All 60 test questions are in the training split too"
+    ]
+
+
+def test_records_that_are_repeated_within_a_split_are_counted(
+    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(data_folder, tmp_path)
+    lines = (folder / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    for number in (3, 4, 5):
+        rewrite(folder / "train.jsonl", number, lines[0])
+    result, _ = prepare(make_sweep(data={"path": str(folder)}), tmp_path)
+    assert result.warnings == ("3 of 60 train records are repetitions of an earlier one.",)
+
+
+def test_validation_questions_that_are_trained_on_are_warned_of(
+    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(data_folder, tmp_path)
+    shutil.copy(folder / "train.jsonl", folder / "validation.jsonl")
+    result, _ = prepare(make_sweep(data={"path": str(folder)}), tmp_path)
+    (warning,) = result.warnings
+    assert warning.startswith("All 10 validation questions are in the training split too")
+
+
+def test_data_without_repetitions_is_prepared_without_a_warning(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    assert prepare(make_sweep(), tmp_path)[0].warnings == ()
 
 
 @pytest.mark.parametrize(

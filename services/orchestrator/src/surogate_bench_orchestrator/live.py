@@ -59,6 +59,7 @@ class LiveTable:
         self._pace = Pace()
         self._started = time.monotonic()
         self._drawn = 0.0
+        self._warned: frozenset[str] = frozenset()
 
     def __enter__(self) -> Self:
         self._live.__enter__()
@@ -72,6 +73,10 @@ class LiveTable:
     def show(self, view: SweepView) -> None:
         """See :class:`Display`."""
         now = time.monotonic()
+        for warning in view.warnings:
+            if warning not in self._warned:  # above the table, where it stays; a row has no room for it
+                self._live.console.print(Text(f"Warning: {warning}"), soft_wrap=True)
+        self._warned |= set(view.warnings)
         if now - self._drawn >= _REDRAW_S or view.finished:
             self._drawn = now
             paced = replace(view, rows=tuple(self._pace.estimate(row, now) for row in view.rows))

@@ -22,7 +22,7 @@ from surogate_bench_orchestrator.report import Summary, build_summary, render_te
 from surogate_bench_orchestrator.session import Session, require_free_space
 from surogate_bench_orchestrator.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.sweep_runner import Snapshot, SweepRunner
-from surogate_bench_orchestrator.view import run_rows, sweep_view
+from surogate_bench_orchestrator.view import run_rows, sweep_view, warnings_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,8 +85,10 @@ def publish_report(session: Session, snapshot: Snapshot) -> Summary:
 
 
 def show_report(session: Session, summary: Summary, output: Console) -> None:
-    """Print the table and where the page is."""
+    """Print the table, what to know before trusting it, and where the page is."""
     output.print(render_terminal_table(summary, width=output.width))
+    for warning in summary.warnings:
+        output.print(Text(f"Warning: {warning}"), soft_wrap=True)
     output.print(Text(f"Report: {session.report_location()}"), soft_wrap=True)
 
 
@@ -98,6 +100,7 @@ def as_json(session: Session, snapshot: Snapshot) -> dict[str, object]:
         "store": session.store.url,
         "finished": snapshot.is_finished,
         "runs": [row.as_json() for row in run_rows(snapshot)],
+        "warnings": list(warnings_of(snapshot)),
         "report": session.report_location() if snapshot.is_finished else None,
     }
 

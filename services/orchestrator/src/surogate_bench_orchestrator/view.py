@@ -10,6 +10,9 @@ from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.sweep_runner import Snapshot
 
+WARNING = "Warning"
+"""Reason of a row that is done and has something to say."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewRow:
@@ -20,7 +23,7 @@ class ViewRow:
     detail: str = ""
     """What it is doing within its state."""
     trouble: str = ""
-    """Why it failed, or why the attempt before did."""
+    """Why it failed, or why the attempt before did; or, where it is done, what to know before trusting the results."""
     attempt: int = 0
     step: int = 0
     total: int = 0
@@ -65,13 +68,22 @@ class SweepView:
     rows: tuple[ViewRow, ...]
     """What runs share, then the runs."""
     finished: bool
+    warnings: tuple[str, ...] = ()
+    """What to know before trusting the results, a sentence each."""
 
 
 def sweep_view(snapshot: Snapshot) -> SweepView:
     """Make the view of a sweep that this machine works on."""
     ended = sum(status.state.is_terminal for status in snapshot.states.values())
     title = title_of(snapshot.plan.sweep.name, ended=ended, total=len(snapshot.plan.runs))
-    return SweepView(title=title, rows=all_rows(snapshot), finished=snapshot.is_finished)
+    return SweepView(
+        title=title, rows=all_rows(snapshot), finished=snapshot.is_finished, warnings=warnings_of(snapshot)
+    )
+
+
+def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """What the prepare stage warns of; empty before it is done."""
+    return tuple(_result(snapshot.manifests.get(snapshot.plan.prepare.name)).get("warnings", ()))
 
 
 def title_of(sweep: str, *, ended: int, total: int) -> str:
@@ -148,7 +160,8 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
     if failure := failure_of(task, snapshot.observed):
         return ViewRow(name=name, state=RunState.FAILED.value, trouble=str(failure))
     if snapshot.observed.is_done(task):
-        return ViewRow(name=name, state="Done")
+        warnings = warnings_of(snapshot) if task == snapshot.plan.prepare else ()
+        return ViewRow(name=name, state="Done", trouble=str(Failure(WARNING, " ".join(warnings))) if warnings else "")
     if not seen.phase.is_active:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
         unused = over and not snapshot.observed.is_done(snapshot.plan.prepare)

@@ -6,6 +6,7 @@
 | Invalid, StoreNotUsable | Warning | it cannot (the reason of condition Admitted) |
 | RunSucceeded | Normal | a run has its accuracy |
 | RunFailed, RunSkipped | Warning | a run ended without one; the message says why |
+| PrepareWarning | Warning | data or model have something to know before the results are trusted |
 | TaskRetried | Warning | an attempt failed and another follows |
 | Suspended, Resumed | Normal | ``spec.suspend`` took effect |
 | StoreAway, StoreNotUsable, SubmissionRefused | Warning | the sweep waits for something outside |
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from surogate_bench_orchestrator.controller.status import condition, condition_is_true, shortened
+from surogate_bench_orchestrator.view import WARNING
 
 _ENDINGS = {"Succeeded": "RunSucceeded", "Failed": "RunFailed", "Skipped": "RunSkipped"}
 _OVER = {*_ENDINGS, "Trained", "Done"}
@@ -78,6 +80,8 @@ def _about_run(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[No
             message = shortened(" ".join(part for part in (f"{name}:", score, why) if part), _MESSAGE)
             kind: Literal["Normal", "Warning"] = "Normal" if state == "Succeeded" else "Warning"
             yield Note(kind, _ENDINGS[state], message.rstrip(":"), f"{name}/{state}")
+        elif state == "Done" and now.get("reason") == WARNING:
+            yield Note("Warning", "PrepareWarning", shortened(now.get("message", ""), _MESSAGE), f"{name}/{state}")
     elif attempt > before.get("attempt", 0) and attempt > 1 and state not in _OVER:
         message = shortened(f"{name}: attempt {attempt}, {state.lower()}; the one before: {why or 'unknown'}", _MESSAGE)
         yield Note("Warning", "TaskRetried", message, f"{name}/{state}/{attempt}")

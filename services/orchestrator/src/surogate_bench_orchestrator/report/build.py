@@ -42,6 +42,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
     rows = build_rows(records, sweep, troubles, reference.name if reference else None)
     manifests = records.manifests()
     prepared = records.prepare[1] if records.prepare else None
+    warnings = prepared.warnings if prepared else ()
     return Summary(
         name=sweep.name,
         spec_hash=sweep.spec_hash,
@@ -64,7 +65,8 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
         rows=rows.over_seeds,
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
-        notes=notes(sweep, rows.over_seeds, rows.not_compared),
+        notes=(*warnings, *notes(sweep, rows.over_seeds, rows.not_compared)),
+        warnings=warnings,
     )
 
 

@@ -138,6 +138,8 @@ class Summary(_Part):
     recipes: tuple[RecipeText, ...]
     notes: tuple[str, ...]
     """What a reader must know to read the figures right."""
+    warnings: tuple[str, ...] = ()
+    """What the prepare stage warned of; in ``notes`` too."""
 
     def all_rows(self) -> Iterator[Row]:
         """Rows over seeds, then rows per run."""

@@ -1,6 +1,5 @@
 """Does the data fit the training and serving lengths, and can the answers be scored?"""
 
-import logging
 from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
@@ -11,8 +10,6 @@ from surogate_bench_trainer.prepare.sources import Splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_log = logging.getLogger(__name__)
 
 
 def check_answers(test: list[Record]) -> None:
@@ -69,10 +66,3 @@ def _check_prompts(test: list[Record], tokenizer: "PreTrainedTokenizerBase", swe
             value=sweep.serving.max_model_len,
             remedy=f"Raise it to {needed} or more, or lower evaluation.max_gen_toks.",
         )
-
-
-def warn_of_overlap(splits: Splits) -> None:
-    """Log how many test questions were trained on."""
-    trained = {record.question for record in splits["train"]}
-    if shared := sum(record.question in trained for record in splits["test"]):
-        _log.warning("%d of %d test questions are in the training split too", shared, len(splits["test"]))

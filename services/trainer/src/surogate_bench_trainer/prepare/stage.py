@@ -17,9 +17,10 @@ from surogate_bench.store import open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.model_loading import loading_model
-from surogate_bench_trainer.prepare.checks import check_answers, check_lengths, warn_of_overlap
+from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
 from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted
+from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.sources import Splits, load_splits
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     inputs = digest_inputs(sweep)  # before they are read: what changes meanwhile is found to differ later
     splits = load_splits(sweep.data)
     check_answers(splits["test"])
-    warn_of_overlap(splits)
+    warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with clear_disk_errors(work_dir):
         if converted:
@@ -70,7 +71,10 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         model_in_store=converted,
         model_commit=commit,
         inputs=inputs,
+        warnings=tuple(warnings),
     )
+    for warning in result.warnings:
+        _log.warning("%s", warning)
     write_progress(work_dir, Progress(phase="uploading"))
     publish_stage(store, prefix, outputs, _manifest(request, result))
     records = {name: info.records for name, info in data.items()}

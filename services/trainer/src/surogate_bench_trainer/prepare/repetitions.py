@@ -1,0 +1,32 @@
+"""Records that occur more than once, which a reader of the results must know of."""
+
+from surogate_bench_trainer.prepare.sources import Splits
+
+_OVERLAPS = {
+    "test": "so accuracies may reflect memorized answers.",
+    "validation": "so the validation loss is not one of unseen questions.",
+}
+
+
+def repetition_warnings(splits: Splits) -> list[str]:
+    """Count, exactly, questions of test and validation that are trained on, and records repeated within a split.
+
+    Questions are compared as they are, records by question and answer.
+    """
+    trained = {record.question for record in splits["train"]}
+    warnings = []
+    for name, consequence in _OVERLAPS.items():
+        shared = sum(record.question in trained for record in splits[name])
+        if shared:
+            warnings.append(
+                _sentence(shared, len(splits[name]), f"{name} questions", f"in the training split too, {consequence}")
+            )
+    for name, records in splits.items():
+        if repeated := len(records) - len(set(records)):
+            warnings.append(_sentence(repeated, len(records), f"{name} records", "repetitions of an earlier one."))
+    return warnings
+
+
+def _sentence(count: int, total: int, what: str, state: str) -> str:
+    share = f"All {total:,}" if count == total else f"{count:,} of {total:,}"
+    return f"{share} {what} {'is' if count == 1 else 'are'} {state}"
