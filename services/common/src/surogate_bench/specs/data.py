@@ -12,14 +12,16 @@ from surogate_bench.specs.model import HubName
 class DataSpec(Spec):
     """A question-and-answer data set: exactly one of ``hub``, ``path`` or ``builtin``.
 
-    Records have a ``question`` and an ``answer``; a GSM8K answer ends with ``#### N``.
+    Records have a ``question`` and an ``answer``, texts or numbers; a GSM8K answer ends with ``#### N``.
     """
 
     hub: HubName | None = Field(None, description="Name on the Hugging Face hub, for example OpenLLM-Ro/ro_gsm8k.")
     config: str | None = Field(None, description="Hub configuration, where the data set has several.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     path: Path | None = Field(
-        None, description="Local folder holding train.jsonl, test.jsonl and maybe validation.jsonl."
+        None,
+        description="Local folder with a file each for train, test and maybe validation, such as train.jsonl; .json, "
+        ".csv and .parquet, and .gz of each, are read as well.",
     )
     builtin: Literal["word-problems-ro", "word-problems-en"] | None = Field(
         None, description="Generated grade-school word problems in Romanian or English."
