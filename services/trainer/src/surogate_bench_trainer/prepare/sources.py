@@ -77,20 +77,20 @@ def _hub_explained(name: str) -> Iterator[None]:
         ConfigError: it cannot be used, or not found.
         TransientError: the hub cannot be reached.
     """
-    from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError, DatasetsError  # noqa: PLC0415
-    from huggingface_hub.errors import OfflineModeIsEnabled  # noqa: PLC0415
+    from datasets.exceptions import DatasetNotFoundError, DatasetsError  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415
 
     try:
         yield
     except DatasetNotFoundError as error:
         raise _unusable(name, f"cannot be loaded: {error}", _FIND_IT) from error
-    except DataFilesNotFoundError as error:
-        raise _unusable(name, "has no data files that can be read", f"{_WITH_FILES} {_OR_LOCAL}") from error
-    except (ConnectionError, OfflineModeIsEnabled) as error:
+    except (ConnectionError, OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError) as error:
         raise TransientError(
             f"data.hub: {name} cannot be loaded, because the hub cannot be reached: {error}. "
             "Check the network, or give a local folder as data.path"
         ) from error
+    except FileNotFoundError as error:  # there are several kinds, not all of them a DatasetsError
+        raise _unusable(name, "has no data files that can be read", f"{_WITH_FILES} {_OR_LOCAL}") from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
