@@ -44,7 +44,11 @@ def publish(store: ObjectStore, task: Task, scratch: Path) -> None:
 def _prepared(request: PrepareRequest) -> PrepareResult:
     data = request.sweep.data
     splits = {name: _split(f"{name} {data.label} {data.seed}") for name in ("train", "validation", "test")}
-    return PrepareResult(data=splits, model_source=request.sweep.model.label, model_in_store=False)
+    inputs = {"model": {"model.safetensors": _sha256("weights")}, "tasks": {"task.yaml": _sha256("task")}}
+    source = request.sweep.model.label
+    return PrepareResult.model_validate(
+        {"data": splits, "model_source": source, "model_in_store": False, "inputs": inputs}
+    )
 
 
 def _split(content: str) -> SplitInfo:

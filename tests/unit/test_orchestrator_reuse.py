@@ -141,6 +141,29 @@ def test_a_recipe_of_the_same_settings_under_another_name_is_the_same(world: Wor
     assert world.submitted == []
 
 
+def test_a_local_model_is_known_by_its_content_wherever_it_lies(world: World) -> None:
+    world.run(model={"path": "/models/one"})
+    world.run(name="small-2", model={"path": "/models/two"})
+    assert world.submitted == []
+
+
+def test_a_local_model_whose_content_was_not_recorded_is_never_taken_for_another(world: World) -> None:
+    first = world.run(model={"path": "/models/one"})
+    prepare = first.plan.layout.prepare
+    manifest = read_manifest(world.store, prepare)
+    assert manifest is not None
+    forgotten = manifest.model_copy(update={"result": manifest.result | {"inputs": {}}})
+    world.store.put(manifest_key(prepare), forgotten.model_dump_json().encode())
+    world.run(name="small-2", model={"path": "/models/one"})
+    assert len(world.submitted) == 5
+
+
+def test_a_task_of_the_users_own_is_known_by_its_content(world: World) -> None:
+    world.run(evaluation={"tasks_dir": "/tasks/one"})
+    world.run(evaluation={"tasks_dir": "/tasks/two"})
+    assert world.submitted == []
+
+
 def test_nothing_is_reused_where_that_is_not_wanted(world: World) -> None:
     world.run()
     world.run(seeds=[0, 1], reuse=False)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from surogate_bench.content import combined
 from surogate_bench.recipes import Recipe
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
@@ -56,7 +57,8 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
         adapter_sha256: Content of the adapter; None for the untouched base model.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
-    if model is None or evaluation.tasks_dir is not None or "test" not in prepared.data:
+    task = prepared.inputs.get("tasks")
+    if model is None or (evaluation.tasks_dir is not None and not task) or "test" not in prepared.data:
         return None
     shown = prepared.data.get("train") if evaluation.num_fewshot else None
     return _digest(
@@ -67,10 +69,15 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
         texts=[sweep.data.prompt, sweep.data.completion],
         evaluation=evaluation.model_dump(mode="json", include={"task", "num_fewshot", "max_gen_toks", "limit"}),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
+        **({"task": combined(task)} if task and evaluation.tasks_dir is not None else {}),
     )
 
 
 def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
+    """The commit of a hub model, the content of a local one; a built-in one is that of this version of the product."""
+    if model.path is not None:
+        files = prepared.inputs.get("model")
+        return ["content", combined(files)] if files else None
     if model.hub is not None:
         return ["hub", model.hub, prepared.model_commit] if prepared.model_commit else None
     return ["builtin", model.builtin] if model.builtin is not None else None
