@@ -145,6 +145,32 @@ def test_operand_caches_are_counted_beside_the_weights(name: str, per_parameter:
     assert applied.operand_cache_bytes == BLOCK_PARAMETERS * per_parameter + 3 * 7 * 4
 
 
+def bytes_alive() -> int:
+    """Bytes of all storages of tensors that are alive, whoever holds them."""
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if issubclass(type(found), Tensor) and not found.is_meta]
+    return sum({each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() for each in tensors}.values())
+
+
+@ALL
+def test_what_a_recipe_holds_while_training_is_its_weights_and_cached_operands(
+    recipe: Recipe, make_model: MakeModel, with_lora: WithLora
+) -> None:
+    before = bytes_alive()
+    model = make_model()
+    others = bytes_alive() - before - 2 * BLOCK_PARAMETERS  # embeddings, norms, rotary frequencies
+    applied = apply(model, recipe)
+    adapted = with_lora(model).train()
+    torch.autograd.backward(loss_of(adapted))
+    applied.end_of_optimizer_step()
+    adapted.zero_grad(set_to_none=True)
+    state = sum(tensor.nbytes for tensor in applied.state_dict().values())  # histories and scales, or a generator's
+    lora = sum(parameter.nbytes for parameter in lora_parameters(adapted).values())
+    held = bytes_alive() - before - others - lora
+    expected = applied.weight_bytes + applied.operand_cache_bytes
+    assert expected <= held <= expected + state + 4096  # and look-up tables
+
+
 @pytest.mark.parametrize("name", ["bf16", "qbnb", "qfp8-bf16"])
 def test_bf16_products_keep_nothing_beside_the_weights(name: str, make_model: MakeModel) -> None:
     assert apply(make_model(), recipe_by_name(name)).operand_cache_bytes == 0

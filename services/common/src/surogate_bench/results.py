@@ -64,6 +64,10 @@ class TrainResult(_Result):
     final_train_loss: float
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]
+    """In the precision of the recipe: its stored weights and its forward products, scales as they are."""
+    served_validation_loss: float | None = None
+    """Validation loss of the finished adapter on the served base: bf16 weights and bf16 products, for every recipe.
+    None in results of earlier versions, and where memory for it was missing or it was not finite."""
     adapter_sha256: str
     """Content hash of adapter_model.safetensors and adapter_config.json together."""
     resumed_from_step: int

@@ -70,21 +70,9 @@ class Learner:
             )
         return outcome
 
-    @torch.no_grad()
     def validate(self, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
-        """Mean loss (nats) over the counted tokens of all batches; nothing that training depends on changes.
-
-        Args:
-            batches: The validation split.
-            between: Called before each batch; may raise to abandon the validation.
-        """
-        self.model.eval()
-        total, counted = torch.zeros((), dtype=torch.float64, device=self.device), 0
-        for batch in batches:
-            between()
-            total += packed_loss(self.model, batch, segments_for(self.model, batch.lengths), 1.0)
-            counted += batch.counted
-        return float(total) / counted
+        """Validation loss in the precision of the recipe; see :func:`validation_loss`."""
+        return validation_loss(self.model, batches, between=between)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of all state: master weights, moments, recipe, random generators."""
@@ -116,3 +104,21 @@ class Learner:
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {"recipe": self.recipe.state_dict(), "random": random}
+
+
+@torch.no_grad()
+def validation_loss(model: PeftModel, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
+    """Mean loss (nats) over the counted tokens of all batches; nothing that training depends on changes.
+
+    Args:
+        model: The base with its adapters; left in eval mode.
+        batches: The validation split.
+        between: Called before each batch; may raise to abandon the validation.
+    """
+    model.eval()
+    total, counted = torch.zeros((), dtype=torch.float64, device=model.device), 0
+    for batch in batches:
+        between()
+        total += packed_loss(model, batch, segments_for(model, batch.lengths), 1.0)
+        counted += batch.counted
+    return float(total) / counted

@@ -14,13 +14,14 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import run_name
 from surogate_bench.manifest import Manifest, publish_stage
-from surogate_bench.model_source import locate_model
+from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.stage_identity import TRAINING_VERSION
 from surogate_bench.store import ObjectStore
 from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.fusion import require_compiler
 from surogate_bench_trainer.training.adapter import save_adapter
@@ -29,6 +30,7 @@ from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
 from surogate_bench_trainer.training.metrics import METRICS_FILE, MetricsLog
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
+from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import build_data, build_learner, load_base, training_device
 
 _log = logging.getLogger(__name__)
@@ -84,11 +86,46 @@ def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> N
 
 
 def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
-    sweep, device = request.sweep, training_device()
+    device = training_device()
     require_compiler(device)
     report = ProgressReporter(work_dir, lambda: memory_in_use(device))
     report(Progress(phase="loading"))
-    location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    # What trained is released when _learn returns: the base is loaded anew below.
+    learned = _learn(request, store, work_dir, location, report)
+    total = learned.result.steps
+    if request.sweep.recipe(request.recipe).quantizes:
+        report(Progress(phase="validating as served", step=total, total=total))
+        loss = served_validation_loss(location, learned.adapter, request.sweep, learned.validation, device)
+    else:
+        loss = learned.result.validation[-1].loss  # trained on what is served
+    report(Progress(phase="uploading", step=total, total=total))
+    result = learned.result.model_copy(update={"served_validation_loss": loss})
+    _publish(request, store, learned, result, device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learned:
+    """What is left of a run when training has ended."""
+
+    result: TrainResult
+    """Complete but for the validation loss on the served base."""
+    engine: str
+    outputs: Path
+    validation: list[PackedBatch]
+    checkpoints: str
+
+    @property
+    def adapter(self) -> Path:
+        """Folder of the saved adapter."""
+        return self.outputs / "adapter"
+
+
+def _learn(
+    request: TrainRequest, store: ObjectStore, work_dir: Path, location: ModelLocation, report: ProgressReporter
+) -> _Learned:
+    """Train to the end and write adapter and metrics to ``<work_dir>/outputs``."""
+    sweep, device = request.sweep, training_device()
     base, tokenizer = load_base(location, device)
     splits = {name: read_prepared(work_dir / "prepared" / "data" / f"{name}.jsonl") for name in ("train", "validation")}
     data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device)
@@ -125,17 +162,22 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
         save=run.save,
         report=report,
     ).run(first)
-    report(Progress(phase="uploading", step=data.schedule.total_steps, total=data.schedule.total_steps))
-    _publish(request, run, work_dir, resumed_from=first)
-    delete_checkpoints(store, run.checkpoints)
+    if sweep.recipe(request.recipe).quantizes and first < metrics.steps:
+        run.save(metrics.steps, learner.snapshot())  # an interruption of the last validation repeats no training
+    return _Learned(
+        result=_save_outputs(request, run, work_dir / "outputs", resumed_from=first),
+        engine=learner.recipe.engine_name,
+        outputs=work_dir / "outputs",
+        validation=data.validation,
+        checkpoints=run.checkpoints,
+    )
 
 
-def _publish(request: TrainRequest, run: _Run, work_dir: Path, *, resumed_from: int) -> None:
-    outputs = work_dir / "outputs"
+def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_from: int) -> TrainResult:
     digest = save_adapter(run.learner.model, outputs / "adapter")
     (outputs / METRICS_FILE).write_bytes(run.metrics.content())
     tokens, seconds = run.metrics.totals()
-    result = TrainResult(
+    return TrainResult(
         steps=run.metrics.steps,
         tokens=tokens,
         train_seconds=seconds,
@@ -150,21 +192,27 @@ def _publish(request: TrainRequest, run: _Run, work_dir: Path, *, resumed_from: 
         adapter_sha256=digest,
         resumed_from_step=resumed_from,
     )
+
+
+def _publish(
+    request: TrainRequest, store: ObjectStore, learned: _Learned, result: TrainResult, device: torch.device
+) -> None:
     manifest = Manifest(
         stage="train",
         run=run_name(request.recipe, request.seed),
         spec_hash=request.sweep.spec_hash,
         created=datetime.now(UTC),
         files={},
-        engine=run.learner.recipe.engine_name,
-        hardware=describe_machine() | _accelerator(run.learner.device),
+        engine=learned.engine,
+        hardware=describe_machine() | _accelerator(device),
         versions=package_versions(),
         result=result.model_dump(mode="json"),
         procedure_version=TRAINING_VERSION,
     )
-    publish_stage(run.store, run.prefix, outputs, manifest)
-    told = result.model_dump(include={"final_train_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"})
-    _log.info("trained, and the adapter is stored", extra=told)
+    publish_stage(store, request.layout.train(manifest.run), learned.outputs, manifest)
+    told = {"final_train_loss", "served_validation_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
+    _log.info("trained, and the adapter is stored", extra=result.model_dump(include=told))
+    delete_checkpoints(store, learned.checkpoints)
 
 
 def _accelerator(device: torch.device) -> dict[str, str]:

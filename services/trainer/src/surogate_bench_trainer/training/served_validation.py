@@ -1,0 +1,81 @@
+"""Validation loss of a finished adapter on the base model as it is served: bf16 weights and bf16 products.
+
+Validation during training is in the precision of the recipe, so the losses of two recipes differ by their arithmetic as
+well as by what their adapters learned. On the served base the arithmetic is the same for all of them.
+"""
+
+import gc
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_trainer.data.batches import PackedBatch
+from surogate_bench_trainer.training.adapter import WEIGHTS_FILE
+from surogate_bench_trainer.training.interruption import HeldSignals
+from surogate_bench_trainer.training.learner import validation_loss
+from surogate_bench_trainer.training.lora import ADAPTER, attach_lora
+from surogate_bench_trainer.training.setup import load_base, public_name
+
+_log = logging.getLogger(__name__)
+
+
+def served_validation_loss(
+    location: ModelLocation,
+    adapter: Path,
+    sweep: RecipeSweep,
+    validation: Sequence[PackedBatch],
+    device: torch.device,
+) -> float | None:
+    """Load the published base anew, put the saved adapter on it and validate.
+
+    Call it when training has ended and the trained model is released: it needs the memory of the base in bf16, which is
+    what loading the base took at the start.
+
+    Args:
+        location: The base model.
+        adapter: Folder of the saved adapter.
+        sweep: LoRA's shape.
+        validation: The split, on ``device``.
+        device: Where to compute.
+
+    Returns:
+        Nats per counted token; None where memory ran out or the loss is not finite, which is no reason to lose a
+        finished training run.
+
+    Raises:
+        ConfigError, TransientError: as :func:`surogate_bench_trainer.training.setup.load_base`.
+        Terminated: SIGTERM or Ctrl-C arrived.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        loss = _compute(location, adapter, sweep, validation, device)
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+            raise
+        _log.warning("no validation loss on the served base: memory ran out")
+        return None
+    if not math.isfinite(loss):
+        _log.warning("the validation loss on the served base is %s", loss)
+        return None
+    return loss
+
+
+def _compute(
+    location: ModelLocation, adapter: Path, sweep: RecipeSweep, validation: Sequence[PackedBatch], device: torch.device
+) -> float:
+    base, _ = load_base(location, device)
+    model = attach_lora(base, sweep.training.lora, base_model=public_name(sweep.model), seed=0)
+    loaded = set_peft_model_state_dict(model, load_file(adapter / WEIGHTS_FILE), adapter_name=ADAPTER)
+    if loaded.unexpected_keys or any("lora_" in name for name in loaded.missing_keys):
+        raise AssertionError(f"{adapter} does not fit the model that it was trained on")
+    with HeldSignals() as signals:
+        return validation_loss(model, validation, between=signals.check)
