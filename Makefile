@@ -12,6 +12,7 @@ TORCH := torch==2.13.0
 ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || echo cpu)
 SWEEP ?= configs/sweeps/embedded.yaml
 STORE ?= results
+SEEDS ?=
 SERVICES := common trainer model-server evaluator orchestrator
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps
@@ -28,8 +29,8 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results); about 4 min on 2 cores (9 without AVX-512), and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
-	@$(BIN)/surogate-bench run $(SWEEP) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 4 min on 2 cores (9 without AVX-512), and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
 # The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.
 .PHONY: test

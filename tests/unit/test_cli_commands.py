@@ -57,19 +57,20 @@ def test_the_commands_and_their_options_are_these() -> None:
     }
     assert surface == {
         "run": [
-            "--context", "--json", "--namespace", "--no-reuse", "--no-wait", "--on", "--report", "--slots",
+            "--context", "--json", "--namespace", "--no-reuse", "--no-wait", "--on", "--report", "--seed", "--slots",
             "--state-dir", "--store", "sweep",
         ],
-        "status": ["--context", "--json", "--namespace", "--on", "--state-dir", "--store", "sweep"],
-        "report": ["--context", "--namespace", "--on", "--output", "--state-dir", "--store", "sweep"],
+        "status": ["--context", "--json", "--namespace", "--on", "--seed", "--state-dir", "--store", "sweep"],
+        "report": ["--context", "--namespace", "--on", "--output", "--seed", "--state-dir", "--store", "sweep"],
         "logs": [
-            "--context", "--namespace", "--on", "--stage", "--state-dir", "--store", "--tail", "run_name", "sweep",
+            "--context", "--namespace", "--on", "--seed", "--stage", "--state-dir", "--store", "--tail", "run_name",
+            "sweep",
         ],
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "validate": ["sweep"],
         "gc": ["--delete", "--json", "--store"],
-        "render": ["--json", "--namespace", "--on", "--slots", "--state-dir", "--store", "sweep"],
+        "render": ["--json", "--namespace", "--on", "--seed", "--slots", "--state-dir", "--store", "sweep"],
     }  # fmt: skip
 
 
@@ -257,3 +258,41 @@ def test_logs_of_a_sweep_that_never_ran_here(call: Cli, tmp_path: Path) -> None:
     code, _, err = call("logs", sweep, "fp9-s0")
     assert code == 2
     assert "Use one of base, bf16-s0, fp8-s0, prepare, model-server" in err
+
+
+def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: Cli, tmp_path: Path) -> None:
+    sweep, same = write(tmp_path / "sweep.yaml"), write(tmp_path / "same.yaml", seeds=[3, 1])
+    code, out, _ = call("render", sweep, "--seed", 3, "--seed", 1, "--json")
+    assert code == 0
+    assert [task["name"] for task in json.loads(out)] == [
+        task["name"] for task in json.loads(call("render", same, "--json")[1])
+    ]
+    requests = [task["request"]["sweep"]["seeds"] for task in json.loads(out)]
+    assert requests == [[3, 1]] * len(requests)
+    resource = yaml.safe_load(call("render", sweep, "--seed", 3, "--seed", 1, "--on", "kubernetes")[1])
+    assert resource["spec"]["seeds"] == [3, 1]
+    asked = json.loads(call("status", sweep, "--seed", 3, "--seed", 1, "--json")[1])
+    assert asked["spec_hash"] == json.loads(call("status", same, "--json")[1])["spec_hash"]
+    assert {run["name"] for run in asked["runs"]} == {"base", "bf16-s3", "bf16-s1", "fp8-s3", "fp8-s1"}
+
+
+def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: Cli, tmp_path: Path) -> None:
+    sweep = write(tmp_path / "sweep.yaml")
+    plain, given = (json.loads(call("status", sweep, *seeds, "--json")[1]) for seeds in ((), ("--seed", 0)))
+    assert plain == given
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--seed", -1], ["--seed", "-1", "whole numbers from 0 on"]),
+        (["--seed", "one"], ["--seed", "integer"]),
+        (["--seed", 0, "--seed", 0], ["--seed", "0 0", "each given once", "--seed 0 --seed 1"]),
+    ],
+)
+def test_seeds_that_cannot_be_are_refused(
+    call: Cli, tmp_path: Path, arguments: list[object], expected: list[str]
+) -> None:
+    code, _, err = call("run", write(tmp_path / "sweep.yaml"), *arguments)
+    assert code == 2
+    assert all(part in err for part in expected)

@@ -290,6 +290,17 @@ def test_a_report_that_is_missing_is_an_error_after_the_states(desk: Desk) -> No
     assert "2 of 2 runs ended" in desk.out
 
 
+def test_seeds_have_no_effect_on_a_sweep_given_by_name_and_are_refused(desk: Desk) -> None:
+    with pytest.raises(ConfigError, match="--seed: has no effect on a sweep given by name"):
+        commands.show_status(FakeCluster(COMPLETE), Path("small"), as_json=False, consoles=desk.consoles, seeds=[0, 1])
+
+
+def test_a_report_of_another_version_is_refused_with_the_remedy(desk: Desk) -> None:
+    cluster = finishing(tar({"summary.json": b'{"name": "small"}'}), COMPLETE)
+    with pytest.raises(PermanentError, match=r"another version of surogate-bench: install the same version"):
+        desk.run(cluster)
+
+
 def test_a_report_comes_from_a_controller_that_is_ready(desk: Desk, report: bytes) -> None:
     cluster = finishing(report, COMPLETE)
     cluster.controller_pods = [Pod(name="starting", ready=False), CONTROLLER]

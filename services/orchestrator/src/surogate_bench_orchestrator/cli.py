@@ -19,6 +19,7 @@ from surogate_bench_orchestrator.cli_options import (
     KubeContext,
     Namespace,
     On,
+    Seeds,
     Slots,
     Stage,
     StateDir,
@@ -72,6 +73,7 @@ def run(  # noqa: PLR0913 - an option each
     context: typer.Context,
     sweep: SweepFile,
     *,
+    seed: Seeds = None,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     slots: Slots = None,
@@ -93,14 +95,18 @@ def run(  # noqa: PLR0913 - an option each
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep, or go on with one that was interrupted, and report on it."""
+    """Run a sweep, or go on with one that was interrupted, and report on it.
+
+    Whether recipes differ takes two or more seeds: --seed 0 --seed 1 --seed 2. Other commands find that sweep by the
+    same options.
+    """
     _refuse_foreign_options(context, on)
     if on is On.KUBERNETES:
-        from surogate_bench.specs import load_sweep  # noqa: PLC0415 - see above
+        from surogate_bench.specs import load_sweep, with_seeds  # noqa: PLC0415 - see above
         from surogate_bench_orchestrator.clock import SystemClock  # noqa: PLC0415 - see above
         from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
 
-        wanted = load_sweep(sweep)
+        wanted = with_seeds(load_sweep(sweep), seed or ())
         cluster, consoles = _cluster(kube_context, namespace)
         raise typer.Exit(
             commands.run_on_cluster(
@@ -110,7 +116,7 @@ def run(  # noqa: PLR0913 - an option each
     from surogate_bench_orchestrator import run_command, session  # noqa: PLC0415 - see above
 
     options = run_command.RunOptions(wait=not no_wait, as_json=as_json, slots=slots)
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, reuse=not no_reuse)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, reuse=not no_reuse, seeds=seed)
     raise typer.Exit(run_command.run_sweep(opened, options, output=_output(), messages=_messages()))
 
 
@@ -119,6 +125,7 @@ def status(  # noqa: PLR0913 - an option each
     context: typer.Context,
     sweep: SweepOrName,
     *,
+    seed: Seeds = None,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     on: Where = On.LOCAL,
@@ -132,11 +139,11 @@ def status(  # noqa: PLR0913 - an option each
         from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
 
         cluster, consoles = _cluster(kube_context, namespace)
-        commands.show_status(cluster, sweep, as_json=as_json, consoles=consoles)
+        commands.show_status(cluster, sweep, as_json=as_json, consoles=consoles, seeds=seed)
         return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
     look_commands.show_status(opened, json_wanted=as_json, output=_output())
 
 
@@ -145,6 +152,7 @@ def report(  # noqa: PLR0913 - an option each
     context: typer.Context,
     sweep: SweepOrName,
     *,
+    seed: Seeds = None,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     on: Where = On.LOCAL,
@@ -161,11 +169,11 @@ def report(  # noqa: PLR0913 - an option each
         from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
 
         cluster, consoles = _cluster(kube_context, namespace)
-        commands.get_report(cluster, sweep, folder=output, consoles=consoles)
+        commands.get_report(cluster, sweep, folder=output, consoles=consoles, seeds=seed)
         return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
     look_commands.make_report(opened, folder=output, output=_output())
 
 
@@ -180,6 +188,7 @@ def logs(  # noqa: PLR0913 - an option each
     *,
     stage: Annotated[Stage | None, typer.Option(help="Only this stage of the run.", show_default="all")] = None,
     tail: Annotated[int, typer.Option(min=1, help="So many last lines.")] = 200,
+    seed: Seeds = None,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     on: Where = On.LOCAL,
@@ -192,12 +201,12 @@ def logs(  # noqa: PLR0913 - an option each
         from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
 
         cluster, consoles = _cluster(kube_context, namespace)
-        commands.show_logs(cluster, sweep, run_name, stage=stage, tail=tail, consoles=consoles)
+        commands.show_logs(cluster, sweep, run_name, stage=stage, tail=tail, consoles=consoles, seeds=seed)
         return
     from surogate_bench_orchestrator import session  # noqa: PLC0415 - see above
     from surogate_bench_orchestrator.logs import show_local_logs  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
     show_local_logs(opened, run_name, stage=stage, tail=tail, output=_output())
 
 
@@ -222,6 +231,7 @@ def render(  # noqa: PLR0913 - an option each
     context: typer.Context,
     sweep: SweepFile,
     *,
+    seed: Seeds = None,
     store: Store = _STORE,
     state_dir: StateDir = _STATE_DIR,
     slots: Slots = None,
@@ -232,14 +242,16 @@ def render(  # noqa: PLR0913 - an option each
     """Show what `run` would start, as YAML or JSON, and start nothing; on kubernetes, the RecipeSweep resource."""
     _refuse_foreign_options(context, on)
     if on is On.KUBERNETES:
-        from surogate_bench.specs import load_sweep  # noqa: PLC0415 - see above
+        from surogate_bench.specs import load_sweep, with_seeds  # noqa: PLC0415 - see above
         from surogate_bench_orchestrator.cluster_client import commands  # noqa: PLC0415 - see above
 
-        commands.render_resource(load_sweep(sweep), namespace=namespace, as_json=as_json, output=_output())
+        commands.render_resource(
+            with_seeds(load_sweep(sweep), seed or ()), namespace=namespace, as_json=as_json, output=_output()
+        )
         return
     from surogate_bench_orchestrator import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False)
+    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
     look_commands.render_tasks(opened, slots=slots, json_wanted=as_json, output=_output())
 
 

@@ -18,6 +18,14 @@ Slots = Annotated[
         show_default="as many as the machine allows",
     ),
 ]
+Seeds = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--seed",
+        help="Train with this seed instead of those in the file; give it several times for several seeds.",
+        show_default="the file's seeds",
+    ),
+]
 
 
 class On(StrEnum):

@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder, require_model_folder
-from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench.task_files import TaskFolders
@@ -62,7 +63,15 @@ class Session:
         return str(folder / key) if folder else f"{self.store.url.rstrip('/')}/{key}"
 
 
-def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool = True, reuse: bool = True) -> Session:
+def open_session(  # noqa: PLR0913 - an option each
+    sweep_file: Path,
+    *,
+    store: str,
+    state_dir: Path,
+    create: bool = True,
+    reuse: bool = True,
+    seeds: Sequence[int] | None = None,
+) -> Session:
     """Read a sweep and open its store.
 
     Args:
@@ -71,11 +80,12 @@ def open_session(sweep_file: Path, *, store: str, state_dir: Path, create: bool 
         state_dir: Folder that the local state of sweeps lies below.
         create: Make a local store that is not there; else it looks empty, and stays away.
         reuse: Take results of equal stages of other sweeps in the store.
+        seeds: Take the place of the file's, where given.
 
     Raises:
         ConfigError: the file or the store cannot be used.
     """
-    sweep = read_sweep(sweep_file)
+    sweep = with_seeds(read_sweep(sweep_file), seeds or ())
     state = _state_folder(str(state_dir))
     opened = open_store(store, create=create)
     identity = hashlib.sha256(f"{sweep.spec_hash}/{opened.url}".encode()).hexdigest()[:12]

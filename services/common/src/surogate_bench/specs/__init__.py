@@ -6,7 +6,7 @@ from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.recipes import RecipeEntry
 from surogate_bench.specs.sweep import Placement, RecipeSweep
 from surogate_bench.specs.training import LoraSpec, TrainingSpec
-from surogate_bench.specs.yaml_io import load_sweep
+from surogate_bench.specs.yaml_io import load_sweep, with_seeds
 
 __all__ = [
     "DataSpec",
@@ -19,4 +19,5 @@ __all__ = [
     "ServingSpec",
     "TrainingSpec",
     "load_sweep",
+    "with_seeds",
 ]

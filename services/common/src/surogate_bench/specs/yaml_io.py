@@ -1,5 +1,6 @@
 """Read a sweep from YAML, with errors that say where and what to do."""
 
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,24 @@ def load_sweep(path: Path) -> RecipeSweep:
             for index, entry in enumerate(document["recipes"])
         ]
     return parse_sweep(document)
+
+
+def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:
+    """The same sweep with other seeds; unchanged where none are given.
+
+    Raises:
+        ConfigError: the seeds are not what a sweep may have.
+    """
+    if not seeds:
+        return sweep
+    if len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            "seeds are whole numbers from 0 on, each given once",
+            field="--seed",
+            value=" ".join(map(str, seeds)),
+            remedy="For example --seed 0 --seed 1.",
+        )
+    return parse_sweep(sweep.model_dump(mode="json", exclude_none=True) | {"seeds": list(seeds)})
 
 
 def parse_sweep(document: dict[str, Any]) -> RecipeSweep:

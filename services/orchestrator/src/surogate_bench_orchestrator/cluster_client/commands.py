@@ -1,6 +1,7 @@
 """``surogate-bench … --on kubernetes``."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from surogate_bench.errors import BenchError, ConfigError, ExitCode, PermanentError
-from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench_orchestrator.cluster_client.follow import Follower, require_same, submit
 from surogate_bench_orchestrator.cluster_client.ports import ClusterApi, Pod, Resource
 from surogate_bench_orchestrator.cluster_client.reports import fetch_report
@@ -72,33 +73,46 @@ def run_on_cluster(
     return ExitCode.OK if standing.succeeded else ExitCode.FAILED
 
 
-def show_status(api: ClusterApi, sweep: Path, *, as_json: bool, consoles: Consoles) -> None:
+def show_status(
+    api: ClusterApi, sweep: Path, *, as_json: bool, consoles: Consoles, seeds: Sequence[int] | None = None
+) -> None:
     """Show how a sweep stands.
 
     Raises:
         ConfigError: there is none.
     """
-    standing = read_standing(_find(api, sweep))
+    standing = read_standing(_find(api, sweep, seeds))
     if as_json:
         consoles.output.print_json(json.dumps({"namespace": api.namespace, **standing.as_json()}))
         return
     _show_standing(standing, consoles.output)
 
 
-def get_report(api: ClusterApi, sweep: Path, *, folder: Path | None, consoles: Consoles) -> None:
+def get_report(
+    api: ClusterApi, sweep: Path, *, folder: Path | None, consoles: Consoles, seeds: Sequence[int] | None = None
+) -> None:
     """Fetch a sweep's report of what has finished so far, and show the table.
 
     Raises:
         ConfigError: there is no such sweep.
         BenchError: there is no report, or no controller to ask.
     """
-    resource = _find(api, sweep)
+    resource = _find(api, sweep, seeds)
     name = resource["metadata"]["name"]
     target = folder or default_folder(parse_resource(resource).sweep)
     _show_report(api, name, target, consoles.output)
 
 
-def show_logs(api: ClusterApi, sweep: Path, run: str, *, stage: str | None, tail: int, consoles: Consoles) -> None:
+def show_logs(  # noqa: PLR0913 - an option each
+    api: ClusterApi,
+    sweep: Path,
+    run: str,
+    *,
+    stage: str | None,
+    tail: int,
+    consoles: Consoles,
+    seeds: Sequence[int] | None = None,
+) -> None:
     """Show what the pods of a run wrote, attempt by attempt.
 
     Args:
@@ -108,12 +122,13 @@ def show_logs(api: ClusterApi, sweep: Path, run: str, *, stage: str | None, tail
         stage: ``train`` or ``eval``; both if None.
         tail: Lines of each pod.
         consoles: Where text goes.
+        seeds: Take the place of the file's, where given.
 
     Raises:
         ConfigError: there is no such run.
         PermanentError: no pod of it is left.
     """
-    wanted = parse_resource(_find(api, sweep)).sweep
+    wanted = parse_resource(_find(api, sweep, seeds)).sweep
     labels = {} if run in SERVICE_STAGES else {"run": run}
     pods = [pod for each in stages_of(wanted, run, stage) for pod in api.pods(wanted.name, stage=each, **labels)]
     if not pods:
@@ -143,9 +158,13 @@ def default_folder(sweep: RecipeSweep) -> Path:
     return Path("results") / f"{sweep.name}-{sweep.spec_hash}" / "report"
 
 
-def _find(api: ClusterApi, sweep: Path) -> Resource:
-    """Read the resource that a file describes or a name names."""
-    described = load_sweep(sweep) if sweep.suffix in _YAML or sweep.exists() else None
+def _find(api: ClusterApi, sweep: Path, seeds: Sequence[int] | None) -> Resource:
+    """Read the resource that a file, with these seeds instead of its own, describes, or that a name names."""
+    described = with_seeds(load_sweep(sweep), seeds or ()) if sweep.suffix in _YAML or sweep.exists() else None
+    if seeds and described is None:
+        raise ConfigError(
+            "has no effect on a sweep given by name", field="--seed", remedy="Give the sweep's file, or remove it."
+        )
     name = described.name if described else str(sweep)
     api.check()
     resource = api.get(name)
@@ -184,7 +203,7 @@ def _show_standing(standing: Standing, output: Console) -> None:
 
 def _show_report(api: ClusterApi, name: str, folder: Path, output: Console) -> None:
     summary = fetch_report(api, name, folder)
-    output.print(render_terminal_table(summary, width=output.width))
+    output.print(render_terminal_table(summary))
     _tell(output, f"Report: {folder / 'report.html'}")
 
 

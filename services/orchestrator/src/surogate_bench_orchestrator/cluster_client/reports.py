@@ -4,6 +4,8 @@ import io
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from pydantic import ValidationError
+
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.files import write_atomically
 from surogate_bench_orchestrator.cluster_client.ports import ClusterApi
@@ -27,7 +29,13 @@ def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
     files = unpack(_download(api, f"/reports/{sweep}.tar"))
     if SUMMARY not in files:
         raise PermanentError(f"the report of sweep {sweep} has no {SUMMARY}")
-    summary = Summary.model_validate_json(files[SUMMARY])
+    try:
+        summary = Summary.model_validate_json(files[SUMMARY])
+    except ValidationError as error:
+        raise PermanentError(
+            f"the report of sweep {sweep} was written by another version of surogate-bench: install the same version "
+            "here and in the cluster"
+        ) from error
     for name in sorted(files, key=lambda each: each == SUMMARY):
         write_atomically(folder / name, files[name])
     return summary
