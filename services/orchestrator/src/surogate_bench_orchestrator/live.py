@@ -6,18 +6,28 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
+from surogate_bench_orchestrator.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.view import Pace, SweepView, ViewRow
 
 _REDRAW_S = 2.0
 """Drawing takes about 20 ms of CPU time, which the trainers lack."""
 
 _PROGRESS_LINE_S = 10.0
+_COLUMNS = (
+    Column(header="run", folds=True),
+    Column(header="state"),
+    Column(header="step", justify="right", rank=3),
+    Column(header="loss", justify="right", rank=5),
+    Column(header="tokens/s", justify="right", rank=6),
+    Column(header="elapsed", justify="right", rank=4),
+    Column(header="ETA", justify="right", rank=7),
+    Column(header="accuracy", justify="right", rank=1),
+    Column(header="", rank=2, remark=True),
+)
 _STYLES = {
     "Pending": "dim",
     "Training": "cyan",
@@ -131,14 +141,9 @@ def render_view(view: SweepView, elapsed_s: float | None = None) -> Group:
         view: What it shows.
         elapsed_s: Seconds since the start, where that is known.
     """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", "state"):
-        table.add_column(name, no_wrap=True)
-    for name in ("step", "loss", "tokens/s", "elapsed", "ETA", "accuracy"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="ellipsis", no_wrap=True, ratio=1)
+    table = FittedTable(_COLUMNS)
     for row in view.rows:
-        table.add_row(*_cells(row))
+        table.add_row(_cells(row))
     return Group(Text(f"{view.title}  {duration(elapsed_s)}".rstrip(), style="bold"), table)
 
 
