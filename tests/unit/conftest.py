@@ -65,7 +65,14 @@ class ReportWorld:
         self._publish("prepare", "prepare", self.layout.prepare, {}, result.model_dump(mode="json"))
 
     def publish_train(
-        self, recipe: str, seed: int = 0, *, steps: int = 300, metrics: bool = True, **changes: object
+        self,
+        recipe: str,
+        seed: int = 0,
+        *,
+        steps: int = 300,
+        metrics: bool = True,
+        engine: str = "emulated",
+        **changes: object,
     ) -> None:
         run = run_name(recipe, seed)
         lines = synthetic_metrics(run, steps)
@@ -79,7 +86,7 @@ class ReportWorld:
         }  # fmt: skip
         result = TrainResult.model_validate(values | changes).model_dump(mode="json")
         files = {"metrics.jsonl": jsonl(lines)} if metrics else {}
-        self._publish("train", run, self.layout.train(run), files, result, engine="emulated")
+        self._publish("train", run, self.layout.train(run), files, result, engine=engine)
 
     def publish_eval(
         self, run: str, outcomes: list[bool] | None = None, *, samples: bool = True, topic: str = "apples"

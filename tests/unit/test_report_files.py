@@ -204,7 +204,7 @@ def test_hostile_texts_are_shown_and_not_obeyed(report_world: World) -> None:
     assert "$x_{1}$" in drawing
     markdown = world.report_file("summary.md").decode()
     assert not re.search(r"(?<!\\)<script|(?<!\\)\]\(https", markdown)
-    assert {len(row) for row in markdown_rows(world)} == {10}
+    assert {len(row) for row in markdown_rows(world)} == {11}
     reasons = [row["reason"] for row in csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))]
     assert reasons[0] == "'=HYPERLINK(1)"
 

@@ -6,7 +6,7 @@ import pytest
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.loss_chart import averaging_window, moving_average
-from surogate_bench_orchestrator.report.words import recipe_text
+from surogate_bench_orchestrator.report.recipe_words import recipe_text
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,27 @@ def test_durations_are_as_coarse_as_they_are_long(seconds: float | None, text: s
     [
         (1.0, "p = 1.00", ""),
         (0.05, "p = 0.050", ""),
-        (0.0499, "p = 0.050", "*"),
-        (0.0099, "p = 0.010", "**"),
+        (0.0501, "p = 0.050", ""),
+        (0.0499, "p = 0.0499", "*"),
+        (0.0497, "p = 0.0497", "*"),
+        (0.049996, "p = 0.049996", "*"),
+        (0.0472, "p = 0.047", "*"),
+        (0.0099, "p = 0.0099", "**"),
+        (0.0101, "p = 0.010", "*"),
         (0.00099, "p < 0.001", "***"),
     ],
 )
 def test_asterisks_go_by_the_exact_p_value(p_value: float, text: str, marks: str) -> None:
     assert (formats.p_text(p_value), formats.significance(p_value)) == (text, marks)
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.01, 0.001])
+def test_a_printed_p_is_on_its_side_of_every_threshold(limit: float) -> None:
+    for exponent in range(2, 15):
+        for p_value in (limit * (1 - 10.0**-exponent), limit, limit * (1 + 10.0**-exponent)):
+            text = formats.p_text(p_value)
+            shown = 0.0 if text.startswith("p < ") else float(text.removeprefix("p = "))
+            assert [shown < each for each in (0.05, 0.01, 0.001)] == [p_value < each for each in (0.05, 0.01, 0.001)]
 
 
 def test_differences_always_have_a_sign() -> None:

@@ -86,7 +86,7 @@ def publish_report(session: Session, snapshot: Snapshot) -> Summary:
 
 def show_report(session: Session, summary: Summary, output: Console) -> None:
     """Print the table, what to know before trusting it, and where the page is."""
-    output.print(render_terminal_table(summary, width=output.width))
+    output.print(render_terminal_table(summary))
     for warning in summary.warnings:
         output.print(Text(f"Warning: {warning}"), soft_wrap=True)
     output.print(Text(f"Report: {session.report_location()}"), soft_wrap=True)

@@ -1,11 +1,13 @@
 """The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference beside them."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.chart_style import (
     BAND,
     GROUND,
@@ -23,7 +25,9 @@ from surogate_bench_orchestrator.report.formats import points, short
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
 _ROW_INCHES = 0.34
-_FRAME_INCHES = 0.95
+_FRAME_INCHES = 1.12
+_LINE_INCHES = 0.16
+_WIDE_LINE, _NARROW_LINE = 160, 72  # characters
 
 
 def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout: Layout) -> Figure:
@@ -35,22 +39,28 @@ def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout
         layout: Panels side by side, or one above the other.
     """
     rows = summary.rows
+    footnotes = [note for note in summary.footnotes if note.startswith((formats.DAGGER, formats.DOUBLE_DAGGER))]
     height = _FRAME_INCHES + _ROW_INCHES * len(rows)
     compared = any(row.versus_reference for row in rows)
     wide = layout == "wide"
     panels = 2 if compared else 1
-    figure = new_figure(WIDE_INCHES, height) if wide else new_figure(NARROW_INCHES, height * panels)
+    below = [line for note in footnotes for line in wrap(note, _WIDE_LINE if wide else _NARROW_LINE)]
+    extra = _LINE_INCHES * len(below)
+    figure = new_figure(WIDE_INCHES, height + extra) if wide else new_figure(NARROW_INCHES, height * panels + extra)
     grid = figure.subplots(1, panels, sharey=True, squeeze=False) if wide else figure.subplots(panels, 1, squeeze=False)
     axes = list(grid.flat)
-    _draw_scores(axes[0], rows, summary.reference, styles)
+    _draw_scores(axes[0], summary, styles)
     if compared:
         _draw_differences(axes[1], rows, summary, styles)
     for index, panel in enumerate(axes):
-        _name_rows(panel, rows, visible=index == 0 or not wide)
+        _name_rows(panel, summary, visible=index == 0 or not wide)
+    if below:
+        figure.supxlabel("\n".join(below), x=0.01, ha="left", fontsize=8, color=MUTED)
     return lay_out(figure)
 
 
-def _draw_scores(axes: Axes, rows: Sequence[Row], reference: str | None, styles: Mapping[str, SeriesStyle]) -> None:
+def _draw_scores(axes: Axes, summary: Summary, styles: Mapping[str, SeriesStyle]) -> None:
+    rows, reference = summary.rows, summary.reference
     right_edge = max((row.score.high for row in rows if row.score), default=1.0)
     for position, row in enumerate(rows):
         if row.score is None:
@@ -59,8 +69,9 @@ def _draw_scores(axes: Axes, rows: Sequence[Row], reference: str | None, styles:
         if row.recipe is not None and row.recipe == reference:
             axes.axvspan(row.score.low, row.score.high, color=BAND, lw=0, zorder=0)
         _interval(axes, position, (row.score.low, row.score.accuracy, row.score.high), _style_of(row, styles))
-        _value(axes, position, f"{100 * row.score.accuracy:.1f}")
-    axes.set_title("Accuracy, % (95 % interval)")
+        less = formats.DOUBLE_DAGGER if formats.covers_less(row, summary) else ""
+        _value(axes, position, f"{100 * row.score.accuracy:.1f}{less}")
+    axes.set_title(f"Accuracy, %\n95 % interval over {formats.covered(rows)}")
     axes.set_xlim(0.0, min(1.02, right_edge * 1.04 + 0.01))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
@@ -73,8 +84,9 @@ def _draw_differences(axes: Axes, rows: Sequence[Row], summary: Summary, styles:
             _note(axes, position, "reference" if is_reference else row.state if row.state != "succeeded" else "")
             continue
         _interval(axes, position, (found.low, found.delta, found.high), _style_of(row, styles))
-        _value(axes, position, points(found.delta))
-    axes.set_title(f"Difference to {short(summary.reference_title or '')}, points (paired)")
+        _value(axes, position, points(found.delta) + ("" if found.of_all_seeds else formats.DAGGER))
+    paired = "paired by question and seed" if len(summary.seeds) > 1 else f"paired, {formats.seeds(summary.seeds)}"
+    axes.set_title(f"Difference to {short(summary.reference_title or '')}, points\n{paired}")
     axes.margins(x=0.06)
     axes.xaxis.set_major_formatter(FuncFormatter(_whole_points))
 
@@ -130,8 +142,9 @@ def _style_of(row: Row, styles: Mapping[str, SeriesStyle]) -> SeriesStyle | None
     return None if row.recipe is None else styles[row.recipe]
 
 
-def _name_rows(axes: Axes, rows: Sequence[Row], *, visible: bool) -> None:
-    axes.set_yticks(range(len(rows)), [short(row.title) for row in rows], color=INK)
+def _name_rows(axes: Axes, summary: Summary, *, visible: bool) -> None:
+    rows = summary.rows
+    axes.set_yticks(range(len(rows)), [short(formats.title(row, summary)) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

@@ -7,11 +7,13 @@ from surogate_bench.manifest import Manifest
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.formats import plural, size
+from surogate_bench_orchestrator.report.notes import footnotes, notes
+from surogate_bench_orchestrator.report.recipe_words import recipe_text
 from surogate_bench_orchestrator.report.records import SweepRecords, read_records
 from surogate_bench_orchestrator.report.rows import Troubles, build_rows
-from surogate_bench_orchestrator.report.summary import DataDigest, Machine, Summary
-from surogate_bench_orchestrator.report.words import headline, notes, recipe_text
+from surogate_bench_orchestrator.report.summary import DataDigest, Machine, Row, Summary
+from surogate_bench_orchestrator.report.words import headline
 
 
 def build_summary(
@@ -48,7 +50,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
         spec_hash=sweep.spec_hash,
         description=sweep.description,
         date=max((manifest.created for manifest in manifests), default=None),
-        headline=headline(rows.over_seeds, reference.name if reference else None, sweep.data.label),
+        headline=headline(sweep, rows.over_seeds, reference.name if reference else None, sweep.data.label),
         model=sweep.model.label,
         model_source=prepared.model_source if prepared else "",
         data=sweep.data.label,
@@ -57,6 +59,8 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
             for split, info in (prepared.data.items() if prepared else ())
         ),
         task=sweep.evaluation.task,
+        task_data=_task_data(sweep),
+        evaluated_on=_evaluated_on(sweep, rows.over_seeds),
         machines=_machines(manifests),
         versions=_versions(manifests),
         reference=reference.name if reference else None,
@@ -65,6 +69,9 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
         rows=rows.over_seeds,
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
+        footnotes=footnotes(
+            rows.over_seeds, next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
+        ),
         notes=(*warnings, *notes(sweep, rows.over_seeds, rows.not_compared)),
         warnings=warnings,
     )
@@ -72,6 +79,25 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> 
 
 def _reference(recipes: Sequence[Recipe]) -> Recipe | None:
     return next((recipe for recipe in recipes if not recipe.quantizes), None)
+
+
+def _task_data(sweep: RecipeSweep) -> str:
+    """Where the questions of the task come from: two tasks of the same name and size may ask different ones."""
+    data = sweep.data
+    parts = [
+        data.label,
+        f"configuration {data.config}" if data.config else "",
+        f"revision {data.revision}" if data.revision else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _evaluated_on(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
+    counts = sorted({row.score.samples for row in rows if row.score})
+    asked = f"{' or '.join(f'{count:,}' for count in counts)} test questions" if counts else "test questions"
+    shots = sweep.evaluation.num_fewshot
+    shown = f", {shots} solved {plural('example', shots)} before each" if shots else ""
+    return f"Task {sweep.evaluation.task}: {asked} of {_task_data(sweep)}{shown}; accuracy is strict exact match."
 
 
 def _machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:

@@ -90,7 +90,9 @@ def _loss(name: str, curves: dict[str, RecipeCurves], epoch_ends: Sequence[float
     mean = recipe.mean()
     alt = f"Loss of {recipe.title}: training from {mean.losses[0]:.2f} to {mean.losses[-1]:.2f} nats per token"
     if mean.validation:
-        alt += f", validation {mean.validation[-1][1]:.3f} at the end"
+        alt += f", validation under the recipe {mean.validation[-1][1]:.3f} at the end"
+    if mean.served:
+        alt += f", validation as served {mean.served[-1][1]:.3f}"
     figure = draw_loss(recipe, limits=loss_limits(list(curves.values())), epoch_ends=epoch_ends)
     return Chart(
         name=f"loss-{name}",
@@ -111,10 +113,12 @@ def _curve(record: TrainRecord) -> Curve:
     """Losses of one run; where training diverged, the steps without a finite loss are left out."""
     training = [(line.step, line.loss) for line in record.metrics if line.loss is not None and isfinite(line.loss)]
     validation = [(line.step, line.eval_loss) for line in record.metrics if line.eval_loss is not None]
+    steps = record.result.steps
     return Curve(
         steps=tuple(step for step, _ in training),
         losses=tuple(loss for _, loss in training),
         validation=tuple((step, loss) for step, loss in validation if isfinite(loss)),
+        served=() if record.result.served_validation_loss is None else ((steps, record.result.served_validation_loss),),
     )
 
 

@@ -1,10 +1,12 @@
 """How figures are written, the same in every output. Minus signs are real ones; absent figures are a dash."""
 
+from collections.abc import Sequence
 from math import isfinite
 
 from surogate_bench_orchestrator.report.summary import Comparison, Row, Score, Summary
 
 ABSENT = "–"
+DAGGER, DOUBLE_DAGGER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 _SIGNIFICANCE = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _MINUTE, _HOUR = 60.0, 3600.0
 _BINARY = 1024.0
@@ -36,35 +38,66 @@ def interval(score: Score, digits: int = 4) -> str:
     return f"{score.low:.{digits}f}\N{EN DASH}{score.high:.{digits}f}"
 
 
-def delta_interval(comparison: Comparison) -> str:
-    """The 95 % interval of a difference."""
-    return f"{signed(comparison.low)} to {signed(comparison.high)}"
-
-
-def significance(p_value: float) -> str:
-    """Asterisks: * below 0.05, ** below 0.01, *** below 0.001."""
-    return next((marks for limit, marks in _SIGNIFICANCE if p_value < limit), "")
+def significance(p_value: float | None) -> str:
+    """Asterisks: * below 0.05, ** below 0.01, *** below 0.001; none where no recipes are tested."""
+    return next((marks for limit, marks in _SIGNIFICANCE if p_value is not None and p_value < limit), "")
 
 
 def p_text(p_value: float) -> str:
-    """A p value with as many digits as carry meaning."""
+    """A p value with as many digits as carry meaning, and no fewer than put it on the right side of every threshold."""
     if p_value < 0.001:  # noqa: PLR2004 - smaller ones are not told apart
         return "p < 0.001"
-    return f"p = {p_value:.3f}" if p_value < 0.1 else f"p = {p_value:.2f}"  # noqa: PLR2004 - two digits suffice
+    digits = 3 if p_value < 0.1 else 2  # noqa: PLR2004 - two digits suffice
+    while any((round(p_value, digits) < limit) != (p_value < limit) for limit, _ in _SIGNIFICANCE):
+        digits += 1
+    return f"p = {p_value:.{digits}f}"
+
+
+def difference(comparison: Comparison) -> str:
+    """A difference with its marks: \N{DAGGER} where it is not that of the accuracies beside it; asterisks; no p."""
+    unlike = "" if comparison.of_all_seeds else DAGGER
+    return signed(comparison.delta) + unlike + significance(comparison.p_adjusted)
 
 
 def delta(row: Row, summary: Summary) -> str:
-    """Difference to the reference with its mark, without p; says so where the row is the reference."""
+    """Difference to the reference with its marks, without p; says so where the row is the reference."""
     if row.versus_reference is None:
         return "reference" if _is_reference(row, summary) else ABSENT
-    return signed(row.versus_reference.delta) + significance(row.versus_reference.p_adjusted)
+    return difference(row.versus_reference)
 
 
 def delta_with_p(row: Row, summary: Summary) -> str:
-    """Difference to the reference with its mark and the adjusted p value."""
-    if row.versus_reference is None:
+    """Difference to the reference with its marks and, where recipes are tested, the adjusted p value."""
+    if row.versus_reference is None or row.versus_reference.p_adjusted is None:
         return delta(row, summary)
     return f"{delta(row, summary)} ({p_text(row.versus_reference.p_adjusted)})"
+
+
+def delta_to_base(row: Row) -> str:
+    """Difference to the base model with its mark and, where a recipe is tested, the adjusted p value."""
+    if (found := row.versus_base) is None:
+        return ABSENT
+    unlike = "" if found.of_all_seeds else DAGGER
+    tested = "" if found.p_adjusted is None else f" ({p_text(found.p_adjusted)})"
+    return f"{signed(found.delta)}{unlike}{tested}"
+
+
+def row_interval(row: Row, summary: Summary, digits: int = 4) -> str:
+    """The 95 % interval of a row's accuracy; \N{DOUBLE DAGGER} where it covers less than those of the other rows."""
+    if row.score is None:
+        return ABSENT
+    return interval(row.score, digits) + (DOUBLE_DAGGER if covers_less(row, summary) else "")
+
+
+def covered(rows: Sequence[Row]) -> str:
+    """What the intervals of the recipes' accuracies cover."""
+    return "seeds and questions" if any(len(row.seeds) > 1 for row in rows) else "questions"
+
+
+def covers_less(row: Row, summary: Summary) -> bool:
+    """Whether a recipe's interval covers questions only where other recipes' cover seeds too."""
+    several = any(len(other.seeds) > 1 for other in summary.rows)
+    return several and row.recipe is not None and row.seed is None and len(row.seeds) == 1
 
 
 def _is_reference(row: Row, summary: Summary) -> bool:
@@ -119,3 +152,19 @@ def title(row: Row, summary: Summary) -> str:
     if row.recipe is None or row.seed is not None or row.seeds_scored in {0, len(summary.seeds)}:
         return row.title
     return f"{row.title} ({row.seeds_scored} of {len(summary.seeds)} seeds)"
+
+
+def listed(items: Sequence[object]) -> str:
+    """An enumeration in a sentence: a, b and c."""
+    texts = [str(item) for item in items]
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def seeds(numbers: Sequence[int]) -> str:
+    """Seeds in a sentence: seed 0; seeds 0 and 1."""
+    return f"{plural('seed', len(numbers))} {listed(numbers)}"
+
+
+def plural(noun: str, count: int) -> str:
+    """The noun for so many."""
+    return noun if count == 1 else f"{noun}s"

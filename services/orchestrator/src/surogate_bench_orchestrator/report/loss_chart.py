@@ -38,6 +38,9 @@ class Curve:
     steps: tuple[int, ...]
     losses: tuple[float, ...]
     validation: tuple[tuple[int, float], ...]
+    """In the precision of the recipe."""
+    served: tuple[tuple[int, float], ...] = ()
+    """Of the finished adapter on the served base: the last step and that loss, or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,15 +55,19 @@ class RecipeCurves:
         """Mean over the seeds, at every step that at least one of them logged."""
         training: defaultdict[int, list[float]] = defaultdict(list)
         validation: defaultdict[int, list[float]] = defaultdict(list)
+        served: defaultdict[int, list[float]] = defaultdict(list)
         for curve in self.curves:
             for step, loss in zip(curve.steps, curve.losses, strict=True):
                 training[step].append(loss)
             for step, loss in curve.validation:
                 validation[step].append(loss)
+            for step, loss in curve.served:
+                served[step].append(loss)
         return Curve(
             steps=tuple(sorted(training)),
             losses=tuple(sum(training[step]) / len(training[step]) for step in sorted(training)),
             validation=tuple((step, sum(validation[step]) / len(validation[step])) for step in sorted(validation)),
+            served=tuple((step, sum(served[step]) / len(served[step])) for step in sorted(served)),
         )
 
 
@@ -110,8 +117,10 @@ def draw_loss(recipe: RecipeCurves, *, limits: tuple[float, float], epoch_ends: 
                 mfc=GROUND,
                 mec=colour,
                 mew=1.4,
-                label="validation" if first else None,
+                label="validation, under the recipe" if first else None,
             )
+        if curve.served:
+            _draw_served(axes, curve, colour, label="validation, as served" if first else None)
     _finish(axes, f"{recipe.title}: loss", limits)
     _mark_epochs(axes, epoch_ends, labelled=True)
     axes.legend(loc="upper right", handlelength=1.6)
@@ -124,7 +133,7 @@ def loss_limits(recipes: Sequence[RecipeCurves]) -> tuple[float, float]:
         loss
         for recipe in recipes
         for curve in recipe.curves
-        for loss in (*curve.losses, *(value for _, value in curve.validation))
+        for loss in (*curve.losses, *(value for _, value in (*curve.validation, *curve.served)))
     ]
     return _padded(min(points), max(points))
 
@@ -143,8 +152,10 @@ def draw_overlay(recipes: Sequence[RecipeCurves], *, layout: Layout, epoch_ends:
         averages = moving_average(curve.losses, window)
         for axes in (whole, zoom):
             _draw_mean(axes, recipe, curve, averages)
+        if curve.served:
+            _draw_served(zoom, curve, recipe.style.colour, label=None)
         tail += [value for step, value in zip(curve.steps, averages, strict=True) if step >= start]
-        tail += [value for step, value in curve.validation if step >= start]
+        tail += [value for step, value in (*curve.validation, *curve.served) if step >= start]
     _finish(whole, f"All recipes, moving average of {window} steps", None)
     _finish(zoom, "The last half, enlarged", _padded(min(tail), max(tail)))
     zoom.set_xlim(start, last_step * 1.015)
@@ -186,6 +197,12 @@ def _draw_mean(axes: Axes, recipe: RecipeCurves, curve: Curve, averages: Floats)
             mec=GROUND,
             mew=0.5,
         )
+
+
+def _draw_served(axes: Axes, curve: Curve, colour: str, *, label: str | None) -> None:
+    axes.plot(
+        *zip(*curve.served, strict=True), ls="none", marker="*", ms=11, color=colour, mec=GROUND, mew=0.8, label=label
+    )
 
 
 def _finish(axes: Axes, title: str, limits: tuple[float, float] | None) -> None:

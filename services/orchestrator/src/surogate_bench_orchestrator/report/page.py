@@ -11,7 +11,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.charts import Charts
 from surogate_bench_orchestrator.report.summary import Row, Summary
-from surogate_bench_orchestrator.report.tables import detail_cells
+from surogate_bench_orchestrator.report.tables import detail_cells, detail_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         css=Markup(source),  # noqa: S704 - our own style sheet, not input
         formats=formats,
         detail_cells=detail_cells,
+        detail_header=detail_header,
         meter=lambda row: _meter(row, scale),
         spec_yaml=sweep_yaml(sweep),
     )

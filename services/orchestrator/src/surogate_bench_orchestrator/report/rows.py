@@ -7,7 +7,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords, TrainRecord
 from surogate_bench_orchestrator.report.scores import Difference, adjusted, difference, score
-from surogate_bench_orchestrator.report.summary import Row, RowState, Score, Training
+from surogate_bench_orchestrator.report.summary import Comparison, Row, RowState, Score, Training
 
 BASE_TITLE = "Base model"
 
@@ -94,10 +94,27 @@ def _with_comparisons(
     every_seed = {run.seed for group in scored for run in group.runs if run.seed is not None}
     to_base = _differences(scored, {} if base is None else dict.fromkeys(every_seed, base), problems)
     versus_reference, versus_base = adjusted(to_reference), adjusted(to_base)
+    beside = plain[reference].seeds if reference in plain else None
     return [
-        row.model_copy(update={"versus_reference": versus_reference.get(key), "versus_base": versus_base.get(key)})
+        row.model_copy(
+            update={
+                "versus_reference": _beside(versus_reference.get(key), row.seeds, beside),
+                "versus_base": _beside(versus_base.get(key), row.seeds, None),
+            }
+        )
         for key, row in plain.items()
     ], problems
+
+
+def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int, ...] | None) -> Comparison | None:
+    """Note whether a difference is that of the accuracies it stands beside, which are over these seeds.
+
+    ``others`` is None where the other side has one accuracy for every seed: the base model, or, in rows of single runs,
+    the reference's run of the same seed.
+    """
+    if found is None:
+        return None
+    return found.model_copy(update={"of_all_seeds": found.seeds == seeds and others in {None, found.seeds}})
 
 
 def _differences(
@@ -138,6 +155,7 @@ def _row(group: _Group, troubles: Troubles) -> Row:
         title=group.title,
         recipe=group.recipe,
         seed=group.seed,
+        seeds=tuple(sorted(run.seed for run in sound if run.seed is not None)) if scored else (),
         seeds_scored=len(sound) if scored else 0,
         state=state,
         reason=reason,
@@ -165,6 +183,7 @@ def _training(records: Sequence[TrainRecord]) -> Training:
     results = [record.result for record in records]
     engines = dict.fromkeys(record.manifest.engine for record in records if record.manifest.engine)
     validations = [result.validation[-1].loss for result in results if result.validation]
+    served = [result.served_validation_loss for result in results if result.served_validation_loss is not None]
     seconds = sum(result.train_seconds for result in results)
     tokens = sum(result.tokens for result in results)
     return Training(
@@ -178,8 +197,10 @@ def _training(records: Sequence[TrainRecord]) -> Training:
         peak_memory_bytes=max(result.peak_memory_bytes for result in results),
         weight_bytes=max(result.weight_bytes for result in results),
         operand_cache_bytes=max(result.operand_cache_bytes for result in results),
+        training_weight_bytes=max(result.weight_bytes + result.operand_cache_bytes for result in results),
         final_train_loss=_mean([result.final_train_loss for result in results]),
         last_validation_loss=_mean(validations) if validations else None,
+        served_validation_loss=_mean(served) if len(served) == len(results) else None,
         resumed_from_step=max(result.resumed_from_step for result in results),
     )
 

@@ -21,6 +21,9 @@ class Difference:
     """A paired difference before its p value is adjusted for being one of several."""
 
     pooled: PooledComparison
+    seeds: tuple[int, ...]
+    accuracy: float
+    other_accuracy: float
     only_this: int
     only_reference: int
 
@@ -35,14 +38,17 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
     if len(evaluations) == 1 and not evaluations[0].samples:
         right, n = round(results[0].strict.accuracy * results[0].samples), results[0].samples
         accuracy, stderr, (low, high) = right / n, binomial_stderr(right, n), wilson_interval(right, n)
+        spread = None
     else:
         pooled = pool_seeds(list(_outcomes(evaluations).values()))
         accuracy, stderr, low, high = pooled.accuracy, pooled.stderr, pooled.low, pooled.high
+        spread = pooled.seed_stddev
     return Score(
         accuracy=accuracy,
         stderr=stderr,
         low=low,
         high=high,
+        seed_stddev=spread,
         flexible_accuracy=_mean([result.flexible.accuracy for result in results]),
         samples=results[0].samples,
         empty_answers=sum(result.empty_answers for result in results),
@@ -73,27 +79,45 @@ def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecor
     pairs = [pair for row, other in zip(ours, theirs, strict=True) for pair in zip(row, other, strict=True)]
     return Difference(
         pooled=compare_seeds(ours, theirs),
+        seeds=tuple(seeds),
+        accuracy=_mean([sum(row) / len(row) for row in ours]),
+        other_accuracy=_mean([sum(row) / len(row) for row in theirs]),
         only_this=sum(a and not b for a, b in pairs),
         only_reference=sum(b and not a for a, b in pairs),
     )
 
 
 def adjusted(differences: Mapping[str, Difference]) -> dict[str, Comparison]:
-    """Adjust a family of differences to one reference (Holm), by key."""
-    p_values = holm_adjust([found.pooled.p_value for found in differences.values()])
+    """Adjust a family of differences to one reference (Holm), by key.
+
+    Differences over several seeds are tests of recipes; those of one seed compare two adapters on the questions. They
+    are different hypotheses, so each kind is a family of its own.
+    """
+    recipes = _holm({key: found for key, found in differences.items() if len(found.seeds) > 1})
+    adapters = _holm({key: found for key, found in differences.items() if len(found.seeds) == 1})
     return {
         key: Comparison(
             delta=found.pooled.delta,
             stderr=found.pooled.stderr,
             low=found.pooled.low,
             high=found.pooled.high,
-            p_value=found.pooled.p_value,
-            p_adjusted=p_adjusted,
+            seeds=found.seeds,
+            accuracy=found.accuracy,
+            other_accuracy=found.other_accuracy,
+            of_all_seeds=True,
             only_this=found.only_this,
             only_reference=found.only_reference,
+            p_value=found.pooled.p_value if key in recipes else None,
+            p_adjusted=recipes.get(key),
+            p_questions=found.pooled.p_value if key in adapters else None,
+            p_questions_adjusted=adapters.get(key),
         )
-        for (key, found), p_adjusted in zip(differences.items(), p_values, strict=True)
+        for key, found in differences.items()
     }
+
+
+def _holm(differences: Mapping[str, Difference]) -> dict[str, float]:
+    return dict(zip(differences, holm_adjust([found.pooled.p_value for found in differences.values()]), strict=True))
 
 
 def _outcomes(evaluations: Sequence[EvalRecord]) -> dict[str, list[bool]]:

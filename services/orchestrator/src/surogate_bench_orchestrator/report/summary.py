@@ -20,8 +20,10 @@ class Score(_Part):
     """Strict exact match: the headline."""
     stderr: float
     low: float
-    """Lower end of the 95 % interval."""
+    """Lower end of the 95 % interval: over questions with one seed, over seeds and questions with several."""
     high: float
+    seed_stddev: float | None
+    """Standard deviation of the seeds' accuracies; None with one seed."""
     flexible_accuracy: float
     samples: int
     """Distinct test questions."""
@@ -31,19 +33,34 @@ class Score(_Part):
 
 
 class Comparison(_Part):
-    """Paired difference to another row on the same questions; positive where this row is better."""
+    """Paired difference to another row on the same questions and seeds; positive where this row is better."""
 
     delta: float
+    """``accuracy`` minus ``other_accuracy``."""
     stderr: float
     low: float
-    """Lower end of the 95 % interval of ``delta``."""
+    """Lower end of the 95 % interval of ``delta``: over questions with one seed, over seeds and questions with more."""
     high: float
-    p_value: float
-    p_adjusted: float
-    """Holm-adjusted over the rows compared with the same reference."""
+    seeds: tuple[int, ...]
+    """Seeds that both have; the difference is taken over them."""
+    accuracy: float
+    """This row's, over ``seeds``."""
+    other_accuracy: float
+    """The other row's, over ``seeds``."""
+    of_all_seeds: bool
+    """Whether both rows' own accuracies are over exactly ``seeds``, so that ``delta`` is the difference of them."""
     only_this: int
     """Answers (question and seed) that only this row has right."""
     only_reference: int
+    p_value: float | None
+    """Of no difference between the recipes, over seeds and questions; None with fewer than two seeds."""
+    p_adjusted: float | None
+    """``p_value``, Holm-adjusted over the rows that have one against the same reference."""
+    p_questions: float | None
+    """Of no difference between these two adapters on other questions of the kind (exact McNemar test): it concerns the
+    questions only, not the recipes. None with several seeds."""
+    p_questions_adjusted: float | None
+    """``p_questions``, Holm-adjusted over the rows that have one against the same reference."""
 
 
 class Training(_Part):
@@ -58,9 +75,15 @@ class Training(_Part):
     train_seconds: float
     peak_memory_bytes: int
     weight_bytes: int
+    """Stored: weights of the linear layers inside the transformer blocks, scales included."""
     operand_cache_bytes: int
+    training_weight_bytes: int
+    """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps beside them."""
     final_train_loss: float
     last_validation_loss: float | None
+    """In the precision of the recipe."""
+    served_validation_loss: float | None
+    """Of the finished adapter on the served base (bf16 weights and products); None unless every run has it."""
     resumed_from_step: int
 
 
@@ -73,8 +96,10 @@ class Row(_Part):
     recipe: str | None
     seed: int | None
     """None for the base model and for a row over seeds."""
+    seeds: tuple[int, ...]
+    """Seeds behind ``score``; empty for the base model and where there is none."""
     seeds_scored: int
-    """Seeds behind ``score``."""
+    """How many they are; 1 for the base model."""
     state: RowState
     reason: str
     """Why the state is not ``succeeded``; empty otherwise."""
@@ -119,12 +144,16 @@ class Summary(_Part):
     date: datetime | None
     """When the newest stage finished; None before the first."""
     headline: str
-    """The result in two sentences."""
+    """The result in a few sentences."""
     model: str
     model_source: str
     data: str
     splits: tuple[DataDigest, ...]
     task: str
+    task_data: str
+    """Where the task's questions come from."""
+    evaluated_on: str
+    """Task, source and number of its questions, in one line; stands with every table."""
     machines: tuple[Machine, ...]
     versions: dict[str, str]
     reference: str | None
@@ -136,10 +165,17 @@ class Summary(_Part):
     runs: tuple[Row, ...]
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     recipes: tuple[RecipeText, ...]
+    footnotes: tuple[str, ...]
+    """What the marks in the tables mean."""
     notes: tuple[str, ...]
     """What a reader must know to read the figures right."""
     warnings: tuple[str, ...] = ()
     """What the prepare stage warned of; in ``notes`` too."""
+
+    @property
+    def tested(self) -> bool:
+        """Whether any recipe is compared with the reference over two or more seeds."""
+        return any(row.versus_reference and row.versus_reference.p_adjusted is not None for row in self.rows)
 
     def all_rows(self) -> Iterator[Row]:
         """Rows over seeds, then rows per run."""

@@ -16,8 +16,15 @@ CSV_COLUMNS = (
     "engine", "steps", "tokens", "tokens_per_second", "side_by_side", "threads", "train_seconds",
     "peak_memory_bytes", "weight_bytes", "operand_cache_bytes", "final_train_loss", "last_validation_loss",
     "resumed_from_step",
+    "seeds", "seed_stddev", "seeds_compared", "accuracy_compared", "reference_accuracy_compared", "p_questions",
+    "p_questions_adjusted", "seeds_compared_base", "p_base_questions_adjusted", "training_weight_bytes",
+    "served_validation_loss", "task", "task_data",
 )  # fmt: skip
-"""Columns of summary.csv; numbers unrounded, an absent one empty."""
+"""Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
+
+``p_reference…`` and ``p_base…`` test recipes over seeds and questions, and are empty with fewer than two seeds;
+``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
+Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them."""
 
 _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -28,14 +35,14 @@ def to_csv(summary: Summary) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary.all_rows():
-        writer.writerow(_csv_cells(row))
+        writer.writerow(_csv_cells(row) | {"task": summary.task, "task_data": _inert(summary.task_data)})
     return out.getvalue()
 
 
 def _csv_cells(row: Row) -> dict[str, object]:
     cells: dict[str, object] = {
         "key": row.key, "title": _inert(row.title), "recipe": row.recipe, "seed": row.seed,
-        "seeds_scored": row.seeds_scored, "state": row.state, "reason": _inert(row.reason),
+        "seeds_scored": row.seeds_scored, "state": row.state, "reason": _inert(row.reason), "seeds": _seeds(row.seeds),
     }  # fmt: skip
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
@@ -45,13 +52,21 @@ def _csv_cells(row: Row) -> dict[str, object]:
         cells |= {
             "delta_reference": found.delta, "delta_reference_stderr": found.stderr, "delta_reference_low": found.low,
             "delta_reference_high": found.high, "p_reference": found.p_value, "p_reference_adjusted": found.p_adjusted,
+            "seeds_compared": _seeds(found.seeds), "accuracy_compared": found.accuracy,
+            "reference_accuracy_compared": found.other_accuracy, "p_questions": found.p_questions,
+            "p_questions_adjusted": found.p_questions_adjusted,
         }  # fmt: skip
     if (found := row.versus_base) is not None:
         cells |= {
             "delta_base": found.delta, "delta_base_low": found.low, "delta_base_high": found.high,
-            "p_base_adjusted": found.p_adjusted,
+            "p_base_adjusted": found.p_adjusted, "seeds_compared_base": _seeds(found.seeds),
+            "p_base_questions_adjusted": found.p_questions_adjusted,
         }  # fmt: skip
     return cells
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return " ".join(map(str, seeds))
 
 
 def _inert(text: str) -> str:
@@ -66,28 +81,25 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         summary: What to write.
         pictures: Charts by caption, as paths relative to the file.
     """
-    delta_column = f"Δ {_cell(summary.reference_title or 'reference')} (adjusted p)"
-    header = (
-        "Precision / Config", "accuracy", "Stderr", "95 % interval", delta_column, "tokens/s", "peak memory",
-        "weight bytes", "train time", "engine",
-    )  # fmt: skip
     parts = [
         f"# {_cell(summary.name)}",
         _cell(summary.description),
         f"**{_cell(summary.headline)}**",
-        _table(header, [_main_cells(row, summary) for row in summary.rows]),
-        "\\* p < 0.05, \\*\\* p < 0.01, \\*\\*\\* p < 0.001 (exact McNemar test, Holm-adjusted)."
-        if len(summary.seeds) == 1
-        else "\\* p < 0.05, \\*\\* p < 0.01, \\*\\*\\* p < 0.001 (over seeds and questions, Holm-adjusted).",
+        _cell(summary.evaluated_on),
+        _table(_main_header(summary, summary.rows), [_main_cells(row, summary) for row in summary.rows]),
+        "\n\n".join(_cell(note) for note in summary.footnotes),
         _troubles(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         "## More figures",
+        _cell(summary.evaluated_on),
         _details(summary, summary.rows),
     ]
     if summary.runs:
         parts += [
             "## Each run",
-            _table(header, [_main_cells(row, summary) for row in summary.runs]),
+            f"{_cell(summary.evaluated_on)} Each row is one seed: its interval covers questions only.",
+            _table(_main_header(summary, summary.runs), [_main_cells(row, summary) for row in summary.runs]),
+            _cell(summary.evaluated_on),
             _details(summary, summary.runs),
         ]
     parts += [
@@ -99,40 +111,61 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _main_header(summary: Summary, rows: Sequence[Row]) -> tuple[str, ...]:
+    tested = any(row.versus_reference and row.versus_reference.p_adjusted is not None for row in rows)
+    delta = f"Δ {_cell(summary.reference_title or 'reference')}{' (adjusted p)' if tested else ''}"
+    return (
+        "Precision / Config", "accuracy", "Stderr", f"95 % interval over {formats.covered(rows)}", delta, "tokens/s",
+        "peak memory", "weight bytes stored", "weight bytes in training", "train time", "engine",
+    )  # fmt: skip
+
+
 def _main_cells(row: Row, summary: Summary) -> tuple[str, ...]:
     score, training = row.score, row.training
     return (
         _cell(formats.title(row, summary)),
         formats.fraction(score.accuracy) if score else row.state,
         formats.fraction(score.stderr if score else None),
-        formats.interval(score) if score else formats.ABSENT,
+        formats.row_interval(row, summary),
         formats.delta_with_p(row, summary).replace("*", "\\*"),
         formats.rate(row),
         formats.size(training.peak_memory_bytes if training else None),
         formats.size(training.weight_bytes if training else None),
+        formats.size(training.training_weight_bytes if training else None),
         formats.duration(training.train_seconds if training else None),
         _cell(training.engine or formats.ABSENT) if training else formats.ABSENT,
     )
 
 
 def _details(summary: Summary, rows: Sequence[Row]) -> str:
-    header = (
-        "Precision / Config", "flexible accuracy", "questions", "empty answers", "Δ base (adjusted p)", "train loss",
-        "validation loss", "steps", "eval time", "resumed at step",
+    return _table(
+        ("Precision / Config", *detail_header(rows)),
+        [(_cell(formats.title(row, summary)), *map(_cell, detail_cells(row))) for row in rows],
+    )
+
+
+def detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Names of the columns of :func:`detail_cells`."""
+    tested = any(row.versus_base and row.versus_base.p_adjusted is not None for row in rows)
+    return (
+        "flexible accuracy", "questions", "SD between seeds", "empty answers",
+        f"Δ base{' (adjusted p)' if tested else ''}", "train loss", "validation loss (under the recipe)",
+        "validation loss (as served, bf16)", "steps", "eval time", "resumed at step",
     )  # fmt: skip
-    return _table(header, [(_cell(formats.title(row, summary)), *detail_cells(row)) for row in rows])
 
 
 def detail_cells(row: Row) -> tuple[str, ...]:
     """Figures of the second table: flexible accuracy … step of the last resumption."""
-    score, training, base = row.score, row.training, row.versus_base
+    score, training = row.score, row.training
     return (
         formats.fraction(score.flexible_accuracy if score else None),
         f"{score.samples:,}" if score else formats.ABSENT,
+        formats.fraction(score.seed_stddev if score else None),
         str(score.empty_answers) if score else formats.ABSENT,
-        f"{formats.signed(base.delta)} ({formats.p_text(base.p_adjusted)})" if base else formats.ABSENT,
+        formats.delta_to_base(row),
         formats.loss(training.final_train_loss if training else None),
         formats.loss(training.last_validation_loss if training else None),
+        formats.loss(training.served_validation_loss if training else None),
         f"{training.steps:,}" if training else formats.ABSENT,
         formats.duration(score.eval_seconds if score else None),
         str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
@@ -150,7 +183,7 @@ def _provenance(summary: Summary) -> str:
         f"- Sweep: `{summary.name}`, spec hash `{summary.spec_hash}`, "
         + (f"{summary.date:%Y-%m-%d %H:%M} UTC" if summary.date else "nothing finished yet"),
         f"- Model: {_cell(summary.model)}" + (f" ({_cell(summary.model_source)})" if summary.model_source else ""),
-        f"- Data: {_cell(summary.data)}; task {summary.task}",
+        f"- Data: {_cell(summary.data)}; task {_cell(summary.task)} on {_cell(summary.task_data)}",
         *(f"- Split {split.split}: {split.records:,} records, sha256 `{split.sha256}`" for split in summary.splits),
         *(f"- Hardware: {_cell(machine.description)}" for machine in summary.machines),
         "- Versions: " + ", ".join(f"{_cell(name)} {_cell(found)}" for name, found in summary.versions.items()),

@@ -22,7 +22,7 @@ def status_schema() -> Schema:
             "completionTime": _time("When its last run ended."),
             "progress": _text("Runs that ended, of all, for example 3/8."),
             "failed": _integer("Runs that failed."),
-            "best": _text("Recipe of the highest accuracy so far, and that accuracy."),
+            "best": _text("Recipe of the highest mean accuracy so far, and that accuracy; not tested."),
             "conditions": _map_list(_condition(), key="type", text=f"One each of {', '.join(CONDITIONS)}."),
             "runs": _map_list(_row(), key="name", text="One row a run: a recipe with a seed, or the base model."),
             "services": _map_list(_row(), key="name", text="What the runs share: data preparation, model server."),
