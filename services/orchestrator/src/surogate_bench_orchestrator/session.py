@@ -63,7 +63,7 @@ class Session:
         return str(folder / key) if folder else f"{self.store.url.rstrip('/')}/{key}"
 
 
-def open_session(  # noqa: PLR0913 - an option each
+def open_session(
     sweep_file: Path,
     *,
     store: str,
