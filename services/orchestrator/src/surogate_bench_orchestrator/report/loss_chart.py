@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,6 +25,7 @@ from surogate_bench_orchestrator.report.chart_style import (
 )
 
 _X_LABEL, _Y_LABEL = "optimizer step", "loss (nats/token)"
+_SERVED = "validation, as served"
 _ZOOM_FROM = 0.5
 _WIDE_LEGEND, _NARROW_LEGEND, _LEGEND_HANDLE = 120, 58, 8  # characters
 _MIN_WINDOW, _MAX_WINDOW, _WINDOWS_PER_RUN = 5, 50, 15
@@ -120,7 +122,7 @@ def draw_loss(recipe: RecipeCurves, *, limits: tuple[float, float], epoch_ends: 
                 label="validation, under the recipe" if first else None,
             )
         if curve.served:
-            _draw_served(axes, curve, colour, label="validation, as served" if first else None)
+            _draw_served(axes, curve, colour, label=_SERVED if first else None)
     _finish(axes, f"{recipe.title}: loss", limits)
     _mark_epochs(axes, epoch_ends, labelled=True)
     axes.legend(loc="upper right", handlelength=1.6)
@@ -161,6 +163,8 @@ def draw_overlay(recipes: Sequence[RecipeCurves], *, layout: Layout, epoch_ends:
     zoom.set_xlim(start, last_step * 1.015)
     for axes in (whole, zoom):
         _mark_epochs(axes, epoch_ends, labelled=False)
+    if any(curve.served for curve in means):  # outside of the axes: for the legend alone
+        _draw_served(whole, Curve(steps=(), losses=(), validation=(), served=((0, nan),)), MUTED, label=_SERVED)
     handles, labels = whole.get_legend_handles_labels()
     columns = _legend_columns(labels, _WIDE_LEGEND if wide else _NARROW_LEGEND)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=3.2, columnspacing=1.4)
