@@ -285,7 +285,7 @@ def test_the_source_of_the_questions_and_their_number_stand_with_every_table(rep
     line = "Task ro_gsm8k: 500 test questions of word-problems-ro; accuracy is strict exact match."
     assert summary.evaluated_on == line
     page, markdown = world.report_file("report.html").decode(), world.report_file("summary.md").decode()
-    captions = re.findall(r'<table class="figures">\s*<caption>(.*?)</caption>', page)
+    captions = re.findall(r'<table class="figures">\s*<caption><span>(.*?)</span></caption>', page)
     assert captions == [line] * page.count('<table class="figures">')
     assert markdown.replace("\\", "").count(line) == markdown.count("| Precision / Config |")
     assert line in on_the_terminal(summary)
