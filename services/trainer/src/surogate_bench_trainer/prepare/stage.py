@@ -41,7 +41,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         return
     sweep = request.sweep
     check_hub_environment(sweep)
-    TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
+    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
     converted = is_converted(sweep.model)
     check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:

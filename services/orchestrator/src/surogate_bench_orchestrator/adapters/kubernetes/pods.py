@@ -1,6 +1,6 @@
 """The pod that runs a task: pure, from the task and the installation's settings."""
 
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import (
@@ -28,7 +28,15 @@ def workload_of(task: Task, settings: ClusterSettings) -> Workload:
         return settings.prepare
     if isinstance(request, TrainRequest):
         return settings.trainer
+    if isinstance(request, CheckRequest):
+        return settings.evaluator if request.subject == "task" else _server_checker(settings)
     return settings.model_server if isinstance(request, ServeRequest) else settings.evaluator
+
+
+def _server_checker(settings: ClusterSettings) -> Workload:
+    """The model server's image where it serves nothing: without its GPU, and with the resources of preparation."""
+    without = {"gpus": 0, "threads": None, "resources": settings.prepare.resources}
+    return settings.model_server.model_copy(update=without)
 
 
 def complete_request(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> TaskRequest:
