@@ -175,7 +175,7 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         return ViewRow(name=name, state="Done", trouble=str(Failure(WARNING, " ".join(warnings))) if warnings else "")
     if not seen.phase.is_active:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
-        unused = over and not snapshot.observed.is_done(snapshot.plan.prepare)
+        unused = over and _has_failed_early(snapshot)
         return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
     state = "Starting" if task.is_server and seen.phase is Phase.PENDING else "Running"
     return ViewRow(
@@ -186,6 +186,12 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         attempt=seen.attempt,
         elapsed_s=seen.elapsed_s,
     )
+
+
+def _has_failed_early(snapshot: Snapshot) -> bool:
+    """Whether the sweep ended before anything was trained."""
+    plan, observed = snapshot.plan, snapshot.observed
+    return not observed.is_done(plan.prepare) or any(failure_of(check, observed) for check in plan.checks)
 
 
 def _doing(seen: Observation) -> str:

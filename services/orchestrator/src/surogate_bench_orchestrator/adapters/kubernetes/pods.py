@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     SecretKey,
     Workload,
 )
-from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
+from surogate_bench_orchestrator.domain.tasks import Service, Task, TaskRequest
 
 METRICS_PORT = 9400
 """Port of every task pod for /metrics and /progress."""
@@ -161,8 +161,10 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
 
 
 def _asks_hub(task: Task) -> bool:
-    """An evaluator asks the model server only."""
-    return not isinstance(task.request, EvaluateRequest)
+    """An evaluator does so for a task that keeps its own data only, and a check of arguments never."""
+    if task.service is Service.EVALUATOR:
+        return "data" in task.request.sweep.evaluation.keep_from_task
+    return not isinstance(task.request, CheckRequest)
 
 
 def _secret(variable: str, key: SecretKey) -> Object:
