@@ -2,6 +2,8 @@
 
 import os
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,17 @@ def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
     return request.model_copy(update=changes)
 
 
+Refusal = Callable[[list[str], list[str]], str]
+
+
+@pytest.fixture(scope="module")
+def refusal() -> Refusal:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what vLLM imports
+        from surogate_bench_model_server.vllm_arguments import refusal as of_vllm
+    return of_vllm
+
+
 @pytest.mark.parametrize(
     ("extra", "why"),
     [
@@ -44,17 +57,15 @@ def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
         (("--help",), "does not serve"),
     ],
 )
-def test_what_vllms_own_parser_does_not_take_is_refused_with_its_words(extra: tuple[str, ...], why: str) -> None:
-    from surogate_bench_model_server import vllm_arguments
-
-    assert re.search(why, vllm_arguments.refusal(list(SERVED), list(extra)))
+def test_what_vllms_own_parser_does_not_take_is_refused_with_its_words(
+    refusal: Refusal, extra: tuple[str, ...], why: str
+) -> None:
+    assert re.search(why, refusal(list(SERVED), list(extra)))
 
 
 @pytest.mark.parametrize("extra", [("--enable-prefix-caching",), ("--max-num-seqs=8", "--block-size", "16")])
-def test_what_it_takes_passes(extra: tuple[str, ...]) -> None:
-    from surogate_bench_model_server import vllm_arguments
-
-    assert not vllm_arguments.refusal(list(SERVED), list(extra))
+def test_what_it_takes_passes(refusal: Refusal, extra: tuple[str, ...]) -> None:
+    assert not refusal(list(SERVED), list(extra))
 
 
 @pytest.mark.e2e
