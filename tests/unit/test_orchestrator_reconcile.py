@@ -76,6 +76,14 @@ def test_what_is_finished_elsewhere_is_referred_to_before_anything_starts() -> N
     )
 
 
+def test_a_sweep_of_which_all_is_finished_elsewhere_is_not_even_checked() -> None:
+    laid_out = small_plan()
+    runs = (*laid_out.training_order, *(run.evaluate for run in laid_out.runs))
+    observed = replace(seen(laid_out.prepare), reusable={task.name: "sweeps/other" for task in runs})
+    assert {type(action) for action in reconcile(laid_out, observed)} == {Reuse}
+    assert is_finished(laid_out, seen(laid_out.prepare, *runs))
+
+
 def test_what_runs_already_is_left_to_run() -> None:
     laid_out = small_plan()
     trained = train(laid_out, "bf16")

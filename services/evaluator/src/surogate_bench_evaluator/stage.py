@@ -11,13 +11,13 @@ from pathlib import Path
 from surogate_bench.errors import TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
-from surogate_bench.results import PrepareResult
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.stage_identity import SCORING_VERSION
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
@@ -47,8 +47,8 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase="starting"))
     isolate_libraries(work_dir / "cache", request.sweep.evaluation)
     task_file = prepare_task(request, store, work_dir)
-    special_tokens = _special_tokens(store, request)
-    scores, served_by = _evaluate(request, task_file, work_dir, special_tokens)
+    added = special_tokens(store, request.layout)
+    scores, served_by = _evaluate(request, task_file, work_dir, added)
     write_progress(work_dir, Progress(phase="uploading"))
     output = work_dir / "output"
     _write_output(output, scores)
@@ -59,16 +59,8 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     _log.info("evaluated: accuracy %.4f", scores.result.strict.accuracy, extra=told)
 
 
-def _special_tokens(store: ObjectStore, request: EvaluateRequest) -> tuple[str, ...] | None:
-    """What the tokenizer adds to a prompt, in training too; None where it added nothing in training."""
-    prepared = read_manifest(store, request.layout.prepare)
-    if prepared is None or not prepared.result:
-        return None
-    return PrepareResult.model_validate(prepared.result).special_tokens
-
-
 def _evaluate(
-    request: EvaluateRequest, task_file: Path, work_dir: Path, special_tokens: tuple[str, ...] | None
+    request: EvaluateRequest, task_file: Path, work_dir: Path, added: tuple[str, ...] | None
 ) -> tuple[Scores, Mapping[str, str]]:
     """Run lm-eval, going on with a server that comes back until the attempts or the time are used up.
 
@@ -96,7 +88,7 @@ def _evaluate(
         sweep.evaluation,
         answers,
         api_key=os.environ.get(API_KEY_VARIABLE),
-        special_tokens=special_tokens is not None,
+        special_tokens=added is not None,
     )
     scored = harness.scored_data(sweep)
     with ModelServer(request.server_url, start_timeout_s=sweep.serving.start_timeout_s) as server:
@@ -106,7 +98,7 @@ def _evaluate(
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
                 scores = score(outcome, sweep.evaluation, model=model.name)
-                return scores.describing(scored, special_tokens), model.versions
+                return scores.describing(scored, added), model.versions
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:

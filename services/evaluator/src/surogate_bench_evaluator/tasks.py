@@ -29,8 +29,8 @@ def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> P
     evaluation = request.sweep.evaluation
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
     data = work_dir / "prepare" / "data"
+    fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
     if "data" not in evaluation.keep_from_task:
-        fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
         with (data / "test.jsonl").open(encoding="utf-8") as lines:
             records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
         require_records(records)

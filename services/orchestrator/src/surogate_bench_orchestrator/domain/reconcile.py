@@ -51,10 +51,10 @@ Action = Submit | Delete | Reuse
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     """Decide what to do now; an empty answer means to wait, or that all is done."""
+    if observed.is_done(plan.prepare) and (reused := _reuse(plan, observed)):
+        return reused
     if not all(observed.is_done(task) for task in plan.preliminaries):
         return _preliminaries(plan, observed)
-    if reused := _reuse(plan, observed):
-        return reused
     server = _server(plan, observed)
     trainers = _trainers(plan, observed, taken=_slots_of(server))
     if not server and _server_may_follow(plan, observed, taken=_slots_of(trainers)):
