@@ -175,6 +175,40 @@ def test_a_task_whose_own_function_changes_the_sweeps_records_is_refused(tmp_pat
         check(tmp_path, [GOOD] * 3, task="include: BASE\nprocess_docs: !function own.change\n")
 
 
+OWN = """
+include: BASE
+dataset_path: json
+dataset_kwargs: {data_files: {validation: own/problems.jsonl}}
+training_split: null
+fewshot_split: null
+test_split: null
+validation_split: validation
+doc_to_text: "{{problem}} ="
+doc_to_target: "{{solution}}"
+"""
+
+
+def check_own(folder: Path, solutions: list[str]) -> ScoredData:
+    """Check a task on data of its own, which lies beside its file; the sweep's own test answers do not count."""
+    own = folder / "tasks" / "own"
+    own.mkdir(parents=True)
+    lines = [json.dumps({"problem": f"{i} + 1", "solution": solution}) for i, solution in enumerate(solutions)]
+    (own / "problems.jsonl").write_text("\n".join(lines))
+    return check(folder, ["no number"] * 9, task=OWN, keep_from_task=["data", "prompt"])
+
+
+def test_a_task_may_keep_its_own_data_and_prompt(tmp_path: Path) -> None:
+    scored = check_own(tmp_path, [f"#### {i + 1}" for i in range(4)])
+    assert (scored.split, scored.records, scored.prompt) == ("validation", 4, "task")
+    assert "own/problems.jsonl" in scored.source
+
+
+def test_the_references_of_a_tasks_own_data_are_checked_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="strict-match of mine") as caught:
+        check_own(tmp_path, ["#### 1", "2", "#### 3"])
+    assert caught.value.field == "mine:2"
+
+
 def test_a_finished_check_is_not_repeated(tmp_path: Path) -> None:
     check(tmp_path, [GOOD] * 3)
     handle(request_of(tmp_path), tmp_path / "again")
