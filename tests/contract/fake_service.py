@@ -160,7 +160,7 @@ def _publish(request: AnyRequest, work_dir: Path, stage: str, run: str) -> None:
     publish_stage(open_store(request.store), prefix, output, manifest)
 
 
-def _prepared(request: PrepareRequest | ServeRequest) -> PrepareResult:
+def _prepared(request: StageRequest) -> PrepareResult:
     split = SplitInfo(records=_SAMPLES, sha256="0" * 64)
     return PrepareResult(
         data={"train": split, "test": split},

@@ -54,7 +54,7 @@ class TaskFolders:
             PermanentError: it is lm-eval's own, which is not installed here.
         """
         self.require(task)
-        return self._own(task) or _stock_tasks() / STOCK_TASKS[task]
+        return self.own(task) or _stock_tasks() / STOCK_TASKS[task]
 
     def require(self, task: str) -> None:
         """Check that there is such a task, whether or not lm-eval is installed here.
@@ -62,7 +62,7 @@ class TaskFolders:
         Raises:
             ConfigError: there is none; names those there are.
         """
-        if task in STOCK_TASKS or self._own(task) is not None:
+        if task in STOCK_TASKS or self.own(task) is not None:
             return
         own = {path.stem for folder in self.folders for path in folder.glob("[!_]*.yaml")}
         known = sorted({*own, *STOCK_TASKS})
@@ -74,7 +74,8 @@ class TaskFolders:
             f"(looked in {', '.join(map(str, self.folders)) or 'no folder'}).",
         )
 
-    def _own(self, task: str) -> Path | None:
+    def own(self, task: str) -> Path | None:
+        """File of a task in one of the folders; None where there is none, as for lm-eval's own."""
         files = (folder / f"{task}.yaml" for folder in self.folders)
         return next((path.resolve() for path in files if path.is_file()), None)
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.manifest import fetch_stage
 from surogate_bench.requests import StageRequest
 from surogate_bench.specs.data import DataSpec
@@ -23,13 +24,14 @@ def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> P
     """Fetch the test data and write the task file that lm-eval reads.
 
     Raises:
-        ConfigError: the task is unknown, or there are too few test records.
+        ConfigError: the task is unknown or was changed since it was prepared, or there are too few test records.
         PermanentError: the data was not prepared.
     """
     evaluation = request.sweep.evaluation
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
     data = work_dir / "prepare" / "data"
-    fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    require_unchanged(prepared, request.sweep, ["tasks"])
     if "data" not in evaluation.keep_from_task:
         with (data / "test.jsonl").open(encoding="utf-8") as lines:
             records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
