@@ -21,8 +21,8 @@ from surogate_bench.layout import BASE_RUN
 from surogate_bench.local_inputs import digest_inputs
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.progress import Progress, write_progress
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, StageRequest, TrainRequest
-from surogate_bench.results import EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
+from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ServeRequest, StageRequest, TrainRequest
+from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
 from surogate_bench.service import run_service
 from surogate_bench.store import open_store
 
@@ -35,7 +35,7 @@ def main() -> int:
     return run_service("fake_service", handle)
 
 
-def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path) -> None:
+def handle(request: AnyRequest, work_dir: Path) -> None:
     """Behave as told, then do what the request asks for."""
     stage, run = _identify(request)
     print(f"{stage} {run}", flush=True)  # noqa: T201 - its log
@@ -48,12 +48,14 @@ def handle(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateReque
     _publish(request, work_dir, stage, run)
 
 
-def _identify(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest) -> tuple[str, str]:
+def _identify(request: AnyRequest) -> tuple[str, str]:
     if isinstance(request, TrainRequest):
         return "train", f"{request.recipe}-s{request.seed}"
     if isinstance(request, EvaluateRequest):
         assert request.server_url.startswith("http://127.0.0.1:")
         return "eval", request.run
+    if isinstance(request, CheckRequest):
+        return "check", request.subject
     return request.kind, request.kind
 
 
@@ -72,7 +74,7 @@ def _answer_probes(request: ServeRequest) -> None:
         server.handle_request()
 
 
-def _behaviour(request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, stage: str, run: str) -> str:
+def _behaviour(request: AnyRequest, stage: str, run: str) -> str:
     """Look into the description, a JSON object such as ``{"train bf16-s0": "crash"}``, or take the recipe's name."""
     if request.sweep.description:
         return str(json.loads(request.sweep.description).get(f"{stage} {run}", "ok"))
@@ -125,9 +127,7 @@ def _behave(behaviour: str, work_dir: Path, *, first: bool) -> None:
             time.sleep(600)
 
 
-def _publish(
-    request: PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, work_dir: Path, stage: str, run: str
-) -> None:
+def _publish(request: AnyRequest, work_dir: Path, stage: str, run: str) -> None:
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
     if isinstance(request, TrainRequest):
@@ -142,6 +142,8 @@ def _publish(
             for i in range(_SAMPLES)
         ]
         (output / "samples.jsonl").write_text("\n".join(lines) + "\n")
+    elif isinstance(request, CheckRequest):
+        prefix, result = request.layout.check(request.subject), CheckResult().model_dump(mode="json")
     else:
         prefix, result = request.layout.prepare, _prepared(request).model_dump(mode="json")
     manifest = Manifest(
@@ -158,7 +160,7 @@ def _publish(
     publish_stage(open_store(request.store), prefix, output, manifest)
 
 
-def _prepared(request: PrepareRequest | ServeRequest) -> PrepareResult:
+def _prepared(request: StageRequest) -> PrepareResult:
     split = SplitInfo(records=_SAMPLES, sha256="0" * 64)
     return PrepareResult(
         data={"train": split, "test": split},

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from surogate_bench.layout import run_name
 from surogate_bench.manifest import Manifest, publish_stage
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, TrainRequest
-from surogate_bench.results import EvalResult, Metric, PrepareResult, SplitInfo, TrainResult
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
+from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SplitInfo, TrainResult
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
 
@@ -18,8 +18,12 @@ def publish(store: ObjectStore, task: Task, scratch: Path) -> None:
     assert task.output is not None
     folder = scratch / task.name
     folder.mkdir(parents=True, exist_ok=True)
+    stage: str
+    result: PrepareResult | CheckResult | TrainResult | EvalResult
     if isinstance(request, PrepareRequest):
         stage, run, result = "prepare", "prepare", _prepared(request)
+    elif isinstance(request, CheckRequest):
+        stage, run, result = "check", request.subject, CheckResult()
     elif isinstance(request, TrainRequest):
         stage, run, result = "train", run_name(request.recipe, request.seed), _trained(request)
         (folder / "adapter").mkdir(exist_ok=True)

@@ -113,7 +113,10 @@ def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
         ({"data": {"path": "nowhere"}}, ["data.path", "nowhere", "no such folder", "Correct the path"]),
         ({"model": {"path": "nowhere"}}, ["model.path", "nowhere", "config.json"]),
         ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "is not a folder"]),
-        ({"evaluation": {"task": "mmlu"}}, ["evaluation.task", "mmlu", "no such task", "Choose one of ro_gsm8k"]),
+        (
+            {"evaluation": {"task": "mmlu"}},
+            ["evaluation.task", "mmlu", "no such task", "one of gsm8k, ro_gsm8k"],
+        ),
     ],
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
@@ -155,7 +158,7 @@ def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Cli, t
     code, out, _ = call("status", write(tmp_path / "sweep.yaml"))
     assert code == 0
     assert "0 of 3 runs ended" in out
-    assert out.count("Pending") == 5
+    assert out.count("Pending") == 6
     assert "Nobody is working on it" in out
 
 
@@ -175,7 +178,7 @@ def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -
     tasks = yaml.safe_load(out)
     assert code == 0
     assert [task["request"]["kind"] for task in tasks] == [
-        "prepare", "train", "train", "serve", "evaluate", "evaluate", "evaluate",
+        "prepare", "check", "train", "train", "serve", "evaluate", "evaluate", "evaluate",
     ]  # fmt: skip
     assert {task["request"]["side_by_side"] for task in tasks if task["request"]["kind"] == "train"} == {1}
     assert all(Path(task["command"][0]).is_absolute() for task in tasks)
@@ -257,7 +260,7 @@ def test_logs_of_a_sweep_that_never_ran_here(call: Cli, tmp_path: Path) -> None:
     assert "has not started here" in err
     code, _, err = call("logs", sweep, "fp9-s0")
     assert code == 2
-    assert "Use one of base, bf16-s0, fp8-s0, prepare, model-server" in err
+    assert "Use one of base, bf16-s0, fp8-s0, prepare, task-check, serving-check, model-server" in err
 
 
 def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: Cli, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,7 +147,7 @@ def test_a_finished_sweep_ends_at_once_with_the_same_table_and_repeats_nothing(w
     assert "Training" not in second
     assert second.strip() in first
     assert workplace.manifests() == before
-    assert len(before) == 4
+    assert len(before) == 5
 
 
 def test_json_goes_to_standard_output_alone_and_progress_to_standard_error(workplace: Workplace) -> None:
@@ -231,12 +232,48 @@ def test_bad_data_found_by_preparation_is_bad_input_and_nothing_else_starts(work
     assert workplace.manifests() == {}
 
 
+def test_a_task_that_its_check_refuses_is_bad_input_before_anything_is_trained(workplace: Workplace) -> None:
+    workplace.write({"check task": "bad-input"})
+    code, out, err = workplace("run")
+    assert code == 2
+    assert "data.path: is wrong (got '/nowhere'). Correct it." in err
+    assert "Training" not in out
+    assert "model server" not in out
+    assert (out.count("is wrong"), err.count("is wrong")) == (1, 1), "not once more for every run"
+    assert [Path(folder).name for folder in workplace.manifests()] == ["prepare"]
+
+
+def test_arguments_that_vllms_parser_refuses_are_bad_input_before_anything_is_trained(workplace: Workplace) -> None:
+    workplace.write({"check serving": "bad-input"}, serving={"extra_args": ["--nonsense"]})
+    code, out, err = workplace("run")
+    assert code == 2
+    assert "data.path: is wrong (got '/nowhere'). Correct it." in err
+    assert "Training" not in out
+
+
+def test_a_store_from_before_there_were_checks_is_continued_without_training_again(workplace: Workplace) -> None:
+    workplace("run")
+    before = workplace.manifests()
+    (check,) = (Path(folder) for folder in before if "checks" in folder)
+    (evaluated,) = (Path(folder) for folder in before if folder.endswith("bf16-s0/eval"))
+    shutil.rmtree(check.parent)
+    assert workplace("run")[0] == 0
+    assert not check.exists(), "a finished sweep is finished"
+    shutil.rmtree(evaluated)
+    code, out, _ = workplace("run")
+    assert code == 0
+    assert "task check: Done" in out
+    assert "Training" not in out
+    after = workplace.manifests()
+    assert {folder for folder in after if after[folder] != before[folder]} == {str(check), str(evaluated)}
+
+
 def test_a_server_that_does_not_start_fails_the_evaluations_and_keeps_the_adapters(workplace: Workplace) -> None:
     workplace.write({"serve serve": "bad-input"})
     code, out, _ = workplace("run")
     assert code == 1
     assert "the model server failed" in out
-    assert len(workplace.manifests()) == 2
+    assert len(workplace.manifests()) == 3
 
 
 def test_a_crash_of_a_trainer_is_survived(workplace: Workplace) -> None:

@@ -244,7 +244,7 @@ def test_a_sweep_runs_to_its_end_with_status_events_metrics_and_one_report(world
     assert sorted(world.reasons()) == ["Admitted", *["RunSucceeded"] * 3, "SweepComplete"]
     assert len(world.reports) == 1
     assert world.board.knows("small")
-    assert len(world.store.list("sweeps/small/")) == 7  # spec.json and six manifests
+    assert len(world.store.list("sweeps/small/")) == 8  # spec.json and seven manifests
 
 
 def test_finished_tasks_are_retired_and_a_finished_sweep_is_left_alone(world: World) -> None:
@@ -378,7 +378,7 @@ def test_a_sweep_deleted_and_made_again_starts_with_an_empty_status(world: World
     world.items["small"]["metadata"]["uid"] = "another"
     world.settle()  # everything is in the store
     assert world.status()["phase"] == "Complete"
-    assert len(world.completions) == 6
+    assert len(world.completions) == 7
 
 
 def test_a_store_that_goes_away_is_told_and_the_sweep_goes_on_afterwards(

@@ -107,7 +107,7 @@ def test_a_running_sweep_shows_its_figures_and_leaves_out_what_is_not_known() ->
         "uri": "s3://b/r/runs/bf16-s0",
     }  # fmt: skip
     assert row(status, "base") == {"name": "base", "state": "Pending", "recipe": "base", "uri": "s3://b/r/runs/base"}
-    assert [each["name"] for each in status["services"]] == ["prepare", "model server"]
+    assert [each["name"] for each in status["services"]] == ["prepare", "task check", "model server"]
 
 
 def test_a_complete_sweep_names_the_best_recipe_and_not_the_base() -> None:

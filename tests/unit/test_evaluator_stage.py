@@ -371,11 +371,6 @@ def test_only_the_first_records_are_scored_under_a_limit(tmp_path: Path) -> None
     assert sorted(map(index_of, fake.prompts())) == [0, 1, 2, 3, 4]
 
 
-def test_a_single_record_has_no_standard_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="too few test records"):
-        evaluate_stage(make_request(tmp_path, "http://127.0.0.1:9", spec=sweep(limit=1)), tmp_path / "work")
-
-
 def test_solved_examples_are_shown_as_the_model_was_trained_on_them(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         request = make_request(tmp_path, fake.url, spec=sweep(num_fewshot=2))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from surogate_bench.task_files import STOCK_TASKS
+
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"
 LOCKS = sorted(IMAGES.glob("*/requirements*.txt"))
@@ -59,3 +61,8 @@ def test_the_dockerfiles_and_the_makefile_pin_the_same_tools(name: str) -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for tool in re.findall(r"^ARG (UV_VERSION|TORCH)=(\S+)$", steps, flags=re.MULTILINE):
         assert f"{tool[0]} := {tool[1]}\n" in makefile
+
+
+def test_the_evaluators_image_keeps_the_tasks_of_lm_eval_that_a_sweep_may_name() -> None:
+    steps = (IMAGES / "evaluator" / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"! -name (\S+)", steps) == sorted({Path(file).parts[0] for file in STOCK_TASKS.values()})

@@ -17,6 +17,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.pods import capability_term
 from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     ClusterSettings,
     HubSettings,
+    Resources,
     SchedulingSpec,
     SecretKey,
     StoreSettings,
@@ -24,17 +25,16 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     Workload,
 )
 from surogate_bench_orchestrator.domain.plan import plan
+from surogate_bench_orchestrator.domain.tasks import Task
 
-PLAN = plan(
-    parse_sweep({
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16", "fp8", "fp4"],
-    }),
-    "s3://bucket",
-)  # fmt: skip
+SPEC = {
+    "name": "small",
+    "model": {"builtin": "tiny-qwen3-en"},
+    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+    "training": {"max_steps": 2},
+    "recipes": ["bf16", "fp8", "fp4"],
+}
+PLAN = plan(parse_sweep(SPEC), "s3://bucket")
 OWNER = {"apiVersion": "bench.surogate.ai/v1alpha1", "kind": "RecipeSweep", "name": "small", "uid": "u"}
 
 
@@ -113,8 +113,41 @@ def test_only_what_trains_or_serves_asks_for_a_gpu() -> None:
 
     assert gpus(train_job()) == 1
     assert gpus(deployment_manifest(PLAN.server, settings(), SchedulingSpec())) == 1
-    for task in (PLAN.prepare, PLAN.runs[0].evaluate):
+    for task in (PLAN.prepare, *checks(), PLAN.runs[0].evaluate):
         assert gpus(job_manifest(task, settings(), SchedulingSpec())) is None
+
+
+def checks(**evaluation: Any) -> tuple[Task, ...]:
+    """The serving check and the task check."""
+    changes = {"serving": {"extra_args": ["--enable-prefix-caching"]}, "evaluation": evaluation}
+    return plan(parse_sweep(SPEC | changes), "s3://bucket").checks
+
+
+def test_a_check_is_a_job_of_the_service_that_knows_with_the_resources_of_preparation() -> None:
+    needs = Resources(requests={"memory": "2Gi"})
+    own = settings().model_copy(update={"prepare": Workload(image="trainer:1", resources=needs)})
+    serving, check = (job_manifest(task, own, SchedulingSpec(), OWNER) for task in checks())
+    assert [pod_of(job)["containers"][0]["image"] for job in (serving, check)] == ["server:1", "evaluator:1"]
+    assert pod_of(serving)["containers"][0]["resources"] == {"requests": {"memory": "2Gi"}, "limits": {}}
+    assert "livenessProbe" not in pod_of(serving)["containers"][0]
+    labels = [job["metadata"]["labels"] for job in (serving, check)]
+    assert [each[STAGE] for each in labels] == ["check-serving", "check-task"]
+    assert [each["app.kubernetes.io/component"] for each in labels] == ["model-server", "evaluator"]
+    assert not [each for each in labels if RUN in each]
+
+
+def test_a_task_that_keeps_its_own_data_may_ask_the_hub_and_no_other_does() -> None:
+    hub = HubSettings(token=SecretKey(name="hub", key="token"), cache_claim="models")
+
+    def asks(task: Task) -> bool:
+        job = job_manifest(task, settings(hub=hub), SchedulingSpec())
+        claims = [each for each in pod_of(job)["volumes"] if "persistentVolumeClaim" in each]
+        assert ("HF_TOKEN" in variables(job)) == bool(claims)
+        return bool(claims)
+
+    assert [asks(task) for task in checks()] == [False, False]
+    assert [asks(task) for task in checks(task="gsm8k", keep_from_task=["data", "prompt"])] == [False, True]
+    assert not asks(PLAN.runs[0].evaluate)
 
 
 def test_credentials_come_from_secrets_only() -> None:

@@ -69,9 +69,11 @@ def test_the_rank_is_rounded_up_to_one_that_vllm_has(asked: int, started_with: s
     assert value_after(arguments_of(sweep_with(max_lora_rank=asked)), "--max-lora-rank") == started_with
 
 
-def test_a_rank_that_vllm_does_not_have_is_bad_input() -> None:
-    with pytest.raises(ConfigError, match=r"serving\.max_lora_rank: .* \(got 513\)\. Use at most 512"):
-        arguments_of(sweep_with(max_lora_rank=513))
+def test_a_rank_that_vllm_does_not_have_is_rounded_up_and_the_spec_refuses_those_above_its_highest() -> None:
+    assert value_after(arguments_of(sweep_with(max_lora_rank=65)), "--max-lora-rank") == "128"
+    assert value_after(arguments_of(sweep_with(max_lora_rank=512)), "--max-lora-rank") == "512"
+    with pytest.raises(ConfigError, match=r"serving\.max_lora_rank: .* 512 \(got 513\)"):
+        sweep_with(max_lora_rank=513)
 
 
 @pytest.mark.parametrize(("max_loras", "kept"), [(2, "8"), (16, "16")])

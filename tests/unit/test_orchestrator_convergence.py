@@ -87,7 +87,9 @@ def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done
     slots = data.draw(st.integers(1, 5))
     bad = data.draw(
         st.dictionaries(
-            st.sampled_from(["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "base-eval", "serve", "prepare"]),
+            st.sampled_from(
+                ["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "base-eval", "serve", "prepare", "check-task"]
+            ),
             st.sampled_from([how for how in Ending if how is not Ending.OK]),
             max_size=2,
         )

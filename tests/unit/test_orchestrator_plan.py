@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from surogate_bench.requests import CheckRequest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.plan import Plan, plan
@@ -58,9 +59,17 @@ def test_trainers_and_the_server_hold_a_slot_and_nothing_else_does() -> None:
 def test_every_task_but_the_server_has_an_output_of_its_own() -> None:
     laid_out = plan(sweep(), STORE)
     outputs = [task.output for task in laid_out.tasks if not task.is_server]
-    assert len(set(outputs)) == len(outputs) == 1 + 6 + 7
+    assert len(set(outputs)) == len(outputs) == 1 + 1 + 6 + 7
     assert laid_out.server.is_server
     assert f"sweeps/small/{laid_out.sweep.spec_hash}/runs/fp4-s7/train" in outputs
+
+
+def test_the_task_is_always_checked_and_the_server_where_it_gets_arguments_of_the_users() -> None:
+    subjects = {(): ["task"], ("--enable-prefix-caching",): ["serving", "task"]}
+    for extra, expected in subjects.items():
+        checks = plan(sweep(serving={"extra_args": extra}), STORE).checks
+        assert [check.request.subject for check in checks if isinstance(check.request, CheckRequest)] == expected
+        assert {check.slots for check in checks} == {0}
 
 
 def test_limits_come_from_the_sweep() -> None:

@@ -45,8 +45,8 @@ class World:
         clock = _Clock(runtime)
         last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=clock.beat, show=lambda _: None).run()
         assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
-        servers = {laid_out.prepare.name, laid_out.server.name}
-        self.submitted = [_words(name) for name in runtime.submitted if name not in servers]
+        shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
+        self.submitted = [_words(name) for name in runtime.submitted if name not in shared]
         return last
 
     def _publish(self, task: Task) -> None:

@@ -61,7 +61,12 @@ def row_of(shown: Snapshot, name: str) -> ViewRow:
 
 
 def test_before_the_start_everything_is_pending() -> None:
-    assert [row.state for row in all_rows(NOTHING_YET)] == ["Pending"] * 4
+    assert [row.state for row in all_rows(NOTHING_YET)] == ["Pending"] * 5
+
+
+def test_a_sweep_that_ended_before_there_were_checks_shows_none() -> None:
+    assert "task check" in {row.name for row in all_rows(IN_TRAINING)}
+    assert "task check" not in {row.name for row in all_rows(ALL_DONE)}
 
 
 def test_a_training_run_shows_step_loss_speed_and_time() -> None:

@@ -50,7 +50,7 @@ def sweeps(draw: st.DrawFn) -> RecipeSweep:
         "description": draw(st.text(max_size=50)),
         "training": {length: amount, "learning_rate": draw(st.floats(1e-9, 1.0)), "packing": draw(st.booleans())},
         "recipes": [*recipes, *draw(st.sampled_from([[], [OWN_RECIPE]]))],
-        "seeds": draw(st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=5, unique=True)),
+        "seeds": draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True)),
         "serving": {"extra_args": draw(st.lists(st.text(max_size=10), max_size=3))},
         "evaluation": {"limit": draw(st.none() | st.integers(1, 1000))},
     })  # fmt: skip

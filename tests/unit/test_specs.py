@@ -56,6 +56,16 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"name": "No_Good"}, "name", "No_Good"),
         ({"name": "x" * 41}, "name", "match pattern"),
         ({"seeds": [1, 1]}, "sweep", "each once"),
+        ({"seeds": [-1]}, "seeds.0", "greater than or equal to 0"),
+        ({"seeds": [0, 2**32]}, "seeds.1", "less than or equal to 4294967295"),
+        ({"evaluation": {"limit": 1}}, "evaluation.limit", "greater than or equal to 2"),
+        ({"serving": {"max_lora_rank": 513}}, "serving.max_lora_rank", "less than or equal to 512"),
+        ({"evaluation": {"keep_from_task": ["data"]}}, "evaluation", "needs its own prompt"),
+        (
+            {"evaluation": {"keep_from_task": ["num_fewshot"], "num_fewshot": 2}},
+            "evaluation",
+            "leave num_fewshot out",
+        ),
         ({"training": {}}, "training", "exactly one of epochs and max_steps"),
         ({"training": {"max_steps": 2, "lora": {"r": 128}}}, "sweep", "above serving.max_lora_rank 64"),
         ({"model": {"hub": "a/b", "builtin": "tiny-qwen3-en"}}, "model", "exactly one of hub, path, builtin"),
@@ -127,3 +137,11 @@ def test_an_unknown_recipe_is_named_once_with_those_there_are(tmp_path: Path) ->
         load_sweep(write(tmp_path, recipes=["bf16", "bf17"]))
     assert str(caught.value).startswith("recipes.1: there is no such recipe (got 'bf17'). Use one of bf16, fp8,")
     assert "more" not in str(caught.value)
+
+
+def test_new_settings_leave_the_hash_of_a_sweep_without_them_as_it_was() -> None:
+    """The hash is where results lie: a store of an earlier version is continued."""
+    sweeps = Path(__file__).parents[2] / "configs" / "sweeps"
+    hashes = {path.stem: load_sweep(path).spec_hash for path in sweeps.glob("*.yaml")}
+    assert hashes["embedded"] == "ae57b591a714"
+    assert hashes["qwen3-0.6b-ro-gsm8k"] == "b0e4992dc06c"

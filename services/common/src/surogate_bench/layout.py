@@ -4,6 +4,7 @@
 
     sweeps/<name>/<spec-hash>/spec.json
     sweeps/<name>/<spec-hash>/prepare/            manifest.json data/*.jsonl [model/*]
+    sweeps/<name>/<spec-hash>/checks/<subject>/   manifest.json
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/base/eval/     the untouched base model
@@ -19,7 +20,9 @@ BASE_RUN = "base"
 SWEEPS = "sweeps"
 """Prefix of all sweeps."""
 
-Stage = Literal["prepare", "train", "eval"]
+Stage = Literal["prepare", "check", "train", "eval"]
+CheckSubject = Literal["task", "serving"]
+"""What is checked before anything is trained: the evaluation task, or the arguments of the vLLM server."""
 
 
 def run_name(recipe: str, seed: int) -> str:
@@ -48,6 +51,10 @@ class SweepLayout:
     def prepare(self) -> str:
         """Prefix of the prepared data (and model, where it had to be converted)."""
         return f"{self.root}/prepare"
+
+    def check(self, subject: CheckSubject) -> str:
+        """Prefix of the result of a check."""
+        return f"{self.root}/checks/{subject}"
 
     @property
     def report(self) -> str:

@@ -95,6 +95,8 @@ def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
     folder = evaluation.tasks_dir
     if folder is None:
         return None
-    task = TaskFolders.of(folder).find(evaluation.task)
-    files = task_files(task) if task.parent == folder.resolve() else {}  # one that comes with surogate-bench
+    folders = TaskFolders.of(folder)
+    folders.require(evaluation.task)
+    task = folders.own(evaluation.task)
+    files = task_files(task) if task and task.parent == folder.resolve() else {}  # one that comes with surogate-bench
     return LocalInput(name="tasks", field="evaluation.tasks_dir", folder=folder, files=files)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.layout import SweepLayout
+from surogate_bench.layout import CheckSubject, SweepLayout
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.sweep import RecipeSweep
 
@@ -31,6 +31,16 @@ class PrepareRequest(StageRequest):
     """Trainer service: check model and data, and put the data splits into the store."""
 
     kind: Literal["prepare"] = "prepare"
+
+
+class CheckRequest(StageRequest):
+    """Check a part of the sweep before anything is trained.
+
+    The evaluator checks the ``task`` on the prepared data, the model-server service the arguments for ``serving``.
+    """
+
+    kind: Literal["check"] = "check"
+    subject: CheckSubject
 
 
 class TrainRequest(StageRequest):
@@ -61,11 +71,12 @@ class EvaluateRequest(StageRequest):
     server_url: str = Field(description="Control API of the model server, for example http://127.0.0.1:8100.")
 
 
-Request = Annotated[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest, Field(discriminator="kind")]
-_REQUEST: TypeAdapter[PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest] = TypeAdapter(Request)
+AnyRequest = PrepareRequest | CheckRequest | TrainRequest | ServeRequest | EvaluateRequest
+Request = Annotated[AnyRequest, Field(discriminator="kind")]
+_REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 
 
-def read_request(path: Path) -> PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest:
+def read_request(path: Path) -> AnyRequest:
     """Read the request a service was started with.
 
     Raises:

@@ -34,6 +34,33 @@ class PrepareResult(_Result):
     """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
     warnings: tuple[str, ...] = ()
     """What the user should know before the results are trusted, a sentence each."""
+    special_tokens: tuple[str, ...] | None = None
+    """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training as
+    in scoring; None where the store is of a version that added none in either."""
+
+
+class ScoredData(_Result):
+    """The records that a task scores."""
+
+    source: str
+    """The sweep's data set, or for a task that keeps its own the hub name (``name:config``) or files."""
+    split: str
+    records: int
+    """Records that are scored."""
+    sha256: str
+    """Of those records as lines of JSON."""
+    prompt: Literal["sweep", "task"]
+    """Whose prompt is shown."""
+    num_fewshot: int
+
+
+class CheckResult(_Result):
+    """What a check found; a check that finds a fault has no result."""
+
+    scored: ScoredData | None = None
+    """Of the task check."""
+    omitted: str | None = None
+    """Why nothing could be checked."""
 
 
 class ValidationPoint(_Result):
@@ -96,6 +123,10 @@ class EvalResult(_Result):
     seconds: float
     """Wall time of lm-eval, start-up excluded."""
     parallel_evaluations: int
+    scored: ScoredData | None = None
+    """None in results of versions that did not record it."""
+    special_tokens: tuple[str, ...] | None = None
+    """What the tokenizer adds to a prompt, as in :attr:`PrepareResult.special_tokens`."""
 
 
 class MetricsLine(_Result):

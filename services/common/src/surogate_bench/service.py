@@ -16,7 +16,7 @@ from surogate_bench.errors import BenchError, ExitCode
 from surogate_bench.files import write_atomically
 from surogate_bench.logs import configure_logging
 from surogate_bench.progress import TERMINATION_FILE, Termination
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest, read_request
+from surogate_bench.requests import AnyRequest, read_request
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -34,7 +34,6 @@ _WORD_BYTES = 16 * 1024
 _TERMINATION_LOG_BYTES = 4096
 """What Kubernetes reads of a termination message."""
 
-AnyRequest = PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest
 Handler = Callable[[AnyRequest, Path], None]
 Exposition = Callable[[], bytes]
 """Gives metrics in Prometheus' text format, as they are now."""
@@ -108,7 +107,7 @@ def die_with_parent() -> None:
 
 def _told_by(request: AnyRequest) -> dict[str, object]:
     """What of a request a log should say."""
-    told = request.model_dump(include={"recipe", "seed", "run", "threads", "server_url"}, exclude_none=True)
+    told = request.model_dump(include={"recipe", "seed", "run", "subject", "threads", "server_url"}, exclude_none=True)
     return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **told}
 
 

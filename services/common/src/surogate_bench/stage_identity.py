@@ -40,7 +40,7 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
         stage="train",
         model=model,
         data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
-        texts=[sweep.data.prompt, sweep.data.completion],
+        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
         training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
         recipe=_RECIPE.dump_python(recipe, mode="json", exclude={"name", "title"}),
         seed=seed,
@@ -60,14 +60,19 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
     task = prepared.inputs.get("tasks")
     if model is None or (evaluation.tasks_dir is not None and not task) or "test" not in prepared.data:
         return None
-    shown = prepared.data.get("train") if evaluation.num_fewshot else None
+    if "data" in evaluation.keep_from_task:  # of the hub, where it may change
+        return None
+    few_shot = evaluation.num_fewshot or "num_fewshot" in evaluation.keep_from_task
+    shown = prepared.data.get("train") if few_shot else None
     return _digest(
         stage="eval",
         model=model,
         adapter=adapter_sha256,
         data=[prepared.data["test"].sha256, shown and shown.sha256],
-        texts=[sweep.data.prompt, sweep.data.completion],
-        evaluation=evaluation.model_dump(mode="json", include={"task", "num_fewshot", "max_gen_toks", "limit"}),
+        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
+        evaluation=evaluation.model_dump(
+            mode="json", include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit"}
+        ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": combined(task)} if task and evaluation.tasks_dir is not None else {}),
     )

@@ -1,17 +1,27 @@
 """Find the YAML of an lm-eval task.
 
-A task ``name`` lives in a file ``name.yaml``. The files that come with surogate-bench lie in ``configs/tasks``: below
-the folder that SUROGATE_BENCH_CONFIGS names (container images set it), or else of the checkout this package is in.
+A task ``name`` lives in a file ``name.yaml``, or is one of lm-eval's own (:data:`STOCK_TASKS`). The files that come
+with surogate-bench lie in ``configs/tasks``: below the folder that SUROGATE_BENCH_CONFIGS names (container images set
+it), or else of the checkout this package is in.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import ConfigError, PermanentError
 
 CONFIGS_VARIABLE = "SUROGATE_BENCH_CONFIGS"
+
+STOCK_TASKS: Mapping[str, str] = MappingProxyType({"gsm8k": "gsm8k/gsm8k.yaml"})
+"""Tasks of lm-eval's own that score both ways which are reported, by file below its folder ``tasks``.
+
+The evaluator's image holds no others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +47,44 @@ class TaskFolders:
         return cls(tuple(folder for folder in (tasks_dir, builtin_tasks()) if folder is not None))
 
     def find(self, task: str) -> Path:
-        """Find a task's file.
+        """Find a task's file, where lm-eval is installed.
+
+        Raises:
+            ConfigError: there is none; names those there are.
+            PermanentError: it is lm-eval's own, which is not installed here.
+        """
+        self.require(task)
+        return self.own(task) or _stock_tasks() / STOCK_TASKS[task]
+
+    def require(self, task: str) -> None:
+        """Check that there is such a task, whether or not lm-eval is installed here.
 
         Raises:
             ConfigError: there is none; names those there are.
         """
-        for folder in self.folders:
-            path = folder / f"{task}.yaml"
-            if path.is_file():
-                return path.resolve()
-        known = sorted({path.stem for folder in self.folders for path in folder.glob("[!_]*.yaml")})
+        if task in STOCK_TASKS or self.own(task) is not None:
+            return
+        own = {path.stem for folder in self.folders for path in folder.glob("[!_]*.yaml")}
+        known = sorted({*own, *STOCK_TASKS})
         raise ConfigError(
             "there is no such task",
             field="evaluation.task",
             value=task,
-            remedy=f"Choose one of {', '.join(known) or '(none found)'}, or add {task}.yaml to evaluation.tasks_dir "
+            remedy=f"Choose one of {', '.join(known)}, or add {task}.yaml to evaluation.tasks_dir "
             f"(looked in {', '.join(map(str, self.folders)) or 'no folder'}).",
         )
+
+    def own(self, task: str) -> Path | None:
+        """File of a task in one of the folders; None where there is none, as for lm-eval's own."""
+        files = (folder / f"{task}.yaml" for folder in self.folders)
+        return next((path.resolve() for path in files if path.is_file()), None)
+
+
+def _stock_tasks() -> Path:
+    package = find_spec("lm_eval")  # imports nothing
+    if package is None or not package.submodule_search_locations:
+        raise PermanentError("lm-eval is not installed here")
+    return Path(package.submodule_search_locations[0]) / "tasks"
 
 
 def builtin_tasks() -> Path | None:

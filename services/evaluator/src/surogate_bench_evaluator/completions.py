@@ -45,7 +45,14 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
     """
 
     def __init__(
-        self, model: ServedModel, evaluation: EvaluationSpec, answers: Answers, *, deadline: float, api_key: str | None
+        self,
+        model: ServedModel,
+        evaluation: EvaluationSpec,
+        answers: Answers,
+        *,
+        deadline: float,
+        api_key: str | None,
+        special_tokens: bool,
     ) -> None:
         super().__init__(
             model=model.name,
@@ -61,6 +68,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         )
         self._answers = answers
         self._deadline = deadline
+        self._special_tokens = special_tokens
         self.set_cache_hook(answers)
 
     def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -73,8 +81,8 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         return [self._answers[prompt] for prompt in prompts]
 
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
-        """No special tokens in front of a prompt: lm-eval's default where it makes the tokens, and as in training."""
-        return {**super()._create_payload(*args, **kwargs), "add_special_tokens": False}
+        """Have the tokenizer's special tokens added to a prompt, or not, as in training."""
+        return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
 
     async def get_batched_requests(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - lm-eval's own
         """Send what is pending, within the deadline."""

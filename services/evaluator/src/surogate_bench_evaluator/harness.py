@@ -4,15 +4,23 @@ Through ``lm_eval.evaluate`` and not ``simple_evaluate``: the latter imports tor
 environment, which costs every evaluator of a sweep seconds of CPU time and the manifest tells already.
 """
 
+import hashlib
+import json
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import httpx
+from huggingface_hub.errors import OfflineModeIsEnabled
+from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench.results import ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.completions import HTTP_ERRORS, ResumableCompletions, explain_http_error
 from surogate_bench_evaluator.scoring import Outcome
@@ -30,13 +38,21 @@ class Harness:
         evaluation: Settings of the run.
         answers: Where answers are kept from one try to the next.
         api_key: vLLM's, where it has one.
+        special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
 
     Raises:
         ConfigError: lm-eval cannot use the task.
+        TransientError: the hub that the task's own data comes from cannot be reached.
     """
 
     def __init__(
-        self, task_file: Path, evaluation: EvaluationSpec, answers: Answers, *, api_key: str | None = None
+        self,
+        task_file: Path,
+        evaluation: EvaluationSpec,
+        answers: Answers,
+        *,
+        api_key: str | None = None,
+        special_tokens: bool = False,
     ) -> None:
         self._task = _load_task(task_file)
         self._task.set_config(key="generation_kwargs", value={"max_gen_toks": evaluation.max_gen_toks}, update=True)
@@ -44,7 +60,37 @@ class Harness:
         self._evaluation = evaluation
         self._answers = answers
         self._api_key = api_key
+        self._special_tokens = special_tokens
         self._seconds = 0.0
+
+    @property
+    def task(self) -> Any:  # noqa: ANN401 - lm-eval is not typed
+        """lm-eval's task."""
+        return self._task
+
+    def scored_data(self, sweep: RecipeSweep) -> ScoredData:
+        """Describe the records that are scored."""
+        config = self._task.config
+        if "data" in self._evaluation.keep_from_task:
+            source = str(config.dataset_path)
+            if (config.dataset_kwargs or {}).get("data_files"):
+                source = f"{source}:{config.dataset_kwargs['data_files']}"
+            elif config.dataset_name:
+                source = f"{source}:{config.dataset_name}"
+        else:
+            source = sweep.data.label
+        digest, records = hashlib.sha256(), 0
+        for record in islice(self._task.eval_docs, self._evaluation.limit):
+            digest.update(json.dumps(record, ensure_ascii=False, sort_keys=True, default=str).encode() + b"\n")
+            records += 1
+        return ScoredData(
+            source=source,
+            split=str(config.test_split or config.validation_split),
+            records=records,
+            sha256=digest.hexdigest(),
+            prompt="task" if "prompt" in self._evaluation.keep_from_task else "sweep",
+            num_fewshot=config.num_fewshot or 0,
+        )
 
     def run(self, model: ServedModel, *, deadline: float) -> Outcome:
         """Ask and score.
@@ -58,40 +104,74 @@ class Harness:
             PermanentError: vLLM refuses a question.
         """
         completions = ResumableCompletions(
-            model, self._evaluation, self._answers, deadline=deadline, api_key=self._api_key
+            model,
+            self._evaluation,
+            self._answers,
+            deadline=deadline,
+            api_key=self._api_key,
+            special_tokens=self._special_tokens,
         )
+        try:
+            return self.evaluate(completions)
+        except HTTP_ERRORS as error:
+            raise explain_http_error(error, model) from error
+
+    def evaluate(self, model: LM) -> Outcome:
+        """Put the task to one of lm-eval's models and score its answers."""
         self._task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         started = time.monotonic()
         try:
             results = evaluate(
-                lm=completions,
+                lm=model,
                 task_dict={"tasks": {self._name: self._task}, "groups": {}, "group_map": {}},
                 limit=self._evaluation.limit,
                 log_samples=True,
             )
-        except HTTP_ERRORS as error:
-            raise explain_http_error(error, model) from error
         finally:
             self._seconds += time.monotonic() - started
         return Outcome(task=self._name, results=results, seconds=self._seconds)
 
 
-def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
-    def unusable(why: object) -> ConfigError:
-        return ConfigError(
-            f"cannot be used: {why}",
-            field="evaluation.task",
-            value=task_file.stem,
-            remedy="Compare its file with configs/tasks/ro_gsm8k.yaml.",
-        )
+def unusable(task: str, why: object) -> ConfigError:
+    """Make the error of a task that cannot be used."""
+    return ConfigError(
+        f"cannot be used: {why}",
+        field="evaluation.task",
+        value=task,
+        remedy="Compare its file with configs/tasks/ro_gsm8k.yaml.",
+    )
 
+
+def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
+    name = task_file.stem
     try:
-        manager = TaskManager(include_path=str(task_file.parent), include_defaults=False)
-        task = manager.load([task_file.stem])["tasks"][task_file.stem]
-    except (KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise unusable(error) from error
+        # By its path: the index of a folder leaves out, without a word, what cannot be parsed.
+        task = TaskManager(include_defaults=False).load([str(task_file)])["tasks"][name]
+    except (ConnectionError, TimeoutError, httpx.TransportError, OfflineModeIsEnabled) as error:
+        raise TransientError(
+            f"evaluation.task: the data of {name} cannot be loaded, because the hub cannot be reached: {error}. "
+            "Check the network, or leave data out of evaluation.keep_from_task"
+        ) from error
+    except BenchError:
+        raise
+    except Exception as error:  # a task may run functions of its own, which raise anything
+        raise unusable(name, explain_task_error(error)) from error
     if (kind := task.get_config("output_type")) != "generate_until":
-        raise unusable(f"its output_type is {kind}, not generate_until")
-    if (stops := len(task.get_config("generation_kwargs")["until"])) > _MOST_STOPS:
-        raise unusable(f"it has {stops} stop strings (generation_kwargs.until), and vLLM takes {_MOST_STOPS} at most")
+        raise unusable(name, f"its output_type is {kind}, not generate_until")
+    if (stops := len(stops_of(task.get_config("generation_kwargs")))) > _MOST_STOPS:
+        raise unusable(
+            name, f"it has {stops} stop strings (generation_kwargs.until), and vLLM takes {_MOST_STOPS} at most"
+        )
     return task
+
+
+def stops_of(generation: dict[str, Any]) -> list[str]:
+    """Stop strings of a task's generation settings: lm-eval takes one or several."""
+    stops = generation.get("until") or []
+    return [stops] if isinstance(stops, str) else list(stops)
+
+
+def explain_task_error(error: Exception) -> str:
+    """Say what went wrong in a task; some errors are a bare name."""
+    kind = type(error).__name__
+    return f"{kind}: {error}" if isinstance(error, (KeyError, AssertionError)) or not str(error) else str(error)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import EvaluateRequest
-from surogate_bench.service import AnyRequest, Exposition, run_service
+from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
+from surogate_bench.service import Exposition, run_service
+from surogate_bench_evaluator.check import check_stage
 from surogate_bench_evaluator.stage import evaluate_stage
 
 
@@ -20,6 +21,9 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
     Raises:
         ConfigError: it is meant for another service.
     """
+    if isinstance(request, CheckRequest) and request.subject == "task":
+        check_stage(request, work_dir)
+        return
     if not isinstance(request, EvaluateRequest):
         raise ConfigError(
             "is not for the evaluator", field="request.kind", value=request.kind, remedy="Send it to its own service."

@@ -1,12 +1,12 @@
 """From what lm-eval returns to what the sweep records, checking lm-eval's figures on the way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isclose
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.results import EvalResult, Metric, SampleLine
+from surogate_bench.results import EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr
 
@@ -33,6 +33,11 @@ class Scores:
     """By index."""
     lm_eval: dict[str, Any]
     """lm-eval's own results as plain JSON, without the samples."""
+
+    def describing(self, scored: ScoredData, special_tokens: tuple[str, ...] | None) -> Self:
+        """Add what was scored."""
+        told = {"scored": scored, "special_tokens": special_tokens}
+        return replace(self, result=self.result.model_copy(update=told))
 
 
 def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores:
@@ -71,8 +76,8 @@ def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
     return tuple(
         SampleLine(
             index=index,
-            question=sample["doc"]["question"],
-            target=sample["target"].rpartition("####")[2].strip(),
+            question=str(sample["doc"].get("question") or sample["arguments"][0][0]),
+            target=str(sample["target"]).rpartition("####")[2].strip(),
             response=sample["resps"][0][0],
             strict_match=strict[index],
             flexible_match=flexible[index],

@@ -3,26 +3,25 @@
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.stage_identity import SCORING_VERSION
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
-from surogate_bench_evaluator.tasks import render_task
+from surogate_bench_evaluator.tasks import prepare_task
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +29,6 @@ MAX_ATTEMPTS = 5
 """Times that an evaluation takes up its questions; between two of them the model server was lost and came back."""
 
 API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
-
-_FEWEST_RECORDS = 2  # the standard error divides by n - 1
 
 
 def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
@@ -48,8 +45,10 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
         _log.info("already evaluated", extra={"run": request.run})
         return
     write_progress(work_dir, Progress(phase="starting"))
+    isolate_libraries(work_dir / "cache", request.sweep.evaluation)
     task_file = prepare_task(request, store, work_dir)
-    scores, served_by = _evaluate(request, task_file, work_dir)
+    added = special_tokens(store, request.layout)
+    scores, served_by = _evaluate(request, task_file, work_dir, added)
     write_progress(work_dir, Progress(phase="uploading"))
     output = work_dir / "output"
     _write_output(output, scores)
@@ -60,37 +59,14 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     _log.info("evaluated: accuracy %.4f", scores.result.strict.accuracy, extra=told)
 
 
-def prepare_task(request: EvaluateRequest, store: ObjectStore, work_dir: Path) -> Path:
-    """Fetch the test data and write the task file that lm-eval reads.
-
-    Raises:
-        ConfigError: the task is unknown or was changed since it was prepared, or there are too few test records.
-        PermanentError: the data was not prepared.
-    """
-    evaluation = request.sweep.evaluation
-    base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
-    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
-    require_unchanged(prepared, request.sweep, ["tasks"])
-    data = work_dir / "prepare" / "data"
-    with (data / "test.jsonl").open(encoding="utf-8") as lines:
-        records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
-    if records < _FEWEST_RECORDS:
-        raise ConfigError(
-            "are too few test records for a standard error",
-            field="data.test_size",
-            value=records,
-            remedy=f"Score at least {_FEWEST_RECORDS}: raise data.test_size or evaluation.limit.",
-        )
-    return render_task(base, request.sweep, data=data, folder=work_dir / "task")
-
-
-def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tuple[Scores, Mapping[str, str]]:
+def _evaluate(
+    request: EvaluateRequest, task_file: Path, work_dir: Path, added: tuple[str, ...] | None
+) -> tuple[Scores, Mapping[str, str]]:
     """Run lm-eval, going on with a server that comes back until the attempts or the time are used up.
 
     Returns:
         The scores, and the versions of what served the model.
     """
-    isolate_libraries(work_dir / "cache")
     # Not at the top: this import takes seconds, which finished work must not cost, and reads the environment just set.
     from surogate_bench_evaluator.harness import Harness  # noqa: PLC0415
 
@@ -107,14 +83,22 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tupl
             _log.info("%d of %d questions answered", done, total)
 
     answers = Answers(report)
-    harness = Harness(task_file, sweep.evaluation, answers, api_key=os.environ.get(API_KEY_VARIABLE))
+    harness = Harness(
+        task_file,
+        sweep.evaluation,
+        answers,
+        api_key=os.environ.get(API_KEY_VARIABLE),
+        special_tokens=added is not None,
+    )
+    scored = harness.scored_data(sweep)
     with ModelServer(request.server_url, start_timeout_s=sweep.serving.start_timeout_s) as server:
         attempt = 1
         while True:
             try:
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
-                return score(outcome, sweep.evaluation, model=model.name), model.versions
+                scores = score(outcome, sweep.evaluation, model=model.name)
+                return scores.describing(scored, added), model.versions
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:
@@ -122,18 +106,15 @@ def _evaluate(request: EvaluateRequest, task_file: Path, work_dir: Path) -> tupl
                 attempt += 1
 
 
-def isolate_libraries(cache: Path) -> None:
+def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
     """Keep what lm-eval's libraries write inside ``cache``, away from the network, and their progress bars silent.
 
-    Evaluators side by side share nothing, the root file system may be read-only, and everything read is local.
+    Evaluators side by side share nothing, the root file system may be read-only, and everything read is local; but for
+    a task that keeps its own data, which comes from the hub by way of the user's cache.
     """
-    os.environ.update(
-        HF_HOME=str(cache),
-        HF_HUB_OFFLINE="1",
-        HF_DATASETS_OFFLINE="1",
-        HF_DATASETS_DISABLE_PROGRESS_BARS="1",
-        TQDM_DISABLE="1",
-    )
+    os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
+    if "data" not in evaluation.keep_from_task:
+        os.environ.update(HF_HOME=str(cache), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
 
 def _write_output(folder: Path, scores: Scores) -> None:

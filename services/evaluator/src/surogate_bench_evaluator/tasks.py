@@ -1,17 +1,63 @@
 """Fit an lm-eval task to a sweep."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from surogate_bench.errors import ConfigError
+from surogate_bench.local_inputs import require_unchanged
+from surogate_bench.manifest import fetch_stage
+from surogate_bench.requests import StageRequest
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.store import ObjectStore
+from surogate_bench.task_files import TaskFolders
+
+FEWEST_RECORDS = 2
+"""A standard error divides by n - 1."""
+
+
+def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> Path:
+    """Fetch the test data and write the task file that lm-eval reads.
+
+    Raises:
+        ConfigError: the task is unknown or was changed since it was prepared, or there are too few test records.
+        PermanentError: the data was not prepared.
+    """
+    evaluation = request.sweep.evaluation
+    base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
+    data = work_dir / "prepare" / "data"
+    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    require_unchanged(prepared, request.sweep, ["tasks"])
+    if "data" not in evaluation.keep_from_task:
+        with (data / "test.jsonl").open(encoding="utf-8") as lines:
+            records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
+        require_records(records)
+    return render_task(base, request.sweep, data=data, folder=work_dir / "task")
+
+
+def require_records(records: int) -> None:
+    """Check that there are enough records to score.
+
+    Raises:
+        ConfigError: there are not.
+    """
+    if records < FEWEST_RECORDS:
+        raise ConfigError(
+            "are too few test records for a standard error",
+            field="data.test_size",
+            value=records,
+            remedy=f"Score at least {FEWEST_RECORDS}: raise data.test_size or evaluation.limit.",
+        )
 
 
 def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> Path:
     """Write the task that lm-eval reads: the base task on the sweep's data, prompt and examples.
+
+    What ``evaluation.keep_from_task`` names stays as the base task has it.
 
     Prompts are written out beside it, as fields of the records: lm-eval would compile a template anew for every use of
     every record, which takes as long as all else that it does.
@@ -25,30 +71,62 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
     Returns:
         The task file, named after the task.
     """
-    few_shot = sweep.evaluation.num_fewshot > 0
+    evaluation = sweep.evaluation
+    kept = evaluation.keep_from_task
     folder.mkdir(parents=True, exist_ok=True)
+    document: dict[str, Any] = {"include": str(base), "task": evaluation.task}
+    if "data" not in kept:
+        document |= _sweep_data(sweep, data=data, folder=folder)
+    else:
+        document |= _own_data(base)
+    if "prompt" not in kept:
+        document |= {
+            "doc_to_text": "prompt",
+            "doc_to_target": "answer",
+            # Examples read as the model was trained: prompt and completion joined as they are.
+            "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
+        }
+    if "num_fewshot" not in kept:
+        document["num_fewshot"] = evaluation.num_fewshot
+    path = folder / f"{evaluation.task}.yaml"
+    path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, Any]:
+    few_shot = sweep.evaluation.num_fewshot > 0 or "num_fewshot" in sweep.evaluation.keep_from_task
     files = {}
     for split in ("train", "test") if few_shot else ("test",):
         files[split] = str((folder / f"{split}.jsonl").resolve())
         _write_out(data / f"{split}.jsonl", folder / f"{split}.jsonl", sweep.data)
-    document: dict[str, Any] = {
-        "include": str(base),
-        "task": sweep.evaluation.task,
+    return {
         "dataset_path": "json",
         "dataset_name": None,
         "dataset_kwargs": {"data_files": files},
         "training_split": "train" if few_shot else None,
         "fewshot_split": "train" if few_shot else None,
         "test_split": "test",
-        "doc_to_text": "prompt",
-        "doc_to_target": "answer",
-        "num_fewshot": sweep.evaluation.num_fewshot,
-        # Examples read as the model was trained: prompt and completion joined as they are.
-        "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
     }
-    path = folder / f"{sweep.evaluation.task}.yaml"
-    path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
-    return path
+
+
+def _own_data(base: Path) -> dict[str, Any]:
+    """Take files of a task's own data relative to the task's file, where they lie there."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
+
+    def located(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+        if isinstance(value, dict):
+            return {key: located(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [located(item) for item in value]
+        if isinstance(value, str) and (base.parent / value).exists():
+            return str((base.parent / value).resolve())
+        return value
+
+    arguments = load_yaml(base, resolve_func=False).get("dataset_kwargs")
+    if not isinstance(arguments, dict):
+        return {}
+    files = {key: located(arguments[key]) for key in ("data_files", "data_dir") if key in arguments}
+    return {"dataset_kwargs": arguments | files}
 
 
 def _write_out(source: Path, target: Path, data: DataSpec) -> None:

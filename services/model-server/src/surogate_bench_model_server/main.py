@@ -11,11 +11,12 @@ import uvicorn
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import locate_model
-from surogate_bench.requests import ServeRequest
-from surogate_bench.service import AnyRequest, Exposition, Terminated, run_service
+from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
+from surogate_bench.service import Exposition, Terminated, run_service
 from surogate_bench.store import open_store
 from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
+from surogate_bench_model_server.check import check_stage
 from surogate_bench_model_server.supervisor import Limits, Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, detect_platform, vllm_command
@@ -48,6 +49,9 @@ def _metrics(request: AnyRequest, _work_dir: Path) -> Sequence[Exposition]:
 
 
 def _handle(request: AnyRequest, work_dir: Path) -> None:
+    if isinstance(request, CheckRequest) and request.subject == "serving":
+        check_stage(request, work_dir.resolve())
+        return
     if not isinstance(request, ServeRequest):
         raise ConfigError(
             "is not for this service", field="request.kind", value=request.kind, remedy="Send a serve request."

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 
@@ -82,9 +82,6 @@ def vllm_command(
         model: What to load.
         settings: Where and on what.
         inherited: Environment of this process, passed on except for what would override the settings here.
-
-    Raises:
-        ConfigError: ``serving.max_lora_rank`` is above what vLLM can be started with.
     """
     serving = sweep.serving
     runs = len(sweep.recipes) * len(sweep.seeds)
@@ -120,15 +117,8 @@ def vllm_command(
 
 
 def _supported_rank(rank: int) -> int:
-    for supported in _SUPPORTED_RANKS:
-        if supported >= rank:
-            return supported
-    raise ConfigError(
-        "is above the highest rank that vLLM serves",
-        field="serving.max_lora_rank",
-        value=rank,
-        remedy=f"Use at most {_SUPPORTED_RANKS[-1]}.",
-    )
+    """Round up to a rank that vLLM can be started with; the spec allows none above the highest."""
+    return next(supported for supported in _SUPPORTED_RANKS if supported >= rank)
 
 
 def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -6,10 +6,12 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import BASE_RUN, run_name
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.domain.plan import Plan
-from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 from surogate_bench_orchestrator.session import Session
 
-SERVICE_STAGES = {"prepare": "prepare", "model-server": "serve"}
+SERVICE_STAGES = {
+    "prepare": "prepare", "task-check": "check-task", "serving-check": "check-serving", "model-server": "serve",
+}  # fmt: skip
 """What the runs share, which can be named instead of a run."""
 
 
@@ -47,7 +49,8 @@ def show_local_logs(session: Session, run: str, *, stage: str | None, tail: int,
     """
     runtime = session.local_runtime()
     stages = stages_of(session.sweep, run, stage)
-    texts = {each: runtime.logs(_task(session.plan, run, each).name, tail=tail) for each in stages}
+    tasks = {each: task for each in stages if (task := _task(session.plan, run, each))}
+    texts = {each: runtime.logs(task.name, tail=tail) for each, task in tasks.items()}
     if not any(texts.values()):
         raise PermanentError(f"there is no log of {run} in {session.state}: it has not started here")
     for each, text in texts.items():
@@ -61,9 +64,11 @@ def show_log(title: str, text: str, output: Console) -> None:
     output.out(text.rstrip("\n"), highlight=False)
 
 
-def _task(plan: Plan, run: str, stage: str) -> Task:
+def _task(plan: Plan, run: str, stage: str) -> Task | None:
     if stage == "prepare":
         return plan.prepare
+    if stage.startswith("check-"):
+        return next((check for check in plan.checks if stage_of(check) == stage), None)
     if stage == "serve":
         return plan.server
     found = next(each for each in plan.runs if each.name == run)

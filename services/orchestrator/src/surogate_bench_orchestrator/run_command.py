@@ -14,7 +14,7 @@ from surogate_bench.manifest import read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.clock import SystemClock
-from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of
+from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, failure_of
 from surogate_bench_orchestrator.facts import StageFacts
 from surogate_bench_orchestrator.live import choose_display
 from surogate_bench_orchestrator.locks import SweepLock, hold, sweep_lock
@@ -45,7 +45,7 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
         messages: For everything else.
 
     Returns:
-        The exit code: 0 when every run succeeded, 1 when one did not, 2 when model or data cannot be used.
+        The exit code: 0 when every run succeeded, 1 when one did not, 2 when model, data or task cannot be used.
 
     Raises:
         Interrupted: a signal asked to stop; children are stopped.
@@ -64,7 +64,7 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
         snapshot = _finished_already(session)
         if snapshot is None:
             snapshot = _run(session, options, stop, lock, progress)
-        if (failure := failure_of(session.plan.prepare, snapshot.observed)) and failure.reason == "ConfigError":
+        if failure := _bad_input(snapshot):
             messages.print(Text(f"Error: {failure.message}"), soft_wrap=True)
             return ExitCode.BAD_INPUT
         summary = publish_report(session, snapshot)
@@ -75,6 +75,12 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
         _point_at_logs(session, snapshot, messages)
     succeeded = all(status.state is RunState.SUCCEEDED for status in snapshot.states.values())
     return ExitCode.OK if succeeded else ExitCode.FAILED
+
+
+def _bad_input(snapshot: Snapshot) -> Failure | None:
+    """What was found wrong with the sweep before anything was trained."""
+    failures = (failure_of(task, snapshot.observed) for task in snapshot.plan.preliminaries)
+    return next((failure for failure in failures if failure and failure.reason == "ConfigError"), None)
 
 
 def publish_report(session: Session, snapshot: Snapshot) -> Summary:

@@ -114,7 +114,7 @@ def read_sweep(sweep_file: Path) -> RecipeSweep:
         require_model_folder(sweep.model.path)
     if sweep.data.path is not None:
         split_files(sweep.data.path)
-    TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
+    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
     return sweep
 
 

@@ -1,5 +1,6 @@
 """A snapshot as rows for people and programs."""
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -7,11 +8,12 @@ from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import Manifest
 from surogate_bench_orchestrator.domain.observed import Failure, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
 from surogate_bench_orchestrator.sweep_runner import Snapshot
 
 WARNING = "Warning"
 """Reason of a row that is done and has something to say."""
+_NAMES = {"check-task": "task check", "check-serving": "serving check"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +50,20 @@ def run_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
 
 
 def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
-    """Rows of what runs share: data preparation and the model server."""
+    """Rows of what runs share: data preparation, checks and the model server."""
     return (
         _service_row(snapshot, "prepare", snapshot.plan.prepare),
+        *_check_rows(snapshot),
         _service_row(snapshot, "model server", snapshot.plan.server),
     )
+
+
+def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
+    """Checks; a sweep that ended before there were any shows none."""
+    for task in snapshot.plan.checks:
+        is_known = snapshot.observed.is_done(task) or snapshot.observed.of(task).phase is not Phase.ABSENT
+        if is_known or not snapshot.is_finished:
+            yield _service_row(snapshot, _NAMES[stage_of(task)], task)
 
 
 def all_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
@@ -164,7 +175,7 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         return ViewRow(name=name, state="Done", trouble=str(Failure(WARNING, " ".join(warnings))) if warnings else "")
     if not seen.phase.is_active:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
-        unused = over and not snapshot.observed.is_done(snapshot.plan.prepare)
+        unused = over and _has_failed_early(snapshot)
         return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
     state = "Starting" if task.is_server and seen.phase is Phase.PENDING else "Running"
     return ViewRow(
@@ -175,6 +186,12 @@ def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
         attempt=seen.attempt,
         elapsed_s=seen.elapsed_s,
     )
+
+
+def _has_failed_early(snapshot: Snapshot) -> bool:
+    """Whether the sweep ended before anything was trained."""
+    plan, observed = snapshot.plan, snapshot.observed
+    return not observed.is_done(plan.prepare) or any(failure_of(check, observed) for check in plan.checks)
 
 
 def _doing(seen: Observation) -> str:

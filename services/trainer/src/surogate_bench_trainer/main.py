@@ -8,8 +8,8 @@ from pathlib import Path
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import CONVERTED_MODELS
-from surogate_bench.requests import PrepareRequest, TrainRequest
-from surogate_bench.service import AnyRequest, Exposition, run_service
+from surogate_bench.requests import AnyRequest, PrepareRequest, TrainRequest
+from surogate_bench.service import Exposition, run_service
 
 
 def main() -> int:

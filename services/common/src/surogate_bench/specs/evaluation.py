@@ -1,12 +1,13 @@
 """How adapters are served and scored."""
 
 from pathlib import Path
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
 
-_MANAGED_ARGUMENTS = {
+MANAGED_ARGUMENTS = {
     "--model": "set model",
     "--revision": "set model.revision",
     "--tokenizer-revision": "set model.revision",
@@ -31,7 +32,7 @@ _MANAGED_ARGUMENTS = {
 class ServingSpec(Spec):
     """The vLLM server that all adapters are loaded into, one after another or together."""
 
-    max_lora_rank: int = Field(64, ge=1, description="--max-lora-rank; no adapter may have a higher rank.")
+    max_lora_rank: int = Field(64, ge=1, le=512, description="--max-lora-rank; no adapter may have a higher rank.")
     max_loras: int = Field(4, ge=1, description="--max-loras: adapters in one batch.")
     max_model_len: int = Field(2048, ge=16, description="--max-model-len: prompt and answer together, in tokens.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="--gpu-memory-utilization (GPU only).")
@@ -53,22 +54,45 @@ class ServingSpec(Spec):
     def _nothing_managed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for argument in value:
             option = argument.partition("=")[0].replace("_", "-")
-            if option in _MANAGED_ARGUMENTS:
-                raise ValueError(f"remove {option}: {_MANAGED_ARGUMENTS[option]}")
+            if option in MANAGED_ARGUMENTS:
+                raise ValueError(f"remove {option}: {MANAGED_ARGUMENTS[option]}")
         return value
+
+
+KeptPart = Literal["data", "prompt", "num_fewshot"]
 
 
 class EvaluationSpec(Spec):
     """The lm-eval run behind every accuracy (``local-completions``)."""
 
-    task: str = Field("ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks.")
+    task: str = Field(
+        "ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks, or lm-eval's own gsm8k."
+    )
     tasks_dir: Path | None = Field(None, description="Folder of further task YAMLs; the built-in ones if absent.")
+    keep_from_task: tuple[KeptPart, ...] = Field(
+        (),
+        max_length=3,
+        exclude_if=lambda value: not value,  # the hash of a sweep without it is what it was before there was the field
+        description="What of the task's own file counts in place of the sweep's: data (dataset_path and what belongs "
+        "to it; needs prompt too), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
+    )
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
     num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
     max_retries: int = Field(3, ge=0, description="Retries of a failed request.")
     max_gen_toks: int = Field(256, ge=1, description="Tokens an answer may have.")
-    limit: int | None = Field(None, ge=1, description="Score the first N test records only.")
+    limit: int | None = Field(
+        None, ge=2, description="Score the first N test records only; a standard error needs two."
+    )
     max_empty_fraction: float = Field(0.2, ge=0, le=1, description="Fail when more answers than this share are empty.")
     evaluate_base: bool = Field(True, description="Score the untouched base model too.")
     parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        kept = self.keep_from_task
+        if "data" in kept and "prompt" not in kept:
+            raise ValueError("keep_from_task: a task that keeps its data needs its own prompt: add prompt")
+        if "num_fewshot" in kept and self.num_fewshot:
+            raise ValueError("keep_from_task: leave num_fewshot out of it, or out of the evaluation")
+        return self

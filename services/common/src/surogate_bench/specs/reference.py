@@ -66,7 +66,7 @@ def _type(field: dict[str, Any], schema: dict[str, Any]) -> str:
 
 def _limits(field: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {field[key]:g}" for key, sign in signs.items() if key in field]
+    limits = [f"{sign} {field[key]:.12g}" for key, sign in signs.items() if key in field]
     return f" ({', '.join(limits)})" if limits else ""
 
 

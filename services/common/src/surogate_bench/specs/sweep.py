@@ -3,7 +3,7 @@
 import hashlib
 import json
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -35,7 +35,9 @@ class RecipeSweep(Spec):
     data: DataSpec
     training: TrainingSpec
     recipes: tuple[RecipeEntry, ...] = Field(min_length=1, description="Recipes by name, or spelled out.")
-    seeds: tuple[int, ...] = Field((0,), min_length=1, description="Each recipe is trained once per seed.")
+    seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
+        (0,), min_length=1, description="Each recipe is trained once per seed."
+    )
     engine: EngineName = Field(
         "auto", description="How low-precision arithmetic is done; auto picks the fastest faithful one."
     )
@@ -50,8 +52,8 @@ class RecipeSweep(Spec):
         names = [recipe.name for recipe in self.recipes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
-        if len(set(self.seeds)) != len(self.seeds) or min(self.seeds) < 0:
-            raise ValueError("seeds: non-negative, each once")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: each once")
         if self.training.lora.r > self.serving.max_lora_rank:
             raise ValueError(
                 f"training.lora.r is {self.training.lora.r}, above serving.max_lora_rank {self.serving.max_lora_rank}: "

@@ -16,7 +16,7 @@ from typing import Any, Self
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import read_progress
-from surogate_bench.requests import EvaluateRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters import processes
 from surogate_bench_orchestrator.adapters.local_state import TaskFolder, TaskState
 from surogate_bench_orchestrator.adapters.machine import Allotment
@@ -181,7 +181,7 @@ class LocalRuntime:
         if isinstance(request, TrainRequest):
             shares = {"threads": self._allotment.threads, "side_by_side": self._allotment.side_by_side}
             return request.model_copy(update=shares)
-        if isinstance(request, EvaluateRequest):
+        if isinstance(request, EvaluateRequest | CheckRequest):
             return request.model_copy(update={"threads": 1})
         if isinstance(request, ServeRequest) and ports is not None:
             return request.model_copy(update={"host": _HOST, "port": ports[0], "vllm_port": ports[1]})

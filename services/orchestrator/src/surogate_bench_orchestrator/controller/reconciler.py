@@ -183,7 +183,7 @@ def _check(resource: ResourceSweep) -> None:
     sweep = resource.sweep
     if sweep.evaluation.tasks_dir is None:  # else the folder is in the pods
         try:
-            TaskFolders.of(None).find(sweep.evaluation.task)
+            TaskFolders.of(None).require(sweep.evaluation.task)
         except ConfigError as error:
             raise ConfigError(
                 "there is no such task in the images",

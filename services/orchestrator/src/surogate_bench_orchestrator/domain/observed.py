@@ -110,8 +110,8 @@ def is_finished(plan: Plan, observed: Observed) -> bool:
 def _run_state(plan: Plan, run: Run, observed: Observed) -> RunStatus:
     if observed.is_done(run.evaluate):
         return RunStatus(RunState.SUCCEEDED)
-    own = (plan.prepare, run.evaluate) if run.train is None else (plan.prepare, run.train, run.evaluate)
-    for task in own:
+    own = (run.evaluate,) if run.train is None else (run.train, run.evaluate)
+    for task in (*plan.preliminaries, *own):
         if failure := failure_of(task, observed):
             return _ended(failure)
     if observed.is_active(run.evaluate):

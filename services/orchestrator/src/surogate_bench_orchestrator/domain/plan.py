@@ -1,10 +1,10 @@
-"""What a sweep consists of: prepare, then train, serve and evaluate every run."""
+"""What a sweep consists of: prepare and check, then train, serve and evaluate every run."""
 
 from dataclasses import dataclass
 
-from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
+from surogate_bench.layout import BASE_RUN, CheckSubject, SweepLayout, run_name
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench_orchestrator.domain.tasks import Service, Task, task_name
 
@@ -16,6 +16,9 @@ SERVER_PORT, VLLM_PORT = 8100, 8000
 
 _PREPARE_TIMEOUT_S = 4 * 3600.0
 """Room for downloading a large model and its data set."""
+
+_CHECK_TIMEOUT_S = 3600.0
+"""Room for downloading the data of a task that has its own."""
 
 _MARGIN_S = 60.0
 """Beyond deadlines that the services watch themselves, so that their explanation comes first."""
@@ -47,6 +50,8 @@ class Plan:
     sweep: RecipeSweep
     layout: SweepLayout
     prepare: Task
+    checks: tuple[Task, ...]
+    """What must have succeeded, besides ``prepare``, before anything is trained."""
     server: Task
     runs: tuple[Run, ...]
     """The base first, then in the order of the spec."""
@@ -58,7 +63,12 @@ class Plan:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task, in the order in which they first become due."""
-        return (self.prepare, *self.training_order, self.server, *(run.evaluate for run in self.runs))
+        return (*self.preliminaries, *self.training_order, self.server, *(run.evaluate for run in self.runs))
+
+    @property
+    def preliminaries(self) -> tuple[Task, ...]:
+        """What comes before all training: where one of them fails, nothing else can work."""
+        return (self.prepare, *self.checks)
 
 
 def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
@@ -91,6 +101,7 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         sweep=sweep,
         layout=layout,
         prepare=planner.prepare(),
+        checks=planner.checks(),
         server=planner.server(),
         runs=(base, *trained) if sweep.evaluation.evaluate_base else trained,
         training_order=tuple(task for tasks in train.values() for task in tasks),
@@ -113,6 +124,22 @@ class _Planner:
             max_attempts=self.sweep.max_attempts,
             timeout_s=_PREPARE_TIMEOUT_S,
             output=self.layout.prepare,
+        )
+
+    def checks(self) -> tuple[Task, ...]:
+        """The serving check is left out where the server gets no arguments of the user's."""
+        serving = (self._check("serving", Service.MODEL_SERVER),) if self.sweep.serving.extra_args else ()
+        return (*serving, self._check("task", Service.EVALUATOR))
+
+    def _check(self, subject: CheckSubject, service: Service) -> Task:
+        return Task(
+            name=self._name("check", subject),
+            service=service,
+            request=CheckRequest(sweep=self.sweep, store=self.store, subject=subject),
+            slots=0,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=_CHECK_TIMEOUT_S,
+            output=self.layout.check(subject),
         )
 
     def train(self, recipe: Recipe, seed: int) -> Task:

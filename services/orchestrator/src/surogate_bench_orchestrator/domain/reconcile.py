@@ -13,6 +13,7 @@ A server that keeps a waiting trainer from the only slot, and has nothing to eva
 
 from dataclasses import dataclass
 
+from surogate_bench.requests import CheckRequest
 from surogate_bench.specs.sweep import Placement
 from surogate_bench_orchestrator.domain.observed import Observed, failure_of, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
@@ -50,10 +51,10 @@ Action = Submit | Delete | Reuse
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     """Decide what to do now; an empty answer means to wait, or that all is done."""
-    if not observed.is_done(plan.prepare):
-        return _prepare(plan, observed)
-    if reused := _reuse(plan, observed):
+    if observed.is_done(plan.prepare) and (reused := _reuse(plan, observed)):
         return reused
+    if not all(observed.is_done(task) for task in plan.preliminaries):
+        return _preliminaries(plan, observed)
     server = _server(plan, observed)
     trainers = _trainers(plan, observed, taken=_slots_of(server))
     if not server and _server_may_follow(plan, observed, taken=_slots_of(trainers)):
@@ -68,11 +69,18 @@ def overlaps(placement: Placement, slots: int) -> bool:
     return placement is Placement.AUTO and slots >= _AUTO_OVERLAPS_FROM_SLOTS
 
 
-def _prepare(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Prepare; where that has failed nothing else can work."""
-    if failure_of(plan.prepare, observed):
+def _preliminaries(plan: Plan, observed: Observed) -> tuple[Action, ...]:
+    """Prepare and check; where one of them has failed nothing else can work."""
+    if any(failure_of(task, observed) for task in plan.preliminaries):
         return tuple(Delete(task) for task in plan.tasks if observed.is_active(task))
-    return (Submit(plan.prepare),) if observed.is_due(plan.prepare) else ()
+    is_prepared = observed.is_done(plan.prepare)
+    due = [task for task in plan.preliminaries if observed.is_due(task)]
+    return tuple(Submit(task) for task in due if is_prepared or not _reads_data(task))
+
+
+def _reads_data(task: Task) -> bool:
+    """Whether a task reads what the prepare stage stores."""
+    return isinstance(task.request, CheckRequest) and task.request.subject == "task"
 
 
 def _reuse(plan: Plan, observed: Observed) -> tuple[Action, ...]:

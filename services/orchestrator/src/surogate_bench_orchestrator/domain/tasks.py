@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from surogate_bench.progress import Progress
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
 
 MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
 
-TaskRequest = PrepareRequest | TrainRequest | ServeRequest | EvaluateRequest
+TaskRequest = AnyRequest
 
 
 class Service(StrEnum):
@@ -78,6 +78,13 @@ class Observation:
 
 
 ABSENT = Observation(phase=Phase.ABSENT)
+
+
+def stage_of(task: Task) -> str:
+    """Name the stage that a task is of, as labels and logs do."""
+    if isinstance(task.request, CheckRequest):
+        return f"check-{task.request.subject}"
+    return "eval" if isinstance(task.request, EvaluateRequest) else task.request.kind
 
 
 def task_name(*parts: str, identity: str) -> str:

@@ -55,7 +55,7 @@ def check_lengths(splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: R
 
 def _check_prompts(test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int) -> None:
     """``shots``: fewest tokens that the solved examples before each question can take."""
-    prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer)
+    prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer, special_tokens=True)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
     if needed > sweep.serving.max_model_len:

@@ -15,6 +15,7 @@ from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.store import open_store
 from surogate_bench.task_files import TaskFolders
+from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
@@ -41,7 +42,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         return
     sweep = request.sweep
     check_hub_environment(sweep)
-    TaskFolders.of(sweep.evaluation.tasks_dir).find(sweep.evaluation.task)
+    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
     converted = is_converted(sweep.model)
     check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:
@@ -49,7 +50,8 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase="reading data"))
     inputs = digest_inputs(sweep)  # before they are read: what changes meanwhile is found to differ later
     splits = load_splits(sweep.data)
-    check_answers(splits["test"])
+    if "data" not in sweep.evaluation.keep_from_task:
+        check_answers(splits["test"])
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with clear_disk_errors(work_dir):
@@ -72,6 +74,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         model_commit=commit,
         inputs=inputs,
         warnings=tuple(warnings),
+        special_tokens=special_tokens_of(tokenizer),
     )
     for warning in result.warnings:
         _log.warning("%s", warning)

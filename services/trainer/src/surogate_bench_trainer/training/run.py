@@ -15,6 +15,7 @@ from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import run_name
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import ModelLocation, locate_model
+from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
@@ -128,7 +129,8 @@ def _learn(
     sweep, device = request.sweep, training_device()
     base, tokenizer = load_base(location, device)
     splits = {name: read_prepared(work_dir / "prepared" / "data" / f"{name}.jsonl") for name in ("train", "validation")}
-    data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device)
+    added = special_tokens(store, request.layout)
+    data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device, special_tokens=added is not None)
     learner = build_learner(
         base, sweep, sweep.recipe(request.recipe), seed=request.seed, steps=data.schedule.total_steps
     )

@@ -101,15 +101,18 @@ def build_data(
     *,
     seed: int,
     device: torch.device,
+    special_tokens: bool = True,
 ) -> TrainingData:
     """Tokenize ``train`` and ``validation`` and lay out the run; validation is packed whether or not training is.
+
+    Prompts get the tokenizer's own special tokens unless ``special_tokens`` is False.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.
     """
     training = sweep.training
-    samples = encode(splits["train"], tokenizer, sweep.data)
-    held_out = encode(splits["validation"], tokenizer, sweep.data)
+    samples = encode(splits["train"], tokenizer, sweep.data, special_tokens=special_tokens)
+    held_out = encode(splits["validation"], tokenizer, sweep.data, special_tokens=special_tokens)
     rows = pack([len(sample.tokens) for sample in held_out], training.max_length)
     size = training.micro_batch_size
     groups = [[index for row in rows[start : start + size] for index in row] for start in range(0, len(rows), size)]

@@ -2,7 +2,7 @@
 
 from surogate_bench.layout import run_name
 from surogate_bench.requests import EvaluateRequest, TrainRequest
-from surogate_bench_orchestrator.domain.tasks import Service, Task
+from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 
 DOMAIN = "bench.surogate.ai"
 MANAGER = "surogate-bench-controller"
@@ -38,7 +38,7 @@ def labels_of(task: Task, instance: str) -> dict[str, str]:
         MANAGED_BY: MANAGER,
         SWEEP: request.sweep.name,
         TASK: task.name,
-        STAGE: "eval" if task.service is Service.EVALUATOR else request.kind,
+        STAGE: stage_of(task),
     }
     if isinstance(request, TrainRequest):
         labels[RUN] = run_name(request.recipe, request.seed)

@@ -1,6 +1,6 @@
 """The pod that runs a task: pure, from the task and the installation's settings."""
 
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import (
@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     SecretKey,
     Workload,
 )
-from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
+from surogate_bench_orchestrator.domain.tasks import Service, Task, TaskRequest
 
 METRICS_PORT = 9400
 """Port of every task pod for /metrics and /progress."""
@@ -28,7 +28,15 @@ def workload_of(task: Task, settings: ClusterSettings) -> Workload:
         return settings.prepare
     if isinstance(request, TrainRequest):
         return settings.trainer
+    if isinstance(request, CheckRequest):
+        return settings.evaluator if request.subject == "task" else _server_checker(settings)
     return settings.model_server if isinstance(request, ServeRequest) else settings.evaluator
+
+
+def _server_checker(settings: ClusterSettings) -> Workload:
+    """The model server's image where it serves nothing: without its GPU, and with the resources of preparation."""
+    without = {"gpus": 0, "threads": None, "resources": settings.prepare.resources}
+    return settings.model_server.model_copy(update=without)
 
 
 def complete_request(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> TaskRequest:
@@ -153,8 +161,10 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
 
 
 def _asks_hub(task: Task) -> bool:
-    """An evaluator asks the model server only."""
-    return not isinstance(task.request, EvaluateRequest)
+    """An evaluator does so for a task that keeps its own data only, and a check of arguments never."""
+    if task.service is Service.EVALUATOR:
+        return "data" in task.request.sweep.evaluation.keep_from_task
+    return not isinstance(task.request, CheckRequest)
 
 
 def _secret(variable: str, key: SecretKey) -> Object:

@@ -1,0 +1,132 @@
+"""The check of a task, before anything is trained: would the reference answers themselves be scored as right?"""
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from surogate_bench.errors import BenchError, ConfigError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.layout import manifest_key
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import CheckRequest
+from surogate_bench.results import CheckResult, SampleLine, ScoredData
+from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.store import open_store
+from surogate_bench_evaluator.answers import Answers
+from surogate_bench_evaluator.scoring import score
+from surogate_bench_evaluator.stage import isolate_libraries
+from surogate_bench_evaluator.tasks import prepare_task, require_records
+
+if TYPE_CHECKING:
+    from surogate_bench_evaluator.harness import Harness
+
+_log = logging.getLogger(__name__)
+
+
+def check_stage(request: CheckRequest, work_dir: Path) -> None:
+    """Score every reference answer against itself by the very task, and publish which data the task scores.
+
+    Raises:
+        ConfigError: the task is unknown or cannot be used, there are too few test records, or a record's own reference
+            answer is not scored as right.
+        TransientError: the store, or the hub that the task's own data comes from, is away.
+    """
+    store = open_store(request.store)
+    prefix = request.layout.check(request.subject)
+    if store.exists(manifest_key(prefix)):
+        return
+    write_progress(work_dir, Progress(phase="checking"))
+    isolate_libraries(work_dir / "cache", request.sweep.evaluation)
+    scored = check_task(request.sweep, prepare_task(request, store, work_dir))
+    output = work_dir / "output"
+    output.mkdir(parents=True, exist_ok=True)
+    publish_stage(store, prefix, output, _manifest(request, CheckResult(scored=scored)))
+    _log.info("each of %d reference answers is scored as right by %s", scored.records, request.sweep.evaluation.task)
+
+
+def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
+    """Check a task that was fitted to a sweep.
+
+    Returns:
+        The records that it scores.
+
+    Raises:
+        ConfigError: see :func:`check_stage`.
+        TransientError: the hub that the task's own data comes from is away.
+    """
+    # Not at the top: this import takes seconds, which finished work must not cost.
+    from surogate_bench_evaluator.harness import Harness, explain_task_error, unusable  # noqa: PLC0415
+    from surogate_bench_evaluator.references import ReferenceAnswers  # noqa: PLC0415
+
+    harness = Harness(task_file, sweep.evaluation, Answers(lambda *_: None))
+    try:
+        scored = harness.scored_data(sweep)
+        require_records(scored.records)
+        if scored.prompt == "sweep":
+            _require_prompts(harness, sweep, task_file)
+        lenient = sweep.evaluation.model_copy(update={"max_empty_fraction": 1.0})
+        scores = score(harness.evaluate(ReferenceAnswers(harness.task)), lenient, model="references")
+    except BenchError:
+        raise
+    except Exception as error:  # templates and a task's own functions raise anything
+        raise unusable(sweep.evaluation.task, explain_task_error(error)) from error
+    _require_right(scores.samples, sweep)
+    return scored
+
+
+def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) -> None:
+    """Check that a task shows the records as they were written for it: its own functions might change them.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    from surogate_bench_evaluator.harness import unusable  # noqa: PLC0415 - see check_task
+
+    task = harness.task
+    records = list(task.eval_docs)
+    with (task_file.parent / "test.jsonl").open(encoding="utf-8") as lines:
+        expected = sum(1 for _ in lines)
+    fields = {"question", "answer", "prompt", "completion"}
+    if len(records) != expected or not all(fields <= record.keys() for record in records):
+        raise unusable(
+            sweep.evaluation.task,
+            f"its process_docs or custom_dataset turns the {expected} test records into {len(records)} others; remove "
+            "it, or let the task keep its own data and prompt (evaluation.keep_from_task)",
+        )
+
+
+def _require_right(samples: tuple[SampleLine, ...], sweep: RecipeSweep) -> None:
+    """Check that reference answers score 1.
+
+    Raises:
+        ConfigError: naming the first that does not, and how many do not.
+    """
+    wrong = [line for line in samples if not (line.strict_match and line.flexible_match)]
+    if not wrong:
+        return
+    first = wrong[0]
+    match = "flexible-extract" if first.strict_match else "strict-match"
+    others = f"; so are those of {len(wrong) - 1} more records" if len(wrong) > 1 else ""
+    own = "data" in sweep.evaluation.keep_from_task
+    raise ConfigError(
+        f"the reference answer itself is scored as wrong by {match} of {sweep.evaluation.task}{others}",
+        field=f"{sweep.evaluation.task}:{first.index + 1}" if own else f"data.test:{first.index + 1}",
+        value=first.response[-80:],
+        remedy="End each test answer with one line '#### ' and a bare number, without unit, blank, percent sign or "
+        "text after it, and use '####' nowhere else; or score by a task whose filters take such answers.",
+    )
+
+
+def _manifest(request: CheckRequest, result: CheckResult) -> Manifest:
+    return Manifest(
+        stage="check",
+        run=request.subject,
+        spec_hash=request.layout.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        hardware=describe_machine(),
+        versions=package_versions(),
+        result=result.model_dump(mode="json"),
+    )

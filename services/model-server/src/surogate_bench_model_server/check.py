@@ -1,0 +1,99 @@
+"""The check of ``serving.extra_args``, before anything is trained: vLLM's own parser reads them."""
+
+import logging
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.layout import manifest_key
+from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.progress import Progress, write_progress
+from surogate_bench.requests import CheckRequest
+from surogate_bench.results import CheckResult
+from surogate_bench.store import open_store
+from surogate_bench_model_server.vllm_command import Command, ServerSettings, detect_platform, vllm_command
+
+_log = logging.getLogger(__name__)
+
+_PARSER = "surogate_bench_model_server.vllm_arguments"
+_PATIENCE_S = 1800.0
+"""Room for importing vLLM on a busy machine with a cold disk."""
+
+
+def check_stage(request: CheckRequest, work_dir: Path) -> None:
+    """Have vLLM's parser read the server's arguments, and publish that it took them.
+
+    Raises:
+        ConfigError: it refuses ``serving.extra_args``.
+        TransientError: the store is away, or the parser did not end.
+    """
+    store = open_store(request.store)
+    prefix = request.layout.check(request.subject)
+    if store.exists(manifest_key(prefix)):
+        return
+    write_progress(work_dir, Progress(phase="checking"))
+    settings = ServerSettings(host="127.0.0.1", port=8000, platform=detect_platform(), threads=request.threads)
+    location = ModelLocation(request.sweep.model.label)  # never loaded
+    command = vllm_command(request.sweep, location, settings, inherited=os.environ)
+    result = ask_parser(command, request.sweep.serving.extra_args, work_dir)
+    output = work_dir / "output"
+    output.mkdir(parents=True, exist_ok=True)
+    publish_stage(store, prefix, output, _manifest(request, result))
+
+
+def ask_parser(command: Command, extra: tuple[str, ...], work_dir: Path) -> CheckResult:
+    """Ask vLLM's parser in a process with the server's environment.
+
+    Args:
+        command: What the server is started with; ends with ``extra``.
+        extra: The user's part of its arguments.
+        work_dir: For the answer.
+
+    Raises:
+        ConfigError: the parser refuses ``extra``.
+        TransientError: it did not end.
+    """
+    options = command.arguments[command.arguments.index("--model") :]
+    answer = work_dir / "refusal.txt"
+    answer.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", _PARSER, str(answer), str(len(extra)), *options],
+            env=command.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=_PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TransientError(f"vLLM's argument parser did not end within {_PATIENCE_S:g} s") from error
+    if not answer.exists():  # vLLM itself cannot be imported where there is no GPU, for example
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        _log.warning("serving.extra_args could not be checked: vLLM's parser ended with exit code %d", done.returncode)
+        return CheckResult(omitted=f"vLLM's parser ended with exit code {done.returncode}: {last}")
+    if refusal := answer.read_text(encoding="utf-8"):
+        raise ConfigError(
+            f"vLLM refuses them: {refusal}",
+            field="serving.extra_args",
+            value=" ".join(extra),
+            remedy="Correct or remove the argument; `vllm serve --help=all` lists those there are.",
+        )
+    return CheckResult()
+
+
+def _manifest(request: CheckRequest, result: CheckResult) -> Manifest:
+    return Manifest(
+        stage="check",
+        run=request.subject,
+        spec_hash=request.layout.spec_hash,
+        created=datetime.now(UTC),
+        files={},
+        hardware=describe_machine(),
+        versions=package_versions(),
+        result=result.model_dump(mode="json"),
+    )

@@ -1,0 +1,172 @@
+"""The published procedure, literally: lm-eval's own gsm8k, by this evaluator and by lm-eval's command."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from completions_stand_in import Completions, completing
+from hub_stand_in import Hub, Repository, serving
+
+from surogate_bench.manifest import fetch_stage, read_manifest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, StageRequest
+from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.store import open_store
+from surogate_bench.word_problems import split
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+PUBLISHED = Path(__file__).parents[2] / "configs" / "sweeps" / "qwen3-0.6b-gsm8k.yaml"
+TEST_RECORDS = 9
+CARD = """---
+configs:
+- config_name: main
+  data_files:
+  - {split: train, path: train.jsonl}
+  - {split: test, path: test.jsonl}
+---
+"""
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[str]:
+    """A hub that has ``openai/gsm8k``, made up."""
+    folder = tmp_path / "hub" / "gsm8k"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(CARD)
+    for name, size in (("train", 12), ("test", TEST_RECORDS)):
+        problems = split(name, language="en", size=size, seed=0)  # type: ignore[arg-type]
+        lines = [json.dumps({"question": problem.question, "answer": problem.answer}) for problem in problems]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    with serving(Hub(datasets={"openai/gsm8k": Repository(folder)})) as address:
+        yield address
+
+
+ANSWERS = {problem.question: problem.answer for problem in split("test", language="en", size=TEST_RECORDS, seed=0)}
+
+
+def answer(prompt: str) -> str:
+    """Every second question is answered with its reference, the others with a bare number or not in that form."""
+    question = prompt.rpartition("Question: ")[2].removesuffix("\nAnswer:")
+    place = list(ANSWERS).index(question)
+    return f" {ANSWERS[question]}" if place % 2 else (" 7", " none")[place % 4 // 2]
+
+
+def environment(folder: Path, endpoint: str) -> dict[str, str]:
+    return {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "TQDM_DISABLE": "1"}
+
+
+def by_the_evaluator(request: StageRequest, folder: Path, endpoint: str) -> "subprocess.CompletedProcess[str]":
+    path = folder / f"{request.model_dump()['kind']}.json"
+    path.write_text(request.model_dump_json())
+    return subprocess.run(
+        [sys.executable, "-m", "surogate_bench_evaluator", str(path), "--work-dir", str(folder / path.stem)],
+        env=environment(folder, endpoint), capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+
+
+def by_the_command(server: Completions, folder: Path, endpoint: str) -> dict[str, Any]:
+    """lm-eval's results."""
+    arguments = f"model=base,base_url={server.url}/v1/completions,num_concurrent=4,max_retries=1"
+    subprocess.run(
+        [
+            sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--tasks", "gsm8k",
+            "--num_fewshot", "0", "--output_path", str(folder / "by-hand"),
+            "--model_args", f"{arguments},tokenized_requests=False,tokenizer_backend=none",
+        ],
+        env=environment(folder, endpoint), capture_output=True, check=True, timeout=300,
+    )  # fmt: skip
+    (found,) = (folder / "by-hand").rglob("results_*.json")
+    results: dict[str, Any] = json.loads(found.read_text())["results"]["gsm8k"]
+    return results
+
+
+def sweep(**evaluation: Any) -> dict[str, Any]:
+    published = yaml.safe_load(PUBLISHED.read_text())["evaluation"]
+    return {
+        "name": "literal",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": ["bf16"],
+        "serving": {"start_timeout_s": 30},
+        "evaluation": published | {"num_concurrent": 4} | evaluation,
+    }
+
+
+def prepare(request: StageRequest, folder: Path) -> None:
+    from surogate_bench.manifest import Manifest, publish_stage
+
+    (folder / "prepared").mkdir()
+    info = SplitInfo(records=8, sha256="0" * 64)
+    result = PrepareResult(data={"train": info}, model_source="tiny", model_in_store=False, special_tokens=())
+    manifest = Manifest.model_validate(
+        {
+            "stage": "prepare", "run": "prepare", "spec_hash": request.layout.spec_hash,
+            "created": "2026-01-01T00:00:00Z", "files": {}, "hardware": {}, "versions": {},
+            "result": result.model_dump(mode="json"),
+        }
+    )  # fmt: skip
+    publish_stage(open_store(request.store), request.layout.prepare, folder / "prepared", manifest)
+
+
+def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Path, endpoint: str) -> None:
+    with completing(answer) as server:
+        common: dict[str, Any] = {"sweep": parse_sweep(sweep()), "store": str(tmp_path / "store")}
+        check = CheckRequest(subject="task", **common)
+        evaluate = EvaluateRequest(run="base", server_url=server.url, **common)
+        prepare(evaluate, tmp_path)
+        for request in (check, evaluate):
+            done = by_the_evaluator(request, tmp_path, endpoint)
+            assert done.returncode == 0, done.stderr
+        ours = server.take()
+        results = by_the_command(server, tmp_path, endpoint)
+        theirs = server.take()
+    assert len(ours) == TEST_RECORDS
+    asked = [{each["prompt"]: each for each in bodies} for bodies in (ours, theirs)]
+    assert asked[0].keys() == asked[1].keys()
+    assert all(prompt.startswith("Question: ") and prompt.endswith("\nAnswer:") for prompt in asked[0])
+    for prompt, body in asked[0].items():
+        other = asked[1][prompt]
+        assert body.pop("add_special_tokens"), "as it is where a request does not say"
+        assert body == other
+    store = open_store(str(tmp_path / "store"))
+    result = EvalResult.model_validate(fetch_stage(store, evaluate.layout.eval("base"), tmp_path / "out").result)
+    assert result.strict.accuracy == results["exact_match,strict-match"]
+    assert result.flexible.accuracy == results["exact_match,flexible-extract"]
+    assert result.strict.stderr == results["exact_match_stderr,strict-match"]
+    assert 0 < result.strict.accuracy < 1
+    assert result.scored is not None
+    told = (result.scored.source, result.scored.split, result.scored.records, result.scored.prompt)
+    assert told == ("openai/gsm8k:main", "test", TEST_RECORDS, "task")
+    assert (result.scored.num_fewshot, result.special_tokens) == (0, ())
+    checked = read_manifest(store, check.layout.check("task"))
+    assert checked is not None
+    assert CheckResult.model_validate(checked.result).scored == result.scored
+
+
+def test_a_task_keeps_its_own_examples_where_it_shall(tmp_path: Path, endpoint: str) -> None:
+    kept = sweep(keep_from_task=["data", "prompt", "num_fewshot"])
+    with completing(answer) as server:
+        request = EvaluateRequest(
+            sweep=parse_sweep(kept), store=str(tmp_path / "store"), run="base", server_url=server.url
+        )
+        prepare(request, tmp_path)
+        done = by_the_evaluator(request, tmp_path, endpoint)
+        assert done.returncode == 0, done.stderr
+        prompts = [body["prompt"] for body in server.take()]
+    assert {prompt.count("Question: ") for prompt in prompts} == {6}, "five examples, as the task says"
+
+
+def test_a_hub_that_is_away_is_no_bad_input(tmp_path: Path) -> None:
+    request = CheckRequest(sweep=parse_sweep(sweep()), store=str(tmp_path / "store"), subject="task")
+    prepare(request, tmp_path)
+    done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9")
+    assert done.returncode == 75, done.stderr
+    assert "the hub cannot be reached" in done.stderr

@@ -1,0 +1,65 @@
+"""Stand-in for model server and vLLM on one port: whatever is asked, a function of the prompt answers."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Completions:
+    """A server of the base model."""
+
+    answer: Callable[[str], str]
+    url: str = ""
+    _bodies: list[dict[str, Any]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def take(self) -> list[dict[str, Any]]:
+        """Requests for completions since the last call."""
+        with self._lock:
+            taken, self._bodies = self._bodies, []
+        return taken
+
+    def respond(self, path: str, body: Any) -> dict[str, Any]:
+        """Answer one request."""
+        if path != "/v1/completions":
+            return {"vllm_url": self.url, "model": "base", "max_model_len": 4096, "versions": {}}
+        with self._lock:
+            self._bodies.append(body)
+        prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
+        return {"choices": [{"index": i, "text": self.answer(prompt)} for i, prompt in enumerate(prompts)]}
+
+
+@contextmanager
+def completing(answer: Callable[[str], str]) -> Iterator[Completions]:
+    """Serve from a thread on a free port."""
+    server = Completions(answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _respond(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            payload = json.dumps(server.respond(self.path, json.loads(self.rfile.read(length)) if length else None))
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload.encode())
+
+        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        server.url = f"http://127.0.0.1:{httpd.server_port}"
+        thread = threading.Thread(target=httpd.serve_forever)
+        thread.start()
+        try:
+            yield server
+        finally:
+            httpd.shutdown()
+            thread.join()

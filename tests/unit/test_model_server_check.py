@@ -1,0 +1,104 @@
+"""The check of ``serving.extra_args``: vLLM's own parser is asked."""
+
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.manifest import read_manifest
+from surogate_bench.requests import CheckRequest
+from surogate_bench.results import CheckResult
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.store import open_store
+from surogate_bench_model_server import check, main
+from surogate_bench_model_server.vllm_command import Command
+
+SERVED = ("--model", "tiny", "--max-lora-rank", "64", "--enable-lora")
+
+
+def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
+    spec = {
+        "name": "toy",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": ["bf16"],
+        "serving": {"extra_args": extra},
+    }
+    request = CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="serving")
+    return request.model_copy(update=changes)
+
+
+Refusal = Callable[[list[str], list[str]], str]
+
+
+@pytest.fixture(scope="module")
+def refusal() -> Refusal:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what vLLM imports
+        from surogate_bench_model_server.vllm_arguments import refusal as of_vllm
+    return of_vllm
+
+
+@pytest.mark.parametrize(
+    ("extra", "why"),
+    [
+        (("--nonsense",), "unrecognized arguments: --nonsense"),
+        (("--max-num-seqs", "many"), "invalid int value: 'many'"),
+        (("--max-num-seqs",), "expected one argument"),
+        (("--enable-auto-tool-choice",), "requires --tool-call-parser"),
+        (("--max-lora-ran", "8"), r"change --max-lora-rank: set serving\.max_lora_rank"),
+        (("another-model",), "set model"),
+        (("--help",), "does not serve"),
+    ],
+)
+def test_what_vllms_own_parser_does_not_take_is_refused_with_its_words(
+    refusal: Refusal, extra: tuple[str, ...], why: str
+) -> None:
+    assert re.search(why, refusal(list(SERVED), list(extra)))
+
+
+@pytest.mark.parametrize("extra", [("--enable-prefix-caching",), ("--max-num-seqs=8", "--block-size", "16")])
+def test_what_it_takes_passes(refusal: Refusal, extra: tuple[str, ...]) -> None:
+    assert not refusal(list(SERVED), list(extra))
+
+
+@pytest.mark.e2e
+def test_as_a_service_it_names_the_field_and_does_not_pass(tmp_path: Path) -> None:
+    request = request_of(tmp_path, "--nonsense")
+    with pytest.raises(ConfigError, match="unrecognized arguments: --nonsense") as caught:
+        main._handle(request, tmp_path / "work")
+    assert (caught.value.field, caught.value.value) == ("serving.extra_args", "--nonsense")
+    assert read_manifest(open_store(request.store), request.layout.check("serving")) is None
+
+
+def test_a_parser_that_cannot_be_asked_keeps_no_sweep_from_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, vLLM for GPUs might not even be imported."""
+    monkeypatch.setattr(check, "_PARSER", "no_such_module")
+    request = request_of(tmp_path, "--enable-prefix-caching")
+    (tmp_path / "work").mkdir()
+    main._handle(request, tmp_path / "work")
+    manifest = read_manifest(open_store(request.store), request.layout.check("serving"))
+    assert manifest is not None
+    assert "no_such_module" in (CheckResult.model_validate(manifest.result).omitted or "")
+    main._handle(request, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_parser_that_hangs_may_be_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
+    command = Command(arguments=["python", "--model", "tiny", "--x"], environment=dict(os.environ))
+    with pytest.raises(TransientError, match="did not end"):
+        check.ask_parser(command, ("--x",), tmp_path)
+
+
+def test_a_task_check_is_not_for_the_model_server(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not for this service"):
+        main._handle(request_of(tmp_path, "--x", subject="task"), tmp_path)
