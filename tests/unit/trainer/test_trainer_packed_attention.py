@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
+from surogate_bench.errors import PermanentError
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
-from surogate_bench_trainer.training import attention
+from surogate_bench_trainer.training import attention_layout
 from surogate_bench_trainer.training.attention import IMPLEMENTATION, segments_of
 from surogate_bench_trainer.training.lean_layers import make_lean
 from surogate_bench_trainer.training.loss import cross_entropy
@@ -89,7 +90,7 @@ def test_how_samples_are_grouped_changes_nothing(
     model = make_model()
     batch = collate(samples((50, 48, 30, 29, 8)), "all", CPU)
     usual = packed_logits(model, batch)
-    monkeypatch.setattr(attention, "_GROUP_SCORES", group_scores)
+    monkeypatch.setattr(attention_layout, "_GROUP_SCORES", group_scores)
     torch.testing.assert_close(packed_logits(model, batch), usual, rtol=1e-5, atol=1e-5)
 
 
@@ -100,7 +101,7 @@ def test_long_samples_whose_scores_are_recomputed_give_the_same(
     batch = collate(samples((70, 64, 20)), "all", CPU)
     kept = packed_logits(model, batch)
     kept_gradients = gradients(model, cross_entropy(kept, batch.targets, weight=0.1))
-    monkeypatch.setattr(attention, "_LONG", 64)
+    monkeypatch.setattr(attention_layout, "_LONG", 64)
     recomputed = packed_logits(model, batch)
     torch.testing.assert_close(recomputed, kept, rtol=1e-5, atol=1e-5)
     recomputed_gradients = gradients(model, cross_entropy(recomputed, batch.targets, weight=0.1))
@@ -146,5 +147,5 @@ def test_a_gradient_never_reaches_another_sample(make_model: Callable[..., Qwen3
 
 def test_masks_and_dropout_are_refused(make_model: Callable[..., Qwen3ForCausalLM]) -> None:
     model = make_model(attention_dropout=0.5).train()
-    with pytest.raises(ValueError, match="neither masks nor dropout"):
+    with pytest.raises(PermanentError, match="does not support dropout"):
         packed_logits(model, collate(samples((8,)), "all", CPU))

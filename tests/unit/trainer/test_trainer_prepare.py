@@ -288,6 +288,8 @@ def test_a_model_without_an_end_of_text_token_is_refused(
 
 def test_a_model_folder_that_cannot_be_loaded_is_refused(make_sweep: MakeSweep, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "no-such-architecture"}', encoding="utf-8")
+    assert "this architecture is not supported" in str(refused(make_sweep(model={"path": str(tmp_path)}), tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
     assert "cannot be loaded" in str(refused(make_sweep(model={"path": str(tmp_path)}), tmp_path))
 
 

@@ -294,7 +294,7 @@ def test_a_model_that_cannot_be_loaded_is_a_configuration_error(
 def test_loss_on_all_counts_the_prompt_too(make_sweep: MakeSweep, tmp_path: Path) -> None:
     losses = []
     for loss_on in ("completion", "all"):
-        sweep = make_sweep(training={"loss_on": loss_on, "max_steps": 1})
+        sweep = make_sweep(training={"loss_on": loss_on, "max_steps": 1, "warmup_steps": 0})
         (tmp_path / loss_on).mkdir()
         losses.append(train(request_for(sweep, tmp_path / loss_on), tmp_path / f"{loss_on}-work").lines[0]["loss"])
     assert losses[0] != losses[1]

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench_trainer.coverage import matrices, transformer_blocks, uncovered_matrices
 from surogate_bench_trainer.engines import Engine, EngineSession
 from surogate_bench_trainer.formats.nvfp4 import BLOCK
 from surogate_bench_trainer.quantized_linear import QuantizedLinear
@@ -25,6 +26,8 @@ class AppliedRecipe:
     """Bytes of the weights of all linear layers inside the transformer blocks, skipped ones included."""
     operand_cache_bytes: int
     """Bytes kept beside them to make products faster."""
+    covered_share: float
+    """Share of the blocks' weight matrices that the recipe covers; 1 for a recipe without quantization."""
     session: EngineSession
     """The engine's state."""
 
@@ -58,10 +61,11 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         seed: Of stochastic rounding.
 
     Raises:
-        ConfigError: a layer's shape does not fit the recipe's blocks, or more blocks are skipped than there are.
+        ConfigError: a layer's shape does not fit the recipe's blocks, more blocks are skipped than there are, or a
+            block has weights that are not those of linear layers.
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
-    blocks = _transformer_blocks(model)
+    blocks = transformer_blocks(model)
     last = len(blocks) - recipe.skip_last_layers
     if recipe.quantizes and recipe.skip_first_layers >= last:
         raise ConfigError(
@@ -76,11 +80,17 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         for name, module in blocks[index].named_modules()
         if isinstance(module, nn.Linear)
     ]
+    if recipe.quantizes:
+        _check_coverage(uncovered_matrices(model, first=recipe.skip_first_layers, last=last), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
+    total = sum(weight.numel() for _, weight in matrices(blocks))
+    covered = sum(linear.weight.numel() for _, linear in targets)
     session = engine.start(recipe, layers=len(targets), device=model.device, seed=seed)
     for name, linear in targets:
         blocks.set_submodule(name, session.replace(linear))
+    if recipe.quantizes:
+        _check_replaced([blocks.get_submodule(name) for name, _ in targets])
     linears = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
     return AppliedRecipe(
         engine_name=engine.name,
@@ -88,16 +98,25 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         operand_cache_bytes=sum(
             linear.products.operand_nbytes for linear in linears if isinstance(linear, QuantizedLinear)
         ),
+        covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
     )
 
 
-def _transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
-    count = model.config.num_hidden_layers
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
-    raise PermanentError(f"{type(model).__name__}: no list of {count} transformer blocks found in this architecture")
+def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:
+    if left:
+        raise ConfigError(
+            f"would leave {sum(left.values())} weights of the transformer blocks in bf16, which are not in linear "
+            f"layers, the first of them in {next(iter(left))}",
+            field=f"recipe {recipe.name}: model",
+            remedy="Use a dense model, or the bf16 recipe alone.",
+        )
+
+
+def _check_replaced(layers: list[nn.Module]) -> None:
+    kept = [layer for layer in layers if not isinstance(layer, QuantizedLinear | Linear4bit)]
+    if kept:
+        raise PermanentError(f"{len(kept)} of {len(layers)} linear layers were not quantized by the recipe")
 
 
 def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:

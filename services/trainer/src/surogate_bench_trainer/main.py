@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import CONVERTED_MODELS
+from surogate_bench.model_source import SHIPPED_MODELS
 from surogate_bench.requests import AnyRequest, PrepareRequest, TrainRequest
 from surogate_bench.service import Exposition, run_service
 
@@ -54,12 +54,14 @@ def _handle_alone(request: AnyRequest, work_dir: Path) -> None:
 
     transformers imports whatever it finds installed. scikit-learn, which it uses for assisted generation only, takes
     1.3 s with all that comes with it; torch and the modules behind it take 3 s, and a tokenizer does without them
-    (the loader of hub data does not).
+    (the loader of hub data and the check of a checkpoint do not).
     """
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of an optional package when imported
     without = ["sklearn"]
-    if isinstance(request, PrepareRequest) and not (
-        request.sweep.model.builtin in CONVERTED_MODELS or request.sweep.data.hub
+    if (
+        isinstance(request, PrepareRequest)
+        and request.sweep.model.builtin in SHIPPED_MODELS
+        and not request.sweep.data.hub
     ):
         without.append("torch")
         os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # about its absence

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 
 @contextmanager
@@ -30,9 +35,46 @@ def loading_model(name: str) -> Iterator[None]:
                 f"model: {name} is not in the cache and the hub cannot be reached. "
                 "Check the network, or give a local folder as model.path"
             ) from error
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                "needs Python code from the model's repository, which is never run",
+                field="model",
+                value=name,
+                remedy="Use a model whose architecture and tokenizer are part of transformers.",
+            ) from error
         raise ConfigError(
-            f"cannot be loaded: {error}",
+            f"cannot be loaded: {' '.join(str(error).split())}",
             field="model",
             value=name,
             remedy="Check its name, revision or folder; a gated model needs HF_TOKEN.",
         ) from error
+
+
+def check_loaded(model: "PreTrainedModel", loading: dict[str, Any], device: "torch.device") -> None:
+    """Make sure that a model is what its checkpoint holds, and that the device can train it.
+
+    The prepare stage refuses such models already, unless they changed since, or only headers were read.
+
+    Args:
+        model: As loaded.
+        loading: transformers' loading info.
+        device: Where it is to be trained.
+
+    Raises:
+        ConfigError: tensors are missing or not finite, or the device does not support the model's attention.
+    """
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if loading[kind]:
+            raise _unusable(model, f"the checkpoint does not fit the architecture: {kind} {sorted(loading[kind])[:4]}")
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise _unusable(model, f"{name} has NaN or infinite values")
+    softcap = getattr(model.config, "attn_logit_softcapping", None)
+    sinks = any(name.endswith("sinks") for name, _ in model.named_parameters())
+    if device.type == "cuda" and (softcap or sinks):
+        feature = "soft-capping" if softcap else "sinks"
+        raise _unusable(model, f"packed attention with {feature} is supported on a CPU only")
+
+
+def _unusable(model: "PreTrainedModel", problem: str) -> ConfigError:
+    return ConfigError(problem, field="model", value=model.config.model_type, remedy="Use another model.")

@@ -28,16 +28,23 @@ def check_answers(test: list[Record]) -> None:
             )
 
 
-def check_lengths(splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep) -> None:
+def check_lengths(
+    splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
+) -> tuple[list[int], set[int]]:
     """Samples must fit ``training.max_length``, and prompts with their answers the server.
+
+    Returns:
+        Tokens of each training sample, and the set of token ids in all samples and prompts.
 
     Raises:
         ConfigError: naming the longest offender and its length.
     """
     limit = sweep.training.max_length
-    shortest = 0
+    shortest, training, used = 0, list[int](), set[int]()
     for name in ("train", "validation"):
-        lengths = [len(sample.tokens) for sample in encode(splits[name], tokenizer, sweep.data)]
+        samples = encode(splits[name], tokenizer, sweep.data)
+        lengths = [len(sample.tokens) for sample in samples]
+        used.update(*(sample.tokens for sample in samples))
         longest = max(range(len(lengths)), key=lengths.__getitem__)
         if lengths[longest] > limit:
             over = sum(length > limit for length in lengths)
@@ -49,12 +56,16 @@ def check_lengths(splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: R
                 remedy=f"Raise it to {lengths[longest]} or more, or remove those records: samples are never cut.",
             )
         if name == "train":
+            training = lengths
             shortest = sum(sorted(lengths)[: sweep.evaluation.num_fewshot])
-    _check_prompts(splits["test"], tokenizer, sweep, shots=shortest)
+    used.update(*_check_prompts(splits["test"], tokenizer, sweep, shots=shortest))
+    return training, used
 
 
-def _check_prompts(test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int) -> None:
-    """``shots``: fewest tokens that the solved examples before each question can take."""
+def _check_prompts(
+    test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
+) -> list[list[int]]:
+    """Returns the prompts' tokens. ``shots``: fewest tokens that the solved examples before a question can take."""
     prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer, special_tokens=True)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
@@ -66,3 +77,4 @@ def _check_prompts(test: list[Record], tokenizer: "PreTrainedTokenizerBase", swe
             value=sweep.serving.max_model_len,
             remedy=f"Raise it to {needed} or more, or lower evaluation.max_gen_toks.",
         )
+    return prompts

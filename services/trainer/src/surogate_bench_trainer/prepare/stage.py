@@ -3,7 +3,6 @@
 import logging
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.hub_environment import check_hub_environment
@@ -17,12 +16,14 @@ from surogate_bench.store import open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import write_records
-from surogate_bench_trainer.model_loading import loading_model
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
-from surogate_bench_trainer.prepare.model import check_fit, convert_smollm2, find_smollm2, is_converted
+from surogate_bench_trainer.prepare.model import convert_smollm2, find_smollm2, is_converted
+from surogate_bench_trainer.prepare.model_checks import check_checkpoint, load_config_and_tokenizer
 from surogate_bench_trainer.prepare.repetitions import repetition_warnings
+from surogate_bench_trainer.prepare.schedule import check_schedule
 from surogate_bench_trainer.prepare.sources import Splits, load_splits
+from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
 
 _log = logging.getLogger(__name__)
 
@@ -62,9 +63,11 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         else:
             location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
         write_progress(work_dir, Progress(phase="checking"))
-        config, tokenizer = _config_and_tokenizer(location)
-        check_fit(config, sweep)
-        check_lengths(splits, tokenizer, sweep)
+        config, tokenizer = load_config_and_tokenizer(location, sweep)
+        lengths, tokens = check_lengths(splits, tokenizer, sweep)
+        warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
+        warnings += check_schedule(lengths, sweep)
+        check_checkpoint(location, sweep, config)
         data = _write_splits(splits, outputs / "data")
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
@@ -82,16 +85,6 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     publish_stage(store, prefix, outputs, _manifest(request, result))
     records = {name: info.records for name, info in data.items()}
     _log.info("the data is checked and stored", extra={"records": records, "model": result.model_source})
-
-
-def _config_and_tokenizer(location: ModelLocation) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - slow to import, so after the cheap checks
-
-    with loading_model(location.name_or_path):
-        return (
-            AutoConfig.from_pretrained(location.name_or_path, revision=location.revision),
-            AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision),
-        )
 
 
 def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:

@@ -13,6 +13,7 @@ from surogate_bench.recipes import WeightStorage
 from surogate_bench_trainer.formats.fp8 import dequantize_tiles, quantize_tiles
 from surogate_bench_trainer.formats.nvfp4 import quantize_rows
 from surogate_bench_trainer.formats.nvfp4_packed import pack, unpack_products
+from surogate_bench_trainer.fusion import SLAB, slabs
 
 
 class FrozenWeight(nn.Module):
@@ -75,8 +76,12 @@ class NVFP4Weight(FrozenWeight):
         self.register_buffer("tensor_scale", quantized.tensor_scale)
 
     def dequantize(self) -> Tensor:
-        """bf16(element * block scale * tensor scale); the first product is exact."""
-        return unpack_products(self.codes, self.block_scales).mul_(self.tensor_scale)
+        """bf16(element * block scale * tensor scale); the first product is exact, the second one formed in fp32."""
+        values = unpack_products(self.codes, self.block_scales)
+        # A GPU rounds a 0-dim fp32 operand of a bf16 tensor to bf16 before it multiplies.
+        for (part,) in slabs(values.view(-1), rows=SLAB):
+            part.copy_(part.float().mul_(self.tensor_scale))
+        return values
 
 
 def freeze(weight: Tensor, storage: WeightStorage) -> FrozenWeight:

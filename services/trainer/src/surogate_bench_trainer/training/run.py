@@ -149,6 +149,7 @@ def _learn(
             "recipe": request.recipe,
             "engine": learner.recipe.engine_name,
             "weight_bytes": learner.recipe.weight_bytes,
+            "covered_share": round(learner.recipe.covered_share, 4),
             "threads": torch.get_num_threads(),
         },
     )
@@ -189,6 +190,7 @@ def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_fr
         peak_memory_bytes=run.peak_memory(),
         weight_bytes=run.learner.recipe.weight_bytes,
         operand_cache_bytes=run.learner.recipe.operand_cache_bytes,
+        covered_share=run.learner.recipe.covered_share,
         final_train_loss=run.metrics.final_train_loss(),
         validation=run.metrics.validations(),
         adapter_sha256=digest,

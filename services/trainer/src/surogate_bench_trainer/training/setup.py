@@ -17,7 +17,7 @@ from surogate_bench_trainer.data.packing import pack
 from surogate_bench_trainer.data.records import Record
 from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
 from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.model_loading import loading_model
+from surogate_bench_trainer.model_loading import check_loaded, loading_model
 from surogate_bench_trainer.training.attention import IMPLEMENTATION
 from surogate_bench_trainer.training.captured_passes import CapturedPasses
 from surogate_bench_trainer.training.lean_layers import make_lean
@@ -45,17 +45,21 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
     """Load the base model in bf16 with packed attention, and its tokenizer.
 
     Raises:
-        ConfigError: there is no such model, or it cannot be loaded.
+        ConfigError: there is no such model, it cannot be loaded, tensors are missing or not finite, or the device does
+            not support its attention.
         TransientError: the hub cannot be reached.
     """
     with loading_model(location.name_or_path):
         tokenizer = AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision)
-        model = AutoModelForCausalLM.from_pretrained(
+        model, loading = AutoModelForCausalLM.from_pretrained(
             location.name_or_path,
             revision=location.revision,
             dtype=torch.bfloat16,
             attn_implementation=IMPLEMENTATION,
+            use_safetensors=True,
+            output_loading_info=True,
         )
+    check_loaded(model, loading, device)
     make_lean(model)
     return model.to(device), tokenizer
 

@@ -1,0 +1,170 @@
+"""Checks of a model's configuration against what training and serving support."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_trainer.architectures import MIXTURE_OF_EXPERTS
+from surogate_bench_trainer.prepare.model_facts import ConfigFacts
+
+_NVFP4_BLOCK = 16
+CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
+"""Head sizes that the attention kernels of vLLM's CPU build support."""
+_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+def check_config(facts: ConfigFacts) -> None:
+    """Check, from the model's configuration alone, what would fail later and costlier.
+
+    Raises:
+        ConfigError: naming field, value and remedy.
+    """
+    for check in CHECKS:
+        check(facts)
+
+
+def _lengths(facts: ConfigFacts) -> None:
+    positions = getattr(facts.config, "max_position_embeddings", None)
+    for field, length in _longest(facts.sweep):
+        if positions is not None and length > positions:
+            raise ConfigError(
+                f"the model takes at most {positions} positions", field=field, value=length, remedy="Lower it."
+            )
+
+
+def _longest(sweep: RecipeSweep) -> Iterator[tuple[str, int]]:
+    yield "training.max_length", sweep.training.max_length
+    yield "serving.max_model_len", sweep.serving.max_model_len
+
+
+def _rotary_embedding(facts: ConfigFacts) -> None:
+    """Some rotary embeddings change with the longest sequence in the batch, so packing would change short samples."""
+    for kind, original in _rope_settings(facts.config):
+        if kind not in {"dynamic", "longrope"}:
+            continue
+        for field, length in _longest(facts.sweep):
+            if original is not None and length > original:
+                raise ConfigError(
+                    f"the model's {kind} rotary embedding depends on the longest sequence of a batch beyond {original} "
+                    "positions, so packed samples would differ from unpacked ones",
+                    field=field,
+                    value=length,
+                    remedy=f"Lower it to {original} or less.",
+                )
+
+
+def _rope_settings(config: Any) -> Iterator[tuple[str, int | None]]:  # noqa: ANN401 - transformers is untyped
+    settings = getattr(config, "rope_parameters", None) or {}
+    by_layer_type = [each for each in settings.values() if isinstance(each, dict)] or [settings]
+    for each in by_layer_type:
+        positions = each.get("original_max_position_embeddings") or getattr(
+            config, "original_max_position_embeddings", None
+        )
+        yield str(each.get("rope_type", "default")), positions or getattr(config, "max_position_embeddings", None)
+
+
+def _attention(facts: ConfigFacts) -> None:
+    config = facts.config
+    other_layers = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
+    unsupported = {
+        "attention_dropout": getattr(config, "attention_dropout", 0.0) or None,
+        "attention_chunk_size": getattr(config, "attention_chunk_size", None),
+        "use_bidirectional_attention": getattr(config, "use_bidirectional_attention", None) or None,
+        "is_causal": False if getattr(config, "is_causal", True) is False else None,
+        "alibi": getattr(config, "alibi", None) or None,
+        "layer_types": other_layers or None,
+    }
+    for name, value in unsupported.items():
+        if value is not None:
+            raise ConfigError(
+                "packed training does not support this setting of the model's attention",
+                field=f"model: {name} in config.json",
+                value=value,
+                remedy="Set attention_dropout to 0.0 in a copy of the model."
+                if name == "attention_dropout"
+                else "Use another model.",
+            )
+
+
+def _head_size(facts: ConfigFacts) -> None:
+    size = _head_size_of(facts.config)
+    if facts.served_on_cpu and size not in CPU_HEAD_SIZES:
+        raise ConfigError(
+            "vLLM's CPU build does not support this head size, so the adapters could not be evaluated; it supports "
+            f"{', '.join(map(str, sorted(CPU_HEAD_SIZES)))}",
+            field="model: head_dim",
+            value=size,
+            remedy="Use another model, or serve on a GPU.",
+        )
+
+
+def _experts(facts: ConfigFacts) -> None:
+    kind = facts.config.model_type
+    if kind not in MIXTURE_OF_EXPERTS:
+        return
+    if facts.served_on_cpu:
+        raise ConfigError(
+            "vLLM's CPU build does not serve LoRA adapters of mixture-of-experts models",
+            field="model",
+            value=kind,
+            remedy="Use a dense model, or serve on a GPU.",
+        )
+    quantizing = [recipe.name for recipe in facts.sweep.recipes if recipe.quantizes]
+    if quantizing:
+        raise ConfigError(
+            "the model is a mixture of experts, whose expert weights are 3-D parameters that no recipe quantizes: most "
+            "of its weights would stay in bf16",
+            field=f"recipe {quantizing[0]}: model",
+            value=kind,
+            remedy="Use a dense model, or the bf16 recipe alone.",
+        )
+
+
+def _recipes(facts: ConfigFacts) -> None:
+    for recipe in facts.sweep.recipes:
+        _check_recipe(facts.config, recipe)
+
+
+def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transformers is untyped
+    skipped = recipe.skip_first_layers + recipe.skip_last_layers
+    if skipped >= config.num_hidden_layers:
+        raise ConfigError(
+            f"leaves none of the model's {config.num_hidden_layers} transformer blocks to quantize",
+            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
+            value=skipped,
+            remedy="Skip fewer blocks.",
+        )
+    if recipe.weight_storage is not WeightStorage.NVFP4 and recipe.compute is not ComputePrecision.NVFP4:
+        return
+    head = _head_size_of(config)
+    widths = {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads x head_dim": config.num_attention_heads * head,
+        "num_key_value_heads x head_dim": config.num_key_value_heads * head,
+    }
+    for name, width in widths.items():
+        if width % _NVFP4_BLOCK:
+            raise ConfigError(
+                f"NVFP4 needs widths divisible by {_NVFP4_BLOCK}, but the model's {name} is {width}",
+                field=f"recipe {recipe.name}: model",
+                value=width,
+                remedy="Use a model whose widths are multiples of 16, or a recipe without NVFP4.",
+            )
+
+
+def _head_size_of(config: Any) -> int:  # noqa: ANN401 - transformers is untyped
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+
+
+CHECKS: tuple[Callable[[ConfigFacts], None], ...] = (
+    _lengths,
+    _rotary_embedding,
+    _attention,
+    _experts,
+    _head_size,
+    _recipes,
+)
+"""In the order in which they are made."""

