@@ -249,7 +249,7 @@ def test_the_base_model_is_scored_without_loading_anything(tmp_path: Path) -> No
     with serving(answer_by_table) as fake:
         request = make_request(tmp_path, fake.url, run="base")
         evaluate_stage(request, tmp_path / "work")
-    assert {path for _, path, _ in fake.calls} == {"/readyz", "/status", "/v1/completions"}
+    assert {path for _, path, _ in fake.calls} == {"/readyz", "/probe", "/status", "/v1/completions"}
     assert {body["model"] for _, path, body in fake.calls if path == "/v1/completions"} == {"base"}
 
 

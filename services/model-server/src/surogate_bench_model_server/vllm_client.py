@@ -16,6 +16,8 @@ _HEALTH_TIMEOUT_S = 10.0
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
 _PROBE_TOKENS = 48
+_FIRST_PROBE_TOKEN = 10
+_GENERATED_TOKENS = 8
 _MESSAGE_CHARACTERS = 1000
 
 
@@ -81,7 +83,7 @@ class VllmClient:
         """
         body = {
             "model": model,
-            "prompt": list(range(10, 10 + min(_PROBE_TOKENS, max_model_len - 1))),
+            "prompt": list(range(_FIRST_PROBE_TOKEN, _FIRST_PROBE_TOKEN + min(_PROBE_TOKENS, max_model_len - 1))),
             "max_tokens": 1,
             "temperature": 0,
             "echo": True,
@@ -90,6 +92,22 @@ class VllmClient:
         answer = await self._request("POST", "/v1/completions", body)
         logprobs = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
         return tuple(value for value in logprobs if value is not None)
+
+    async def generate(self, model: str, max_model_len: int) -> None:
+        """Have a model generate a few tokens, which keep it in the batches of the next steps.
+
+        Args:
+            model: Served name.
+            max_model_len: Tokens that prompt and answer may have together.
+        """
+        body = {
+            "model": model,
+            "prompt": [_FIRST_PROBE_TOKEN],
+            "max_tokens": min(_GENERATED_TOKENS, max_model_len - 1),
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        await self._request("POST", "/v1/completions", body)
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, also: Collection[HTTPStatus] = ()

@@ -18,6 +18,7 @@ from typing import Literal
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_model_server.cpu_lora import PLUGIN
 
 Platform = Literal["cpu", "cuda"]
 
@@ -152,6 +153,8 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+    if (plugins := inherited.get("VLLM_PLUGINS")) is not None:  # vLLM loads these only; all of them where it is unset
+        environment["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*filter(None, plugins.split(",")), PLUGIN]))
     if settings.api_key is not None:
         environment["VLLM_API_KEY"] = settings.api_key
     if Path(model.name_or_path).is_dir():
