@@ -206,12 +206,10 @@ class Supervisor:
             if code is not None:
                 if self._was_healthy or code > _SIGNAL_EXIT:
                     return f"ended with code {code} while it started"
-                raise PermanentError(
-                    f"vLLM ended with code {code} while it started. Its log ends:\n{log_tail(process.log)}"
-                )
+                raise PermanentError(f"vLLM ended with code {code} while it started{log_tail(process.log)}")
             if time.monotonic() - began > self.limits.start_s:
                 raise PermanentError(
-                    f"vLLM was not ready after {self.limits.start_s:.0f} s (serving.start_timeout_s). Its log ends:\n"
+                    f"vLLM was not ready after {self.limits.start_s:.0f} s (serving.start_timeout_s)"
                     f"{log_tail(process.log)}"
                 )
             await asyncio.sleep(self.limits.start_poll_s)
@@ -239,8 +237,7 @@ class Supervisor:
         if recent >= self.limits.restarts:
             tail = log_tail(self._process.log) if self._process else ""
             raise PermanentError(
-                f"vLLM {reason}, after {recent} restarts within {self.limits.restart_window_s:.0f} s. Its log "
-                f"ends:\n{tail}"
+                f"vLLM {reason}, after {recent} restarts within {self.limits.restart_window_s:.0f} s{tail}"
             )
         self._restart_times.append(now)
         self.restarts += 1

@@ -31,7 +31,7 @@ class VllmProcess:
 
     log: Path
     _child: "subprocess.Popen[bytes]" = field(repr=False)
-    _runtime: Path
+    runtime: Path
     """Folder of its sockets, removed when it has ended."""
 
     @property
@@ -46,7 +46,7 @@ class VllmProcess:
 
     def uses_cpu_lora(self) -> bool:
         """Say whether vLLM has built its model with our LoRA implementation for CPUs."""
-        return (self._runtime / _CPU_LORA_MARK).exists()
+        return (self.runtime / _CPU_LORA_MARK).exists()
 
     async def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for whatever is still there after the grace period."""
@@ -63,7 +63,7 @@ class VllmProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._child.wait()
-        shutil.rmtree(self._runtime, ignore_errors=True)  # the launcher has done so, unless it was killed
+        shutil.rmtree(self.runtime, ignore_errors=True)  # the launcher has done so, unless it was killed
 
 
 def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
