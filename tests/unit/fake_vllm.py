@@ -67,8 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_allowed():
             return
         if self.path == "/v1/completions":
-            logprobs = {"token_logprobs": [None, first_logprob(body["model"]), -2.0]}
-            self.answer(200, {"choices": [{"logprobs": logprobs}]})
+            logprobs = {"top_logprobs": [{"token_id:1": first_logprob(body["model"]), "token_id:2": -4.0}]}
+            self.answer(200, {"choices": [{"index": 0, "logprobs": logprobs}]})
         elif self.path == "/v1/load_lora_adapter":
             self.load(body["lora_name"])
         elif body["lora_name"] in adapters:

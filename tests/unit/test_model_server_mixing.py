@@ -10,8 +10,9 @@ from model_server_world import RUNS, World, publish_adapter, put, ready, until
 from surogate_bench.errors import PermanentError
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.mixing import distance, find_mix_up
+from surogate_bench_model_server.vllm_client import Logprobs
 
-BASE, STRONG, WEAK = (-1.0, -2.0), (-3.0, -2.5), (-1.001, -2.0)
+BASE, STRONG, WEAK = ({"1": -1.0, "2": -2.0},), ({"1": -3.0, "2": -2.5},), ({"1": -1.001, "2": -2.0},)
 
 
 @pytest.fixture
@@ -31,12 +32,13 @@ def world(store: ObjectStore, tmp_path: Path) -> Callable[..., World]:
     return make
 
 
-def shifted(logprobs: tuple[float, ...], by: float) -> tuple[float, ...]:
-    return tuple(value + by for value in logprobs)
+def shifted(logprobs: Logprobs, by: float) -> Logprobs:
+    return tuple({token: value + by for token, value in after.items()} for after in logprobs)
 
 
-def test_the_distance_is_the_mean_absolute_difference_per_token() -> None:
-    assert distance((-1.0, -2.0), (-1.5, -1.5)) == 0.5
+def test_the_distance_is_the_mean_absolute_difference_of_the_likeliest_tokens() -> None:
+    assert distance(({"1": -1.0, "2": -2.0},), ({"1": -1.5, "2": -1.5},)) == 0.5
+    assert distance(({"1": -1.0, "2": -2.0},), ({"3": -1.0, "1": -4.0},)) == 2.5  # token 2 has at most -4
 
 
 @pytest.mark.parametrize(
@@ -51,9 +53,7 @@ def test_the_distance_is_the_mean_absolute_difference_per_token() -> None:
         (STRONG, 0.1, True),
     ],
 )
-def test_an_answer_that_moves_further_than_rounding_is_a_mix_up(
-    answer: tuple[float, ...], noise: float, found: bool
-) -> None:
+def test_an_answer_that_moves_further_than_rounding_is_a_mix_up(answer: Logprobs, noise: float, found: bool) -> None:
     trouble = find_mix_up({"base": BASE, "strong": STRONG}, {"base": [BASE, answer]}, noise)
     assert (trouble is not None) == found
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
-from surogate_bench_model_server.mixing import Logprobs, MixingProbe
-from surogate_bench_model_server.vllm_client import VllmClient
+from surogate_bench_model_server.mixing import MixingProbe
+from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class ServedModels:
             PermanentError: vLLM refuses the empty adapter, or computes with it something else than the base model.
         """
         max_model_len = int((await client.models())[BASE_MODEL]["max_model_len"])
-        mixing = MixingProbe(client, max_model_len)
+        mixing = MixingProbe(client)
         logprobs = await mixing.add_base(BASE_MODEL)
         base = BASE_MODEL
         if base_needs_adapter:
@@ -104,7 +104,7 @@ class ServedModels:
         copy = amplified_copy(adapter)
         try:
             await self.client.load_adapter(copy.name, copy.folder.resolve())
-            logprobs = await self.client.probe(copy.name, self.max_model_len)
+            logprobs = await self.client.probe(copy.name)
             await self.client.unload_adapter(copy.name)
         finally:
             shutil.rmtree(copy.folder, ignore_errors=True)
