@@ -3,12 +3,13 @@
 import sys
 import time
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
+inside = build_opener(ProxyHandler({}))  # the Service is in the cluster, whatever proxy the environment names
 url, deadline = sys.argv[1], time.monotonic() + 60
 while True:
     try:
-        with urlopen(url, timeout=5):  # noqa: S310 - the address of a Service; raises unless it answers well
+        with inside.open(url, timeout=5):  # raises unless it answers well
             break
     except (URLError, OSError) as error:
         if time.monotonic() > deadline:

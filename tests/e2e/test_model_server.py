@@ -1,5 +1,6 @@
 """The model server with a real vLLM: one process for the whole module where the test allows it."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +21,15 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from surogate_bench.errors import ExitCode
+from surogate_bench.errors import ExitCode, PermanentError
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import locate_model
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import ServeRequest
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_model_server.mixing import MixingProbe, distance
+from surogate_bench_model_server.vllm_client import VllmClient
 
 pytestmark = [
     pytest.mark.e2e,
@@ -33,6 +37,7 @@ pytestmark = [
 ]
 
 START_TIMEOUT_S = 300.0
+service_folders: list[Path] = []
 PROMPT = "Întrebare: Ana are 3 mere și primește încă 4. Câte mere are?\nRăspuns:"
 
 
@@ -54,10 +59,12 @@ class Service:
     def load(self, run: str) -> httpx.Response:
         return self.call("PUT", f"/adapters/{run}", json={"prefix": self.request.layout.train(run)})
 
-    def answer(self, model: str) -> list[float]:
-        body = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 0}
+    def answer(self, model: str) -> dict[str, float]:
+        """Log-probabilities of the likeliest first tokens."""
+        body = {"model": model, "prompt": PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 5}
         choice = self.vllm("POST", "/v1/completions", json=body).raise_for_status().json()["choices"][0]
-        return [value for value in choice["logprobs"]["token_logprobs"] if value is not None]
+        answer: dict[str, float] = choice["logprobs"]["top_logprobs"][0]
+        return answer
 
     def wait(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
@@ -92,7 +99,11 @@ def request_(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 @pytest.fixture(scope="module")
 def service(request_: ServeRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    started = start_service(request_, tmp_path_factory.mktemp("work"))
+    """One service in surroundings that vLLM alone would not stand."""
+    long = tmp_path_factory.mktemp("long") / ("t" * 100)
+    long.mkdir()
+    surroundings = {"VLLM_PLUGINS": "", "TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    started = start_service(request_, tmp_path_factory.mktemp("work"), surroundings)
     try:
         started.wait(started.is_ready)
         yield started
@@ -125,10 +136,34 @@ def test_a_rank_above_the_servers_is_refused_before_vllm_is_asked(service: Servi
     assert "fp4-s0" not in (service.work_dir / "vllm.log").read_text()
 
 
-def test_an_untrained_adapter_is_reported_to_change_nothing(service: Service) -> None:
-    refused = service.load("qfp4-s0")
-    assert refused.status_code == 422
-    assert "changes nothing" in refused.json()["message"]
+def test_an_untrained_adapter_answers_as_the_base_model_does(service: Service) -> None:
+    name = service.load("qfp4-s0").raise_for_status().json()["model"]
+    assert service.answer(name) == service.answer("base")
+    assert service.call("POST", "/probe").status_code == 200
+    assert service.call("DELETE", "/adapters/qfp4-s0").status_code == 204
+
+
+def test_models_asked_together_answer_as_alone_although_the_environment_names_no_plug_in(service: Service) -> None:
+    names = [service.load(run).raise_for_status().json()["model"] for run in ("bf16-s0", "fp8-s0")]
+    alone = service.answer("base")
+    assert service.call("GET", "/status").json()["model"] == "base"
+    assert service.call("POST", "/probe").status_code == 200
+    assert max(distance((alone,), (answer,)) for answer in answers_together(service, "base", names)) < 0.05
+    for run in ("bf16-s0", "fp8-s0"):
+        service.call("DELETE", f"/adapters/{run}").raise_for_status()
+
+
+def test_sockets_lie_in_a_short_private_folder_that_goes_with_vllm(service: Service) -> None:
+    environment = next(
+        process.environ() for process in service.vllm_processes() if "api_server" in " ".join(process.cmdline())
+    )
+    folder = Path(environment["VLLM_RPC_BASE_PATH"])
+    assert len(str(folder)) <= 60
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert len(environment["TMPDIR"]) <= 60
+    assert len(str(Path(environment["TMPDIR"]).resolve())) > 100
+    assert any(path.is_socket() for path in folder.iterdir())
+    service_folders.append(folder)
 
 
 def test_vllm_comes_back_with_its_adapters_after_it_was_killed(service: Service) -> None:
@@ -162,6 +197,30 @@ def test_nothing_is_left_when_the_supervisor_is_killed(service: Service) -> None
     service.process.wait()
     _, alive = psutil.wait_procs(processes, timeout=10)
     assert alive == []
+    assert [folder for folder in service_folders if folder.exists()] == []
+
+
+def test_where_the_plug_in_steps_aside_the_base_is_still_scored_as_itself(
+    request_: ServeRequest, tmp_path: Path
+) -> None:
+    """Stock vLLM gives the base model's tokens an adapter: the probe finds it, and the empty adapter avoids it."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from surogate_bench_model_server import cpu_lora\ncpu_lora.register = lambda: None\n"
+    )
+    request = request_.model_copy(update={"port": free_port(), "vllm_port": free_port()})
+    stock = start_service(request, tmp_path / "work", {"PYTHONPATH": str(tmp_path)})
+    try:
+        stock.wait(stock.is_ready)
+        alone = stock.answer("base")
+        names = [stock.load(run).raise_for_status().json()["model"] for run in ("bf16-s0", "fp8-s0")]
+        base = stock.call("GET", "/status").json()["model"]
+        assert base == "base-as-an-adapter"
+        assert stock.call("POST", "/probe").status_code == 200
+        assert max(distance((alone,), (answer,)) for answer in answers_together(stock, base, names)) < 0.05
+        with pytest.raises(PermanentError, match="mixes up the models of one batch: base gives other"):
+            asyncio.run(probe_together(request.vllm_port, "base", names))
+    finally:
+        stop_service(stock)
 
 
 def test_a_supervisor_that_starts_again_serves_the_same_and_ends_on_sigterm(service: Service) -> None:
@@ -264,7 +323,27 @@ def publish_adapter(store: ObjectStore, request: ServeRequest, run: str, folder:
     assert publish_stage(store, request.layout.train(run), folder, manifest)
 
 
-def start_service(request: ServeRequest, work_dir: Path) -> Service:
+def answers_together(service: Service, base: str, adapters: list[str]) -> list[dict[str, float]]:
+    """Ask the base model eight times while adapters are asked too; returns the base model's answers."""
+    models = [model for _ in range(8) for model in (*adapters, base)]
+    with ThreadPoolExecutor(len(models)) as pool:
+        answers = list(pool.map(service.answer, models))
+    return [answer for model, answer in zip(models, answers, strict=True) if model == base]
+
+
+async def probe_together(vllm_port: int, base: str, adapters: list[str]) -> None:
+    client = VllmClient.open(f"http://127.0.0.1:{vllm_port}", None)
+    try:
+        probe = MixingProbe(client)
+        await probe.add_base(base)
+        for name in adapters:
+            await probe.add(name)
+        await probe.check()
+    finally:
+        await client.close()
+
+
+def start_service(request: ServeRequest, work_dir: Path, surroundings: dict[str, str] | None = None) -> Service:
     work_dir.mkdir(parents=True, exist_ok=True)
     request_file = work_dir / "request.json"
     request_file.write_text(request.model_dump_json())
@@ -273,7 +352,7 @@ def start_service(request: ServeRequest, work_dir: Path) -> Service:
     with (work_dir / "service.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "surogate_bench_model_server", str(request_file), "--work-dir", str(work_dir)],
-            env=os.environ | environment,
+            env=os.environ | environment | (surroundings or {}),
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -2,7 +2,8 @@
 
 Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy for a moment after its start only;
 ``stalls``: slow to list its models after that moment; ``refuses`` to load; ``forgets``: does not list what it loaded;
-``ignores``: adapters answer as the base does.
+``ignores``: adapters answer as the base does; ``faint``: they do unless amplified; ``mixes``: the base answers as an
+adapter while one is loaded, unless it is an adapter itself; ``differs``: an empty adapter does not answer as the base.
 """
 
 import json
@@ -16,6 +17,7 @@ PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
 STARTED = time.monotonic()
 DEAF_AFTER_S = 0.5
 STALL_S = 5.0
+EMPTY_ADAPTER = "base-as-an-adapter"
 KEY = os.environ.get("VLLM_API_KEY")
 METRICS = """# HELP process_open_fds Number of open file descriptors.
 # TYPE process_open_fds gauge
@@ -31,6 +33,18 @@ vllm:num_requests_running{engine="0",model_name="base"} 3.0
 vllm:prompt_tokens_total{engine="0",model_name="base"} 1.5e+03
 """
 adapters: list[str] = []
+
+
+def first_logprob(model: str) -> float:
+    base, hardly_trained, trained = -1.0, -1.0001, -3.0
+    if BEHAVIOUR == "mixes":
+        with_adapters = any(name != EMPTY_ADAPTER for name in adapters)
+        return base if model == EMPTY_ADAPTER or (model == "base" and not with_adapters) else trained
+    if model == EMPTY_ADAPTER and BEHAVIOUR == "differs":
+        return trained
+    if model in {"base", EMPTY_ADAPTER} or BEHAVIOUR == "ignores":
+        return base
+    return base if BEHAVIOUR == "faint" and not model.endswith("-amplified") else hardly_trained
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -53,9 +67,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_allowed():
             return
         if self.path == "/v1/completions":
-            same = body["model"] == "base" or BEHAVIOUR == "ignores"
-            logprobs = {"token_logprobs": [None, -1.0 if same else -1.0001, -2.0]}
-            self.answer(200, {"choices": [{"logprobs": logprobs}]})
+            logprobs = {"top_logprobs": [{"token_id:1": first_logprob(body["model"]), "token_id:2": -4.0}]}
+            self.answer(200, {"choices": [{"index": 0, "logprobs": logprobs}]})
         elif self.path == "/v1/load_lora_adapter":
             self.load(body["lora_name"])
         elif body["lora_name"] in adapters:

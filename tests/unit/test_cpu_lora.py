@@ -4,6 +4,7 @@ import logging
 import warnings
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +18,7 @@ with warnings.catch_warnings():
     from vllm.platforms import current_platform
     from vllm.platforms.cpu import CpuPlatform
 
-    from surogate_bench_model_server.cpu_lora import compatibility, register
+    from surogate_bench_model_server.cpu_lora import MARK_VARIABLE, PLUGIN, compatibility, register
     from surogate_bench_model_server.cpu_lora.wrapper import GroupedPunicaWrapper, combine_slices, group_tokens
 
 SLOTS, PADDED_RANK, INPUTS = 4, 64, 96
@@ -214,8 +215,16 @@ def test_registering_makes_vllm_choose_our_class_however_often() -> None:
 def test_the_entry_point_of_the_package_is_register() -> None:
     from importlib.metadata import entry_points
 
-    (point,) = entry_points(group="vllm.general_plugins", name="surogate_bench_cpu_lora")
+    (point,) = entry_points(group="vllm.general_plugins", name=PLUGIN)
     assert point.load() is register
+
+
+def test_vllms_use_of_our_class_leaves_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK_VARIABLE, str(tmp_path / "mark"))
+    wrapper_of(PunicaWrapperCPU, [0])
+    assert not (tmp_path / "mark").exists()
+    wrapper_of(GroupedPunicaWrapper, [0])
+    assert (tmp_path / "mark").exists()
 
 
 def test_another_version_of_vllm_makes_it_step_aside(

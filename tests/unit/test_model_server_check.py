@@ -1,9 +1,6 @@
 """The check of ``serving.extra_args``: vLLM's own parser is asked."""
 
 import os
-import re
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,6 @@ from surogate_bench.store import open_store
 from surogate_bench_model_server import check, main
 from surogate_bench_model_server.vllm_command import Command
 
-SERVED = ("--model", "tiny", "--max-lora-rank", "64", "--enable-lora")
-
 
 def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
     spec = {
@@ -32,40 +27,6 @@ def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
     }
     request = CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="serving")
     return request.model_copy(update=changes)
-
-
-Refusal = Callable[[list[str], list[str]], str]
-
-
-@pytest.fixture(scope="module")
-def refusal() -> Refusal:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what vLLM imports
-        from surogate_bench_model_server.vllm_arguments import refusal as of_vllm
-    return of_vllm
-
-
-@pytest.mark.parametrize(
-    ("extra", "why"),
-    [
-        (("--nonsense",), "unrecognized arguments: --nonsense"),
-        (("--max-num-seqs", "many"), "invalid int value: 'many'"),
-        (("--max-num-seqs",), "expected one argument"),
-        (("--enable-auto-tool-choice",), "requires --tool-call-parser"),
-        (("--max-lora-ran", "8"), r"change --max-lora-rank: set serving\.max_lora_rank"),
-        (("another-model",), "set model"),
-        (("--help",), "does not serve"),
-    ],
-)
-def test_what_vllms_own_parser_does_not_take_is_refused_with_its_words(
-    refusal: Refusal, extra: tuple[str, ...], why: str
-) -> None:
-    assert re.search(why, refusal(list(SERVED), list(extra)))
-
-
-@pytest.mark.parametrize("extra", [("--enable-prefix-caching",), ("--max-num-seqs=8", "--block-size", "16")])
-def test_what_it_takes_passes(refusal: Refusal, extra: tuple[str, ...]) -> None:
-    assert not refusal(list(SERVED), list(extra))
 
 
 @pytest.mark.e2e
@@ -92,11 +53,11 @@ def test_a_parser_that_cannot_be_asked_keeps_no_sweep_from_running(
     assert not (tmp_path / "again").exists()
 
 
-def test_a_parser_that_hangs_may_be_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parser_that_hangs_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
     command = Command(arguments=["python", "--model", "tiny", "--x"], environment=dict(os.environ))
     with pytest.raises(TransientError, match="did not end"):
-        check.ask_parser(command, ("--x",), tmp_path)
+        check.ask_parser(command, ("--x",))
 
 
 def test_a_task_check_is_not_for_the_model_server(tmp_path: Path) -> None:

@@ -86,13 +86,14 @@ def test_a_refusal_to_load_is_permanent_only_if_vllm_is_well() -> None:
         asyncio.run(Script(*refused, httpx.Response(503)).client().load_adapter("a", ADAPTER))
 
 
-def test_the_probe_is_a_fixed_prompt_that_fits_the_model() -> None:
-    logprobs = {"choices": [{"logprobs": {"token_logprobs": [None, -1.5, -0.25]}}]}
-    script = Script(httpx.Response(200, json=logprobs))
-    assert asyncio.run(script.client().probe("a", 16)) == (-1.5, -0.25)
+def test_the_probe_gives_the_likeliest_tokens_after_each_of_its_prompts() -> None:
+    logprobs = [{"token_id:7": -0.5, "token_id:9": -1.5}, {"token_id:3": -0.25}]
+    choices = [{"index": i, "logprobs": {"top_logprobs": [logprobs[i]]}} for i in (1, 0)]
+    script = Script(httpx.Response(200, json={"choices": choices}))
+    assert asyncio.run(script.client().probe("base")) == tuple(logprobs)
     body = json.loads(script.requests[0].content)
-    assert body["model"] == "a"
-    assert len(body["prompt"]) + body["max_tokens"] == 16
+    assert "echo" not in body
+    assert all(len(prompt) < 16 for prompt in body["prompt"])  # a block of vLLM's prefix cache on a GPU
 
 
 def test_the_key_is_sent_where_there_is_one() -> None:

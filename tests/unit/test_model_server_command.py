@@ -116,3 +116,17 @@ def test_the_environment_is_passed_on_without_what_would_override_the_settings()
 def test_one_thread_is_left_to_the_http_process(threads: int, computing: str) -> None:
     command = vllm_command(sweep_with(), HUB_MODEL, settings(threads=threads), inherited={})
     assert command.environment["OMP_NUM_THREADS"] == computing
+
+
+@pytest.mark.parametrize(
+    ("inherited", "loaded"),
+    [
+        ({}, None),  # vLLM loads every plug-in, ours too
+        ({"VLLM_PLUGINS": ""}, "surogate_bench_cpu_lora"),
+        ({"VLLM_PLUGINS": "mine,other"}, "mine,other,surogate_bench_cpu_lora"),
+        ({"VLLM_PLUGINS": "surogate_bench_cpu_lora,mine"}, "surogate_bench_cpu_lora,mine"),
+    ],
+)
+def test_the_lora_plug_in_is_always_among_those_that_vllm_loads(inherited: dict[str, str], loaded: str | None) -> None:
+    command = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited)
+    assert command.environment.get("VLLM_PLUGINS") == loaded

@@ -147,5 +147,20 @@ def test_the_end_of_a_log_fits_into_a_message(tmp_path: Path) -> None:
     assert tail.splitlines()[-1].startswith("999 x")
 
 
+def test_the_first_error_of_a_log_is_named_before_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "vllm.log"
+    log.write_text(
+        "(EngineCore pid=7) Traceback (most recent call last):\n"
+        '(EngineCore pid=7)   File "engine.py", line 1, in run\n'
+        "(EngineCore pid=7) huggingface_hub.errors.OfflineModeIsEnabled: HF_HUB_OFFLINE is set.\n"
+        "(EngineCore pid=7) OSError: the model cannot be found.\n"
+        "Traceback (most recent call last):\n"
+        "RuntimeError: Engine core initialization failed. See root cause above.\n"
+    )
+    assert log_tail(log).startswith(
+        ": huggingface_hub.errors.OfflineModeIsEnabled: HF_HUB_OFFLINE is set. Its log ends:\nTraceback"
+    )
+
+
 def test_a_missing_log_is_said_to_be_missing(tmp_path: Path) -> None:
     assert "cannot be read" in log_tail(tmp_path / "vllm.log")

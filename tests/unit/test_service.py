@@ -8,7 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,7 +18,12 @@ import pytest
 from surogate_bench.errors import ExitCode
 from surogate_bench.logs import JsonFormatter, redact
 from surogate_bench.progress import Progress, Termination, read_progress, read_termination, write_progress
-from surogate_bench.service import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
+from surogate_bench.service import (
+    METRICS_PORT_VARIABLE,
+    PARENT_PID_VARIABLE,
+    TERMINATION_LOG_VARIABLE,
+    is_deterministic,
+)
 
 SERVICE = """
 import sys, time
@@ -61,7 +68,15 @@ def wait_for(path: Path) -> None:
         ("raise errors.UnsupportedRecipeError('not here')", ExitCode.UNSUPPORTED, "UnsupportedRecipeError"),
         ("raise MemoryError", ExitCode.FAILED, "OutOfMemory"),
         ("raise OSError(28, 'No space left on device')", ExitCode.FAILED, "OSError"),
-        ("1 / 0", ExitCode.FAILED, "ZeroDivisionError"),
+        ("1 / 0", ExitCode.PERMANENT, "ZeroDivisionError"),
+        ("import no_such_module", ExitCode.PERMANENT, "ModuleNotFoundError"),
+        ("sys.no_such_attribute", ExitCode.PERMANENT, "AttributeError"),
+        ("no_such_name", ExitCode.PERMANENT, "NameError"),
+        ("len(5)", ExitCode.PERMANENT, "TypeError"),
+        ("int('five')", ExitCode.PERMANENT, "ValueError"),
+        ("{}['key']", ExitCode.PERMANENT, "KeyError"),
+        ("raise RuntimeError('CUDA error: unspecified launch failure')", ExitCode.FAILED, "RuntimeError"),
+        ("raise ConnectionResetError('by peer')", ExitCode.FAILED, "OSError"),
     ],
 )
 def test_each_error_ends_with_its_code_and_leaves_word(
@@ -74,6 +89,52 @@ def test_each_error_ends_with_its_code_and_leaves_word(
     assert (process_word.reason if process_word else None) == reason
     for line in errors.splitlines():
         assert json.loads(line)["service"] == "probe"
+
+
+@pytest.mark.parametrize("missing", ["import no_such_module", "from surogate_bench.service import no_such_name"])
+def test_a_module_that_is_missing_when_a_service_starts_is_told_once_too(tmp_path: Path, missing: str) -> None:
+    (tmp_path / "broken.py").write_text(f"{missing}\n\ndef main(): ...\n")
+    program = "import sys; from surogate_bench.service import run_main; sys.exit(run_main('broken'))"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "request.json", "--work-dir", str(tmp_path / "work")],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == ExitCode.PERMANENT, ended.stderr
+    word = read_termination(tmp_path / "work")
+    assert word is not None
+    assert word.reason in {"ModuleNotFoundError", "ImportError"}
+    assert "no_such" in word.message
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda torch: torch.ones(2, 3) @ torch.ones(4, 5),
+        lambda torch: torch.ones(2) + torch.ones(3),
+        lambda torch: torch.cat([torch.ones(2, 3), torch.ones(2, 4)]),
+        lambda torch: torch.cat([torch.ones(2, 3), torch.ones(2)]),
+        lambda torch: torch.ones(6).view(4, 2),
+        lambda torch: torch.ones(2, 2) @ torch.ones(2, 2).double(),
+        lambda torch: torch.nn.Linear(2, 3).load_state_dict(torch.nn.Linear(3, 3).state_dict()),
+    ],
+)
+def test_tensors_that_do_not_fit_will_not_fit_next_time(wrong: Callable[[Any], object]) -> None:
+    import torch
+
+    with pytest.raises(RuntimeError) as raised:
+        wrong(torch)
+    assert is_deterministic(raised.value)
+
+
+def test_memory_and_devices_may_be_well_next_time() -> None:
+    import torch
+
+    assert not is_deterministic(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    assert not is_deterministic(RuntimeError("CUDA error: an illegal memory access was encountered"))
+    assert not is_deterministic(RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory"))
 
 
 def test_sigterm_ends_as_transient_so_that_another_attempt_continues(tmp_path: Path) -> None:
@@ -110,7 +171,7 @@ def test_a_service_that_succeeds_leaves_no_reason(tmp_path: Path) -> None:
 def test_a_reason_that_cannot_be_written_changes_nothing_else(tmp_path: Path) -> None:
     process = start(tmp_path, "1 / 0", **{TERMINATION_LOG_VARIABLE: str(tmp_path)})
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == ExitCode.FAILED
+    assert process.returncode == ExitCode.PERMANENT
     assert "the reason could not be written" in errors
     assert read_termination(tmp_path / "work") == Termination(reason="ZeroDivisionError", message="division by zero")
 

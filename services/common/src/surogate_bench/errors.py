@@ -11,7 +11,8 @@
         └── UnsupportedRecipeError   this machine cannot run the recipe as asked             exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
-a crash. The command line, which runs whole sweeps, ends with 1 for all but bad input.
+a crash that another attempt may survive (:func:`surogate_bench.service.run_service` lists those that it would not). The
+command line, which runs whole sweeps, ends with 1 for all but bad input.
 """
 
 from enum import IntEnum

@@ -123,6 +123,7 @@ class EvalResult(_Result):
     flexible: Metric
     """Exact match of the last number in the answer."""
     empty_answers: int
+    """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
     seconds: float
     """Wall time of lm-eval, start-up excluded."""
     parallel_evaluations: int

@@ -2,8 +2,10 @@
 
 import argparse
 import ctypes
+import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -34,6 +36,16 @@ _WORD_BYTES = 16 * 1024
 _TERMINATION_LOG_BYTES = 4096
 """What Kubernetes reads of a termination message."""
 
+_DETERMINISTIC = (
+    *(ImportError, NameError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError),
+    *(NotImplementedError, RecursionError, SyntaxError),
+)
+_SHAPES_DIFFER = re.compile(
+    r"\bshapes?\b|\bsizes? (of tensors?|mismatch)|must match|same number of dimensions|same dtype|expected scalar type",
+    re.IGNORECASE,
+)
+"""In messages of torch, for example "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"."""
+
 Handler = Callable[[AnyRequest, Path], None]
 Exposition = Callable[[], bytes]
 """Gives metrics in Prometheus' text format, as they are now."""
@@ -48,17 +60,22 @@ def run_service(
 ) -> int:
     """Run a service's ``main``: read the request, do the work, and translate how it ended into an exit code.
 
-    Failures leave a :class:`Termination` in the work folder, where the orchestrator finds it.
+    Failures leave a :class:`Termination` in the work folder, where the orchestrator finds it. Errors that were not
+    raised on purpose end with 4, which is not retried, where the same input gives the same error again:
+
+    - a module, name or attribute that is missing (``ImportError``, ``NameError``, ``AttributeError``),
+    - a value that the code cannot work with (``TypeError``, ``ValueError``, ``LookupError``, ``ArithmeticError``,
+      ``AssertionError``, ``NotImplementedError``, ``RecursionError``),
+    - tensors whose shapes or types do not fit (PyTorch raises a plain ``RuntimeError``, recognized by its message).
+
+    All others end with 1, a crash that another attempt may survive: memory, the operating system, a device.
 
     Args:
         name: Of the service's package.
         handle: Does the work.
         metrics: Makes what the service exports besides the metrics of its process; called where metrics are served.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {name}")
-    parser.add_argument("request", type=Path, help="JSON request written by the orchestrator")
-    parser.add_argument("--work-dir", type=Path, required=True, help="folder for scratch files, progress and errors")
-    arguments = parser.parse_args()
+    arguments = _parse_arguments(name)
     configure_logging(name)
     die_with_parent()
     signal.signal(signal.SIGTERM, _raise_terminated)
@@ -88,9 +105,42 @@ def run_service(
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever it is must reach the user
         _log.exception("unexpected error")
         _leave_word(work_dir, type(error).__name__, str(error))
-        return ExitCode.FAILED
+        return ExitCode.PERMANENT if is_deterministic(error) else ExitCode.FAILED
     _log.info("done", extra={"seconds": round(time.monotonic() - began, 1)})
     return ExitCode.OK
+
+
+def run_main(module: str) -> int:
+    """Import a service's module and call its ``main``; an import that fails ends as a failure in the service does.
+
+    Args:
+        module: Full name, for example ``surogate_bench_trainer.main``.
+    """
+    name = module.partition(".")[0]
+    try:
+        main: Callable[[], int] = importlib.import_module(module).main
+    except (ImportError, AttributeError, OSError) as error:  # OSError: a shared library that cannot be loaded
+        arguments = _parse_arguments(name)
+        configure_logging(name)
+        _log.exception("the service cannot be imported")
+        arguments.work_dir.mkdir(parents=True, exist_ok=True)
+        _leave_word(arguments.work_dir, type(error).__name__, str(error))
+        return ExitCode.PERMANENT
+    return main()
+
+
+def _parse_arguments(name: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog=f"python -m {name}")
+    parser.add_argument("request", type=Path, help="JSON request written by the orchestrator")
+    parser.add_argument("--work-dir", type=Path, required=True, help="folder for scratch files, progress and errors")
+    return parser.parse_args()
+
+
+def is_deterministic(error: Exception) -> bool:
+    """Say whether the same input would give this error again; see :func:`run_service`."""
+    if isinstance(error, _DETERMINISTIC):
+        return True
+    return type(error) is RuntimeError and _SHAPES_DIFFER.search(str(error)) is not None
 
 
 def die_with_parent() -> None:

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import aiohttp
-import requests
 from lm_eval.models.openai_completions import LocalCompletionsAPI
 
 from surogate_bench.errors import PermanentError
@@ -34,6 +33,9 @@ logging.getLogger("lm_eval").setLevel(logging.WARNING)
 logging.getLogger("lm_eval.models.api_models").addFilter(_last_words)
 
 _REFUSALS = frozenset({400, 401, 403, 413, 422})
+_FINISHED = frozenset({"stop", "length", "repetition"})
+_ASYNCHRONOUS = 2
+"""Fewest requests at once that lm-eval sends asynchronously."""
 
 
 class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is not typed
@@ -42,6 +44,9 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
     Prompts go to vLLM as text, which it turns into tokens with the base model's tokenizer. lm-eval needs no tokenizer
     of its own then, which saves importing torch and transformers; a prompt that is too long is refused by vLLM, where
     lm-eval would cut it.
+
+    All requests take lm-eval's asynchronous path, also one at a time: its other one goes through the proxy that the
+    environment names (``requests``), sends credentials from ``~/.netrc``, and knows no deadline.
     """
 
     def __init__(
@@ -59,7 +64,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
             base_url=f"{model.vllm_url}/v1/completions",
             tokenizer_backend="none",
             tokenized_requests=False,
-            num_concurrent=evaluation.num_concurrent,
+            num_concurrent=max(_ASYNCHRONOUS, evaluation.num_concurrent),
             max_retries=evaluation.max_retries,
             max_length=model.max_model_len,
             max_gen_toks=evaluation.max_gen_toks,
@@ -69,6 +74,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         self._answers = answers
         self._deadline = deadline
         self._special_tokens = special_tokens
+        self._in_flight = evaluation.num_concurrent
         self.set_cache_hook(answers)
 
     def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -84,13 +90,39 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         """Have the tokenizer's special tokens added to a prompt, or not, as in training."""
         return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
 
+    @staticmethod
+    def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own
+        """Read the text of every choice, which is empty where the model ended at once.
+
+        Raises:
+            aiohttp.ClientPayloadError: vLLM answered with status 200, but did not finish (an aborted request has no
+                text, or a part of it).
+        """
+        answers = outputs if isinstance(outputs, list) else [outputs]
+        for choice in (choice for answer in answers for choice in answer["choices"]):
+            reason = choice.get("finish_reason")
+            if reason not in _FINISHED or not isinstance(choice["text"], str):
+                raise aiohttp.ClientPayloadError(f"an answer did not finish (finish_reason {reason!r})")
+        generations: list[str] = LocalCompletionsAPI.parse_generations(outputs, **kwargs)
+        return generations
+
+    @property
+    def api_key(self) -> str:
+        """No key but the server's own: lm-eval would send ``OPENAI_API_KEY`` to it."""
+        return ""
+
     async def get_batched_requests(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - lm-eval's own
         """Send what is pending, within the deadline."""
         # lm-eval raises the first failure and leaves the others to the event loop, which would log each of them.
         asyncio.get_running_loop().set_exception_handler(_ignore_further_failures)
-        async with asyncio.timeout(self._deadline - time.monotonic()):
-            batches: list[Any] = await super().get_batched_requests(*args, **kwargs)
-            return batches
+        before: int = self._concurrent  # type: ignore[has-type]  # of lm-eval
+        self._concurrent = self._in_flight
+        try:
+            async with asyncio.timeout(self._deadline - time.monotonic()):
+                batches: list[Any] = await super().get_batched_requests(*args, **kwargs)
+                return batches
+        finally:
+            self._concurrent = before
 
 
 def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -98,13 +130,13 @@ def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str
         _log.error("event loop: %s", context.get("message"), extra={"error": type(context.get("exception")).__name__})
 
 
-HTTP_ERRORS = (aiohttp.ClientError, requests.RequestException, TimeoutError)
+HTTP_ERRORS = (aiohttp.ClientError, TimeoutError)
 """What lm-eval lets through when its retries are used up."""
 
 
 def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError | PermanentError:
     """Say whether going on with a server that came back could help (a lost adapter is a 404), or not."""
-    status = getattr(error, "status", None) or getattr(getattr(error, "response", None), "status_code", None)
+    status = getattr(error, "status", None)
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:
         return PermanentError(

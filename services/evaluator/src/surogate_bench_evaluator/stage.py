@@ -37,7 +37,7 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     Raises:
         ConfigError: the task is unknown or cannot be used, or there are too few test records.
         TransientError: the model server or the store stayed away.
-        PermanentError: the adapter was refused, or too many answers are empty.
+        PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
     """
     store = open_store(request.store)
     prefix = request.layout.eval(request.run)

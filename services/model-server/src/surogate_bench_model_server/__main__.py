@@ -2,6 +2,6 @@
 
 import sys
 
-from surogate_bench_model_server.main import main
+from surogate_bench.service import run_main
 
-sys.exit(main())
+sys.exit(run_main("surogate_bench_model_server.main"))

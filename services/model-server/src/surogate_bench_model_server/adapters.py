@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.numpy import save_file
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.manifest import Manifest, fetch_stage, sha256_of
@@ -22,6 +23,8 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _FOLDER = "adapter/"
 _HASH_DIGITS = 12
+_AMPLIFICATION = 2**20
+"""Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
 _TARGETS = frozenset(get_args(Projection))
 _TENSOR = re.compile(r".*\.(?P<matrix>lora_[AB])\.weight")
@@ -135,6 +138,44 @@ def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
     _check_weights(folder / WEIGHTS_FILE, max_rank)
 
 
+def is_zero(adapter: LocalAdapter) -> bool:
+    """Say whether every B matrix is zero, as before the first training step: the adapter is the base model then."""
+    return not any(
+        any(tensor["data"]) for name, tensor in _tensors(adapter.folder / WEIGHTS_FILE) if ".lora_B." in name
+    )
+
+
+def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
+    """Copy an adapter, with its scale raised by 2**20, beside it; the caller removes the copy's folder."""
+    name = f"{adapter.name}-amplified"
+    folder = adapter.folder.with_name(name)
+    shutil.copytree(adapter.folder, folder, dirs_exist_ok=True)
+    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    config["lora_alpha"] = config.get("lora_alpha", config["r"]) * _AMPLIFICATION
+    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    return LocalAdapter(run=adapter.run, name=name, folder=folder)
+
+
+def make_empty_adapter(name: str, into: Path) -> LocalAdapter:
+    """Write an adapter without matrices: vLLM treats its tokens as an adapter's, and computes the base model."""
+    folder = into / name
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    save_file({}, str(folder / WEIGHTS_FILE))
+    return LocalAdapter(run=name, name=name, folder=folder)
+
+
+def _tensors(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    try:
+        tensors: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(  # type: ignore[no-untyped-call]  # compiled
+            path.read_bytes()
+        )
+    except safetensors.SafetensorError as error:
+        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is damaged: {error}") from error
+    return tensors
+
+
 def _adapter_files(manifest: Manifest) -> list[str]:
     return [name.removeprefix(_FOLDER) for name in manifest.files if name.startswith(_FOLDER)]
 
@@ -164,15 +205,9 @@ def _check_config(path: Path, max_rank: int) -> None:
 
 
 def _check_weights(path: Path, max_rank: int) -> None:
-    try:
-        tensors: list[tuple[str, dict[str, Any]]] = safetensors.deserialize(  # type: ignore[no-untyped-call]  # compiled
-            path.read_bytes()
-        )
-    except safetensors.SafetensorError as error:
-        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is damaged: {error}") from error
+    tensors = _tensors(path)
     if not tensors:
         raise PermanentError(f"{WEIGHTS_FILE} of the adapter is empty")
-    changes_something = False
     for name, tensor in tensors:
         match = _TENSOR.fullmatch(name)
         if match is None:
@@ -180,7 +215,3 @@ def _check_weights(path: Path, max_rank: int) -> None:
         rank = tensor["shape"][0 if match["matrix"] == "lora_A" else 1]
         if rank > max_rank:
             raise PermanentError(f"{name} has rank {rank}, above serving.max_lora_rank {max_rank}")
-        if match["matrix"] == "lora_B" and any(tensor["data"]):
-            changes_something = True
-    if not changes_something:
-        raise PermanentError("the adapter changes nothing: every B matrix is zero, as before the first training step")

@@ -7,9 +7,10 @@
     GET    /status             what is served, and where vLLM is
     PUT    /adapters/{run}     {"prefix": "<the run's train stage>"} → {"model": "<name in vLLM>"}, loaded and verified
     DELETE /adapters/{run}     no longer served
+    POST   /probe              {} once the served models were seen not to be mixed up in one batch; before every score
     GET    /metrics            Prometheus
 
-PUT and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 will not pass, 503 may.
+PUT, POST and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 will not pass, 503 may.
 """
 
 import asyncio
@@ -27,7 +28,6 @@ from surogate_bench.hardware import package_versions
 from surogate_bench.metrics import expose, families
 from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
-from surogate_bench_model_server.vllm_command import BASE_MODEL
 
 _SCRAPE_S = 2.0
 """Longer than vLLM takes to list its models when it is well, and shorter than a scraper waits."""
@@ -57,6 +57,7 @@ class ControlApi:
                 Route("/status", self.status, methods=["GET"]),
                 Route("/adapters/{run}", self.load, methods=["PUT"]),
                 Route("/adapters/{run}", self.unload, methods=["DELETE"]),
+                Route("/probe", self.probe, methods=["POST"]),
                 Route("/metrics", self.metrics, methods=["GET"]),
             ],
             exception_handlers={BenchError: _failure},
@@ -77,7 +78,7 @@ class ControlApi:
         return JSONResponse(
             {
                 "ready": await supervisor.not_ready_reason() is None,
-                "model": BASE_MODEL,
+                "model": supervisor.base_model,
                 "max_model_len": supervisor.max_model_len,
                 "vllm_url": f"http://{bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
@@ -101,6 +102,11 @@ class ControlApi:
         """Unload an adapter."""
         await self.supervisor.unload(request.path_params["run"])
         return Response(status_code=204)
+
+    async def probe(self, _request: Request) -> Response:
+        """Check that models asked together answer as they do alone."""
+        await self.supervisor.probe()
+        return JSONResponse({})
 
     async def metrics(self, _request: Request) -> Response:
         """Export the supervisor's state in Prometheus' text format."""

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import ExitCode, TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest, publish_stage
@@ -16,6 +16,7 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
 from surogate_bench.store import open_store
+from surogate_bench_model_server.vllm_arguments import refused
 from surogate_bench_model_server.vllm_command import Command, ServerSettings, detect_platform, vllm_command
 
 _log = logging.getLogger(__name__)
@@ -40,30 +41,26 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     settings = ServerSettings(host="127.0.0.1", port=8000, platform=detect_platform(), threads=request.threads)
     location = ModelLocation(request.sweep.model.label)  # never loaded
     command = vllm_command(request.sweep, location, settings, inherited=os.environ)
-    result = ask_parser(command, request.sweep.serving.extra_args, work_dir)
+    result = ask_parser(command, request.sweep.serving.extra_args)
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
     publish_stage(store, prefix, output, _manifest(request, result))
 
 
-def ask_parser(command: Command, extra: tuple[str, ...], work_dir: Path) -> CheckResult:
+def ask_parser(command: Command, extra: tuple[str, ...]) -> CheckResult:
     """Ask vLLM's parser in a process with the server's environment.
 
     Args:
-        command: What the server is started with; ends with ``extra``.
+        command: What the server is started with.
         extra: The user's part of its arguments.
-        work_dir: For the answer.
 
     Raises:
         ConfigError: the parser refuses ``extra``.
         TransientError: it did not end.
     """
-    options = command.arguments[command.arguments.index("--model") :]
-    answer = work_dir / "refusal.txt"
-    answer.unlink(missing_ok=True)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-m", _PARSER, str(answer), str(len(extra)), *options],
+            [sys.executable, "-P", "-m", _PARSER, *extra],
             env=command.environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -72,17 +69,12 @@ def ask_parser(command: Command, extra: tuple[str, ...], work_dir: Path) -> Chec
         )
     except subprocess.TimeoutExpired as error:
         raise TransientError(f"vLLM's argument parser did not end within {_PATIENCE_S:g} s") from error
-    if not answer.exists():  # vLLM itself cannot be imported where there is no GPU, for example
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+    if done.returncode == ExitCode.BAD_INPUT:
+        raise refused(last, extra)
+    if done.returncode != ExitCode.OK:  # vLLM itself cannot be imported where there is no GPU, for example
         _log.warning("serving.extra_args could not be checked: vLLM's parser ended with exit code %d", done.returncode)
         return CheckResult(omitted=f"vLLM's parser ended with exit code {done.returncode}: {last}")
-    if refusal := answer.read_text(encoding="utf-8"):
-        raise ConfigError(
-            f"vLLM refuses them: {refusal}",
-            field="serving.extra_args",
-            value=" ".join(extra),
-            remedy="Correct or remove the argument; `vllm serve --help=all` lists those there are.",
-        )
     return CheckResult()
 
 

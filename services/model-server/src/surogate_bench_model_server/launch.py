@@ -8,14 +8,16 @@ group of its own, with this process as its parent:
 - this process is asked to stop (SIGTERM): it asks vLLM, waits, and kills the group;
 - the API server ends: the rest of the group is killed, and its exit code is passed on;
 - in all of these it ends last: what its descendants leave behind comes to it (PR_SET_CHILD_SUBREAPER) and is reaped;
+- the folder of vLLM's sockets is removed then;
 - this process is killed: the kernel kills the API server, and the supervisor kills the session.
 
-Usage: ``python -m surogate_bench_model_server.launch PARENT_PID GRACE_SECONDS COMMAND...``
+Usage: ``python -m surogate_bench_model_server.launch PARENT_PID GRACE_SECONDS SOCKET_FOLDER COMMAND...``
 """
 
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,11 +30,12 @@ _AWAITED = _STOP | {signal.SIGCHLD}
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit code (128 + signal where a signal ended it)."""
-    parent, grace_s, command = int(arguments[0]), float(arguments[1]), arguments[2:]
+    parent, grace_s, folder, command = int(arguments[0]), float(arguments[1]), arguments[2], arguments[3:]
     signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
+        shutil.rmtree(folder, ignore_errors=True)
         return 1
     with subprocess.Popen(command, process_group=0, preexec_fn=_prepare_child) as child:  # noqa: PLW1509 - one thread
         try:
@@ -43,6 +46,7 @@ def main(arguments: list[str]) -> int:
             with contextlib.suppress(ChildProcessError):  # none is left
                 while True:
                     os.waitpid(-1, 0)
+            shutil.rmtree(folder, ignore_errors=True)
     return code if code >= 0 else 128 - code
 
 

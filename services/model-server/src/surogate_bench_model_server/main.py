@@ -89,10 +89,11 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
     sweep = request.sweep
     store = open_store(request.store)
     model = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "models")
+    platform = detect_platform()
     settings = ServerSettings(
         host=request.host,
         port=request.vllm_port,
-        platform=detect_platform(),
+        platform=platform,
         threads=request.threads,
         api_key=api_key,
     )
@@ -110,6 +111,7 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         start=start,
         limits=Limits(start_s=sweep.serving.start_timeout_s),
         max_lora_rank=sweep.serving.max_lora_rank,
+        platform=platform,
     )
 
 

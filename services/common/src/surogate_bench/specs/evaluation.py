@@ -29,6 +29,10 @@ MANAGED_ARGUMENTS = {
 """Options of vLLM that extra_args must not repeat, and what to do instead: the last one given would win, unnoticed."""
 
 
+MANY_EMPTY_FRACTION = 0.2
+"""Share of empty answers above which an accuracy says more about stopping at once than about solving."""
+
+
 class ServingSpec(Spec):
     """The vLLM server that all adapters are loaded into, one after another or together."""
 
@@ -83,7 +87,9 @@ class EvaluationSpec(Spec):
     limit: int | None = Field(
         None, ge=2, description="Score the first N test records only; a standard error needs two."
     )
-    max_empty_fraction: float = Field(0.2, ge=0, le=1, description="Fail when more answers than this share are empty.")
+    max_empty_fraction: float = Field(
+        MANY_EMPTY_FRACTION, ge=0, le=1, description="The report marks a row with more empty answers than this share."
+    )
     evaluate_base: bool = Field(True, description="Score the untouched base model too.")
     parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")

@@ -18,11 +18,15 @@ Tokens without an adapter (index -1) are left alone. vLLM's own CPU code gives t
 the batch holds other adapters too, because -1 indexes from the end.
 """
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
+
+from surogate_bench_model_server.cpu_lora import MARK_VARIABLE
 
 Stack = tuple[torch.Tensor, ...]
 
@@ -110,6 +114,8 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever vLLM gives its own class
         super().__init__(*args, **kwargs)
+        if mark := os.environ.get(MARK_VARIABLE):
+            Path(mark).touch()
         self._groups: tuple[TokenGroup, ...] = ()
         self._tokens = 0
         self._layers: dict[int, _Layer] = {}

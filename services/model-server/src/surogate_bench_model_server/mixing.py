@@ -1,0 +1,131 @@
+"""Whether served models stay apart when one batch holds tokens of several of them.
+
+vLLM's own LoRA code for CPUs gives tokens of the base model the adapter in the last slot when the batch holds tokens of
+other adapters. Such a fault changes scores without an error, so it is looked for before every evaluation: each model
+gives the log-probabilities of the likeliest tokens after fixed prompts, once when it is loaded, and again while all
+models are asked together.
+
+The composition of a batch changes last bits, so answers are compared with a tolerance (nats, mean over prompts and
+tokens): the largest of a floor, four times the difference seen between equal requests for the base model in one batch,
+and a quarter of the difference between the model and the one nearest to it.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from surogate_bench.errors import PermanentError
+from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
+
+_FLOOR = 0.01
+_NOISE_FACTOR = 4.0
+_NEAREST_FACTOR = 0.25
+_COPIES = 4
+_ATTEMPTS = 2
+
+
+def distance(one: Logprobs, other: Logprobs) -> float:
+    """Mean absolute difference of the log-probabilities of the tokens of ``one`` (nats).
+
+    A token that ``other`` does not list has at most the lowest log-probability there, which is taken.
+    """
+    differences = [
+        abs(logprob - after_there.get(token, min(after_there.values())))
+        for after_here, after_there in zip(one, other, strict=True)
+        for token, logprob in after_here.items()
+    ]
+    return sum(differences) / len(differences)
+
+
+def find_mix_up(alone: Mapping[str, Logprobs], together: Mapping[str, Sequence[Logprobs]], noise: float) -> str | None:
+    """Compare what models answer together with what each answered alone.
+
+    Args:
+        alone: Log-probabilities by model.
+        together: Those of one or more equal requests by model, from batches of all models.
+        noise: Distance that batches alone cause.
+
+    Returns:
+        A sentence about the first model whose answers differ by more than the tolerance; None if there is none.
+    """
+    for model, answers in together.items():
+        others = {name: distance(alone[model], logprobs) for name, logprobs in alone.items() if name != model}
+        nearest = min(others.values(), default=0.0)
+        tolerance = max(_FLOOR, _NOISE_FACTOR * noise, _NEAREST_FACTOR * nearest)
+        worst = max(answers, key=lambda answer: distance(alone[model], answer))
+        if (difference := distance(alone[model], worst)) > tolerance:
+            closest = min(alone, key=lambda name: distance(alone[name], worst))
+            return (
+                f"{model} gives other log-probabilities when it is asked together with {', '.join(sorted(others))} "
+                f"than alone (by {difference:.3g} nats, tolerance {tolerance:.3g}), closest to {closest}"
+            )
+    return None
+
+
+@dataclass(slots=True)
+class MixingProbe:
+    """Asks vLLM's models alone and together. TransientError of the client passes through."""
+
+    client: VllmClient
+    _alone: dict[str, Logprobs] = field(default_factory=dict)
+    _noise: float = 0.0
+
+    async def add_base(self, model: str) -> Logprobs:
+        """Record the base model's answers, and return them; called before any adapter is loaded."""
+        alone = await self.add(model)
+        again = await self._ask({model: _COPIES})
+        self._noise = max(distance(alone, answer) for answer in again[model])
+        return alone
+
+    async def replace_base(self, model: str, stand_in: str) -> None:
+        """Record that an adapter stands in for the base model.
+
+        Raises:
+            PermanentError: it does not answer as the base model does.
+        """
+        expected = self._alone.pop(model)
+        difference = distance(expected, await self.add(stand_in))
+        if difference > (tolerance := max(_FLOOR, _NOISE_FACTOR * self._noise)):
+            raise PermanentError(
+                f"vLLM does not compute the base model under an empty adapter: log-probabilities differ by "
+                f"{difference:.3g} nats (tolerance {tolerance:.3g}), so the base cannot be scored here"
+            )
+
+    async def add(self, model: str) -> Logprobs:
+        """Record a loaded adapter's answers, and return them."""
+        self._alone[model] = await self.client.probe(model)
+        return self._alone[model]
+
+    def remove(self, model: str) -> None:
+        """Forget a model that is no longer served."""
+        self._alone.pop(model, None)
+
+    async def check(self) -> None:
+        """Ask all models together.
+
+        Raises:
+            PermanentError: one of them does not answer as it does alone.
+        """
+        if len(self._alone) < 2:  # noqa: PLR2004 - a single model has no other to be mixed up with
+            return
+        for _ in range(_ATTEMPTS):
+            together = await self._ask(dict.fromkeys(self._alone, _COPIES // 2))
+            found = find_mix_up(self._alone, together, self._noise)
+            if found is None:
+                return
+        raise PermanentError(
+            f"vLLM mixes up the models of one batch: {found}. No score of this server can be trusted. Serve with the "
+            "version of vLLM that surogate-bench is installed with, and without further plug-ins."
+        )
+
+    async def _ask(self, copies: Mapping[str, int]) -> dict[str, list[Logprobs]]:
+        """Send all requests at once, while every model also generates, so that batches hold all of them."""
+        models = [model for model, count in copies.items() for _ in range(count)]
+        answers, _ = await asyncio.gather(
+            asyncio.gather(*(self.client.probe(model) for model in models)),
+            asyncio.gather(*(self.client.generate(model) for model in copies)),
+        )
+        together: dict[str, list[Logprobs]] = {model: [] for model in copies}
+        for model, answer in zip(models, answers, strict=True):
+            together[model].append(answer)
+        return together

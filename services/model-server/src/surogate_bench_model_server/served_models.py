@@ -1,0 +1,115 @@
+"""The models in one running vLLM: loaded, and each proven to answer as itself."""
+
+import logging
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
+from surogate_bench_model_server.mixing import MixingProbe
+from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
+from surogate_bench_model_server.vllm_command import BASE_MODEL
+
+_log = logging.getLogger(__name__)
+_EMPTY_ADAPTER = "base-as-an-adapter"
+
+
+@dataclass(kw_only=True, slots=True)
+class ServedModels:
+    """The base model and the adapters of one vLLM process. The client's TransientError passes through every method."""
+
+    client: VllmClient
+    folder: Path
+    """Of local adapters."""
+    max_model_len: int
+    base_model: str
+    """Name under which the base model is asked."""
+    adapters: dict[str, str] = field(default_factory=dict)
+    """Name in vLLM by run."""
+    _base_logprobs: Logprobs
+    _mixing: MixingProbe
+
+    @classmethod
+    async def start(cls, client: VllmClient, folder: Path, *, base_needs_adapter: bool) -> "ServedModels":
+        """Look at a vLLM that has just started.
+
+        Args:
+            client: Of vLLM.
+            folder: Of local adapters.
+            base_needs_adapter: Serve the base model as an empty adapter: vLLM's own LoRA code for CPUs gives tokens
+                without an adapter those of another adapter in the batch.
+
+        Raises:
+            PermanentError: vLLM refuses the empty adapter, or computes with it something else than the base model.
+        """
+        max_model_len = int((await client.models())[BASE_MODEL]["max_model_len"])
+        mixing = MixingProbe(client)
+        logprobs = await mixing.add_base(BASE_MODEL)
+        base = BASE_MODEL
+        if base_needs_adapter:
+            _log.warning("vLLM runs without surogate-bench's LoRA plug-in for CPUs: the base is an empty adapter")
+            empty = make_empty_adapter(_EMPTY_ADAPTER, folder)
+            await client.load_adapter(empty.name, empty.folder.resolve())
+            await mixing.replace_base(BASE_MODEL, empty.name)
+            base = empty.name
+        return cls(
+            client=client,
+            folder=folder,
+            max_model_len=max_model_len,
+            base_model=base,
+            _base_logprobs=logprobs,
+            _mixing=mixing,
+        )
+
+    async def add(self, adapter: LocalAdapter) -> None:
+        """Load an adapter and prove that it is listed and applied.
+
+        Raises:
+            PermanentError: vLLM refuses it or does not apply it.
+        """
+        await self.client.load_adapter(adapter.name, adapter.folder.resolve())
+        if adapter.name not in await self.client.models():
+            raise TransientError(f"vLLM accepted {adapter.name} but does not list it")
+        # Any difference counts: a hardly trained adapter moves log-probabilities by little, but by more than nothing.
+        if await self._mixing.add(adapter.name) == self._base_logprobs:
+            if not is_zero(adapter) and not await self._acts_when_amplified(adapter):
+                await self._unload(adapter.name)
+                raise PermanentError(
+                    f"the adapter changes nothing: {adapter.name} answers exactly as the base model does"
+                )
+            _log.warning(
+                "the adapter answers as the base model does: its B matrices are zero, or too small for bfloat16",
+                extra={"adapter": adapter.name},
+            )
+        self.adapters[adapter.run] = adapter.name
+        _log.info("adapter loaded", extra={"adapter": adapter.name})
+
+    async def remove(self, run: str) -> None:
+        """Unload a run's adapter; nothing happens if it is not served."""
+        if (name := self.adapters.pop(run, None)) is not None:
+            await self._unload(name)
+            _log.info("adapter unloaded", extra={"adapter": name})
+
+    async def check_mixing(self) -> None:
+        """Check that models asked together answer as they do alone.
+
+        Raises:
+            PermanentError: they do not.
+        """
+        await self._mixing.check()
+
+    async def _acts_when_amplified(self, adapter: LocalAdapter) -> bool:
+        """Say whether vLLM applies an adapter whose effect rounding may hide, by loading it with a large scale."""
+        copy = amplified_copy(adapter)
+        try:
+            await self.client.load_adapter(copy.name, copy.folder.resolve())
+            logprobs = await self.client.probe(copy.name)
+            await self.client.unload_adapter(copy.name)
+        finally:
+            shutil.rmtree(copy.folder, ignore_errors=True)
+        return logprobs != self._base_logprobs
+
+    async def _unload(self, name: str) -> None:
+        self._mixing.remove(name)
+        await self.client.unload_adapter(name)

@@ -1,0 +1,196 @@
+"""An HTTP server that plays the model server and vLLM, and evaluations to run against it."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from surogate_bench.hardware import describe_machine
+from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
+from surogate_bench.requests import EvaluateRequest
+from surogate_bench.results import EvalResult, SampleLine
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.store import ObjectStore, open_store
+
+RUN = "bf16-s0"
+MODEL = "adapter-0123"
+
+# (answer of the model, right by the number after ####, right by the last number); the reference is always 1,234.
+ANSWERS = (
+    (" so\n#### 1234", True, True),
+    (" so\n#### 1,234", True, True),
+    (" so\n#### $1234", False, True),
+    (" so\n#### 1234.", True, True),
+    (" so\n#### -1234", False, False),
+    (" 1234", False, True),
+    (" first\n#### 1234\nthen\n#### 99", True, False),
+    (" first\n#### 99\nthen\n#### 1234", False, True),
+    (" it is $1,234.", False, True),
+    (" none at all", False, False),
+    ("", False, False),
+    ("####1234", False, True),
+    (" Întâi 7, apoi\n#### 1234 de lei", True, True),
+    ("\n#### 1234.0", False, False),
+)
+
+
+@dataclass(slots=True)
+class FakeServer:
+    """Control API and completions on one port. `answer` maps a prompt to a text, or to an HTTP status."""
+
+    answer: Callable[[str], str | int]
+    url: str = ""
+    ready: bool = True
+    can_unload: bool = True
+    finish_reason: str = "stop"
+    adapters: dict[str, str] = field(default_factory=dict)
+    calls: list[tuple[str, str, Any]] = field(default_factory=list)
+    load_answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+    authorization: set[str | None] = field(default_factory=set)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    counting: threading.Lock = field(default_factory=threading.Lock)
+    at_once: int = 0
+    most_at_once: int = 0
+
+    def count(self, change: int) -> None:
+        """Count the requests under way."""
+        with self.counting:
+            self.at_once += change
+            self.most_at_once = max(self.most_at_once, self.at_once)
+
+    def prompts(self) -> list[str]:
+        return [body["prompt"] for _, path, body in self.calls if path == "/v1/completions"]
+
+    def respond(self, method: str, path: str, body: Any) -> tuple[int, dict[str, Any]]:
+        with self.lock:
+            self.calls.append((method, path, body))
+            if path.startswith("/adapters/"):
+                return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
+            if path == "/v1/completions":
+                return self._complete(body)
+            status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
+            return (200, status) if self.ready or path == "/status" else (503, {})
+
+    def _load_or_unload(self, method: str, run: str, body: Any) -> tuple[int, dict[str, Any]]:
+        if method == "PUT" and self.load_answers:
+            return self.load_answers.pop(0)
+        if method == "PUT":
+            self.adapters[run] = body["prefix"]
+            return 200, {"model": MODEL}
+        if not self.can_unload:
+            return 500, {"reason": "VllmError", "message": "cannot unload"}
+        return (200, {}) if self.adapters.pop(run, None) else (404, {})
+
+    def _complete(self, body: Any) -> tuple[int, dict[str, Any]]:
+        if body["model"] == MODEL and not self.adapters:
+            return 404, {"error": {"message": "no such model"}}
+        given = self.answer(body["prompt"])
+        if isinstance(given, int):
+            return given, {"error": {"message": "too long"}}
+        return 200, {"choices": [{"index": 0, "text": given, "finish_reason": self.finish_reason}]}
+
+
+@contextmanager
+def serving(answer: Callable[[str], str | int]) -> Iterator[FakeServer]:
+    fake = FakeServer(answer)
+
+    class Handler(BaseHTTPRequestHandler):
+        def _respond(self) -> None:
+            length = int(self.headers.get("Content-Length", 0))
+            body = json.loads(self.rfile.read(length)) if length else None
+            if self.path == "/v1/completions":
+                fake.authorization.add(self.headers.get("Authorization"))
+            fake.count(+1)
+            try:
+                status, document = fake.respond(self.command, self.path, body)
+            finally:
+                fake.count(-1)
+            payload = json.dumps(document).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names http.server looks for
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        fake.url = f"http://127.0.0.1:{httpd.server_port}"
+        thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield fake
+        finally:
+            httpd.shutdown()
+            thread.join()
+
+
+def sweep(**evaluation: Any) -> dict[str, Any]:
+    return {
+        "name": "toy",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {
+            "builtin": "word-problems-ro",
+            "train_size": 8,
+            "test_size": 14,
+            "prompt": "Întrebare: {question}\nRăspuns:",
+        },
+        "training": {"max_steps": 2},
+        "recipes": ["bf16"],
+        "serving": {"start_timeout_s": 5},
+        "evaluation": {"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
+    }
+
+
+def make_request(
+    folder: Path, server_url: str, *, run: str = RUN, spec: dict[str, Any] | None = None
+) -> EvaluateRequest:
+    """Prepare a store whose test split has one question for each of ANSWERS."""
+    request = EvaluateRequest(
+        sweep=parse_sweep(spec or sweep()), store=str(folder / "store"), run=run, server_url=server_url
+    )
+    data = folder / "prepared" / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    for split in ("train", "test"):
+        records = [{"question": f"{split} {i}?", "answer": "Gândim.\n#### 1,234"} for i in range(len(ANSWERS))]
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    store = open_store(request.store)
+    publish_stage(store, request.layout.prepare, data.parent, manifest_of("prepare", request))
+    return request
+
+
+def manifest_of(stage: str, request: EvaluateRequest) -> Manifest:
+    return Manifest.model_validate(
+        {
+            "stage": stage,
+            "run": request.run,
+            "spec_hash": request.layout.spec_hash,
+            "created": "2026-01-01T00:00:00Z",
+            "files": {},
+            "hardware": describe_machine(),
+            "versions": {},
+            "result": {},
+        }
+    )
+
+
+def index_of(prompt: str) -> int:
+    return int(prompt.rpartition("test ")[2].partition("?")[0])
+
+
+def answer_by_table(prompt: str) -> str:
+    return ANSWERS[index_of(prompt)][0]
+
+
+def published(store: ObjectStore, request: EvaluateRequest, folder: Path) -> tuple[EvalResult, list[SampleLine], Any]:
+    manifest = fetch_stage(store, request.layout.eval(request.run), folder)
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    results = json.loads((folder / "results.json").read_text())
+    return EvalResult.model_validate(manifest.result), [SampleLine.model_validate_json(line) for line in lines], results

@@ -1,0 +1,135 @@
+"""Models of one batch must not be mixed up: found out before every score, and avoided where vLLM is known to do so."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from model_server_world import RUNS, World, publish_adapter, put, ready, until
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_model_server.mixing import distance, find_mix_up
+from surogate_bench_model_server.vllm_client import Logprobs
+
+BASE, STRONG, WEAK = ({"1": -1.0, "2": -2.0},), ({"1": -3.0, "2": -2.5},), ({"1": -1.001, "2": -2.0},)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return open_store(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def world(store: ObjectStore, tmp_path: Path) -> Callable[..., World]:
+    (tmp_path / "work").mkdir()
+    for number, run in enumerate(RUNS):
+        publish_adapter(store, run, tmp_path / "made" / run, b=float(number))  # the first one is all zero
+
+    def make(behaviour: str = "well", **changes: object) -> World:
+        return World(store, tmp_path / "work", [behaviour], **changes)  # type: ignore[arg-type]
+
+    return make
+
+
+def shifted(logprobs: Logprobs, by: float) -> Logprobs:
+    return tuple({token: value + by for token, value in after.items()} for after in logprobs)
+
+
+def test_the_distance_is_the_mean_absolute_difference_of_the_likeliest_tokens() -> None:
+    assert distance(({"1": -1.0, "2": -2.0},), ({"1": -1.5, "2": -1.5},)) == 0.5
+    assert distance(({"1": -1.0, "2": -2.0},), ({"3": -1.0, "1": -4.0},)) == 2.5  # token 2 has at most -4
+
+
+@pytest.mark.parametrize(
+    ("answer", "noise", "found"),
+    [
+        (BASE, 0.0, False),
+        (shifted(BASE, 0.009), 0.0, False),  # below the floor
+        (shifted(BASE, 0.2), 0.06, False),  # four times the noise of batches
+        (shifted(BASE, 0.3), 0.0, False),  # a quarter of the way to the nearest other model
+        (shifted(BASE, 0.4), 0.0, True),
+        (STRONG, 0.0, True),
+        (STRONG, 0.1, True),
+    ],
+)
+def test_an_answer_that_moves_further_than_rounding_is_a_mix_up(answer: Logprobs, noise: float, found: bool) -> None:
+    trouble = find_mix_up({"base": BASE, "strong": STRONG}, {"base": [BASE, answer]}, noise)
+    assert (trouble is not None) == found
+
+
+def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None:
+    trouble = find_mix_up({"base": BASE, "weak": WEAK, "strong": STRONG}, {"base": [STRONG]}, 0.0)
+    assert trouble is not None
+    assert trouble.startswith(
+        "base gives other log-probabilities when it is asked together with strong, weak than alone"
+    )
+    assert trouble.endswith("closest to strong")
+
+
+def test_models_that_stay_apart_pass_the_probe(world: Callable[..., World]) -> None:
+    async def scenario() -> None:
+        async with world().running() as api:
+            for run in RUNS:
+                assert (await put(api, run)).status_code == 200
+                assert (await api.post("/probe")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+def test_a_base_scored_with_an_adapters_weights_ends_the_server(world: Callable[..., World]) -> None:
+    async def scenario() -> None:
+        served = world("mixes")
+        supervising = asyncio.create_task(served.until_it_fails())
+        async with served.api() as api:
+            await until(lambda: ready(api))
+            assert (await api.post("/probe")).status_code == 200  # the base alone
+            assert (await put(api, "fp8-s0")).status_code == 200
+            refused = await api.post("/probe")
+            assert (refused.status_code, refused.json()["reason"]) == (422, "PermanentError")
+            assert "vLLM mixes up the models of one batch: base gives other log-probab" in refused.json()["message"]
+            with pytest.raises(PermanentError, match="No score of this server can be trusted"):
+                await supervising
+
+    asyncio.run(scenario())
+
+
+def test_on_a_cpu_without_the_plug_in_the_base_is_an_empty_adapter(world: Callable[..., World]) -> None:
+    async def scenario() -> None:
+        async with world("mixes", platform="cpu").running() as api:
+            await until(lambda: ready(api))
+            assert (await put(api, "fp8-s0")).status_code == 200
+            assert (await api.post("/probe")).status_code == 200
+            status = (await api.get("/status")).json()
+            assert status["model"] == "base-as-an-adapter"
+            assert set(status["adapters"]) == {"fp8-s0"}
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_adapter_that_is_not_the_base_model_is_refused(world: Callable[..., World]) -> None:
+    with pytest.raises(PermanentError, match="does not compute the base model under an empty adapter"):
+        asyncio.run(world("differs", platform="cpu").until_it_fails())
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "run", "status"),
+    [
+        ("ignores", "bf16-s0", 200),  # all B matrices are zero
+        ("faint", "fp8-s0", 200),
+        ("ignores", "fp8-s0", 422),
+    ],
+)
+def test_an_adapter_that_answers_as_the_base_is_served_if_it_should(
+    world: Callable[..., World], behaviour: str, run: str, status: int
+) -> None:
+    async def scenario() -> None:
+        served = world(behaviour)
+        async with served.running() as api:
+            assert (await put(api, run)).status_code == status
+            listed = await served.client.models()
+            assert len(listed) == (2 if status == 200 else 1)
+            folders = {path.name for path in (served.work_dir / "adapters").iterdir()}
+            assert not any("amplified" in name for name in folders)
+
+    asyncio.run(scenario())
