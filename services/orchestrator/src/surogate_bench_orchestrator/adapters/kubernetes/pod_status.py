@@ -19,6 +19,8 @@ CANNOT_START = frozenset({
     "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
 })  # fmt: skip
 MESSAGE_LENGTH = 1000
+_LAST_WORDS = 600
+"""Characters of a log's end: the error itself comes last."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
 
@@ -86,9 +88,17 @@ def explain(ended: Object) -> Termination:
             reason="OOMKilled", message="used more memory than its limit; raise it in the chart's values"
         )
     code = int(ended.get("exitCode") or 0)
-    if code > _SIGNALLED:
-        return Termination(reason="Killed", message=f"killed by signal {code - _SIGNALLED}")
-    return Termination(reason="Exited", message=f"exit code {code}")
+    reason, how = (
+        ("Killed", f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else ("Exited", f"exit code {code}")
+    )
+    words = last_words_of(ended)
+    return Termination(reason=reason, message=f"{how}: {words}" if words else how)
+
+
+def last_words_of(ended: Object) -> str:
+    """The end of what a terminated container said: its message, or with FallbackToLogsOnError its log."""
+    words = str(ended.get("message") or "").strip()
+    return words if len(words) <= _LAST_WORDS else f"…{words[1 - _LAST_WORDS :]}"
 
 
 def last_end_of(pod: Object) -> Object:
@@ -140,6 +150,13 @@ def placed_since(pod: Object) -> float | None:
     """When it got its node; None while it has none."""
     placed = _condition(pod, "PodScheduled")
     return seconds(placed.get("lastTransitionTime")) if placed.get("status") == "True" else None
+
+
+def held_until(pod: Object, now: float) -> float:
+    """Until when it held what its node gave it, seconds since 1970; 0 where it got no node."""
+    if placed_since(pod) is None:
+        return 0.0
+    return seconds(last_end_of(pod).get("finishedAt")) if has_ended(pod) else now
 
 
 def starting_since(pod: Object) -> float | None:
