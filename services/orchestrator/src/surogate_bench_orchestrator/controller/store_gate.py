@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
@@ -12,7 +13,7 @@ from surogate_bench_orchestrator.controller.standing import Trouble
 
 _log = logging.getLogger(__name__)
 
-RETRY_S = 30.0
+RETRY_S = 10.0
 _PATIENCE = timedelta(seconds=5)
 """Shorter than in the services: sweeps are looked at again anyway, and their status shall tell soon."""
 NOT_USABLE = "StoreNotUsable"
@@ -24,10 +25,12 @@ class StoreGate:
 
     Args:
         settings: Its URL, and the Secret with its credentials; the endpoint comes from the environment.
+        explain: Says why the store of the release is not ready; empty if it is, or is none of the release's.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, explain: Callable[[], str] = lambda: "") -> None:
         self._settings = settings
+        self._explain = explain
         self._url = settings.url
         self._lock = threading.Lock()
         self._store: ObjectStore | None = None
@@ -58,13 +61,19 @@ class StoreGate:
             store = open_store(self._url, patience=_PATIENCE)
             store.verify_conditional_writes()
         except TransientError as error:
-            self._settle(None, f"{self._url} cannot be reached: {error}. {_WHEN_AWAY}")
+            self._settle(None, self.explained(f"{self._url} cannot be reached: {error}", remedy=_WHEN_AWAY))
             return False
         except (BenchError, OSError) as error:
-            self._settle(None, str(error))
+            self._settle(None, self.explained(str(error)))
             return False
         self._settle(store, "")
         return True
+
+    def explained(self, message: str, *, remedy: str = "") -> str:
+        """Say first why the store's own pod is not ready, where it is not; else what to check."""
+        if why := self._explain():
+            return f"{why} ({message})"
+        return f"{message}. {remedy}" if remedy else message
 
     def _take_credentials(self) -> None:
         """Put the Secret's keys, as they are now, into the environment, where the store looks for them.

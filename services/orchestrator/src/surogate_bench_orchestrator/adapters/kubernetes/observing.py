@@ -63,6 +63,8 @@ class Seen:
     held_until: float = 0.0
     """When a task of the sweep last held a slot, as far as is known, seconds since 1970: a wait for room counts from
     then."""
+    hopeless_since: float = 0.0
+    """Since when no node can run its pod, as far as is known, seconds since 1970."""
     limits: Limits
 
     @property
@@ -205,11 +207,11 @@ def _running(waiting: Observation, progress: Progress | None) -> Observation:
 
 def _time_to_give_up(seen: Seen, trouble: Trouble | None, begun: float | None, late: str) -> Termination | None:
     if trouble is not None and trouble.reason == UNSCHEDULABLE:
-        waited = seen.now - trouble.since
-        if waited > seen.limits.unschedulable_s and no_node_can_run_it(trouble.message):
+        hopeless_s = seen.now - max(trouble.since, seen.hopeless_since)
+        if hopeless_s > seen.limits.unschedulable_s and no_node_can_run_it(trouble.message):
             message = f"no node could run it for {seen.limits.unschedulable_s:g} s: {trouble.message}"
             return Termination(reason="NoCapableNode", message=message[:MESSAGE_LENGTH])
-        if min(waited, seen.now - seen.held_until) > seen.limits.placement_s:
+        if seen.now - max(trouble.since, seen.held_until) > seen.limits.placement_s:
             message = f"no node had room for {seen.limits.placement_s:g} s: {trouble.message}"
             return Termination(reason="DeadlineExceeded", message=message[:MESSAGE_LENGTH])
     if trouble is not None and trouble.reason in CANNOT_START and seen.now - trouble.since > seen.limits.start_s:

@@ -13,13 +13,12 @@ from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 
 UNSCHEDULABLE = "Unschedulable"
 VOLUME_NOT_BOUND = "VolumeNotBound"
-CANNOT_START = frozenset({
-    VOLUME_NOT_BOUND,
-    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
-    "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
-})  # fmt: skip
+IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CANNOT_START = IMAGE_TROUBLE | {
+    VOLUME_NOT_BOUND, "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+}  # fmt: skip
 MESSAGE_LENGTH = 1000
-_LAST_WORDS = 600
+_LAST_WORDS = 700
 """Characters of a log's end: the error itself comes last."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
@@ -38,7 +37,7 @@ def pod_trouble(pod: Object) -> Trouble | None:
     """Why a pod does not get to run; None where it does, or has nothing in its way."""
     if phase_of(pod) not in {"Pending", ""}:
         return None
-    placed = _condition(pod, "PodScheduled")
+    placed = condition_of(pod, "PodScheduled")
     if placed.get("status") == "False":
         since = seconds(placed.get("lastTransitionTime"))
         message = str(placed.get("message") or "")
@@ -62,6 +61,12 @@ def no_node_can_run_it(message: str) -> bool:
         return False
     counts = re.findall(r"(\d+) Preemption is not helpful for scheduling", hopeless.group(1))
     return sum(map(int, counts)) == int(total.group(1))
+
+
+def is_hopeless(pod: Object) -> bool:
+    """Whether no node can run a pod now, nor could if others made room."""
+    trouble = pod_trouble(pod)
+    return trouble is not None and trouble.reason == UNSCHEDULABLE and no_node_can_run_it(trouble.message)
 
 
 def termination_of(pod: Object) -> Termination | None:
@@ -138,7 +143,7 @@ def has_ended(pod: Object) -> bool:
 
 def is_ready(pod: Object) -> bool:
     """Whether its readiness probe succeeds."""
-    return _condition(pod, "Ready").get("status") == "True"
+    return condition_of(pod, "Ready").get("status") == "True"
 
 
 def ready_pod(pods: Iterable[Object]) -> Object | None:
@@ -148,7 +153,7 @@ def ready_pod(pods: Iterable[Object]) -> Object | None:
 
 def placed_since(pod: Object) -> float | None:
     """When it got its node; None while it has none."""
-    placed = _condition(pod, "PodScheduled")
+    placed = condition_of(pod, "PodScheduled")
     return seconds(placed.get("lastTransitionTime")) if placed.get("status") == "True" else None
 
 
@@ -164,7 +169,7 @@ def starting_since(pod: Object) -> float | None:
     running = (container_of(pod).get("state") or {}).get("running") or {}
     if not running:
         return None
-    return max(seconds(running.get("startedAt")), seconds(_condition(pod, "Ready").get("lastTransitionTime")))
+    return max(seconds(running.get("startedAt")), seconds(condition_of(pod, "Ready").get("lastTransitionTime")))
 
 
 def age_key(item: Object) -> tuple[str, str]:
@@ -177,6 +182,7 @@ def seconds(stamp: str | None) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else 0.0
 
 
-def _condition(pod: Object, kind: str) -> Object:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
+def condition_of(item: Object, kind: str) -> Object:
+    """A condition of an object by its type; empty if there is none."""
+    conditions = (item.get("status") or {}).get("conditions") or ()
     return dict(next((each for each in conditions if each["type"] == kind), {}))

@@ -32,7 +32,13 @@ from surogate_bench_orchestrator.adapters.kubernetes.observing import (
     ready_mark,
     slots_of,
 )
-from surogate_bench_orchestrator.adapters.kubernetes.pod_status import age_key, has_ended, held_until, ready_pod
+from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
+    age_key,
+    has_ended,
+    held_until,
+    is_hopeless,
+    ready_pod,
+)
 from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT
@@ -74,6 +80,7 @@ class KubernetesRuntime:
         self._scheduling = SchedulingSpec.model_validate(settings.scheduling.model_dump(exclude_none=True) | own)
         self._clock = clock
         self._held_until = 0.0
+        self._hopeless_since: dict[str, float] = {}
 
     def capacity(self) -> int | None:
         """See :class:`Runtime`. Where pods find no room, there are as many slots as have found some."""
@@ -197,6 +204,7 @@ class KubernetesRuntime:
             progress=self._cluster.progress(pods),
             now=self._clock(),
             held_until=self._held_until,
+            hopeless_since=self._note_hopeless(item["metadata"]["name"], pods),
             limits=self._limits,
         )
         return observe_job(seen) if item["kind"] == "Job" else observe_server(seen)
@@ -214,6 +222,13 @@ class KubernetesRuntime:
         holders = [item["metadata"]["name"] for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
         ends = [held_until(pod, self._clock()) for name in holders for pod in pods.get(name, [])]
         self._held_until = max([self._held_until, *ends])
+
+    def _note_hopeless(self, name: str, pods: list[Object]) -> float:
+        """Remember since when no node can run a task's pod: the nodes that could may have gone a moment ago."""
+        if any(is_hopeless(pod) for pod in pods):
+            return self._hopeless_since.setdefault(name, self._clock())
+        self._hopeless_since.pop(name, None)
+        return 0.0
 
     def _give_up(self, item: Object, why: Termination) -> None:
         """Mark a task as failed and stop its pods: a Job by its own deadline, which makes it Failed."""
