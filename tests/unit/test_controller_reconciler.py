@@ -320,7 +320,8 @@ def test_while_the_store_cannot_be_used_every_sweep_says_why(world: World, tmp_p
     admitted = condition(world.status(), "Admitted")
     assert (admitted["status"], admitted["reason"]) == ("False", "StoreNotUsable")
     assert world.runtime.submitted == []
-    assert admitted["message"].startswith("Pod store-1 is not ready: no room. (")
+    url = tmp_path / "file" / "store"
+    assert admitted["message"] == f"Pod store-1 is not ready: no room. Until it is, {url} cannot be used."
     assert [event["message"] for event in world.events.values()] == [admitted["message"]]
     world.restart()
     world.settle()
@@ -394,7 +395,7 @@ def test_a_store_that_goes_away_is_told_and_the_sweep_goes_on_afterwards(
     assert world.status()["phase"] == "Complete"
     assert world.reasons().count("StoreAway") == 1
     [told] = [event["message"] for event in world.events.values() if event["reason"] == "StoreAway"]
-    assert told == "Pod store-1 is not ready: it used too much memory. (no route)"
+    assert told == f"Pod store-1 is not ready: it used too much memory. Until it is, {world.folder} cannot be used."
     assert any(condition(status, "Complete")["reason"] == "StoreAway" for status in world.statuses)
 
 

@@ -187,7 +187,7 @@ def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: 
     [
         (
             lambda: "Pod store-1 is not ready: no room.",
-            "Pod store-1 is not ready: no room. (s3://bucket cannot be reached",
+            "Pod store-1 is not ready: no room. Until it is, s3://bucket cannot be used.",
         ),
         (lambda: "", "s3://bucket cannot be reached"),
     ],
@@ -204,3 +204,6 @@ def test_a_store_that_cannot_be_reached_is_told_with_what_its_pod_says(
     assert gate.trouble is not None
     assert gate.trouble.message.startswith(expected)
     assert ("Check its endpoint" in gate.trouble.message) == (not explain())
+    first = gate.trouble
+    assert not gate.check()
+    assert gate.trouble == first  # though the request and its seconds are others

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,10 @@ _PATIENCE = timedelta(seconds=5)
 """Shorter than in the services: sweeps are looked at again anyway, and their status shall tell soon."""
 NOT_USABLE = "StoreNotUsable"
 _WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
+
+
+_VARIES = re.compile(r"[0-9a-f]{32}|\d+(\.\d+)?(ns|us|µs|ms|s)\b|after \d+ retries|:\d+(?=->)")
+"""Names of probes, seconds, attempts and the requester's ports."""
 
 
 class StoreGate:
@@ -70,9 +75,10 @@ class StoreGate:
         return True
 
     def explained(self, message: str, *, remedy: str = "") -> str:
-        """Say first why the store's own pod is not ready, where it is not; else what to check."""
+        """Say why the store's own pod is not ready, where it is not, instead of what became of a request; else that."""
         if why := self._explain():
-            return f"{why} ({message})"
+            _log.info("the store's pod is not ready: %s", message)
+            return f"{why} Until it is, {self._url} cannot be used."
         return f"{message}. {remedy}" if remedy else message
 
     def _take_credentials(self) -> None:
@@ -97,9 +103,16 @@ class StoreGate:
     def _settle(self, store: ObjectStore | None, message: str) -> None:
         trouble = None if store else Trouble(NOT_USABLE, message)
         with self._lock:
+            if trouble and self._trouble and _words(trouble.message) == _words(self._trouble.message):
+                trouble = self._trouble  # the same again: no new status and Event for every sweep
             changed = trouble != self._trouble
             self._store, self._trouble = store, trouble
         if changed and trouble:
             _log.warning("the object store cannot be used: %s", message)
         elif store:
             _log.info("the object store %s can be used", self._url)
+
+
+def _words(message: str) -> str:
+    """A message without what differs each time, see :data:`_VARIES`."""
+    return _VARIES.sub("#", message)
