@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_release import IMAGE_TAG
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -116,8 +117,8 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
             ("no node takes it", "node affinity/selector", "objectStore.bundled.nodeSelector"),
         ),
         (
-            f"resources.limits.memory=12Mi,{BUNDLED}.resources.requests.memory=12Mi",
-            ("used more memory than its limit", "objectStore.bundled.resources.limits"),
+            f"image.repository=surogate-bench/orchestrator,{BUNDLED}.image.tag={IMAGE_TAG}",  # no server of S3
+            ("container versitygw ended with exit code 2", "--port"),
         ),
         ("persistence.storageClass=none", ('"none" not found', "objectStore.bundled.persistence.storageClass")),
         ("existingSecret=not-there", ('secret "not-there" not found', "CreateContainerConfigError")),
