@@ -103,8 +103,8 @@ CASES: dict[str, tuple[Object, str]] = {
         pod(PLACED, init=waiting("CrashLoopBackOff", "back-off 20s restarting", **CRASHED)),
         SAID,
     ),
-    "it runs again after a crash": (pod(PLACED, server=SERVES | {"lastState": ended(2, "bind: in use")}),
-        "container versitygw ended with exit code 2: bind: in use"),
+    "it runs again after a crash": (pod(PLACED, server=SERVES | {"lastState": ended(2, "Error:\n  bind: in use\n")}),
+        "container versitygw ended with exit code 2: Error: bind: in use."),
     "it said nothing": (
         pod(PLACED, server={"state": ended(137)}),
         "container versitygw ended with exit code 137 without a word. "

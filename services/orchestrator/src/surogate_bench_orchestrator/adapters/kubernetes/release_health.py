@@ -106,8 +106,8 @@ def _container(container: Object, pod: Object, values: str) -> str:
 def _ended(ended: Object, pod: str, container: str, values: str) -> str:
     if ended.get("reason") == "OOMKilled":
         return f"used more memory than its limit (OOMKilled). Raise {values}.resources.limits.memory."
-    words = last_words_of(ended)
-    told = f": {words}" if words else f" without a word. See: kubectl logs {pod} -c {container} --previous."
+    words = " ".join(last_words_of(ended).split()).rstrip(".")
+    told = f": {words}." if words else f" without a word. See: kubectl logs {pod} -c {container} --previous."
     return f"ended with exit code {ended['exitCode']}{told}"
 
 
