@@ -49,10 +49,15 @@ Pods: Pod Security "restricted", and nothing of the root file system may be writ
 */}}
 
 {{- define "surogate-bench.podSecurityContext" -}}
+{{- include "surogate-bench.podSecurityContextAs" (dict "user" 10001 "group" 10001) -}}
+{{- end }}
+
+{{/* Arguments: user, group. */}}
+{{- define "surogate-bench.podSecurityContextAs" -}}
 runAsNonRoot: true
-runAsUser: 10001
-runAsGroup: 10001
-fsGroup: 10001
+runAsUser: {{ int .user }}
+runAsGroup: {{ int .group }}
+fsGroup: {{ int .group }}
 fsGroupChangePolicy: OnRootMismatch
 seccompProfile: {type: RuntimeDefault}
 {{- end }}

@@ -84,6 +84,13 @@ def test_every_container_asks_for_what_it_needs_and_is_held_to_its_memory(instal
             assert "memory" in container["resources"]["limits"]
 
 
+def test_the_end_of_its_log_is_the_last_word_of_every_container_that_fails(installation: Any) -> None:
+    for spec in pod_specs(installation.manifests):
+        assert {container.get("terminationMessagePolicy") for container in containers(spec)} == {
+            "FallbackToLogsOnError"
+        }
+
+
 def test_only_the_controller_and_what_cleans_up_after_it_get_a_token_of_the_api(installation: Any) -> None:
     with_token = [spec for spec in pod_specs(installation.manifests) if spec["automountServiceAccountToken"]]
     assert sorted(spec["containers"][0]["name"] for spec in with_token) == ["cleanup", "controller"]

@@ -42,6 +42,24 @@ def test_by_default_sweeps_use_the_bundled_store_and_one_gpu_for_each_pod(render
     assert settings.vllm_api_key.name == "demo-surogate-bench-vllm"
 
 
+@pytest.mark.parametrize(
+    ("values", "limit"),
+    [
+        ({}, None),
+        ({"scheduling": {"slots": 3}}, 3),
+        ({"trainer": {"gpus": 0}}, None),
+        ({"trainer": {"gpus": 0}, "modelServer": {"gpus": 0}}, 8),
+    ],
+)
+def test_gpus_are_not_counted_by_the_chart_and_only_a_value_limits_a_sweep(
+    render: Any, tmp_path: Path, values: dict[str, Any], limit: int | None
+) -> None:
+    rendered = render(values)
+    assert settings_of(rendered, tmp_path).slots == limit
+    if rendered.notes:  # the helm command does not print them
+        assert (f"at once: {limit}" if limit else "as many run at once as there are GPUs") in rendered.notes
+
+
 def test_what_the_chart_does_not_change_is_the_default_of_the_controller(render: Any, tmp_path: Path) -> None:
     settings = settings_of(render(), tmp_path)
     for field in (

@@ -1,7 +1,11 @@
 """What may be said in values, and what is answered when it is wrong."""
 
 import json
+import os
+import re
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +33,7 @@ FREE_MAPS = {"stringMap", "env", "quantities", "global"}
         ({"objectStore": {"bundled": {"bucket": "Not_A_Bucket"}}}, "/objectStore/bundled/bucket"),
         ({"objectStore": {"external": {"url": "ftp://x"}}}, "/objectStore/external/url"),
         ({"networkPolicy": {"apiServer": {"cidrs": ["anywhere"]}}}, "/networkPolicy/apiServer/cidrs/0"),
+        ({"objectStore": {"bundled": {"runAsUser": 0}}}, "/objectStore/bundled/runAsUser"),
         ({"metrics": {"scrapeFrom": [{}]}}, "/metrics/scrapeFrom/0"),
         ({"image": {"tag": "dev"}}, "image"),
     ],
@@ -118,16 +123,68 @@ def test_the_scripts_of_the_chart_are_python() -> None:
         compile(script.read_text(encoding="utf-8"), script.name, "exec")
 
 
-def test_the_bucket_is_made_where_the_server_looks_for_it(render: Any, tmp_path: Path) -> None:
-    import sys
+AS_USER = """
+import os, pathlib, sys, tempfile
+if os.getuid() == 0:
+    os.setgroups([]), os.setgid(12345), os.setuid(12345)
+exec(sys.argv.pop(1))
+"""
+"""Runs a script as a user who may not write everywhere; modules are imported before, as root's may be closed to it."""
 
-    pod = render({"objectStore": {"bundled": {"bucket": "results"}}}).one("Deployment", "object-store")["spec"][
-        "template"
-    ]["spec"]
-    script, *folders = pod["initContainers"][0]["args"]
-    here = [folder.replace("/data", str(tmp_path), 1) for folder in folders]
+
+def bucket_script(render: Any, folder: Path, **bundled: Any) -> tuple[list[str], dict[str, Any]]:
+    """The command that makes the bucket below a folder in place of the volume, and the store's pod."""
+    store = render({"objectStore": {"bundled": {"bucket": "results", **bundled}}}).one("Deployment", "object-store")
+    pod = store["spec"]["template"]["spec"]
+    script, *arguments = pod["initContainers"][0]["args"]
+    here = [re.sub("^/data", str(folder), argument) for argument in arguments]
+    return [sys.executable, "-P", "-c", script, *here], pod
+
+
+def test_the_bucket_is_made_where_the_server_looks_for_it(render: Any, tmp_path: Path) -> None:
+    command, pod = bucket_script(render, tmp_path)
     for _ in range(2):
-        subprocess.run([sys.executable, "-P", "-c", script, *here], check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=60)
     root = pod["containers"][0]["args"][-1].replace("/data", str(tmp_path), 1)
     assert (Path(root) / "results").is_dir()
     assert "--nometa" not in pod["containers"][0]["args"]
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_volume_that_may_not_be_written_is_refused_with_its_owner_and_every_way_out(
+    render: Any, prepared: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as name:  # a test's own folder is closed to other users
+        folder = Path(name)
+        command, _ = bucket_script(render, folder)
+        as_user = [*command[:3], AS_USER, *command[3:]]
+        if prepared:
+            subprocess.run(command, check=True, timeout=60)
+        for each in (*folder.rglob("*"), folder):
+            each.chmod(0o555)
+        done = subprocess.run(as_user, capture_output=True, text=True, timeout=60, check=False)
+        folder.chmod(0o755)
+    assert done.returncode == 1
+    assert f"belongs to {os.getuid()}:{os.getgid()}, mode 0555" in done.stderr
+    assert "PersistentVolumeClaim demo-surogate-bench-object-store" in done.stderr
+    for way in ("persistence.storageClass", "make the volume writable", "persistence.enabled=false"):
+        assert way in done.stderr
+    assert ("runAsUser=" in done.stderr) == bool(os.getuid() and os.getgid())
+    assert len(done.stderr) < 700  # else the status shows its end only
+
+
+def test_a_volume_that_cannot_be_used_is_refused_with_the_reason(render: Any, tmp_path: Path) -> None:
+    (tmp_path / "buckets").write_text("in the way")
+    command, _ = bucket_script(render, tmp_path, persistence={"enabled": False})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"the pod's emptyDir cannot be used: {tmp_path}/buckets")
+
+
+def test_the_bundled_store_can_run_as_the_owner_of_its_volume(render: Any) -> None:
+    def users(**bundled: Any) -> list[int]:
+        _, pod = bucket_script(render, Path("/data"), **bundled)
+        return [pod["securityContext"][name] for name in ("runAsUser", "runAsGroup", "fsGroup")]
+
+    assert users() == [10001, 10001, 10001]
+    assert users(runAsUser=1000, runAsGroup=2000) == [1000, 2000, 2000]

@@ -59,10 +59,8 @@ def _is_established(api: Api) -> bool:
 
 @pytest.fixture(scope="session")
 def release(api: Api) -> Iterator[Release]:
-    """The chart as a user installs it, its store on scratch space."""
-    with installed(
-        api, f"surogate-bench-{secrets.token_hex(4)}", "objectStore.bundled.persistence.enabled=false"
-    ) as made:
+    """The chart as a user installs it."""
+    with installed(api, f"surogate-bench-{secrets.token_hex(4)}") as made:
         yield made
 
 
@@ -70,8 +68,8 @@ def release(api: Api) -> Iterator[Release]:
 def install(api: Api) -> Iterator[Callable[..., Release]]:
     """Install the chart once more, until the module ends: ``install("trainer.image.tag=other", name="second")``."""
     with ExitStack() as made:
-        yield lambda *changes, **name: made.enter_context(
-            installed(api, f"surogate-bench-{secrets.token_hex(4)}", "orchestrator.replicas=1", *changes, **name)
+        yield lambda *changes, **options: made.enter_context(
+            installed(api, f"surogate-bench-{secrets.token_hex(4)}", "orchestrator.replicas=1", *changes, **options)
         )
 
 

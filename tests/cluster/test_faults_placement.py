@@ -1,6 +1,7 @@
 """Pods that do not get to run, or not for long enough: every sweep ends all the same, and says why."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
 Until = Callable[..., None]
 Small = Callable[..., dict[str, Any]]
-SCRATCH = "objectStore.bundled.persistence.enabled=false"
+GPU = "nvidia.com/gpu"
 PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
 
 
@@ -34,7 +35,7 @@ def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
 
 
 def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(install: Any, small: Small, until: Until) -> None:
-    release = install("trainer.image.tag=missing", SCRATCH)
+    release = install("trainer.image.tag=missing")
     release.submit("no-image", small())
     until(lambda: release.finished("no-image"), "it ends", 120)
     assert release.status("no-image")["phase"] == "Failed"
@@ -48,7 +49,7 @@ def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(install: Any,
 def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_holds_no_gpu(
     install: Any, small: Small, until: Until
 ) -> None:
-    release = install("modelServer.image.tag=missing", SCRATCH)
+    release = install("modelServer.image.tag=missing")
     release.submit("no-server", small(recipes=["bf16"], training__max_steps=20))
     until(lambda: release.finished("no-server"), "it ends", 200)
     [row] = release.runs("no-server").values()
@@ -60,7 +61,7 @@ def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_h
 
 @pytest.mark.exhaustive
 def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(install: Any, small: Small, until: Until) -> None:
-    release = install("hub.cache.persistence.enabled=true", "hub.cache.persistence.existingClaim=cache", SCRATCH)
+    release = install("hub.cache.persistence.enabled=true", "hub.cache.persistence.existingClaim=cache")
     claim = {"accessModes": ["ReadWriteMany"], "storageClassName": "not-there"}
     claim["resources"] = {"requests": {"storage": "1Gi"}}
     release.api.create(f"{release.core}/persistentvolumeclaims", {"metadata": {"name": "cache"}, "spec": claim})
@@ -95,21 +96,33 @@ def on_gpus(release: Any, name: str) -> int:
     return sum("nodeName" in pod["spec"] and pod["status"]["phase"] in {"Pending", "Running"} for pod in held)
 
 
+def gpus_on(node: dict[str, Any]) -> int:
+    """GPUs that the scheduler counts on a node."""
+    return int(node["status"]["allocatable"].get(GPU, 0))
+
+
 def gpus_of(release: Any) -> int:
     """GPUs of the cluster."""
-    nodes = release.api.list("/api/v1/nodes")
-    return sum(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) for node in nodes)
+    return sum(gpus_on(node) for node in release.api.list("/api/v1/nodes"))
 
 
-@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("placement", "slots", "gpus"),
-    [("overlapped", 1, 2), ("phased", 8, 2), ("overlapped", 8, 2), ("overlapped", 8, 1)],
-)
+    [
+        ("auto", None, 1),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in [
+                ("overlapped", None, 1), ("overlapped", None, 2), ("overlapped", 1, 2), ("phased", 8, 2),
+                ("overlapped", 8, 2), ("overlapped", 8, 1),
+            ]
+        ),
+    ],
+)  # fmt: skip
 def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
-    release: Any, small: Small, until: Until, placement: str, slots: int, gpus: int
+    release: Any, small: Small, until: Until, placement: str, slots: int | None, gpus: int
 ) -> None:
-    name = f"{placement}-{slots}-{gpus}"
+    name = f"{placement}-{slots or 'any'}-{gpus}"
     recipes = ["bf16", "qfp8-bf16", "qbnb"]
     spec = small(recipes=recipes, training__max_steps=30, placement=placement)
     most = 0
@@ -123,11 +136,54 @@ def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
     if others < 0:
         pytest.skip(f"the cluster has fewer than {gpus} GPUs")
     with standing_in(release.api, release.namespace, "others", {}, gpus=others):
-        release.submit(name, spec | {"scheduling": {"slots": slots}})
+        release.submit(name, spec | ({"scheduling": {"slots": slots}} if slots else {}))
         until(ended, "it ends", 500)
     status = release.status(name)
     assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "3/3", 0)
-    assert 1 <= most <= min(slots, gpus)
+    assert 1 <= most <= min(slots or gpus, gpus)
     assert len(release.pods(sweep=name, stage="train")) == len(recipes)
     until(lambda: not release.active(name), "nothing of it runs")
     release.remove(name)
+
+
+@contextmanager
+def without_gpus(api: Any) -> Iterator[Callable[[], None]]:
+    """No node has a GPU, until the end or until what is yielded is called."""
+    nodes = {
+        f"/api/v1/nodes/{node['metadata']['name']}/status": count
+        for node in api.list("/api/v1/nodes")
+        if int(count := node["status"]["capacity"].get(GPU, "0"))
+    }
+
+    def set_counts(counts: dict[str, str]) -> None:
+        for path, count in counts.items():
+            api.patch(path, {"status": {"capacity": {GPU: count}, "allocatable": {GPU: count}}})
+
+    set_counts(dict.fromkeys(nodes, "0"))
+    try:
+        yield lambda: set_counts(nodes)
+    finally:
+        set_counts(nodes)
+
+
+def test_a_release_that_is_installed_without_any_gpu_uses_those_that_are_added_later(
+    api: Any, install: Any, small: Small, until: Until
+) -> None:
+    runs = ["bf16-s0", "qfp8-bf16-s0"]
+    with without_gpus(api) as add_gpus:
+        until(lambda: not any(gpus_on(node) for node in api.list("/api/v1/nodes")), "there is no GPU")
+        release = install("scheduling.unschedulableGraceSeconds=900")  # the chart's own
+        release.submit("early", small(recipes=["bf16", "qfp8-bf16"], training__max_steps=20))
+        until(
+            lambda: [release.runs("early").get(run, {}).get("reason") for run in runs] == ["Unschedulable"] * 2,
+            "every trainer is there for an autoscaler to see",
+            120,
+        )
+        assert {row["state"] for row in release.runs("early").values()} == {"Pending"}
+        assert "Insufficient nvidia.com/gpu" in release.runs("early")[runs[0]]["message"]
+        add_gpus()
+        until(lambda: release.finished("early"), "it ends", 400)
+    status = release.status("early")
+    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "2/2", 0)
+    assert {row["state"] for row in release.runs("early").values()} == {"Succeeded"}
+    assert len(release.pods(sweep="early", stage="train")) == len(runs)

@@ -16,7 +16,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(9
 
 RUN = "bf16-s0"
 AWAY_S = 45
-SCRATCH = "objectStore.bundled.persistence.enabled=false"
 
 Until = Callable[..., None]
 Small = Callable[..., dict[str, Any]]
@@ -25,7 +24,7 @@ Small = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="module")
 def own(install: Any) -> Any:
     """A release that tests may break."""
-    return install(SCRATCH)
+    return install()
 
 
 @pytest.fixture

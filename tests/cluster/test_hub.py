@@ -132,7 +132,6 @@ def from_hub(api: Api, hub: tuple[str, str], install: Any, small: Any, until: Un
     """A release that may reach the hub's pod, in which a sweep of its model and data has ended."""
     _, address = hub
     release = install(
-        "objectStore.bundled.persistence.enabled=false",
         *("hub.enabled=true", "hub.token.existingSecret=hub-token"),
         *("hub.cache.persistence.enabled=true", f"hub.cache.persistence.existingClaim={CLAIM}"),
         *(f"networkPolicy.hub.blocks[0].cidr={address}/32", f"networkPolicy.hub.ports[0]={PORT}"),

@@ -9,7 +9,6 @@ import pytest
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 CHART = Path(__file__).parents[2] / "charts"
-SCRATCH = "objectStore.bundled.persistence.enabled=false"
 SWEEP, RECIPES = "kept", ["bf16", "qfp8-bf16"]
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/recipesweeps.bench.surogate.ai"
 OWN_OF_NAMESPACE = {"configmaps/kube-root-ca.crt", "serviceaccounts/default"}
@@ -41,7 +40,7 @@ def everything(release: Any) -> set[str]:
 @pytest.fixture(scope="module")
 def upgraded(install: Any, until: Until, small: Small) -> tuple[Any, Any]:
     """A release that was upgraded while it trained, with its Secrets as they were before."""
-    release = install(SCRATCH)
+    release = install()
     before = secrets_of(release)
     release.submit(SWEEP, small(recipes=RECIPES))
     until(lambda: release.pods(stage="train"), "it trains")
@@ -78,7 +77,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Any, until: Until) -> None:
     release, _ = upgraded
     if secrets_of(release):
         pytest.skip("the release was not uninstalled")
-    values = ["--values", str(CHART.parent / "tests" / "cluster" / "values.yaml"), "--set", SCRATCH]
+    values = ["--values", str(CHART.parent / "tests" / "cluster" / "values.yaml")]
     release.helm("install", release.name, str(CHART), *values, "--wait")
     assert release.status(SWEEP)["phase"] == "Complete"
     release.remove(SWEEP)
@@ -88,7 +87,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Any, until: Until) -> None:
 
 
 def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Any, small: Small, until: Until) -> None:
-    release = install(SCRATCH)
+    release = install()
     release.submit("halfway", small(recipes=RECIPES))
     until(lambda: any(row["state"] == "Training" for row in release.runs("halfway").values()), "it trains", 200)
     release.helm("uninstall", release.name, "--wait")
@@ -97,7 +96,7 @@ def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Any, sma
 
 def test_two_releases_run_their_own_sweeps_alone(release: Any, install: Any, small: Small, until: Until) -> None:
     owner = release.api.get(DEFINITION)["metadata"].get("annotations")
-    second = install(SCRATCH, name="second.release")
+    second = install(name="second.release")
     assert release.api.get(DEFINITION)["metadata"].get("annotations") == owner
     for each, recipe in ((release, "bf16"), (second, "qfp8-bf16")):
         each.submit("twin", small(recipes=[recipe], training__max_steps=20))

@@ -93,6 +93,11 @@ class Release:
         found = {stage: read_manifest(store, prefix) for stage, prefix in short.items()}
         return {stage: manifest for stage, manifest in found.items() if manifest}
 
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """A condition of a sweep by type; empty while there is none."""
+        conditions = self.status(name).get("conditions") or ()
+        return next((dict(each) for each in conditions if each["type"] == kind), {})
+
     def finished(self, name: str) -> bool:
         """Whether a sweep is over, well or badly."""
         return self.status(name).get("phase") in {"Complete", "Failed", "Rejected"}
@@ -173,14 +178,25 @@ class Release:
 
 
 @contextmanager
-def installed(api: Api, namespace: str, *changes: str, name: str = "surogate-bench") -> Iterator[Release]:
-    """Install the chart into a namespace, which enforces the restricted Pod Security Standard; uninstall it after."""
+def installed(
+    api: Api, namespace: str, *changes: str, name: str = "surogate-bench", ready: bool = True
+) -> Iterator[Release]:
+    """Install the chart into a namespace, which enforces the restricted Pod Security Standard; uninstall it after.
+
+    Args:
+        api: For the namespace.
+        namespace: Made for it.
+        changes: Values, for example ``trainer.gpus=2``.
+        name: Of the release.
+        ready: Whether to wait until everything of it is ready.
+    """
     labels = {"pod-security.kubernetes.io/enforce": "restricted"}
     api.create("/api/v1/namespaces", {"metadata": {"name": namespace, "labels": labels}})
     values = ["--values", str(ROOT / "tests" / "cluster" / "values.yaml"), "--set", f"images.tag={IMAGE_TAG}"]
     values += [part for change in changes for part in ("--set", change)]
     try:
-        helm("install", name, str(ROOT / "charts"), *values, "--namespace", namespace, "--wait", "--timeout", "5m")
+        wait = ("--wait", "--timeout", "5m") if ready else ()
+        helm("install", name, str(ROOT / "charts"), *values, "--namespace", namespace, *wait)
         yield Release(api, namespace, name)
     finally:
         helm("uninstall", name, "--namespace", namespace, "--wait", "--ignore-not-found")

@@ -78,7 +78,7 @@ class World:
     slots: int = 2
     bad: dict[str, Ending] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
-    claim_trouble: str = ""
+    store_trouble: str = ""
     time: float = 0.0
     writes: int = 0
     kill_at: int = 0
@@ -163,12 +163,9 @@ class World:
         assert self.store.create(manifest_key(task.output), manifest.model_dump_json().encode()), "done twice"
         self.completions.append(task.name)
 
-    def unmet_claims(self) -> str:
-        return self.claim_trouble
-
     def restart(self, *, gate: StoreGate | None = None) -> None:
         if gate is None:
-            gate = StoreGate(StoreSettings(url=str(self.folder)))
+            gate = StoreGate(StoreSettings(url=str(self.folder)), lambda: self.store_trouble)
             assert gate.check()
         self.gate = gate
         started = datetime(2026, 1, 1, tzinfo=UTC)
@@ -182,7 +179,6 @@ class World:
                 writer=writer,
                 board=self.board,
                 clock=self.now,
-                unmet_claims=self.unmet_claims,
             )
         )
 
@@ -314,18 +310,19 @@ def test_a_rejected_sweep_that_is_corrected_is_admitted(world: World) -> None:
 
 def test_while_the_store_cannot_be_used_every_sweep_says_why(world: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    gate = StoreGate(StoreSettings(url=str(tmp_path / "file" / "store")))
+    gate = StoreGate(StoreSettings(url=str(tmp_path / "file" / "store")), lambda: "Pod store-1 is not ready: no room.")
     world.restart(gate=gate)
     world.add()
     assert world.turn() == 1.0  # not known yet
     assert world.status() == {}
     assert not gate.check()
-    world.claim_trouble = "PersistentVolumeClaim store: no such class"
     assert world.turn() is None
     admitted = condition(world.status(), "Admitted")
     assert (admitted["status"], admitted["reason"]) == ("False", "StoreNotUsable")
     assert world.runtime.submitted == []
-    assert "PersistentVolumeClaim store: no such class" in condition(world.status(), "Admitted")["message"]
+    url = tmp_path / "file" / "store"
+    assert admitted["message"] == f"Pod store-1 is not ready: no room. Until it is, {url} cannot be used."
+    assert [event["message"] for event in world.events.values()] == [admitted["message"]]
     world.restart()
     world.settle()
     assert world.status()["phase"] == "Complete"
@@ -392,10 +389,13 @@ def test_a_store_that_goes_away_is_told_and_the_sweep_goes_on_afterwards(
         read(self, tasks)
 
     monkeypatch.setattr(StageFacts, "read", away)
+    world.store_trouble = "Pod store-1 is not ready: it used too much memory."
     world.add()
     world.settle()
     assert world.status()["phase"] == "Complete"
     assert world.reasons().count("StoreAway") == 1
+    [told] = [event["message"] for event in world.events.values() if event["reason"] == "StoreAway"]
+    assert told == f"Pod store-1 is not ready: it used too much memory. Until it is, {world.folder} cannot be used."
     assert any(condition(status, "Complete")["reason"] == "StoreAway" for status in world.statuses)
 
 

@@ -278,3 +278,15 @@ def test_a_trainer_is_told_how_many_may_train_beside_it() -> None:
 
     assert told(SchedulingSpec(slots=2)) == 2
     assert told(SchedulingSpec()) == len(PLAN.sweep.recipes)
+    assert told(SchedulingSpec(slots=1)) == 1
+
+
+def test_a_job_may_wait_for_all_other_trainers_of_its_sweep_before_its_own_time_begins() -> None:
+    deadline = train_job()["spec"]["activeDeadlineSeconds"]
+    assert deadline == len(PLAN.sweep.recipes) * PLAN.sweep.train_timeout_s + settings().placement_timeout_s
+
+
+def test_the_end_of_the_log_stands_in_for_a_message_that_a_service_could_not_write() -> None:
+    for manifest in (train_job(), deployment_manifest(PLAN.server, settings(), SchedulingSpec())):
+        [container] = pod_of(manifest)["containers"]
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"

@@ -74,13 +74,20 @@ def unplaced(message: str, since: float) -> dict[str, Any]:
     )
 
 
-def job(*pods: dict[str, Any], timeout_s: float = 600, age: float = 100, **status: Any) -> Verdict:
+def job(
+    *pods: dict[str, Any],
+    timeout_s: float = 600,
+    age: float = 100,
+    known: dict[str, float] | None = None,
+    **status: Any,
+) -> Verdict:
     item = {
         "metadata": {"name": "j", "creationTimestamp": ago(age), "annotations": {TIMEOUT: str(timeout_s)}},
         "spec": {},
         "status": status,
     }
-    return observe_job(Seen(item=item, pods=pods, progress=Progress(phase="training", step=3), now=NOW, limits=LIMITS))
+    progress = Progress(phase="training", step=3)
+    return observe_job(Seen(item=item, pods=pods, progress=progress, now=NOW, limits=LIMITS, **known or {}))
 
 
 def server(*pods: dict[str, Any], timeout_s: float = 600, **annotations: str) -> Verdict:
@@ -180,6 +187,38 @@ def test_a_pod_that_waits_for_a_busy_gpu_waits_longer() -> None:
     assert late.give_up is not None
     assert late.give_up.reason == "DeadlineExceeded"
     assert "no node had room" in late.give_up.message
+
+
+def test_a_pod_that_waits_behind_others_of_its_sweep_is_not_out_of_room() -> None:
+    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 900}).give_up is None
+    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 1100}).give_up is not None
+
+
+def test_a_pod_whose_nodes_have_just_gone_waits_for_others_as_long_as_a_new_one() -> None:
+    assert job(unplaced(NO_GPU, 900), age=900, known={"hopeless_since": NOW - 50}).give_up is None
+    assert job(unplaced(NO_GPU, 900), age=900, known={"hopeless_since": NOW - 70}).give_up is not None
+
+
+def test_a_task_is_queued_until_its_pod_has_a_node_and_again_between_its_attempts() -> None:
+    assert job().seen.queued
+    assert job(pod("Pending", placed=False)).seen.queued
+    assert not job(pod("Pending")).seen.queued
+    assert job(pod("Failed", state=ended(1)), failed=1).seen.queued
+    assert server().seen.queued
+    assert not server(pod("Pending")).seen.queued
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("ImportError: no module\n", "exit code 1: ImportError: no module"),
+        (f"{'x' * 900}last", f"exit code 1: …{'x' * 695}last"),
+        ("", "exit code 1"),
+    ],
+)
+def test_a_container_that_left_no_message_of_ours_is_told_with_the_end_of_its_log(message: str, told: str) -> None:
+    why = job(pod("Failed", state=ended(1, message)), failed=1).seen
+    assert (why.reason, why.message) == ("Exited", told)
 
 
 def test_the_deadline_begins_when_the_first_pod_gets_its_node() -> None:

@@ -10,7 +10,7 @@ from surogate_bench.specs import Placement
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.domain.reconcile import Delete, Reuse, Submit, overlaps, reconcile
+from surogate_bench_orchestrator.domain.reconcile import MAX_QUEUED, Delete, Reuse, Submit, overlaps, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
 RUNNING, PENDING = Observation(phase=Phase.RUNNING, attempt=1), Observation(phase=Phase.PENDING, attempt=1)
@@ -40,7 +40,7 @@ def evaluate(laid_out: Plan, run: str) -> Task:
     return next(each.evaluate for each in laid_out.runs if each.name == run)
 
 
-def seen(*done: Task, tasks: Mapping[Task, Observation] | None = None, slots: int = 1) -> Observed:
+def seen(*done: Task, tasks: Mapping[Task, Observation] | None = None, slots: int | None = 1) -> Observed:
     return Observed(
         done=frozenset(task.name for task in done),
         tasks={task.name: observation for task, observation in (tasks or {}).items()},
@@ -340,3 +340,52 @@ def test_trainers_that_wait_for_room_keep_the_server_from_joining_them() -> None
     laid_out = small_plan(evaluation={"evaluate_base": False})
     tasks = {train(laid_out, "bf16"): RUNNING, train(laid_out, "fp8"): UNPLACED}
     assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=1)) == ()
+
+
+QUEUED = Observation(phase=Phase.PENDING, queued=True)
+
+
+def test_where_slots_are_not_counted_every_trainer_is_queued_and_the_server_waits() -> None:
+    laid_out = small_plan()
+    started = reconcile(laid_out, seen(*laid_out.preliminaries, slots=None))
+    assert started == (Submit(train(laid_out, "fp8")), Submit(train(laid_out, "bf16")))
+    tasks = {train(laid_out, "bf16"): QUEUED, train(laid_out, "fp8"): RUNNING}
+    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=None)) == ()
+
+
+def test_where_slots_are_not_counted_the_server_is_queued_once_no_trainer_is() -> None:
+    laid_out = small_plan()
+    tasks = {train(laid_out, "bf16"): PENDING, train(laid_out, "fp8"): RUNNING}
+    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=None)) == (Submit(laid_out.server),)
+    over = seen(*laid_out.preliminaries, tasks=tasks | {laid_out.server: FAILED}, slots=None)
+    assert reconcile(laid_out, over) == ()
+
+
+def test_a_large_sweep_is_queued_in_parts() -> None:
+    laid_out = small_plan(seeds=list(range(100)))
+    first = reconcile(laid_out, seen(*laid_out.preliminaries, slots=None))
+    assert first == tuple(Submit(task) for task in laid_out.training_order[:MAX_QUEUED])
+    tasks = dict.fromkeys(laid_out.training_order[:MAX_QUEUED], QUEUED)
+    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=None)) == ()
+    placed = tasks | dict.fromkeys(laid_out.training_order[:3], RUNNING)
+    following = tuple(Submit(task) for task in laid_out.training_order[MAX_QUEUED : MAX_QUEUED + 3])
+    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=placed, slots=None)) == following
+
+
+@pytest.mark.parametrize(
+    ("placement", "placed", "beside"),
+    [("auto", 3, False), ("auto", 4, True), ("overlapped", 1, False), ("overlapped", 2, True), ("phased", 4, False)],
+)
+def test_where_slots_are_not_counted_those_that_are_held_decide_whether_the_server_overlaps(
+    placement: str, placed: int, beside: bool
+) -> None:
+    laid_out = small_plan(placement=placement, seeds=[0, 1, 2])
+    tasks = dict.fromkeys(laid_out.training_order, QUEUED) | dict.fromkeys(laid_out.training_order[:placed], RUNNING)
+    started = reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=None))
+    assert started == ((Submit(laid_out.server),) if beside else ())
+
+
+def test_where_slots_are_not_counted_an_idle_server_gives_way_to_trainers_without_room() -> None:
+    laid_out = small_plan(evaluation={"evaluate_base": False})
+    tasks = {laid_out.server: RUNNING, train(laid_out, "bf16"): UNPLACED, train(laid_out, "fp8"): UNPLACED}
+    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=tasks, slots=None)) == (Delete(laid_out.server),)

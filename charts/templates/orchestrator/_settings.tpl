@@ -2,20 +2,12 @@
 The controller's configuration.
 */}}
 
-{{/* Pods of a sweep that hold a GPU at once: the value, or what the cluster's GPUs are enough for. */}}
+{{/* Pods of a sweep that train or serve at once; empty where only the scheduler limits them. */}}
 {{- define "surogate-bench.slots" -}}
-{{- $perPod := max (int .Values.trainer.gpus) (int .Values.modelServer.gpus) -}}
 {{- if not (kindIs "invalid" .Values.scheduling.slots) -}}
 {{- int .Values.scheduling.slots -}}
-{{- else if eq $perPod 0 -}}
+{{- else if not (or (int .Values.trainer.gpus) (int .Values.modelServer.gpus)) -}}
 8
-{{- else -}}
-{{- $nodes := (lookup "v1" "Node" "" "").items | default list -}}
-{{- $gpus := 0 -}}
-{{- range $nodes -}}
-{{- $gpus = add $gpus (dig "status" "allocatable" $.Values.gpuResource "0" . | int) -}}
-{{- end -}}
-{{- ternary (max 1 (div $gpus $perPod)) 8 (gt (len $nodes) 0) -}}
 {{- end -}}
 {{- end }}
 
@@ -86,7 +78,9 @@ scheduling:
   tolerations: {{ . | toJson }}
   {{- end }}
   compute_capability: {{ .scheduling.computeCapability }}
-slots: {{ include "surogate-bench.slots" $ }}
+{{- with include "surogate-bench.slots" $ }}
+slots: {{ . }}
+{{- end }}
 unschedulable_grace_s: {{ .scheduling.unschedulableGraceSeconds | int }}
 start_grace_s: {{ .scheduling.startGraceSeconds | int }}
 placement_timeout_s: {{ .scheduling.placementTimeoutSeconds | int }}

@@ -12,8 +12,11 @@ class Runtime(Protocol):
     Methods raise TransientError when the runtime is away and PermanentError when it refuses; calling again is safe.
     """
 
-    def capacity(self) -> int:
-        """Slots that there are, taken or free: accelerators, or shares of the CPU."""
+    def capacity(self) -> int | None:
+        """Slots that there are, taken or free: accelerators, or shares of the CPU.
+
+        None where they are not counted: tasks are queued until there is room, and observed as not placed meanwhile.
+        """
         ...
 
     def render(self, task: Task) -> Mapping[str, Any]:

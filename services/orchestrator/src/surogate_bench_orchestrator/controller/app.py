@@ -17,7 +17,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
 from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
-from surogate_bench_orchestrator.adapters.kubernetes.observing import told_of_claim
+from surogate_bench_orchestrator.adapters.kubernetes.release import Release
 from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
 from surogate_bench_orchestrator.controller.election import Election
@@ -55,7 +55,6 @@ class Controller:
         self._synced = threading.Event()
         self._metrics = Metrics()
         self._queue = WorkQueue(gap_s=_GAP_S)
-        self._gate = StoreGate(settings.store)
         self._reports = ReportMaker()
         self._sweeps = Informer(
             client,
@@ -63,6 +62,7 @@ class Controller:
             on_change=lambda item: self._queue.add(item["metadata"]["name"]),
         )
         api = Api(client, self._metrics.count_request)
+        self._gate = StoreGate(settings.store, Release(api, settings.namespace, settings.instance).store_trouble)
         self._cluster = Cluster(api, settings.namespace, settings.instance, self._queue.add)
         self._loop = Loop(self._queue, Reconciler(self._surroundings(api)), self._metrics)
         self._election = Election(
@@ -152,12 +152,7 @@ class Controller:
             writer=StatusWriter(api, clock=time.monotonic),
             board=self._metrics.board,
             clock=time.monotonic,
-            unmet_claims=self._unmet_claims,
         )
-
-    def _unmet_claims(self) -> str:
-        events = self._cluster.unmet_claims()
-        return told_of_claim(events) if events else ""
 
     def _make_runtime(self, resource: ResourceSweep) -> KubernetesRuntime:
         return KubernetesRuntime(

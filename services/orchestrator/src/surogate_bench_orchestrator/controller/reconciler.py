@@ -9,12 +9,12 @@ from typing import Any, Protocol
 from surogate_bench.errors import ConfigError, PermanentError, TransientError
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_orchestrator.controller.figures import figures_of
-from surogate_bench_orchestrator.controller.keeper import ClusterRuntime, Reports, SweepKeeper
+from surogate_bench_orchestrator.controller.keeper import STORE_AWAY, ClusterRuntime, Reports, SweepKeeper
 from surogate_bench_orchestrator.controller.metrics import Board
 from surogate_bench_orchestrator.controller.standing import Standing, Trouble
 from surogate_bench_orchestrator.controller.status import INVALID, is_final
 from surogate_bench_orchestrator.controller.status_writer import StatusWriter
-from surogate_bench_orchestrator.controller.store_gate import StoreGate
+from surogate_bench_orchestrator.controller.store_gate import NOT_USABLE, StoreGate
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
 
@@ -46,8 +46,6 @@ class Surroundings:
     writer: StatusWriter
     board: Board
     clock: Callable[[], float]
-    unmet_claims: Callable[[], str] = lambda: ""
-    """What keeps volumes in the namespace from being there; empty if nothing does."""
 
 
 class Reconciler:
@@ -82,14 +80,14 @@ class Reconciler:
             return None
         if keeper is None:
             if trouble := self._with.gate.trouble:
-                self._refuse(item, self._explained(trouble))
+                self._refuse(item, trouble)
                 return None
             return _SOON_S  # the store is being tried
         return self._keep(item, keeper)
 
     def _keep(self, item: Mapping[str, Any], keeper: SweepKeeper) -> float | None:
         """Tell how the sweep stands before acting on it: to stop a task may take its grace."""
-        standing = keeper.see()
+        standing = self._explained(keeper.see())
         snapshot = standing.snapshot
         if snapshot is not None:
             self._with.board.show(keeper.resource.name, figures_of(snapshot))
@@ -154,10 +152,12 @@ class Reconciler:
             self._keepers[resource.name] = made
         return made
 
-    def _explained(self, trouble: Trouble) -> Trouble:
-        """A store that is not there may lack its volume."""
-        told = self._with.unmet_claims()
-        return replace(trouble, message=f"{trouble.message} {told}") if told else trouble
+    def _explained(self, standing: Standing) -> Standing:
+        """Say of a store that is away why its pod is not ready, if it is the release's own."""
+        trouble = standing.trouble
+        if trouble is None or trouble.reason not in {STORE_AWAY, NOT_USABLE}:
+            return standing
+        return replace(standing, trouble=replace(trouble, message=self._with.gate.explained(trouble.message)))
 
     def _refuse(self, item: Mapping[str, Any], why: Trouble) -> None:
         self._with.writer.write(item, Standing(generation=item["metadata"]["generation"], refusal=why))

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
@@ -12,11 +14,15 @@ from surogate_bench_orchestrator.controller.standing import Trouble
 
 _log = logging.getLogger(__name__)
 
-RETRY_S = 30.0
+RETRY_S = 10.0
 _PATIENCE = timedelta(seconds=5)
 """Shorter than in the services: sweeps are looked at again anyway, and their status shall tell soon."""
 NOT_USABLE = "StoreNotUsable"
 _WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
+
+
+_VARIES = re.compile(r"[0-9a-f]{32}|\d+(\.\d+)?(ns|us|µs|ms|s)\b|after \d+ retries|:\d+(?=->)")
+"""Names of probes, seconds, attempts and the requester's ports."""
 
 
 class StoreGate:
@@ -24,10 +30,12 @@ class StoreGate:
 
     Args:
         settings: Its URL, and the Secret with its credentials; the endpoint comes from the environment.
+        explain: Says why the store of the release is not ready; empty if it is, or is none of the release's.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, explain: Callable[[], str] = lambda: "") -> None:
         self._settings = settings
+        self._explain = explain
         self._url = settings.url
         self._lock = threading.Lock()
         self._store: ObjectStore | None = None
@@ -58,13 +66,20 @@ class StoreGate:
             store = open_store(self._url, patience=_PATIENCE)
             store.verify_conditional_writes()
         except TransientError as error:
-            self._settle(None, f"{self._url} cannot be reached: {error}. {_WHEN_AWAY}")
+            self._settle(None, self.explained(f"{self._url} cannot be reached: {error}", remedy=_WHEN_AWAY))
             return False
         except (BenchError, OSError) as error:
-            self._settle(None, str(error))
+            self._settle(None, self.explained(str(error)))
             return False
         self._settle(store, "")
         return True
+
+    def explained(self, message: str, *, remedy: str = "") -> str:
+        """Say why the store's own pod is not ready, where it is not, instead of what became of a request; else that."""
+        if why := self._explain():
+            _log.info("the store's pod is not ready: %s", message)
+            return f"{why} Until it is, {self._url} cannot be used."
+        return f"{message}. {remedy}" if remedy else message
 
     def _take_credentials(self) -> None:
         """Put the Secret's keys, as they are now, into the environment, where the store looks for them.
@@ -88,9 +103,16 @@ class StoreGate:
     def _settle(self, store: ObjectStore | None, message: str) -> None:
         trouble = None if store else Trouble(NOT_USABLE, message)
         with self._lock:
+            if trouble and self._trouble and _words(trouble.message) == _words(self._trouble.message):
+                trouble = self._trouble  # the same again: no new status and Event for every sweep
             changed = trouble != self._trouble
             self._store, self._trouble = store, trouble
         if changed and trouble:
             _log.warning("the object store cannot be used: %s", message)
         elif store:
             _log.info("the object store %s can be used", self._url)
+
+
+def _words(message: str) -> str:
+    """A message without what differs each time, see :data:`_VARIES`."""
+    return _VARIES.sub("#", message)

@@ -18,8 +18,9 @@ class Observed:
     done: frozenset[str]
     """Names of the tasks whose manifest is in the store."""
     tasks: Mapping[str, Observation]
-    slots: int
-    """Accelerators, or shares of the CPU, of the runtime: taken and free ones together."""
+    slots: int | None
+    """Accelerators, or shares of the CPU, of the runtime: taken and free ones together. None where they are not
+    counted: tasks are queued, and how many of them are placed shows how many there are."""
     reusable: Mapping[str, str] = field(default_factory=dict)
     """By task name: prefix of a finished stage, of this sweep's name or another's, whose result is this task's too."""
 
@@ -32,8 +33,13 @@ class Observed:
         return task.name in self.done
 
     def is_active(self, task: Task) -> bool:
-        """Whether the runtime holds slots for the task."""
+        """Whether the task holds slots of the runtime, or is queued for them."""
         return self.of(task).phase.is_active
+
+    def is_placed(self, task: Task) -> bool:
+        """Whether the task holds its slots, rather than waiting for them in the runtime's queue."""
+        seen = self.of(task)
+        return seen.phase.is_active and not (seen.queued or seen.unplaced)
 
     def is_due(self, task: Task) -> bool:
         """Whether the task is neither done nor known to the runtime.

@@ -8,6 +8,10 @@ Placement of the model server, which holds a slot (an accelerator, or a share of
   alternate between server and trainer, so one slot is always phased.
 - *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs.
 
+Where slots are not counted (a cluster whose nodes come and go), trainers are queued, at most :data:`MAX_QUEUED` at a
+time, and as many slots are assumed as tasks are placed. The server is queued once no trainer is, or, where that many
+slots allow to overlap, beside them.
+
 A server that keeps a waiting trainer from the only slot, and has nothing to evaluate, gives way.
 """
 
@@ -19,6 +23,9 @@ from surogate_bench_orchestrator.domain.observed import Observed, failure_of, ru
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.tasks import Phase, Task
 
+MAX_QUEUED = 64
+"""Trainers that wait for a slot at the same time, where slots are not counted: enough for an autoscaler to see what is
+needed, and not every run of a large sweep at once."""
 _OVERLAP_NEEDS_SLOTS = 2
 _AUTO_OVERLAPS_FROM_SLOTS = 4
 
@@ -95,14 +102,14 @@ def _server(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     if observed.is_active(plan.server):
         unused = not evaluating and (not _wanted(plan, observed) or _blocks_a_trainer(plan, observed))
         return (Delete(plan.server),) if unused else ()
-    ahead = overlaps(plan.sweep.placement, observed.slots) and _ready(plan, observed)
-    if ahead and observed.is_due(plan.server) and _free(plan, observed) >= plan.server.slots:
+    ahead = overlaps(plan.sweep.placement, _slots_seen(plan, observed)) and _ready(plan, observed)
+    if ahead and observed.is_due(plan.server) and _has_room_for_server(plan, observed):
         return (Submit(plan.server),)
     return ()
 
 
 def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ...]:
-    """Start trainers in the free slots, slowest first."""
+    """Start trainers in the free slots, or queue them, slowest first."""
     free = _free(plan, observed) - taken
     started = []
     for task in _waiting_trainers(plan, observed):
@@ -115,8 +122,11 @@ def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ..
 
 def _server_may_follow(plan: Plan, observed: Observed, *, taken: int) -> bool:
     """Whether a slot is left for the server once the trainers have theirs."""
-    left = _free(plan, observed) - taken
-    return observed.is_due(plan.server) and _wanted(plan, observed) and left >= plan.server.slots
+    if not (observed.is_due(plan.server) and _wanted(plan, observed)):
+        return False
+    if observed.slots is None:
+        return not _queued(plan, observed) and not _waiting_trainers(plan, observed)
+    return _free(plan, observed) - taken >= plan.server.slots
 
 
 def _evaluations(plan: Plan, observed: Observed) -> tuple[Action, ...]:
@@ -162,7 +172,26 @@ def _ready(plan: Plan, observed: Observed) -> list[Task]:
 
 
 def _free(plan: Plan, observed: Observed) -> int:
+    """Slots that trainers may be submitted for; where slots are not counted, places in the queue."""
+    if observed.slots is None:
+        return MAX_QUEUED - sum(task.slots for task in _queued(plan, observed))
     return observed.slots - sum(task.slots for task in plan.tasks if observed.is_active(task))
+
+
+def _queued(plan: Plan, observed: Observed) -> list[Task]:
+    """Trainers that were submitted and hold no slot yet."""
+    return [task for task in plan.training_order if observed.is_active(task) and not observed.is_placed(task)]
+
+
+def _slots_seen(plan: Plan, observed: Observed) -> int:
+    """Slots that are known to be there."""
+    if observed.slots is None:
+        return sum(task.slots for task in plan.tasks if observed.is_placed(task))
+    return observed.slots
+
+
+def _has_room_for_server(plan: Plan, observed: Observed) -> bool:
+    return observed.slots is None or _free(plan, observed) >= plan.server.slots
 
 
 def _slots_of(actions: tuple[Action, ...]) -> int:

@@ -56,7 +56,7 @@ class Phase(StrEnum):
 
     @property
     def is_active(self) -> bool:
-        """Whether it holds its slots."""
+        """Whether it holds its slots, or is queued for them."""
         return self in {Phase.PENDING, Phase.RUNNING}
 
 
@@ -73,6 +73,8 @@ class Observation:
     progress: Progress | None = None
     elapsed_s: float | None = None
     """Seconds since submission; for one that ended, until then."""
+    queued: bool = False
+    """It is pending and holds no slot now, whether or not it is known yet that there is no room for it."""
     unplaced: bool = False
     """It is pending because there is no room for it, and holds no slot."""
 

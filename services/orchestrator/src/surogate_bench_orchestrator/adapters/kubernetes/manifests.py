@@ -21,18 +21,21 @@ def job_manifest(
 ) -> Object:
     """Make the Job of a task that ends.
 
-    Its own deadline is a safety net for when no controller is there, and allows for the wait for a node; the runtime
-    holds the task's deadline, which starts when the first pod has a node.
+    Its own deadline is a safety net for when no controller is there, and allows for the wait for a node, which other
+    trainers of the sweep may hold one after another; the runtime holds the task's deadline, which starts when the first
+    pod has a node.
     """
     template = pod_template(task, settings, scheduling)
     template["spec"]["restartPolicy"] = "Never"
+    sweep = task.request.sweep
+    turns = len(sweep.recipes) * len(sweep.seeds) if task.slots else 1
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _metadata(task, settings, owner, template),
         "spec": {
             "backoffLimit": task.max_attempts - 1,
-            "activeDeadlineSeconds": ceil(task.timeout_s + settings.placement_timeout_s),
+            "activeDeadlineSeconds": ceil(turns * task.timeout_s + settings.placement_timeout_s),
             "suspend": scheduling.queue_name is not None,
             "podFailurePolicy": {
                 "rules": [

@@ -60,6 +60,11 @@ class Seen:
     """What its running pod said last."""
     now: float
     """Seconds since 1970."""
+    held_until: float = 0.0
+    """When a task of the sweep last held a slot, as far as is known, seconds since 1970: a wait for room counts from
+    then."""
+    hopeless_since: float = 0.0
+    """Since when no node can run its pod, as far as is known, seconds since 1970."""
     limits: Limits
 
     @property
@@ -86,8 +91,10 @@ class Seen:
             elapsed_s=self.elapsed_s,
         )
 
-    def waiting(self, attempt: int, trouble: Trouble | None, earlier: Termination | None) -> Observation:
-        """The task as pending, with what is in its way or why the attempt before failed."""
+    def waiting(
+        self, attempt: int, pod: Object | None, trouble: Trouble | None, earlier: Termination | None
+    ) -> Observation:
+        """The task as pending, with what is in the way of its pod or why the attempt before failed."""
         told = Termination(reason=trouble.reason, message=trouble.message) if trouble else earlier
         return Observation(
             phase=Phase.PENDING,
@@ -95,6 +102,7 @@ class Seen:
             reason=told.reason if told else "",
             message=told.message if told else "",
             elapsed_s=self.elapsed_s,
+            queued=pod is None or placed_since(pod) is None,
             unplaced=trouble is not None and trouble.reason in _WITHOUT_ROOM,
         )
 
@@ -133,7 +141,7 @@ def observe_job(seen: Seen) -> Verdict:
     earlier = next((why for pod in reversed(pods) if has_ended(pod) and (why := termination_of(pod))), None)
     if earlier is None and failed:
         earlier = _POD_DELETED  # a Job keeps failed pods, to be looked at
-    waiting = seen.waiting(attempt, trouble, earlier)
+    waiting = seen.waiting(attempt, current, trouble, earlier)
     return Verdict(_running(waiting, seen.progress) if current and phase_of(current) == "Running" else waiting)
 
 
@@ -144,11 +152,11 @@ def observe_server(seen: Seen) -> Verdict:
     if why := given_up(seen.item):
         return Verdict(seen.failed(why, attempt=failures))
     if pod is None:
-        return Verdict(seen.waiting(0, _without_pod(seen), None))
+        return Verdict(seen.waiting(0, None, _without_pod(seen), None))
     ended = last_end_of(pod)
     earlier = explain(ended) if ended else None
     trouble = _trouble_of(pod, seen)
-    waiting = seen.waiting(restarts_of(pod) + 1, trouble, earlier)
+    waiting = seen.waiting(restarts_of(pod) + 1, pod, trouble, earlier)
     if is_ready(pod):
         return Verdict(_running(waiting, seen.progress))
     hopeless = ended.get("exitCode") in _FINAL_CODES or failures >= seen.number(MAX_ATTEMPTS)
@@ -199,10 +207,11 @@ def _running(waiting: Observation, progress: Progress | None) -> Observation:
 
 def _time_to_give_up(seen: Seen, trouble: Trouble | None, begun: float | None, late: str) -> Termination | None:
     if trouble is not None and trouble.reason == UNSCHEDULABLE:
-        waited = seen.now - trouble.since
-        if waited > seen.limits.unschedulable_s and no_node_can_run_it(trouble.message):
-            return Termination(reason="NoCapableNode", message=trouble.message[:MESSAGE_LENGTH])
-        if waited > seen.limits.placement_s:
+        hopeless_s = seen.now - max(trouble.since, seen.hopeless_since)
+        if hopeless_s > seen.limits.unschedulable_s and no_node_can_run_it(trouble.message):
+            message = f"no node could run it for {seen.limits.unschedulable_s:g} s: {trouble.message}"
+            return Termination(reason="NoCapableNode", message=message[:MESSAGE_LENGTH])
+        if seen.now - max(trouble.since, seen.held_until) > seen.limits.placement_s:
             message = f"no node had room for {seen.limits.placement_s:g} s: {trouble.message}"
             return Termination(reason="DeadlineExceeded", message=message[:MESSAGE_LENGTH])
     if trouble is not None and trouble.reason in CANNOT_START and seen.now - trouble.since > seen.limits.start_s:

@@ -13,12 +13,13 @@ from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 
 UNSCHEDULABLE = "Unschedulable"
 VOLUME_NOT_BOUND = "VolumeNotBound"
-CANNOT_START = frozenset({
-    VOLUME_NOT_BOUND,
-    "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull",
-    "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
-})  # fmt: skip
+IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CANNOT_START = IMAGE_TROUBLE | {
+    VOLUME_NOT_BOUND, "CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+}  # fmt: skip
 MESSAGE_LENGTH = 1000
+_LAST_WORDS = 700
+"""Characters of a log's end: the error itself comes last."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
 
@@ -36,7 +37,7 @@ def pod_trouble(pod: Object) -> Trouble | None:
     """Why a pod does not get to run; None where it does, or has nothing in its way."""
     if phase_of(pod) not in {"Pending", ""}:
         return None
-    placed = _condition(pod, "PodScheduled")
+    placed = condition_of(pod, "PodScheduled")
     if placed.get("status") == "False":
         since = seconds(placed.get("lastTransitionTime"))
         message = str(placed.get("message") or "")
@@ -60,6 +61,12 @@ def no_node_can_run_it(message: str) -> bool:
         return False
     counts = re.findall(r"(\d+) Preemption is not helpful for scheduling", hopeless.group(1))
     return sum(map(int, counts)) == int(total.group(1))
+
+
+def is_hopeless(pod: Object) -> bool:
+    """Whether no node can run a pod now, nor could if others made room."""
+    trouble = pod_trouble(pod)
+    return trouble is not None and trouble.reason == UNSCHEDULABLE and no_node_can_run_it(trouble.message)
 
 
 def termination_of(pod: Object) -> Termination | None:
@@ -86,9 +93,17 @@ def explain(ended: Object) -> Termination:
             reason="OOMKilled", message="used more memory than its limit; raise it in the chart's values"
         )
     code = int(ended.get("exitCode") or 0)
-    if code > _SIGNALLED:
-        return Termination(reason="Killed", message=f"killed by signal {code - _SIGNALLED}")
-    return Termination(reason="Exited", message=f"exit code {code}")
+    reason, how = (
+        ("Killed", f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else ("Exited", f"exit code {code}")
+    )
+    words = last_words_of(ended)
+    return Termination(reason=reason, message=f"{how}: {words}" if words else how)
+
+
+def last_words_of(ended: Object) -> str:
+    """The end of what a terminated container said: its message, or with FallbackToLogsOnError its log."""
+    words = str(ended.get("message") or "").strip()
+    return words if len(words) <= _LAST_WORDS else f"…{words[1 - _LAST_WORDS :]}"
 
 
 def last_end_of(pod: Object) -> Object:
@@ -128,7 +143,7 @@ def has_ended(pod: Object) -> bool:
 
 def is_ready(pod: Object) -> bool:
     """Whether its readiness probe succeeds."""
-    return _condition(pod, "Ready").get("status") == "True"
+    return condition_of(pod, "Ready").get("status") == "True"
 
 
 def ready_pod(pods: Iterable[Object]) -> Object | None:
@@ -138,8 +153,15 @@ def ready_pod(pods: Iterable[Object]) -> Object | None:
 
 def placed_since(pod: Object) -> float | None:
     """When it got its node; None while it has none."""
-    placed = _condition(pod, "PodScheduled")
+    placed = condition_of(pod, "PodScheduled")
     return seconds(placed.get("lastTransitionTime")) if placed.get("status") == "True" else None
+
+
+def held_until(pod: Object, now: float) -> float:
+    """Until when it held what its node gave it, seconds since 1970; 0 where it got no node."""
+    if placed_since(pod) is None:
+        return 0.0
+    return seconds(last_end_of(pod).get("finishedAt")) if has_ended(pod) else now
 
 
 def starting_since(pod: Object) -> float | None:
@@ -147,7 +169,7 @@ def starting_since(pod: Object) -> float | None:
     running = (container_of(pod).get("state") or {}).get("running") or {}
     if not running:
         return None
-    return max(seconds(running.get("startedAt")), seconds(_condition(pod, "Ready").get("lastTransitionTime")))
+    return max(seconds(running.get("startedAt")), seconds(condition_of(pod, "Ready").get("lastTransitionTime")))
 
 
 def age_key(item: Object) -> tuple[str, str]:
@@ -160,6 +182,7 @@ def seconds(stamp: str | None) -> float:
     return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp() if stamp else 0.0
 
 
-def _condition(pod: Object, kind: str) -> Object:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
+def condition_of(item: Object, kind: str) -> Object:
+    """A condition of an object by its type; empty if there is none."""
+    conditions = (item.get("status") or {}).get("conditions") or ()
     return dict(next((each for each in conditions if each["type"] == kind), {}))

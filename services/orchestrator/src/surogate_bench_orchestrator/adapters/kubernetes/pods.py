@@ -46,12 +46,13 @@ def complete_request(task: Task, settings: ClusterSettings, scheduling: Scheduli
         return request.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - in its own pod, behind a NetworkPolicy
     if isinstance(request, TrainRequest):
         trainers = len(request.sweep.recipes) * len(request.sweep.seeds)
-        return request.model_copy(update={"side_by_side": min(slots(settings, scheduling), trainers)})
+        limit = slots(settings, scheduling) or trainers
+        return request.model_copy(update={"side_by_side": min(limit, trainers)})
     return request
 
 
-def slots(settings: ClusterSettings, scheduling: SchedulingSpec) -> int:
-    """Pods of a sweep that hold a GPU at once."""
+def slots(settings: ClusterSettings, scheduling: SchedulingSpec) -> int | None:
+    """Pods of a sweep that may hold a GPU at once; None where only the scheduler limits them."""
     return scheduling.slots or settings.slots
 
 
@@ -93,6 +94,7 @@ def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Obj
         "image": workload.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": [f"{_REQUEST_FOLDER}/{_REQUEST_FILE}", "--work-dir", _WORK],
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # a service that cannot begin writes no message
         "env": _environment(task, settings, workload),
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         "resources": {

@@ -32,7 +32,13 @@ from surogate_bench_orchestrator.adapters.kubernetes.observing import (
     ready_mark,
     slots_of,
 )
-from surogate_bench_orchestrator.adapters.kubernetes.pod_status import age_key, has_ended, ready_pod
+from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
+    age_key,
+    has_ended,
+    held_until,
+    is_hopeless,
+    ready_pod,
+)
 from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT
@@ -73,9 +79,13 @@ class KubernetesRuntime:
         self._owner = owner
         self._scheduling = SchedulingSpec.model_validate(settings.scheduling.model_dump(exclude_none=True) | own)
         self._clock = clock
+        self._held_until = 0.0
+        self._hopeless_since: dict[str, float] = {}
 
-    def capacity(self) -> int:
+    def capacity(self) -> int | None:
         """See :class:`Runtime`. Where pods find no room, there are as many slots as have found some."""
+        if self._slots is None:
+            return None
         holders = self._holders()
         if any(seen.unplaced for _, seen in holders):
             return max(1, sum(held for held, seen in holders if not seen.unplaced))
@@ -99,9 +109,9 @@ class KubernetesRuntime:
         Raises:
             PermanentError: the API refuses the objects, or every slot is taken.
         """
-        is_new = self._cluster.item(task.name) is None
-        if is_new and task.slots and sum(held for held, _ in self._holders()) + task.slots > self._slots:
-            raise PermanentError(f"{task.name} needs a slot; all {self._slots} are taken")
+        is_new, limit = self._cluster.item(task.name) is None, self._slots
+        if is_new and limit and task.slots and sum(held for held, _ in self._holders()) + task.slots > limit:
+            raise PermanentError(f"{task.name} needs a slot; all {limit} are taken")
         for item in self._objects(task):
             self._cluster.api.create(self._cluster.paths[item["kind"]], item)
         self._wait(lambda: self._cluster.item(task.name) is not None, f"{task.name} to appear")
@@ -109,6 +119,7 @@ class KubernetesRuntime:
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
         """See :class:`Runtime`. Reads the caches only, but for what has to be given up now."""
         pods = self._cluster.pods_by_task()
+        self._note_holders()
         seen = {}
         for name in names:
             item = self._cluster.item(name)
@@ -164,7 +175,7 @@ class KubernetesRuntime:
             self._cluster.api.patch(f"{self._cluster.paths['Job']}/{name}", ttl)
 
     @property
-    def _slots(self) -> int:
+    def _slots(self) -> int | None:
         return slots(self._settings, self._scheduling)
 
     @property
@@ -192,6 +203,8 @@ class KubernetesRuntime:
             events=self._cluster.unmet_claims() if pods else self._cluster.refusals(item["metadata"]["name"]),
             progress=self._cluster.progress(pods),
             now=self._clock(),
+            held_until=self._held_until,
+            hopeless_since=self._note_hopeless(item["metadata"]["name"], pods),
             limits=self._limits,
         )
         return observe_job(seen) if item["kind"] == "Job" else observe_server(seen)
@@ -202,6 +215,20 @@ class KubernetesRuntime:
         items = [item for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
         seen = [(slots_of(item), self._observe(item, pods.get(item["metadata"]["name"], [])).seen) for item in items]
         return [(held, each) for held, each in seen if each.phase.is_active]
+
+    def _note_holders(self) -> None:
+        """Remember when a pod of the sweep last held a slot: those that wait behind it are not out of room."""
+        pods = self._cluster.pods_by_task()
+        holders = [item["metadata"]["name"] for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
+        ends = [held_until(pod, self._clock()) for name in holders for pod in pods.get(name, [])]
+        self._held_until = max([self._held_until, *ends])
+
+    def _note_hopeless(self, name: str, pods: list[Object]) -> float:
+        """Remember since when no node can run a task's pod: the nodes that could may have gone a moment ago."""
+        if any(is_hopeless(pod) for pod in pods):
+            return self._hopeless_since.setdefault(name, self._clock())
+        self._hopeless_since.pop(name, None)
+        return 0.0
 
     def _give_up(self, item: Object, why: Termination) -> None:
         """Mark a task as failed and stop its pods: a Job by its own deadline, which makes it Failed."""

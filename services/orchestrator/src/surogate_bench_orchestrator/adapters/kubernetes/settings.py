@@ -111,9 +111,17 @@ class ClusterSettings(Spec):
     service_account: DnsName = Field("default", description="Of the task pods; its token is not mounted.")
     gpu_resource: str = Field("nvidia.com/gpu", description="Extended resource that counts GPUs.")
     scheduling: SchedulingSpec = SchedulingSpec()
-    slots: int = Field(8, ge=1, description="Pods of one sweep that hold a GPU at once, unless the sweep says less.")
+    slots: int | None = Field(
+        None,
+        ge=1,
+        description="At most so many pods of one sweep hold a GPU at once, unless the sweep says otherwise; without it "
+        "pods are queued, and the scheduler places as many as there is room for.",
+    )
     unschedulable_grace_s: float = Field(
-        60.0, ge=0, description="How long a pod that no node can ever run waits before its run is skipped."
+        900.0,
+        ge=0,
+        description="How long a pod that no node can run waits for one that can, such as one that an autoscaler "
+        "adds, before its run is skipped.",
     )
     start_grace_s: float = Field(
         300.0,
@@ -121,7 +129,9 @@ class ClusterSettings(Spec):
         description="How long a pod that cannot start (no image, a Secret is missing) waits before it has failed.",
     )
     placement_timeout_s: float = Field(
-        86400.0, gt=0, description="How long a pod waits for room on a node that could run it."
+        86400.0,
+        gt=0,
+        description="How long a pod waits for room on a node that could run it, while no other pod of its sweep runs.",
     )
     ttl_after_finished_s: int = Field(
         3600, ge=60, description="How long a finished Job and its log stay, once its result is in the store."
