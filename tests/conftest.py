@@ -1,4 +1,4 @@
-"""How a test process ends."""
+"""What holds for every test: examples have no deadline, the order, and how a test process ends."""
 
 import atexit
 import faulthandler
@@ -6,6 +6,10 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @pytest.hookimpl(trylast=True)

@@ -1,7 +1,7 @@
 """A stand-in for vLLM's HTTP API with the real one's ways, started as a process: ``fake_vllm.py PORT BEHAVIOUR``.
 
-Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy for a moment after its start only;
-``stalls``: slow to list its models after that moment; ``refuses`` to load; ``forgets``: does not list what it loaded;
+Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy until it was asked to complete a
+prompt; ``stalls``: slow to list its models once it was; ``refuses`` to load; ``forgets``: does not list what it loaded;
 ``ignores``: adapters answer as the base does.
 """
 
@@ -13,8 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
-STARTED = time.monotonic()
-DEAF_AFTER_S = 0.5
 STALL_S = 5.0
 KEY = os.environ.get("VLLM_API_KEY")
 METRICS = """# HELP process_open_fds Number of open file descriptors.
@@ -31,6 +29,7 @@ vllm:num_requests_running{engine="0",model_name="base"} 3.0
 vllm:prompt_tokens_total{engine="0",model_name="base"} 1.5e+03
 """
 adapters: list[str] = []
+completed: list[str] = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,12 +37,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            deaf = BEHAVIOUR == "deaf" and time.monotonic() - STARTED > DEAF_AFTER_S
+            deaf = BEHAVIOUR == "deaf" and completed
             self.answer(503 if deaf or BEHAVIOUR == "silent" else 200)
         elif self.path == "/metrics":
             self.send(200, METRICS.encode())
         elif self.is_allowed():
-            if BEHAVIOUR == "stalls" and time.monotonic() - STARTED > DEAF_AFTER_S:
+            if BEHAVIOUR == "stalls" and completed:
                 time.sleep(STALL_S)
             listed = [] if BEHAVIOUR == "forgets" else adapters
             self.answer(200, {"data": [{"id": "base", "max_model_len": 64}, *({"id": name} for name in listed)]})
@@ -53,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_allowed():
             return
         if self.path == "/v1/completions":
+            completed.append(body["model"])
             same = body["model"] == "base" or BEHAVIOUR == "ignores"
             logprobs = {"token_logprobs": [None, -1.0 if same else -1.0001, -2.0]}
             self.answer(200, {"choices": [{"logprobs": logprobs}]})

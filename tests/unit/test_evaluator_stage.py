@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gates import Gate
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.hardware import describe_machine
@@ -56,7 +58,8 @@ class FakeServer:
 
     answer: Callable[[str], str | int]
     url: str = ""
-    ready: bool = True
+    not_ready: int = 0
+    """So often it answers that it is not ready."""
     can_unload: bool = True
     adapters: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
@@ -74,8 +77,11 @@ class FakeServer:
                 return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
             if path == "/v1/completions":
                 return self._complete(body)
+            if path == "/readyz" and self.not_ready:
+                self.not_ready -= 1
+                return 503, {}
             status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
-            return (200, status) if self.ready or path == "/status" else (503, {})
+            return 200, status
 
     def _load_or_unload(self, method: str, run: str, body: Any) -> tuple[int, dict[str, Any]]:
         if method == "PUT" and self.load_answers:
@@ -151,7 +157,7 @@ def sweep(**evaluation: Any) -> dict[str, Any]:
         },
         "training": {"max_steps": 2},
         "recipes": ["bf16"],
-        "serving": {"start_timeout_s": 5},
+        "serving": {"start_timeout_s": PATIENCE_S},
         "evaluation": {"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
     }
 
@@ -345,8 +351,7 @@ def test_a_refused_adapter_is_permanent_and_gives_the_servers_reason(tmp_path: P
 def test_a_server_that_is_not_ready_yet_is_waited_for(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         fake.load_answers = [(503, {"reason": "NotReady", "message": "loading"})] * 3
-        fake.ready = False
-        threading.Timer(0.3, setattr, (fake, "ready", True)).start()
+        fake.not_ready = 3
         evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
     assert [method for method, path, _ in fake.calls if path.startswith("/adapters")] == ["PUT"] * 4 + ["DELETE"]
 
@@ -458,19 +463,16 @@ def test_as_a_process_it_scores_without_torch_and_leaves_word_when_it_fails(tmp_
 
 
 def test_terminated_it_unloads_the_adapter_and_may_be_started_again(tmp_path: Path) -> None:
-    def slow(prompt: str) -> str:
-        time.sleep(0.2)
-        return answer_by_table(prompt)
-
-    with serving(slow) as fake:
+    with serving(answer_by_table) as fake:
         request = make_request(tmp_path, fake.url, spec=sweep(num_concurrent=2))
-        process = _start_process(request, tmp_path)
-        deadline = time.monotonic() + 60
-        while not fake.prompts() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        gate = Gate(tmp_path / "gate")
+        gate.close_progress(1)
+        process = _start_process(request, tmp_path, environment=gate.environment())
+        until(lambda: gate.waiting() or process.poll() is not None, "the first answer")
         process.terminate()
-        assert process.wait(30) == ExitCode.TRANSIENT
-        process.communicate()
+        gate.open()
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == ExitCode.TRANSIENT
         assert fake.calls[-1][:2] == ("DELETE", f"/adapters/{RUN}")
         assert _run_process(request, tmp_path).returncode == ExitCode.OK
 
@@ -479,7 +481,9 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
 
 
-def _start_process(request: EvaluateRequest, folder: Path, *flags: str) -> subprocess.Popen[str]:
+def _start_process(
+    request: EvaluateRequest, folder: Path, *flags: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     path = folder / "request.json"
     path.write_text(request.model_dump_json())
     command = [
@@ -491,10 +495,10 @@ def _start_process(request: EvaluateRequest, folder: Path, *flags: str) -> subpr
         "--work-dir",
         str(folder / "process"),
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _run_process(request: EvaluateRequest, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     process = _start_process(request, folder, *flags)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

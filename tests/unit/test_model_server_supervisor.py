@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -17,7 +16,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from ports import free_port
 from safetensors.numpy import save_file
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import package_versions
@@ -35,8 +36,9 @@ FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 LAYOUT = SweepLayout("served", "0123456789ab")
 RUNS = ("bf16-s0", "fp8-s0", "fp4-s0")
 LIMITS = Limits(
-    start_s=30, start_poll_s=0.05, health_poll_s=0.1, unhealthy_s=0.5, up_s=20, restarts=2, first_pause_s=0.05
-)
+    start_s=PATIENCE_S, start_poll_s=0.05, health_poll_s=0.1, unhealthy_s=0.5, up_s=PATIENCE_S, restarts=2,
+    first_pause_s=0.05,
+)  # fmt: skip
 
 
 @dataclass
@@ -81,7 +83,9 @@ class World:
         application = ControlApi(self.supervisor, self.port).application()
         supervising = asyncio.create_task(self.supervisor.run())
         transport = httpx.ASGITransport(application)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server.example:8100", timeout=60) as api:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://server.example:8100", timeout=PATIENCE_S
+        ) as api:
             try:
                 yield api
             finally:
@@ -154,7 +158,7 @@ def test_many_requests_at_once_load_every_adapter_once(world: Callable[..., Worl
 
 def test_metrics_do_not_wait_for_a_vllm_that_stalls(world: Callable[..., World]) -> None:
     async def scenario() -> None:
-        async with world("stalls").running() as api, asyncio.timeout(60):
+        async with world("stalls").running() as api, asyncio.timeout(PATIENCE_S):
             while (await api.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
             while 'vllm_up{sweep="served"} 0.0' not in (text := (await api.get("/metrics")).text):
@@ -339,7 +343,7 @@ async def started(world: World, times: int) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():
             await asyncio.sleep(0.02)
 
@@ -370,10 +374,3 @@ def publish_adapter(store: ObjectStore, run: str, folder: Path, *, b: float) -> 
         result={},
     )
     assert publish_stage(store, LAYOUT.train(run), folder, manifest)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
