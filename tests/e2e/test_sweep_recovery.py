@@ -20,7 +20,7 @@ from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
-STEPS, KILLED_AT, KILLED_AGAIN_AT = 40, 12, 20
+STEPS, KILLED_AT, KILLED_AGAIN_AT, CHECKPOINT = 40, 12, 22, 20
 SPEC = small_document(
     name="recovery",
     data={"train_size": 200, "validation_size": 8, "test_size": 20, "prompt": "Întrebare: {question}\nRăspuns:"},
@@ -167,7 +167,7 @@ def test_the_sweep_succeeds_though_orchestrator_and_trainer_were_killed(story: S
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("recipe", "step"), [("bf16", KILLED_AGAIN_AT), ("fp8", KILLED_AT)])
+@pytest.mark.parametrize(("recipe", "step"), [("bf16", CHECKPOINT), ("fp8", KILLED_AT)])
 def test_training_goes_on_from_its_checkpoint(story: Story, recipe: str, step: int) -> None:
     result = story.sweep.trained(recipe)
     assert result.steps == STEPS

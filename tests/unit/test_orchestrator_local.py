@@ -218,6 +218,18 @@ def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) 
     assert (bench.work(TRAIN) / "seen").read_text() == "False" * 3
 
 
+def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp_path: Path) -> None:
+    addresses = set()
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        bench = make_bench(tmp_path / name)
+        bench.program("time.sleep(600)")  # it binds nothing: its ports look free to the other
+        with bench.runtime:
+            bench.runtime.submit(PLAN.server)
+            addresses.add(bench.runtime.endpoint(PLAN.server.name))
+    assert len(addresses) > 1  # all alike by chance once in a hundred million
+
+
 def test_a_server_is_pending_until_it_says_that_it_is_ready(bench: Bench) -> None:
     bench.program('write("progress.json", phase="starting"); time.sleep(600)')
     bench.runtime.submit(PLAN.server)
