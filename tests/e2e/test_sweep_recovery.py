@@ -18,7 +18,7 @@ from waiting import PATIENCE_S, until
 from surogate_bench.results import TrainResult
 from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 STEPS, KILLED_AT, KILLED_AGAIN_AT, CHECKPOINT = 40, 12, 22, 20
 SPEC = small_document(
@@ -29,7 +29,7 @@ SPEC = small_document(
         "learning_rate": 2e-3, "warmup_steps": 5, "eval_steps": 20, "checkpoint_steps": 5,
     },
     recipes=["bf16", "fp8"],
-    serving={"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5},
+    serving={"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": PATIENCE_S},
     evaluation={"num_concurrent": 20, "max_gen_toks": 64, "max_empty_fraction": 1.0},
 )  # fmt: skip
 

@@ -13,8 +13,8 @@ _SMALL: dict[str, Any] = {
     "training": {"max_steps": 2},
     "recipes": ["bf16"],
 }
-_WHOLE = ("model",)
-"""Sections that a change replaces: their keys exclude each other."""
+_SOURCES = {"builtin", "hub", "path"}
+"""Where a model or data come from: one of them."""
 
 
 def small_document(**changes: Any) -> dict[str, Any]:
@@ -25,11 +25,16 @@ def small_document(**changes: Any) -> dict[str, Any]:
     """
     document = copy.deepcopy(_SMALL)
     for field, value in changes.items():
-        merge = field not in _WHOLE and isinstance(value, dict) and isinstance(document.get(field), dict)
-        document[field] = document[field] | value if merge else value
+        section = document.get(field)
+        document[field] = _merged(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
     return document
 
 
 def small_sweep(**changes: Any) -> RecipeSweep:
     """Make a small sweep; see :func:`small_document`."""
     return parse_sweep(small_document(**changes))
+
+
+def _merged(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    replaced = _SOURCES if _SOURCES & change.keys() else set()
+    return {name: value for name, value in section.items() if name not in replaced} | change

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-PATIENCE_S = 300.0
+PATIENCE_S = 1200.0
 """Far more than anything here takes on a busy machine: no test may depend on it."""
 
 _POLL_S = 0.02
