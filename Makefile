@@ -32,19 +32,23 @@ help: ## List the targets
 sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 4 min on 2 cores (9 without AVX-512), and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
-# The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.
+# Two workers, as most tests wait for processes of one thread. The tests of a file stay together, for the servers that they
+# share. The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.
+TEST_WORKERS ?= 2
+WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster; about 15 min on 2 cores
+test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster (TEST_WORKERS=2)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest tests/chart
-	@$(BIN)/pytest -m 'not cluster' --ignore tests/chart --cov --cov-report=
+	@$(BIN)/pytest $(WORKERS) -m 'not cluster' --ignore tests/chart --cov --cov-report=
 	@$(BIN)/coverage combine --quiet --append 2>/dev/null || true
 	@$(BIN)/coverage report --skip-covered --skip-empty --fail-under=90
 	@$(BIN)/coverage report --include='*/surogate_bench_orchestrator/domain/*' --fail-under=100
 
 .PHONY: test-fast
 test-fast: $(VENV)/dev.stamp ## Run the tests that start no server (a few minutes)
-	@$(BIN)/pytest -m 'not e2e and not cluster'
+	@$(BIN)/pytest tests/chart
+	@$(BIN)/pytest $(WORKERS) -m 'not e2e and not cluster' --ignore tests/chart
 
 # The cluster is the one that KUBECONFIG names; its nodes have the images of `make images`, and one has two GPUs.
 .PHONY: cluster-test

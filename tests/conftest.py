@@ -1,4 +1,4 @@
-"""How a test process ends."""
+"""What holds for every test: examples have no deadline, the order, and how a test process ends."""
 
 import atexit
 import faulthandler
@@ -6,6 +6,18 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: workers side by side must not each use every core.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take minutes, so that no worker is left alone with them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -119,8 +119,9 @@ def _behave(behaviour: str, work_dir: Path, *, first: bool) -> None:
             raise UnsupportedRecipeError("no engine")
         case "hang":
             time.sleep(600)
-        case "slow":
-            time.sleep(1.5)
+        case "held":
+            while not Path(os.environ["SUROGATE_BENCH_TEST_RELEASE"]).exists():
+                time.sleep(0.02)
         case "stubborn-once" if first:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             write_progress(work_dir, Progress(phase="stubborn"))

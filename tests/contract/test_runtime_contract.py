@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.requests import ServeRequest, TrainRequest
@@ -21,7 +22,6 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.ports import Runtime
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
-PATIENCE_S = 60.0
 SWEEP = parse_sweep({
     "name": "contract",
     "model": {"builtin": "tiny-qwen3-en"},

@@ -3,10 +3,8 @@
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,15 +16,17 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from gates import Gate
+from ports import free_port
+from sweeps import small_sweep
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.layout import BASE_RUN
 from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
 from surogate_bench.model_source import locate_model
-from surogate_bench.progress import read_progress
 from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, SampleLine
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.statistics import compare_paired
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.word_problems import split
@@ -40,8 +40,6 @@ RUN, OTHER_RUN = "bf16-s0", "fp8-s0"
 QUESTIONS = 200
 COMPARED_SINGLY = 60
 MAX_TOKENS = 128
-START_TIMEOUT_S = 300.0
-
 ADAPTER_STDDEV = 0.2
 """Of the random matrices B: small enough that the model still solves problems, large enough that it errs on some."""
 
@@ -62,7 +60,7 @@ class Served:
         return f"http://127.0.0.1:{self.request.port}"
 
     def control(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        return httpx.request(method, self.control_url + path, timeout=180, trust_env=False, **arguments)
+        return httpx.request(method, self.control_url + path, timeout=PATIENCE_S, trust_env=False, **arguments)
 
     def complete(self, model: str, prompt: str) -> list[int]:
         """Greedy tokens, without the end-of-text token."""
@@ -75,7 +73,7 @@ class Served:
             "return_token_ids": True,
             "add_special_tokens": False,
         }
-        answer = httpx.post(url, json=body, timeout=180, trust_env=False).raise_for_status().json()
+        answer = httpx.post(url, json=body, timeout=PATIENCE_S, trust_env=False).raise_for_status().json()
         tokens: list[int] = answer["choices"][0]["token_ids"]
         return tokens
 
@@ -93,39 +91,23 @@ class Served:
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:
+            assert self.process.poll() is None, self.log.read_text()[-4000:]
             try:
                 return self.control("GET", "/readyz").status_code == httpx.codes.OK
             except httpx.TransportError:
                 return False
 
-        wait_for(ready, self)
+        until(ready, "the model server is ready")
 
 
-def wait_for(condition: Callable[[], bool], served: Served) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not condition():
-        assert served.process.poll() is None, served.log.read_text()[-4000:]
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
-
-
-def spec() -> dict[str, Any]:
-    return {
-        "name": "evaluator-e2e",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-en", "train_size": 16, "test_size": QUESTIONS},
-        "training": {"max_steps": 1, "max_length": 512},
-        "recipes": ["bf16", "fp8"],
-        "serving": {"max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": START_TIMEOUT_S},
-        "evaluation": {"num_concurrent": 50, "max_gen_toks": MAX_TOKENS, "max_empty_fraction": 0.5},
-    }
+SWEEP = small_sweep(
+    name="evaluator-e2e",
+    data={"builtin": "word-problems-en", "train_size": 16, "test_size": QUESTIONS},
+    training={"max_steps": 1, "max_length": 512},
+    recipes=["bf16", "fp8"],
+    serving={"max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": PATIENCE_S},
+    evaluation={"num_concurrent": 50, "max_gen_toks": MAX_TOKENS, "max_empty_fraction": 0.5},
+)
 
 
 def publish(store: ObjectStore, prefix: str, folder: Path, *, stage: str, run: str, spec_hash: str) -> None:
@@ -164,20 +146,19 @@ def save_adapter(model_path: str, folder: Path, *, seed: int) -> None:
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One model server for all tests, with the prepare stage and two train stages in its store."""
     folder = tmp_path_factory.mktemp("evaluator")
-    sweep = parse_sweep(spec())
     store = open_store(str(folder / "store"))
-    request = ServeRequest(sweep=sweep, store=store.url, port=free_port(), vllm_port=free_port(), threads=2)
+    request = ServeRequest(sweep=SWEEP, store=store.url, port=free_port(), vllm_port=free_port(), threads=2)
     layout = request.layout
     data = folder / "prepared" / "data"
     data.mkdir(parents=True)
     problems = split("test", language="en", size=QUESTIONS)
     lines = [json.dumps({"question": each.question, "answer": each.answer}) + "\n" for each in problems]
     (data / "test.jsonl").write_text("".join(lines))
-    publish(store, layout.prepare, data.parent, stage="prepare", run="", spec_hash=sweep.spec_hash)
-    model = locate_model(sweep.model, store=store, layout=layout, cache=folder / "cache")
+    publish(store, layout.prepare, data.parent, stage="prepare", run="", spec_hash=SWEEP.spec_hash)
+    model = locate_model(SWEEP.model, store=store, layout=layout, cache=folder / "cache")
     for seed, run in enumerate((RUN, OTHER_RUN)):
         save_adapter(model.name_or_path, folder / run / "adapter", seed=seed)
-        publish(store, layout.train(run), folder / run, stage="train", run=run, spec_hash=sweep.spec_hash)
+        publish(store, layout.train(run), folder / run, stage="train", run=run, spec_hash=SWEEP.spec_hash)
     (folder / "serve.json").write_text(request.model_dump_json())
     log = folder / "server.log"
     arguments = [str(folder / "serve.json"), "--work-dir", str(folder / "serve")]
@@ -191,7 +172,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield server
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        process.wait(PATIENCE_S)
         shutil.rmtree(folder / "store")
 
 
@@ -202,13 +183,13 @@ class Evaluation:
     process: "subprocess.Popen[bytes]"
 
     def finish(self) -> int:
-        return self.process.wait(START_TIMEOUT_S)
+        return self.process.wait(PATIENCE_S)
 
     def log(self) -> str:
         return (self.work_dir / "log").read_text()
 
 
-def start_evaluation(served: Served, run: str, folder: Path) -> Evaluation:
+def start_evaluation(served: Served, run: str, folder: Path, gate: Gate | None = None) -> Evaluation:
     request = EvaluateRequest(
         sweep=served.request.sweep, store=served.store.url, run=run, server_url=served.control_url
     )
@@ -217,7 +198,10 @@ def start_evaluation(served: Served, run: str, folder: Path) -> Evaluation:
     (work_dir / "request.json").write_text(request.model_dump_json())
     arguments = [str(work_dir / "request.json"), "--work-dir", str(work_dir)]
     with (work_dir / "log").open("wb") as log:
-        process = subprocess.Popen([sys.executable, "-m", "surogate_bench_evaluator", *arguments], stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "surogate_bench_evaluator", *arguments],
+            stderr=log, env=gate.environment() if gate else None,
+        )  # fmt: skip
     return Evaluation(request, work_dir, process)
 
 
@@ -388,7 +372,7 @@ def test_the_lm_eval_command_gives_the_same_accuracy(
         *("--include_path", str(task_file.parent), "--tasks", task_file.stem),
         *("--gen_kwargs", f"max_gen_toks={MAX_TOKENS}", "--output_path", str(tmp_path / "by-hand.json")),
     ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     (written,) = tmp_path.glob("by-hand*.json")
     by_hand = json.loads(written.read_text())["results"][task_file.stem]
@@ -398,15 +382,13 @@ def test_the_lm_eval_command_gives_the_same_accuracy(
 
 
 def test_an_evaluation_survives_the_death_of_vllm(served: Served, tmp_path: Path) -> None:
-    evaluation = start_evaluation(served, OTHER_RUN, tmp_path / "work")
-
-    def answering() -> bool:
-        progress = read_progress(evaluation.work_dir)
-        return evaluation.process.poll() is not None or (progress is not None and progress.step > 0)
-
-    wait_for(answering, served)
+    gate = Gate(tmp_path / "gate")
+    gate.close_progress(1)
+    evaluation = start_evaluation(served, OTHER_RUN, tmp_path / "work", gate)
+    until(lambda: gate.waiting() or evaluation.process.poll() is not None, "the first answer")
     for child in psutil.Process(served.process.pid).children(recursive=True):
         child.kill()
+    gate.open()
     assert evaluation.finish() == ExitCode.OK, evaluation.log()[-4000:]
     assert "failed while answering" in evaluation.log()
     found = published(served, OTHER_RUN, tmp_path / "out")

@@ -12,24 +12,25 @@ from typing import Any
 import pytest
 import yaml
 from hub_stand_in import Hub, Repository, serving
+from sweeps import small_document
+from waiting import PATIENCE_S
 
 import surogate_bench
 from surogate_bench.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 
 TOKEN = "hf_token-of-the-tests"
-SPEC = {
-    "name": "hub",
-    "model": {"hub": "lab/tiny-qwen3"},
-    "data": {"hub": "lab/problems", "train_size": 32, "validation_size": 8, "test_size": 8},
-    "training": {
+SPEC = small_document(
+    name="hub",
+    model={"hub": "lab/tiny-qwen3"},
+    data={"hub": "lab/problems", "train_size": 32, "validation_size": 8},
+    training={
         "max_steps": 4, "max_length": 512, "micro_batch_size": 2, "gradient_accumulation_steps": 1, "warmup_steps": 1,
     },
-    "recipes": ["bf16"],
-    "serving": {"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5},
-    "evaluation": {"max_gen_toks": 16, "max_empty_fraction": 1.0},
-}  # fmt: skip
+    serving={"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": PATIENCE_S},
+    evaluation={"max_gen_toks": 16, "max_empty_fraction": 1.0},
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -61,7 +62,7 @@ def run(
             "--store", str(folder / "results"), "--state-dir", str(folder / "state"), *arguments,
         ],
         cwd=folder, env={**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "HF_TOKEN": token},
-        capture_output=True, text=True, check=False, timeout=500,
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

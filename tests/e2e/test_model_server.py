@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +18,16 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from sweeps import small_sweep
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode, PermanentError
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import locate_model
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import ServeRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.mixing import MixingProbe, distance
 from surogate_bench_model_server.vllm_client import VllmClient
@@ -36,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
 ]
 
-START_TIMEOUT_S = 300.0
 service_folders: list[Path] = []
 PROMPT = "Întrebare: Ana are 3 mere și primește încă 4. Câte mere are?\nRăspuns:"
 
@@ -50,11 +50,11 @@ class Service:
 
     def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         url = f"http://127.0.0.1:{self.request.port}{path}"
-        return httpx.request(method, url, timeout=180, trust_env=False, **arguments)
+        return httpx.request(method, url, timeout=PATIENCE_S, trust_env=False, **arguments)
 
     def vllm(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         url = f"http://127.0.0.1:{self.request.vllm_port}{path}"
-        return httpx.request(method, url, timeout=180, trust_env=False, **arguments)
+        return httpx.request(method, url, timeout=PATIENCE_S, trust_env=False, **arguments)
 
     def load(self, run: str) -> httpx.Response:
         return self.call("PUT", f"/adapters/{run}", json={"prefix": self.request.layout.train(run)})
@@ -66,18 +66,21 @@ class Service:
         answer: dict[str, float] = choice["logprobs"]["top_logprobs"][0]
         return answer
 
-    def wait(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not condition():
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        def holds() -> bool:
             assert self.process.poll() is None, (self.work_dir / "service.log").read_text()[-4000:]
-            assert time.monotonic() < deadline, "not in time"
-            time.sleep(0.25)
+            return condition()
+
+        until(holds, what)
 
     def is_ready(self) -> bool:
         try:
             return self.call("GET", "/readyz").status_code == 200
         except httpx.TransportError:
             return False
+
+    def wait_until_ready(self) -> None:
+        self.wait(self.is_ready, "ready")
 
     def vllm_processes(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -105,7 +108,7 @@ def service(request_: ServeRequest, tmp_path_factory: pytest.TempPathFactory) ->
     surroundings = {"VLLM_PLUGINS": "", "TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
     started = start_service(request_, tmp_path_factory.mktemp("work"), surroundings)
     try:
-        started.wait(started.is_ready)
+        started.wait_until_ready()
         yield started
     finally:
         stop_service(started)
@@ -172,8 +175,8 @@ def test_vllm_comes_back_with_its_adapters_after_it_was_killed(service: Service)
     api_server = next(process for process in service.vllm_processes() if "api_server" in " ".join(process.cmdline()))
     old = service.vllm_processes()
     api_server.send_signal(signal.SIGKILL)
-    service.wait(lambda: not service.is_ready())
-    service.wait(service.is_ready)
+    service.wait(lambda: service.call("GET", "/status").json()["restarts"] > 0, "vLLM is started again")
+    service.wait_until_ready()
     assert [process for process in old if process.is_running()] == []
     assert service.call("GET", "/status").json()["restarts"] == 1
     assert service.answer(name) == before
@@ -182,7 +185,7 @@ def test_vllm_comes_back_with_its_adapters_after_it_was_killed(service: Service)
 
 def test_the_metrics_port_passes_vllms_own_metrics_on(service: Service) -> None:
     service.answer("base")
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=30, trust_env=False).text
+    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=PATIENCE_S, trust_env=False).text
     made = list(text_string_to_metric_families(text))
     values = {each.name: [sample.value for sample in each.samples] for each in made}
     assert values["surogate_bench_vllm_up"] == [1]
@@ -195,7 +198,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(service: Service) -> None
     assert len(processes) >= 3  # launcher, API server, engine
     service.process.kill()
     service.process.wait()
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert alive == []
     assert [folder for folder in service_folders if folder.exists()] == []
 
@@ -226,7 +229,7 @@ def test_where_the_plug_in_steps_aside_the_base_is_still_scored_as_itself(
 def test_a_supervisor_that_starts_again_serves_the_same_and_ends_on_sigterm(service: Service) -> None:
     again = start_service(service.request, service.work_dir)
     try:
-        again.wait(again.is_ready)
+        again.wait_until_ready()
         assert set(again.call("GET", "/status").json()["adapters"]) == {"fp8-s0"}
         progress = read_progress(again.work_dir)
         assert progress is not None
@@ -243,7 +246,7 @@ def test_a_port_in_use_is_named(request_: ServeRequest, tmp_path: Path) -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         request = request_.model_copy(update={"vllm_port": taken.getsockname()[1]})
-        assert start_service(request, tmp_path).process.wait(60) == 2
+        assert start_service(request, tmp_path).process.wait(PATIENCE_S) == 2
     termination = read_termination(tmp_path)
     assert termination is not None
     assert termination.reason == "ConfigError"
@@ -256,7 +259,7 @@ def test_a_vllm_that_cannot_start_is_reported_with_the_end_of_its_log(store: Obj
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | {"architectures": ["NoSuchArchitecture"]}))
     request = make_request(store, max_lora_rank=16, model={"path": str(model)})
-    assert start_service(request, tmp_path / "work").process.wait(120) == ExitCode.PERMANENT
+    assert start_service(request, tmp_path / "work").process.wait(PATIENCE_S) == ExitCode.PERMANENT
     termination = read_termination(tmp_path / "work")
     assert termination is not None
     assert termination.reason == "PermanentError"
@@ -265,22 +268,16 @@ def test_a_vllm_that_cannot_start_is_reported_with_the_end_of_its_log(store: Obj
 
 
 def make_request(store: ObjectStore, *, max_lora_rank: int, model: dict[str, Any] | None = None) -> ServeRequest:
-    sweep = parse_sweep(
-        {
-            "name": "model-server-test",
-            "model": model or {"builtin": "tiny-qwen3-en"},
-            "data": {"builtin": "word-problems-ro", "train_size": 10, "test_size": 10},
-            "training": {"max_steps": 1, "lora": {"r": 8}},
-            "recipes": ["bf16", "fp8", "fp4", "qfp4"],
-            "serving": {
-                "max_lora_rank": max_lora_rank,
-                "max_loras": 2,
-                "max_model_len": 256,
-                "kv_cache_gib": 0.25,
-                "start_timeout_s": START_TIMEOUT_S,
-            },
-        }
-    )
+    sweep = small_sweep(
+        name="model-server-test",
+        training={"max_steps": 1, "lora": {"r": 8}},
+        recipes=["bf16", "fp8", "fp4", "qfp4"],
+        serving={
+            "max_lora_rank": max_lora_rank, "max_loras": 2, "max_model_len": 256, "kv_cache_gib": 0.25,
+            "start_timeout_s": PATIENCE_S,
+        },
+        **({"model": model} if model else {}),
+    )  # fmt: skip
     return ServeRequest(sweep=sweep, store=store.url, threads=2, port=free_port(), vllm_port=free_port())
 
 
@@ -362,15 +359,8 @@ def start_service(request: ServeRequest, work_dir: Path, surroundings: dict[str,
 def stop_service(service: Service) -> int:
     if service.process.poll() is None:
         service.process.terminate()
-    return service.process.wait(60)
+    return service.process.wait(PATIENCE_S)
 
 
 def served_models(service: Service) -> set[str]:
     return {card["id"] for card in service.vllm("GET", "/v1/models").raise_for_status().json()["data"]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

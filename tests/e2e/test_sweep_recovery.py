@@ -1,92 +1,99 @@
 """A real sweep, cut down, that is killed in several ways and still ends as it should."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
+from gates import Gate
+from sweeps import small_document
+from waiting import PATIENCE_S, until
 
-from surogate_bench.progress import read_progress
 from surogate_bench.results import TrainResult
 from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
-PATIENCE_S = 300.0
-STEPS = 40
-SPEC = {
-    "name": "recovery",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {
-        "builtin": "word-problems-ro", "train_size": 200, "validation_size": 8, "test_size": 20,
-        "prompt": "Întrebare: {question}\nRăspuns:",
-    },
-    "training": {
+STEPS, KILLED_AT, KILLED_AGAIN_AT, CHECKPOINT = 40, 12, 22, 20
+SPEC = small_document(
+    name="recovery",
+    data={"train_size": 200, "validation_size": 8, "test_size": 20, "prompt": "Întrebare: {question}\nRăspuns:"},
+    training={
         "max_steps": STEPS, "max_length": 512, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
         "learning_rate": 2e-3, "warmup_steps": 5, "eval_steps": 20, "checkpoint_steps": 5,
     },
-    "recipes": ["bf16", "fp8"],
-    "serving": {"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5},
-    "evaluation": {"num_concurrent": 20, "max_gen_toks": 64, "max_empty_fraction": 1.0},
-}  # fmt: skip
+    recipes=["bf16", "fp8"],
+    serving={"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": PATIENCE_S},
+    evaluation={"num_concurrent": 20, "max_gen_toks": 64, "max_empty_fraction": 1.0},
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """``surogate-bench run`` as a process."""
+
+    process: "subprocess.Popen[bytes]"
+    out: Path
+    err: Path
+
+    @property
+    def output(self) -> str:
+        return self.out.read_text(encoding="utf-8")
+
+    @property
+    def errors(self) -> str:
+        return self.err.read_text(encoding="utf-8")
+
+    def finish(self) -> "Run":
+        self.process.wait(PATIENCE_S)
+        return self
 
 
 @dataclass
 class Sweep:
-    """A sweep in a folder of its own, run by processes."""
+    """A sweep in a folder of its own, run by processes that come to a gate."""
 
     folder: Path
-    started: list["subprocess.Popen[str]"] = field(default_factory=list)
+    gate: Gate
+    started: list[Run] = field(default_factory=list)
 
-    def start(self) -> "subprocess.Popen[str]":
-        process = subprocess.Popen(
-            [
-                sys.executable, "-m", "surogate_bench_orchestrator", "run", str(self.folder / "sweep.yaml"),
-                "--store", str(self.folder / "results"), "--state-dir", str(self.folder / "state"),
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.started.append(process)
-        return process
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def start(self) -> Run:
+        out, err = (self.folder / f"{len(self.started)}.{name}" for name in ("out", "err"))
+        command = [
+            sys.executable, "-m", "surogate_bench_orchestrator", "run", str(self.folder / "sweep.yaml"),
+            "--store", str(self.folder / "results"), "--state-dir", str(self.state),
+        ]  # fmt: skip
+        with out.open("wb") as output, err.open("wb") as errors:
+            process = subprocess.Popen(command, stdout=output, stderr=errors, env=self.gate.environment())
+        self.started.append(Run(process, out, err))
+        return self.started[-1]
 
     def clean_up(self) -> None:
-        for process in self.started:
-            process.terminate()
-            process.communicate(timeout=60)
+        for run in self.started:
+            run.process.terminate()
+            run.finish()
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that the sweep's tasks started and that still runs."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                mark = process.environ().get(TASK_DIR_VARIABLE, "")
-            except (psutil.Error, OSError):
-                continue
-            if mark.startswith(str(self.folder)) and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        return found
+        """What the sweep's tasks started and that still runs: by its output, as vLLM hides its environment."""
+        return [process for process in psutil.process_iter() if _output_of(process).startswith(str(self.state))]
 
-    def vllm(self) -> list[psutil.Process]:
-        """Processes of vLLM, which hide their environment behind a title."""
-        return [process for process in psutil.process_iter(["name"]) if process.info["name"].startswith("VLLM")]
+    def trainers_wait(self) -> bool:
+        return len(self.gate.waiting()) == len(SPEC["recipes"])
 
-    def trainers(self, recipe: str) -> list[psutil.Process]:
+    def trainer(self, recipe: str) -> psutil.Process:
         mark = f"-{recipe}-s0-train-"
-        return [process for process in self.processes() if mark in process.environ()[TASK_DIR_VARIABLE]]
-
-    def step(self, recipe: str) -> int:
-        """Training step of a run as it says itself."""
-        folders = list((self.folder / "state").glob(f"*/*-{recipe}-s0-train-*/work"))
-        progress = read_progress(folders[0]) if folders else None
-        return progress.step if progress else 0
+        (found,) = [each for each in self.gate.waiting() if mark in each.environ()[TASK_DIR_VARIABLE]]
+        return found
 
     def manifests(self) -> dict[str, str]:
         """When each finished stage was made."""
@@ -99,37 +106,32 @@ class Sweep:
         return TrainResult.model_validate(json.loads(path.read_bytes())["result"])
 
 
+def _output_of(process: psutil.Process) -> str:
+    try:
+        return str(Path(f"/proc/{process.pid}/fd/1").readlink())
+    except OSError:  # it has ended, or is another user's
+        return ""
+
+
 @dataclass
 class Story:
     """What was seen while the sweep was disturbed."""
 
     sweep: Sweep
-    vllm_before: int
-    step_when_killed: int
-    left_by_kill: int
-    first: "subprocess.CompletedProcess[str]"
-    second: "subprocess.CompletedProcess[str]"
+    running_before_the_kill: int
+    left_by_kill: list[psutil.Process]
+    first: Run
+    second: Run
     manifests: dict[str, str]
-    again: "subprocess.CompletedProcess[str]"
-
-
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.1)
-
-
-def finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    out, err = process.communicate(timeout=PATIENCE_S)
-    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+    again: Run
 
 
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     """Kill the orchestrator while it trains; start it twice; kill a trainer; and start once more when all is done."""
-    sweep = Sweep(tmp_path_factory.mktemp("recovery"))
-    (sweep.folder / "sweep.yaml").write_text(yaml.safe_dump(SPEC, allow_unicode=True))
+    folder = tmp_path_factory.mktemp("recovery")
+    sweep = Sweep(folder, Gate(folder / "gate"))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(SPEC, allow_unicode=True))
     try:
         yield disturb(sweep)
     finally:
@@ -137,55 +139,58 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
 
 
 def disturb(sweep: Sweep) -> Story:
-    vllm_before = len(sweep.vllm())
+    sweep.gate.close_training(KILLED_AT)
     killed = sweep.start()
-    until(lambda: min(sweep.step("bf16"), sweep.step("fp8")) > 10, "both train")
-    step = min(sweep.step("bf16"), sweep.step("fp8"))
-    killed.kill()
-    finish(killed)
+    until(sweep.trainers_wait, "both train")
+    running = len(sweep.processes())
+    killed.process.kill()
+    killed.finish()
+    sweep.gate.open()  # a trainer that was asked to end does so between two steps
     until(lambda: not sweep.processes(), "trainers end with their orchestrator")
-    left = len(sweep.processes())
+    left = sweep.processes()
+    sweep.gate.close_training(KILLED_AGAIN_AT)
     first = sweep.start()
-    until(lambda: sweep.trainers("bf16") and sweep.step("bf16") > step, "training goes on")
-    os.kill(sweep.trainers("bf16")[0].pid, signal.SIGKILL)
+    until(sweep.trainers_wait, "training goes on")
+    sweep.trainer("bf16").send_signal(signal.SIGKILL)
     second = sweep.start()
-    ended = finish(first), finish(second)
-    manifests = sweep.manifests()
-    return Story(sweep, vllm_before, step, left, *ended, manifests, finish(sweep.start()))
+    until(lambda: "worked on by process" in second.errors, "the second start waits")
+    sweep.gate.open()
+    first.finish(), second.finish()
+    return Story(sweep, running, left, first, second, sweep.manifests(), sweep.start().finish())
 
 
 def test_the_sweep_succeeds_though_orchestrator_and_trainer_were_killed(story: Story) -> None:
-    assert story.first.returncode == 0, story.first.stdout + story.first.stderr
-    assert "killed by SIGKILL" in story.first.stdout
+    assert story.first.process.returncode == 0, story.first.output + story.first.errors
+    assert "killed by SIGKILL" in story.first.output
     assert {path.split("/", 3)[3] for path in story.manifests} == {
         "prepare", "runs/base/eval", "runs/bf16-s0/train", "runs/bf16-s0/eval", "runs/fp8-s0/train", "runs/fp8-s0/eval",
     }  # fmt: skip
 
 
-def test_training_goes_on_from_its_checkpoint(story: Story) -> None:
-    for recipe in ("bf16", "fp8"):
-        result = story.sweep.trained(recipe)
-        assert result.steps == STEPS
-        assert result.resumed_from_step >= story.step_when_killed // 5 * 5 - 5
+@pytest.mark.parametrize(("recipe", "step"), [("bf16", CHECKPOINT), ("fp8", KILLED_AT)])
+def test_training_goes_on_from_its_checkpoint(story: Story, recipe: str, step: int) -> None:
+    result = story.sweep.trained(recipe)
+    assert result.steps == STEPS
+    assert result.resumed_from_step >= step
 
 
 def test_a_killed_orchestrator_leaves_nothing_running(story: Story) -> None:
-    assert story.left_by_kill == 0
+    assert story.running_before_the_kill >= len(SPEC["recipes"])
+    assert story.left_by_kill == []
 
 
 def test_the_second_start_waits_says_for_whom_and_shows_the_same_table(story: Story) -> None:
-    assert story.second.returncode == 0
-    assert "worked on by process" in story.second.stderr
-    assert "Training" not in story.second.stdout
-    assert story.second.stdout.strip() in story.first.stdout
+    assert story.second.process.returncode == 0
+    assert f"worked on by process {story.first.process.pid} " in story.second.errors
+    assert "Training" not in story.second.output
+    assert story.second.output.strip() in story.first.output
 
 
 def test_a_finished_sweep_repeats_nothing_and_shows_the_same_table(story: Story) -> None:
-    assert story.again.returncode == 0
-    assert story.again.stdout == story.second.stdout
+    assert story.again.process.returncode == 0
+    assert story.again.output == story.second.output
     assert story.sweep.manifests() == story.manifests
 
 
 def test_nothing_runs_any_more(story: Story) -> None:
     assert story.sweep.processes() == []
-    assert len(story.sweep.vllm()) <= story.vllm_before

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gates import Gate
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.manifest import read_manifest
@@ -21,7 +23,6 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
 
 pytestmark = pytest.mark.e2e
-DEADLINE_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -50,31 +51,36 @@ def sweep() -> RecipeSweep:
     )
 
 
-def start(request: StageRequest, folder: Path) -> subprocess.Popen[bytes]:
+def start(request: StageRequest, folder: Path, gate: Gate | None = None) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "request.json"
     path.write_text(request.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "surogate_bench_trainer", str(path), "--work-dir", str(folder)]
+    environment = gate.environment() if gate else dict(os.environ)
     with (folder / "log").open("wb") as log:
-        return subprocess.Popen(command, stderr=log, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(command, stderr=log, env=environment | {"OMP_NUM_THREADS": "1"})
 
 
 def run(request: StageRequest, folder: Path) -> int:
-    return start(request, folder).wait(DEADLINE_S)
+    return start(request, folder).wait(PATIENCE_S)
 
 
-def wait_for_lines(path: Path, count: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not path.exists() or path.read_bytes().count(b"\n") < count:
-        assert process.poll() is None, "ended too early"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def stopped_at(step: int, number: signal.Signals, request: TrainRequest, folder: Path) -> int:
+    """Send a signal to a trainer that has noted so many steps and no more; returns its exit code."""
+    gate = Gate(folder.with_name(f"gate-{step}"))
+    gate.close_training(step)
+    process = start(request, folder, gate)
+    until(lambda: gate.waiting() or process.poll() is not None, f"step {step}")
+    process.send_signal(number)
+    gate.open()  # one that was asked to end does so between two micro-batches
+    return process.wait(PATIENCE_S)
 
 
-def prepared(sweep: RecipeSweep, tmp_path: Path, recipe: str) -> TrainRequest:
-    store = str(tmp_path / "store")
-    assert run(PrepareRequest(sweep=sweep, store=store), tmp_path / "prepare") == ExitCode.OK
-    return TrainRequest(sweep=sweep, store=store, recipe=recipe, seed=0, threads=1)
+@pytest.fixture(scope="module")
+def prepared_store(sweep: RecipeSweep, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    assert run(PrepareRequest(sweep=sweep, store=str(folder / "store")), folder / "work") == ExitCode.OK
+    return folder / "store"
 
 
 def outcome(request: TrainRequest) -> tuple[TrainResult, list[dict[str, Any]]]:
@@ -90,21 +96,18 @@ def outcome(request: TrainRequest) -> tuple[TrainResult, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("recipe", ["fp4", "fp8-short"])
 def test_a_run_killed_twice_ends_with_the_bytes_of_one_that_was_not(
-    sweep: RecipeSweep, tmp_path: Path, recipe: str
+    sweep: RecipeSweep, prepared_store: Path, tmp_path: Path, recipe: str
 ) -> None:
-    straight = prepared(sweep, tmp_path / "straight", recipe)
+    straight, killed = (
+        TrainRequest(
+            sweep=sweep, store=str(shutil.copytree(prepared_store, tmp_path / name)), recipe=recipe, seed=0, threads=1
+        )
+        for name in ("straight", "killed")
+    )
     assert run(straight, tmp_path / "straight-work") == ExitCode.OK
 
-    killed = prepared(sweep, tmp_path / "killed", recipe)
-    process = start(killed, tmp_path / "first")
-    wait_for_lines(tmp_path / "first" / "metrics.jsonl", 18, process)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(DEADLINE_S) == -signal.SIGKILL
-
-    process = start(killed, tmp_path / "second")
-    wait_for_lines(tmp_path / "second" / "metrics.jsonl", 26, process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(DEADLINE_S) == ExitCode.TRANSIENT
+    assert stopped_at(16, signal.SIGKILL, killed, tmp_path / "first") == -signal.SIGKILL
+    assert stopped_at(23, signal.SIGTERM, killed, tmp_path / "second") == ExitCode.TRANSIENT
     assert read_termination(tmp_path / "second") is None
 
     assert run(killed, tmp_path / "third") == ExitCode.OK

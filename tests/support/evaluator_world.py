@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from waiting import PATIENCE_S
+
 from surogate_bench.hardware import describe_machine
 from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
 from surogate_bench.requests import EvaluateRequest
@@ -44,7 +46,8 @@ class FakeServer:
 
     answer: Callable[[str], str | int]
     url: str = ""
-    ready: bool = True
+    not_ready: int = 0
+    """So often it answers that it is not ready."""
     can_unload: bool = True
     finish_reason: str = "stop"
     adapters: dict[str, str] = field(default_factory=dict)
@@ -73,7 +76,10 @@ class FakeServer:
             if path == "/v1/completions":
                 return self._complete(body)
             status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
-            return (200, status) if self.ready or path == "/status" else (503, {})
+            if path == "/readyz" and self.not_ready:
+                self.not_ready -= 1
+                return 503, {}
+            return 200, status
 
     def _load_or_unload(self, method: str, run: str, body: Any) -> tuple[int, dict[str, Any]]:
         if method == "PUT" and self.load_answers:
@@ -144,7 +150,7 @@ def sweep(**evaluation: Any) -> dict[str, Any]:
         },
         "training": {"max_steps": 2},
         "recipes": ["bf16"],
-        "serving": {"start_timeout_s": 5},
+        "serving": {"start_timeout_s": PATIENCE_S},
         "evaluation": {"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
     }
 

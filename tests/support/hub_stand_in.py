@@ -81,7 +81,7 @@ def serving(hub: Hub) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join()
 
 
 class _Handler(BaseHTTPRequestHandler):

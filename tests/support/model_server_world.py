@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -13,7 +12,9 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+from ports import free_port
 from safetensors.numpy import save_file
+from waiting import PATIENCE_S
 
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import Manifest, publish_stage
@@ -28,7 +29,13 @@ FAKE_VLLM = Path(__file__).parents[1] / "unit" / "fake_vllm.py"
 LAYOUT = SweepLayout("served", "0123456789ab")
 RUNS = ("bf16-s0", "fp8-s0", "fp4-s0")
 LIMITS = Limits(
-    start_s=30, start_poll_s=0.05, health_poll_s=0.1, unhealthy_s=0.5, up_s=20, restarts=2, first_pause_s=0.05
+    start_s=PATIENCE_S,
+    start_poll_s=0.05,
+    health_poll_s=0.1,
+    unhealthy_s=0.5,
+    up_s=PATIENCE_S,
+    restarts=2,
+    first_pause_s=0.05,
 )
 
 
@@ -74,7 +81,9 @@ class World:
     async def api(self) -> AsyncIterator[httpx.AsyncClient]:
         """Yield a client of the control API."""
         transport = httpx.ASGITransport(ControlApi(self.supervisor, self.port).application())
-        async with httpx.AsyncClient(transport=transport, base_url="http://server.example:8100", timeout=60) as api:
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://server.example:8100", timeout=PATIENCE_S
+        ) as api:
             yield api
 
     @asynccontextmanager
@@ -104,7 +113,7 @@ async def started(world: World, times: int) -> bool:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while not await condition():
             await asyncio.sleep(0.02)
 
@@ -131,10 +140,3 @@ def publish_adapter(store: ObjectStore, run: str, folder: Path, *, b: float) -> 
         result={},
     )
     assert publish_stage(store, LAYOUT.train(run), folder, manifest)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

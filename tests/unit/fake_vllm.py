@@ -1,7 +1,7 @@
 """A stand-in for vLLM's HTTP API with the real one's ways, started as a process: ``fake_vllm.py PORT BEHAVIOUR``.
 
-Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy for a moment after its start only;
-``stalls``: slow to list its models after that moment; ``refuses`` to load; ``forgets``: does not list what it loaded;
+Behaviours: ``well``; ``fails`` at once; ``silent``: never healthy; ``deaf``: healthy until it was asked to complete a
+prompt; ``stalls``: slow to list its models once it was; ``refuses`` to load; ``forgets``: does not list what it loaded;
 ``ignores``: adapters answer as the base does; ``faint``: they do unless amplified; ``mixes``: the base answers as an
 adapter while one is loaded, unless it is an adapter itself; ``differs``: an empty adapter does not answer as the base.
 """
@@ -14,8 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
-STARTED = time.monotonic()
-DEAF_AFTER_S = 0.5
 STALL_S = 5.0
 EMPTY_ADAPTER = "base-as-an-adapter"
 KEY = os.environ.get("VLLM_API_KEY")
@@ -33,6 +31,7 @@ vllm:num_requests_running{engine="0",model_name="base"} 3.0
 vllm:prompt_tokens_total{engine="0",model_name="base"} 1.5e+03
 """
 adapters: list[str] = []
+completed: list[str] = []
 
 
 def first_logprob(model: str) -> float:
@@ -52,12 +51,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path == "/health":
-            deaf = BEHAVIOUR == "deaf" and time.monotonic() - STARTED > DEAF_AFTER_S
+            deaf = BEHAVIOUR == "deaf" and completed
             self.answer(503 if deaf or BEHAVIOUR == "silent" else 200)
         elif self.path == "/metrics":
             self.send(200, METRICS.encode())
         elif self.is_allowed():
-            if BEHAVIOUR == "stalls" and time.monotonic() - STARTED > DEAF_AFTER_S:
+            if BEHAVIOUR == "stalls" and completed:
                 time.sleep(STALL_S)
             listed = [] if BEHAVIOUR == "forgets" else adapters
             self.answer(200, {"data": [{"id": "base", "max_model_len": 64}, *({"id": name} for name in listed)]})
@@ -67,6 +66,7 @@ class Handler(BaseHTTPRequestHandler):
         if not self.is_allowed():
             return
         if self.path == "/v1/completions":
+            completed.append(body["model"])
             logprobs = {"top_logprobs": [{"token_id:1": first_logprob(body["model"]), "token_id:2": -4.0}]}
             self.answer(200, {"choices": [{"index": 0, "logprobs": logprobs}]})
         elif self.path == "/v1/load_lora_adapter":

@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from sweeps import small_document
+from waiting import PATIENCE_S, until
 
 from surogate_bench_orchestrator import cli
 from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE
 
 FAKE_SERVICE = Path(__file__).parents[1] / "contract" / "fake_service.py"
-PATIENCE_S = 60.0
 
 
 @dataclass
@@ -37,16 +37,8 @@ class Workplace:
         return self.folder / "sweep.yaml"
 
     def write(self, behaviours: Mapping[str, str] | None = None, **changes: Any) -> None:
-        spec = {
-            "name": "small",
-            "description": json.dumps(dict(behaviours or {})),
-            "model": {"builtin": "tiny-qwen3-en"},
-            "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-            "training": {"max_steps": 2},
-            "recipes": ["bf16"],
-            "max_attempts": 2,
-        }
-        self.sweep.write_text(yaml.safe_dump(spec | changes))
+        spec = small_document(description=json.dumps(dict(behaviours or {})), max_attempts=2, **changes)
+        self.sweep.write_text(yaml.safe_dump(spec))
 
     def arguments(self, command: str, *more: str) -> list[str]:
         folders = ["--store", str(self.folder / "results"), "--state-dir", str(self.folder / "state")]
@@ -66,6 +58,10 @@ class Workplace:
             [sys.executable, "-m", "surogate_bench_orchestrator", *self.arguments("run", *more)],
             env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+
+    def release(self) -> None:
+        """Let tasks go on that are held."""
+        Path(self.environment["SUROGATE_BENCH_TEST_RELEASE"]).touch()
 
     def manifests(self) -> dict[str, str]:
         """When each finished stage was made."""
@@ -89,13 +85,6 @@ class Workplace:
         return found
 
 
-def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def workplace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Workplace:
     """A folder whose services are fakes: modules found before the real ones."""
@@ -108,6 +97,7 @@ def workplace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
             f"import runpy\nrunpy.run_path({str(FAKE_SERVICE)!r}, run_name='__main__')"
         )
     monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
     made = Workplace(tmp_path, dict(os.environ), capsys, monkeypatch)
     made.write()
     return made
@@ -301,12 +291,13 @@ def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workpla
 
 
 def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workplace: Workplace) -> None:
-    workplace.write({"train bf16-s0": "slow"})
+    workplace.write({"train bf16-s0": "held"})
     running = workplace.start()
     until(lambda: len(workplace.manifests()) == 1 and workplace.processes(), "training starts")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     until(lambda: not workplace.processes(), "orphans end")
+    workplace.release()
     code, _, _ = workplace("run")
     assert code == 0
     assert workplace.processes() == []
@@ -326,17 +317,21 @@ def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: W
 
 
 def test_the_second_of_two_waits_says_for_whom_and_shows_the_same(workplace: Workplace) -> None:
-    workplace.write({"train bf16-s0": "slow"})
+    workplace.write({"train bf16-s0": "held"})
     first = workplace.start()
     until(workplace.processes, "the sweep starts")
     code, _, err = workplace("run", "--no-wait")
     assert code == 1
     assert f"process {first.pid} on" in err
     assert json.loads(workplace("status", "--json")[1])["held_by"].startswith(f"process {first.pid} ")
-    code, out, err = workplace("run")
-    assert f"process {first.pid} on" in err
-    assert "waiting" in err
-    assert code == 0
+    second = workplace.start()
+    assert second.stderr is not None
+    told = second.stderr.readline()
+    assert f"process {first.pid} on" in told
+    assert "waiting" in told
+    workplace.release()
+    out, err = second.communicate(timeout=PATIENCE_S)
+    assert second.returncode == 0, err
     assert out.strip() in first.communicate(timeout=PATIENCE_S)[0]
     assert first.returncode == 0
     assert json.loads(workplace("status", "--json")[1])["held_by"] is None

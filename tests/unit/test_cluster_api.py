@@ -61,7 +61,7 @@ def server() -> Iterator[ApiServer]:
         thread.start()
         yield made
         made.shutdown()
-        thread.join(timeout=10)
+        thread.join()
 
 
 def cluster_at(url: str) -> KubernetesApi:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_orchestrator.adapters.kubernetes.settings import load_settings
@@ -222,7 +223,9 @@ class Site:
     def get(self, path: str) -> tuple[int, bytes]:
         assert self.controller is not None
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.controller.http.port}{path}", timeout=30) as answer:
+            with urllib.request.urlopen(
+                f"http://127.0.0.1:{self.controller.http.port}{path}", timeout=PATIENCE_S
+            ) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -230,7 +233,7 @@ class Site:
 
     def wait(self, true: Callable[[], object]) -> None:
         with self.api.changed:
-            assert self.api.changed.wait_for(true, 60)
+            assert self.api.changed.wait_for(true, PATIENCE_S)
 
     def status(self, name: str = "small") -> dict[str, Any]:
         found: dict[str, Any] = self.api.objects[f"{SWEEPS}/{name}"].get("status", {})
@@ -239,7 +242,7 @@ class Site:
     def stop(self) -> None:
         if self.controller is not None:
             self.controller.stop()
-            self.thread.join(60)
+            self.thread.join(PATIENCE_S)
             assert not self.thread.is_alive()
 
 

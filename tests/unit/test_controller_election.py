@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import urllib3
 from kubernetes.client import ApiException, V1Lease, V1LeaseSpec
+from waiting import PATIENCE_S
 
 from surogate_bench_orchestrator.controller import election
 from surogate_bench_orchestrator.controller.election import Election
@@ -18,6 +19,7 @@ class Leases:
     def __init__(self) -> None:
         self.lease: V1Lease | None = None
         self.away = False
+        self.asked = threading.Event()
 
     def read_namespaced_lease(self, name: str, namespace: str, **_: Any) -> V1Lease:
         del name, namespace
@@ -38,6 +40,7 @@ class Leases:
         self.lease = body
 
     def _answer(self) -> None:
+        self.asked.set()
         if self.away:
             raise urllib3.exceptions.ProtocolError("connection refused")
 
@@ -52,7 +55,7 @@ def leases(monkeypatch: pytest.MonkeyPatch) -> Leases:
     monkeypatch.setattr(election, "CoordinationV1Api", lambda _: made)
     monkeypatch.setattr(election, "_RETRY_S", 1)
     monkeypatch.setattr(election, "_RENEW_S", 2)
-    monkeypatch.setattr(election, "_LEASE_S", 3)
+    monkeypatch.setattr(election, "_LEASE_S", 600)  # a leader that is slow to renew keeps it
     return made
 
 
@@ -65,32 +68,33 @@ class Candidate:
 def test_the_first_leads_and_the_second_follows_at_once_when_it_leaves(leases: Leases) -> None:
     first, second = Candidate("first"), Candidate("second")
     first.election.start()
-    assert first.leads.wait(30)
+    assert first.leads.wait(PATIENCE_S)
     second.election.start()
     assert leases.holder == "first"
     assert not second.leads.is_set()
     first.election.release()
-    assert second.leads.wait(30)
+    assert second.leads.wait(PATIENCE_S)
     assert leases.holder == "second"
-    assert first.lost.wait(30)
+    assert first.lost.wait(PATIENCE_S)
     second.election.release()
 
 
 def test_a_leader_that_cannot_renew_knows_that_it_has_lost(leases: Leases) -> None:
     candidate = Candidate("only")
     candidate.election.start()
-    assert candidate.leads.wait(30)
+    assert candidate.leads.wait(PATIENCE_S)
     leases.away = True
-    assert candidate.lost.wait(30)
+    assert candidate.lost.wait(PATIENCE_S)
 
 
 def test_a_candidate_bears_an_api_that_is_away_and_leads_when_it_is_back(leases: Leases) -> None:
     leases.away = True
     candidate = Candidate("only")
     candidate.election.start()
-    assert not candidate.leads.wait(0.5)
+    assert leases.asked.wait(PATIENCE_S)
+    assert not candidate.leads.is_set()
     leases.away = False
-    assert candidate.leads.wait(30)
+    assert candidate.leads.wait(PATIENCE_S)
     candidate.election.release()
     assert not leases.holder
 
@@ -115,4 +119,4 @@ def test_an_election_that_breaks_is_a_loss(leases: Leases, monkeypatch: pytest.M
     monkeypatch.setattr(leases, "read_namespaced_lease", broken)
     candidate = Candidate("mine")
     candidate.election.start()
-    assert candidate.lost.wait(30)
+    assert candidate.lost.wait(PATIENCE_S)

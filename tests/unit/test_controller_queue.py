@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from waiting import PATIENCE_S
 
 from surogate_bench_orchestrator.controller.work_queue import WorkQueue
 
@@ -103,18 +104,18 @@ def test_how_long_the_oldest_work_goes_on_is_known(queue: WorkQueue, time: Time)
 def test_closing_wakes_whoever_waits() -> None:
     queue = WorkQueue(gap_s=0.5)
     taken: list[str | None] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.take(60)))
+    thread = threading.Thread(target=lambda: taken.append(queue.take(PATIENCE_S)))
     thread.start()
     queue.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == [None]
 
 
 def test_a_name_added_from_another_thread_is_taken_at_once() -> None:
     queue = WorkQueue(gap_s=0.5)
     taken: list[str | None] = []
-    thread = threading.Thread(target=lambda: taken.append(queue.take(60)))
+    thread = threading.Thread(target=lambda: taken.append(queue.take(PATIENCE_S)))
     thread.start()
     queue.add("a")
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert taken == ["a"]

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
@@ -55,7 +56,7 @@ class Site:
 
     def get(self, path: str) -> tuple[int, bytes]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}{path}", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.server.port}{path}", timeout=PATIENCE_S) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -141,7 +142,7 @@ def test_a_report_cannot_be_had_while_the_store_cannot_be_used(site: Site) -> No
 
 
 def wait_for_report(maker: ReportMaker, request: ReportRequest) -> tuple[ReportState, str]:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_S
     while (state := maker.advance("small/uid", request))[0] is ReportState.WORKING:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -266,7 +267,7 @@ class Turns:
             self.names.append(name)
             self.seen.notify_all()
         if name == "hangs":
-            assert self.hold.wait(60)
+            assert self.hold.wait(PATIENCE_S)
         if name == "away" and self.names.count("away") == 1:
             raise TransientError("no route")
         if name == "broken" and self.names.count("broken") == 1:
@@ -275,7 +276,7 @@ class Turns:
 
     def wait(self, names: list[str]) -> None:
         with self.seen:
-            assert self.seen.wait_for(lambda: sorted(self.names) == sorted(names), 60)
+            assert self.seen.wait_for(lambda: sorted(self.names) == sorted(names), PATIENCE_S)
 
 
 @pytest.fixture
@@ -291,7 +292,7 @@ def queue(turns: Turns) -> Iterator[WorkQueue]:
     loop.start()
     yield made
     turns.hold.set()
-    loop.stop(60)
+    loop.stop(PATIENCE_S)
     assert loop.trouble() == ""
 
 

@@ -3,8 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from evaluator_world import (
     serving,
     sweep,
 )
+from gates import Gate
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.layout import manifest_key
@@ -135,8 +135,7 @@ def test_a_refused_adapter_is_permanent_and_gives_the_servers_reason(tmp_path: P
 def test_a_server_that_is_not_ready_yet_is_waited_for(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         fake.load_answers = [(503, {"reason": "NotReady", "message": "loading"})] * 3
-        fake.ready = False
-        threading.Timer(0.3, setattr, (fake, "ready", True)).start()
+        fake.not_ready = 3
         evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
     assert [method for method, path, _ in fake.calls if path.startswith("/adapters")] == ["PUT"] * 4 + ["DELETE"]
 
@@ -225,19 +224,16 @@ def test_as_a_process_it_scores_without_torch_and_leaves_word_when_it_fails(tmp_
 
 
 def test_terminated_it_unloads_the_adapter_and_may_be_started_again(tmp_path: Path) -> None:
-    def slow(prompt: str) -> str:
-        time.sleep(0.2)
-        return answer_by_table(prompt)
-
-    with serving(slow) as fake:
+    with serving(answer_by_table) as fake:
         request = make_request(tmp_path, fake.url, spec=sweep(num_concurrent=2))
-        process = _start_process(request, tmp_path)
-        deadline = time.monotonic() + 60
-        while not fake.prompts() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        gate = Gate(tmp_path / "gate")
+        gate.close_progress(1)
+        process = _start_process(request, tmp_path, environment=gate.environment())
+        until(lambda: gate.waiting() or process.poll() is not None, "the first answer")
         process.terminate()
-        assert process.wait(30) == ExitCode.TRANSIENT
-        process.communicate()
+        gate.open()
+        process.communicate(timeout=PATIENCE_S)
+        assert process.returncode == ExitCode.TRANSIENT
         assert fake.calls[-1][:2] == ("DELETE", f"/adapters/{RUN}")
         assert _run_process(request, tmp_path).returncode == ExitCode.OK
 
@@ -246,7 +242,9 @@ def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if "import time:" in line}
 
 
-def _start_process(request: EvaluateRequest, folder: Path, *flags: str) -> subprocess.Popen[str]:
+def _start_process(
+    request: EvaluateRequest, folder: Path, *flags: str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
     path = folder / "request.json"
     path.write_text(request.model_dump_json())
     command = [
@@ -258,10 +256,10 @@ def _start_process(request: EvaluateRequest, folder: Path, *flags: str) -> subpr
         "--work-dir",
         str(folder / "process"),
     ]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def _run_process(request: EvaluateRequest, folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     process = _start_process(request, folder, *flags)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=PATIENCE_S)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

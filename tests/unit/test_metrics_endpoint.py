@@ -8,7 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.metrics import METRICS, expose, families, family, reference
@@ -25,18 +27,11 @@ def serve(tmp_path: Path) -> Serve:
         port = free_port()
         with (
             serving_metrics(str(port), tmp_path, expositions),
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=10) as http,
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S) as http,
         ):
             yield http
 
     return serving
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_metrics_of_the_process_and_of_the_service_are_answered_in_the_text_format(serve: Serve) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import httpx
 import pytest
+from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.progress import read_progress, read_termination
@@ -54,7 +56,7 @@ def request_(sweep: RecipeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(main, "vllm_command", fake_command)
     monkeypatch.setattr(main, "detect_platform", lambda: "cpu")
-    port, vllm_port = free_ports()
+    port, vllm_port = free_port(), free_port()
     request = ServeRequest(sweep=sweep, store=str(tmp_path / "store"), port=port, vllm_port=vllm_port)
     return request
 
@@ -66,7 +68,7 @@ def visit(request: ServeRequest, work_dir: Path, visitor: Callable[[httpx.AsyncC
         serving = asyncio.create_task(main._serve(request, work_dir))
         url = f"http://127.0.0.1:{request.port}"
         try:
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(60):
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(PATIENCE_S):
                 while not await answers_ready(api):
                     assert not serving.done()
                     await asyncio.sleep(0.05)
@@ -101,7 +103,7 @@ def test_the_metrics_port_shows_its_own_metrics_and_passes_vllms_on(request_: Se
 
 
 def test_while_vllm_is_away_its_own_metrics_still_come(request_: ServeRequest, tmp_path: Path) -> None:
-    away = request_.model_copy(update={"vllm_port": free_ports()[0]})
+    away = request_.model_copy(update={"vllm_port": free_port()})
     (exposition,) = main._metrics(away, tmp_path)
 
     async def visitor(_api: httpx.AsyncClient) -> None:
@@ -140,7 +142,7 @@ def test_another_services_request_has_no_metrics(sweep: RecipeSweep, tmp_path: P
 def test_it_serves_until_it_is_asked_to_stop(request_: ServeRequest, tmp_path: Path, number: signal.Signals) -> None:
     async def ask() -> None:
         url = f"http://127.0.0.1:{request_.port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(30):
+        async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(PATIENCE_S):
             while not await answers_ready(api):
                 await asyncio.sleep(0.05)
         os.kill(os.getpid(), number)
@@ -165,11 +167,10 @@ def test_it_serves_until_it_is_asked_to_stop(request_: ServeRequest, tmp_path: P
 def test_a_port_in_use_stops_it(request_: ServeRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(main, "PORT_WAIT_S", 0.1)
     for field in ("port", "vllm_port"):
-        with socket.socket() as taken:
-            taken.bind(("127.0.0.1", getattr(request_, field)))
-            taken.listen()
-            with pytest.raises(ConfigError, match=rf"{field}: port {getattr(request_, field)} of 127\.0\.0\.1 is in"):
-                asyncio.run(main._serve(request_, tmp_path))
+        port = getattr(request_, field)
+        refused = pytest.raises(ConfigError, match=rf"{field}: port {port} of 127\.0\.0\.1 is in")
+        with socket.create_server(("127.0.0.1", port)), refused:
+            asyncio.run(main._serve(request_, tmp_path))
 
 
 def test_a_request_for_another_service_is_bad_input(sweep: RecipeSweep, tmp_path: Path) -> None:
@@ -188,10 +189,3 @@ async def answers_ready(api: httpx.AsyncClient) -> bool:
         return (await api.get("/readyz")).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
-
-
-def free_ports() -> tuple[int, int]:
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        return first.getsockname()[1], second.getsockname()[1]

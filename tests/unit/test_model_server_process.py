@@ -4,18 +4,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_model_server.log_tail import condense, log_tail
 from surogate_bench_model_server.vllm_command import Command
-from surogate_bench_model_server.vllm_process import bind_port, session_members, start_vllm
+from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, session_members, start_vllm
 
-GRANDCHILD = "import time; print('up', flush=True); time.sleep(60)"
+GRANDCHILD = "import time; print('up', flush=True); time.sleep(600)"
 CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {GRANDCHILD!r}]).wait()"
 STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {CHILD}"
 SUPERVISOR = """
@@ -25,7 +25,7 @@ from surogate_bench_model_server.vllm_command import Command
 from surogate_bench_model_server.vllm_process import start_vllm
 command = Command(arguments=[sys.executable, "-c", sys.argv[2]], environment=dict(os.environ))
 print(start_vllm(command, Path(sys.argv[1])).pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
 
@@ -34,10 +34,11 @@ def command(program: str) -> Command:
 
 
 def wait_for_line(log: Path, line: str = "up") -> None:
-    deadline = time.monotonic() + 20
-    while line not in log.read_text().splitlines():
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
+    until(lambda: line in log.read_text().splitlines(), f"{line} in {log}")
+
+
+def wait_for_end(process: VllmProcess) -> None:
+    until(lambda: process.exit_code() is not None, "it ends")
 
 
 def processes_of(session: int) -> list[psutil.Process]:
@@ -45,7 +46,7 @@ def processes_of(session: int) -> list[psutil.Process]:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=PATIENCE_S)
     assert alive == []
 
 
@@ -66,10 +67,7 @@ def test_nothing_is_left_when_a_link_of_the_chain_is_killed(tmp_path: Path, vict
     wait_for_line(process.log)
     processes = processes_of(process.pid)
     processes[victim].kill()
-    deadline = time.monotonic() + 10
-    while process.exit_code() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for_end(process)
     process.kill()
     assert_gone(processes)
     assert process.exit_code() == 128 + signal.SIGKILL
@@ -92,10 +90,7 @@ def test_nothing_is_left_when_the_supervisor_is_killed(tmp_path: Path) -> None:
 def test_the_exit_code_is_passed_on_and_the_log_of_the_attempt_before_is_kept(tmp_path: Path) -> None:
     for code in (3, 4):
         process = start_vllm(command(f"print('code {code}'); raise SystemExit({code})"), tmp_path)
-        deadline = time.monotonic() + 20
-        while process.exit_code() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_for_end(process)
         assert process.exit_code() == code
     assert (tmp_path / "vllm.log").read_text() == "code 4\n"
     assert (tmp_path / "vllm.log.1").read_text() == "code 3\n"

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from model_server_world import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import package_versions
@@ -83,7 +84,7 @@ def test_many_requests_at_once_load_every_adapter_once(world: Callable[..., Worl
 
 def test_metrics_do_not_wait_for_a_vllm_that_stalls(world: Callable[..., World]) -> None:
     async def scenario() -> None:
-        async with world("stalls").running() as api, asyncio.timeout(60):
+        async with world("stalls").running() as api, asyncio.timeout(PATIENCE_S):
             while (await api.get("/readyz")).status_code != 200:
                 await asyncio.sleep(0.05)
             while 'vllm_up{sweep="served"} 0.0' not in (text := (await api.get("/metrics")).text):

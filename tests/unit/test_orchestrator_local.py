@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import TrainRequest
@@ -24,7 +25,6 @@ from surogate_bench_orchestrator.adapters.processes import child_environment
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Service, Task
 
-PATIENCE_S = 60.0
 PLAN = plan(
     parse_sweep({
         "name": "local",
@@ -218,10 +218,22 @@ def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) 
     assert (bench.work(TRAIN) / "seen").read_text() == "False" * 3
 
 
+def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp_path: Path) -> None:
+    addresses = set()
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+        bench = make_bench(tmp_path / name)
+        bench.program("time.sleep(600)")  # it binds nothing: its ports look free to the other
+        with bench.runtime:
+            bench.runtime.submit(PLAN.server)
+            addresses.add(bench.runtime.endpoint(PLAN.server.name))
+    assert len(addresses) > 1  # all alike by chance once in a hundred million
+
+
 def test_a_server_is_pending_until_it_says_that_it_is_ready(bench: Bench) -> None:
     bench.program('write("progress.json", phase="starting"); time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    time.sleep(0.1)
+    wait_for(lambda: bench.see(PLAN.server), lambda seen: seen.progress, "it says that it starts")
     assert bench.see(PLAN.server).phase is Phase.PENDING
     (bench.work(PLAN.server) / "progress.json").write_text('{"phase": "ready"}')
     assert bench.see(PLAN.server).phase is Phase.RUNNING
@@ -306,7 +318,7 @@ def test_a_name_that_runs_in_another_process_is_not_started_again(bench: Bench, 
 
 def test_a_task_whose_process_is_gone_with_its_owner_is_absent(bench: Bench) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait(timeout=60)
+    dead.wait(timeout=PATIENCE_S)
     gone = {"pid": dead.pid, "created": 1.0}
     folder = bench.state / TRAIN.name
     folder.mkdir()

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import TransientError
 from surogate_bench_orchestrator.adapters import processes, tcp_ports
 from surogate_bench_orchestrator.adapters.processes import TASK_DIR_VARIABLE, ProcessId
 
-PATIENCE_S = 60.0
 T = TypeVar("T")
 
 
@@ -57,14 +57,15 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
     child = processes.start([sys.executable, "-c", program, str(said)], environment=environment, log=log)
     wait_for(log.read_text, bool, "it is ready")
     processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
-    child.wait(timeout=60)
+    child.wait(timeout=PATIENCE_S)
     assert said.exists()
 
 
-def test_free_ports_are_free_and_a_taken_one_is_passed_over() -> None:
-    first, second = tcp_ports.free_ports("127.0.0.1", seed="x")
+def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:
+    seed = str(tmp_path)  # another test run on this machine looks elsewhere
+    first, second = tcp_ports.free_ports("127.0.0.1", seed=seed)
     with socket.create_server(("127.0.0.1", first)):
-        assert tcp_ports.free_ports("127.0.0.1", seed="x")[0] == second
+        assert tcp_ports.free_ports("127.0.0.1", seed=seed)[0] == second
 
 
 def test_no_free_ports_is_an_error_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,5 +89,5 @@ def test_a_process_that_hides_its_mark_behind_a_title_is_found_by_its_session(tm
     wait_for(log.read_text, bool, "it has started its child")
     (hidden,) = psutil.Process(leader.pid).children()
     assert processes.stop_leftovers([], marker=tmp_path / "task", grace_s=0) == 2
-    leader.wait(timeout=60)
+    leader.wait(timeout=PATIENCE_S)
     wait_for(lambda: not hidden.is_running() or hidden.status() == psutil.STATUS_ZOMBIE, bool, "it ended")

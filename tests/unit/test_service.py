@@ -7,13 +7,16 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from ports import free_port
+from sweeps import small_document
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.logs import JsonFormatter, redact
@@ -35,13 +38,7 @@ def handle(request, work_dir):
     {body}
 sys.exit(run_service("probe", handle, lambda request, work_dir: [lambda: f"probe {{request.kind}}\\n".encode()]))
 """
-SWEEP = {
-    "name": "mini",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 4},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
+SWEEP = small_document(name="mini")
 
 
 def start(folder: Path, body: str, **environment: str) -> subprocess.Popen[str]:
@@ -52,10 +49,7 @@ def start(folder: Path, body: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 30
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} never appeared"
-        time.sleep(0.02)
+    until(path.exists, f"{path} appears")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +77,7 @@ def test_each_error_ends_with_its_code_and_leaves_word(
     tmp_path: Path, body: str, code: ExitCode, reason: str | None
 ) -> None:
     process = start(tmp_path, body)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     process_word = read_termination(tmp_path / "work")
     assert (process_word.reason if process_word else None) == reason
@@ -138,10 +132,10 @@ def test_memory_and_devices_may_be_well_next_time() -> None:
 
 
 def test_sigterm_ends_as_transient_so_that_another_attempt_continues(tmp_path: Path) -> None:
-    process = start(tmp_path, "time.sleep(60)")
+    process = start(tmp_path, "time.sleep(600)")
     wait_for(tmp_path / "work" / "started")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.TRANSIENT
 
 
@@ -151,7 +145,7 @@ def test_the_reason_is_also_written_where_kubernetes_reads_it(tmp_path: Path) ->
     inode = log.stat().st_ino
     body = "raise errors.PermanentError('învățare ' + 'é\\n' * 5000 + '\\udcff')"
     process = start(tmp_path, body, **{TERMINATION_LOG_VARIABLE: str(log)})
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.PERMANENT
     data = log.read_bytes()
     assert 4000 < len(data) <= 4096
@@ -164,13 +158,13 @@ def test_the_reason_is_also_written_where_kubernetes_reads_it(tmp_path: Path) ->
 
 def test_a_service_that_succeeds_leaves_no_reason(tmp_path: Path) -> None:
     process = start(tmp_path, "pass", **{TERMINATION_LOG_VARIABLE: str(tmp_path / "termination-log")})
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     assert not (tmp_path / "termination-log").exists()
 
 
 def test_a_reason_that_cannot_be_written_changes_nothing_else(tmp_path: Path) -> None:
     process = start(tmp_path, "1 / 0", **{TERMINATION_LOG_VARIABLE: str(tmp_path)})
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.PERMANENT
     assert "the reason could not be written" in errors
     assert read_termination(tmp_path / "work") == Termination(reason="ZeroDivisionError", message="division by zero")
@@ -188,25 +182,23 @@ def test_a_reason_is_shortened_to_what_fits(message: str, limit: int) -> None:
 
 def test_a_service_that_is_asked_to_shows_metrics_and_progress_while_it_works(tmp_path: Path) -> None:
     port = free_port()
-    body = "(work_dir / 'progress.json').write_text('{\"phase\": \"probing\"}'); time.sleep(60)"
+    body = "(work_dir / 'progress.json').write_text('{\"phase\": \"probing\"}'); time.sleep(600)"
     process = start(tmp_path, body, **{METRICS_PORT_VARIABLE: str(port)})
     wait_for(tmp_path / "work" / "started")
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_S) as http:
         metrics = http.get("/metrics").text
         assert "probe prepare\n" in metrics
         assert "process_cpu_seconds_total" in metrics
-        deadline = time.monotonic() + 10
-        while (answer := http.get("/progress")).is_error and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert answer.json()["phase"] == "probing"
+        until(lambda: http.get("/progress").is_success, "there is progress")
+        assert http.get("/progress").json()["phase"] == "probing"
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.TRANSIENT
 
 
 def test_without_being_asked_to_a_service_does_not_even_load_what_serves_metrics(tmp_path: Path) -> None:
     process = start(tmp_path, "assert not {'http.server', 'prometheus_client'} & set(sys.modules)")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.OK, errors
 
 
@@ -215,7 +207,7 @@ def test_a_metrics_port_in_use_is_bad_input_before_the_work_starts(tmp_path: Pat
         taken.bind(("", 0))
         taken.listen()
         process = start(tmp_path, "pass", **{METRICS_PORT_VARIABLE: str(taken.getsockname()[1])})
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     assert process.returncode == ExitCode.BAD_INPUT
     word = read_termination(tmp_path / "work")
     assert word is not None
@@ -223,11 +215,11 @@ def test_a_metrics_port_in_use_is_bad_input_before_the_work_starts(tmp_path: Pat
     assert not (tmp_path / "work" / "started").exists()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+def has_ended(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:
@@ -238,25 +230,23 @@ def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:
     )
     request = tmp_path / "request.json"
     request.write_text(json.dumps({"kind": "prepare", "sweep": SWEEP, "store": "x"}), encoding="utf-8")
-    body = "(work_dir / 'pid').write_text(str(__import__('os').getpid())); time.sleep(60)"
+    body = "(work_dir / 'pid').write_text(str(__import__('os').getpid())); time.sleep(600)"
     child = [sys.executable, "-c", SERVICE.format(body=body), str(request), "--work-dir", str(tmp_path / "work")]
     parent = subprocess.Popen([sys.executable, "-c", parent_code, *child], stderr=subprocess.DEVNULL)
-    wait_for(tmp_path / "work" / "pid")
-    pid = int((tmp_path / "work" / "pid").read_text(encoding="utf-8"))
+    file = tmp_path / "work" / "pid"
+    until(lambda: file.exists() and file.read_text(encoding="utf-8"), "the child has written its id")
+    pid = int(file.read_text(encoding="utf-8"))
     parent.kill()
-    parent.wait(timeout=10)
-    deadline = time.monotonic() + 15
-    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").split()[2]:
-        assert time.monotonic() < deadline, "the child outlived its parent"
-        time.sleep(0.05)
+    parent.wait(timeout=PATIENCE_S)
+    until(lambda: has_ended(pid), "the child ends with its parent")
 
 
 def test_a_request_that_cannot_be_read_is_bad_input(tmp_path: Path) -> None:
     process = start(tmp_path, "pass")
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     (tmp_path / "request.json").write_text("{}", encoding="utf-8")
     arguments = [sys.executable, "-c", SERVICE.format(body="pass"), str(tmp_path / "request.json"), "--work-dir", "w"]
-    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == ExitCode.BAD_INPUT
     assert "written by the orchestrator" in done.stderr
 

@@ -120,7 +120,7 @@ class LocalRuntime:
             phase=Phase.PENDING,
             submitted=time.time(),
             owner=self._owner,
-            ports=free_ports(_HOST, seed=task.name) if task.is_server else None,
+            ports=free_ports(_HOST, seed=f"{self._root}/{task.name}") if task.is_server else None,
             slot=self._free_slot(task) if task.slots else None,
         )
         folder = self._folder(task.name)

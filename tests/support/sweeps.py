@@ -1,0 +1,40 @@
+"""A sweep for tests: as small as it can be, and changed section by section."""
+
+import copy
+from typing import Any
+
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.yaml_io import parse_sweep
+
+_SMALL: dict[str, Any] = {
+    "name": "small",
+    "model": {"builtin": "tiny-qwen3-en"},
+    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+    "training": {"max_steps": 2},
+    "recipes": ["bf16"],
+}
+_SOURCES = {"builtin", "hub", "path"}
+"""Where a model or data come from: one of them."""
+
+
+def small_document(**changes: Any) -> dict[str, Any]:
+    """Make the document of a small sweep; a change to a section is merged into it, anything else is replaced.
+
+    Args:
+        changes: Values by field, as in a sweep's file: ``training={"max_steps": 40}``, ``recipes=["fp8"]``.
+    """
+    document = copy.deepcopy(_SMALL)
+    for field, value in changes.items():
+        section = document.get(field)
+        document[field] = _merged(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
+    return document
+
+
+def small_sweep(**changes: Any) -> RecipeSweep:
+    """Make a small sweep; see :func:`small_document`."""
+    return parse_sweep(small_document(**changes))
+
+
+def _merged(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    replaced = _SOURCES if _SOURCES & change.keys() else set()
+    return {name: value for name, value in section.items() if name not in replaced} | change
