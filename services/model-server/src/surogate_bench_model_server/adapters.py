@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import save_file
@@ -23,6 +24,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _FOLDER = "adapter/"
 _HASH_DIGITS = 12
+_NO_LAYER = "base_model.model.model.layers.1000000.self_attn.q_proj"
 _AMPLIFICATION = 2**20
 """Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
@@ -157,12 +159,16 @@ def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
 
 
 def make_empty_adapter(name: str, into: Path) -> LocalAdapter:
-    """Write an adapter without matrices: vLLM treats its tokens as an adapter's, and computes the base model."""
+    """Write an adapter that changes no layer: vLLM treats its tokens as an adapter's, and computes the base model.
+
+    vLLM loads no file without tensors, so there is a pair of zeros for a layer that no model has.
+    """
     folder = into / name
     folder.mkdir(parents=True, exist_ok=True)
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
     (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
-    save_file({}, str(folder / WEIGHTS_FILE))
+    zeros = np.zeros((1, 1), np.float32)
+    save_file({f"{_NO_LAYER}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / WEIGHTS_FILE)
     return LocalAdapter(run=name, name=name, folder=folder)
 
 
