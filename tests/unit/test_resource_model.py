@@ -52,7 +52,7 @@ def sweeps(draw: st.DrawFn) -> RecipeSweep:
         "recipes": [*recipes, *draw(st.sampled_from([[], [OWN_RECIPE]]))],
         "seeds": draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=5, unique=True)),
         "serving": {"extra_args": draw(st.lists(st.text(max_size=10), max_size=3))},
-        "evaluation": {"limit": draw(st.none() | st.integers(1, 1000))},
+        "evaluation": {"limit": draw(st.none() | st.integers(2, 1000))},
     })  # fmt: skip
 
 
