@@ -13,7 +13,7 @@ ACCELERATOR ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && echo cuda || ech
 SWEEP ?= configs/sweeps/embedded.yaml
 STORE ?= results
 SEEDS ?=
-SERVICES := common trainer model-server evaluator orchestrator
+SERVICES := common quantization trainer model-server evaluator orchestrator
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps
 # uv looks for local wheels where pip was told to, unless it was told itself; not for CUDA, as torch's CPU build would

@@ -13,7 +13,7 @@ from cluster_lab import SPEC, Lab
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.controller.status import condition, condition_is_true
+from surogate_bench_orchestrator.controller.status.document import condition, condition_is_true
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 

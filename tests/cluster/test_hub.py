@@ -12,8 +12,8 @@ import yaml
 from cluster_release import IMAGE_TAG, Release
 from cluster_tools import kubectl
 
-from surogate_bench.word_problems import split
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from memory_runtime import Ending, MemoryRuntime
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.requests import ServeRequest, TrainRequest
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.adapters.local import LocalRuntime
-from surogate_bench_orchestrator.adapters.machine import Allotment
-from surogate_bench_orchestrator.adapters.memory import Ending, MemoryRuntime
-from surogate_bench_orchestrator.clock import SystemClock
+from surogate_bench_orchestrator.adapters.local.machine import Allotment
+from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.ports import Runtime
+from surogate_bench_orchestrator.sweep.clock import SystemClock
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 SWEEP = parse_sweep({

@@ -29,7 +29,7 @@ from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, SampleLine
 from surogate_bench.statistics import compare_paired
 from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.word_problems import split
+from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [
     pytest.mark.e2e,
@@ -302,7 +302,7 @@ def greedy_partings(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+    from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 
     ensure_fast_bf16_products()
     tokenizer = AutoTokenizer.from_pretrained(model_path)

@@ -16,7 +16,7 @@ from sweeps import small_document
 from waiting import PATIENCE_S
 
 import surogate_bench
-from surogate_bench.word_problems import split
+from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = pytest.mark.e2e
 

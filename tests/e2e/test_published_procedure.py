@@ -18,7 +18,7 @@ from surogate_bench.requests import CheckRequest, EvaluateRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
-from surogate_bench.word_problems import split
+from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surogate_bench_trainer.formats.elements import E2M1, E4M3, E5M2, ElementFormat, round_nearest
-from surogate_bench_trainer.formats.fp8 import decode_e4m3, encode
-from surogate_bench_trainer.formats.nvfp4_packed import unpack_elements
+from surogate_bench_quantization.formats.elements import E2M1, E4M3, E5M2, ElementFormat, round_nearest
+from surogate_bench_quantization.formats.fp8 import decode_e4m3, encode
+from surogate_bench_quantization.formats.nvfp4_packed import unpack_elements
 
 ML_DTYPE = {"e4m3": ml_dtypes.float8_e4m3fn, "e5m2": ml_dtypes.float8_e5m2, "e2m1": ml_dtypes.float4_e2m1fn}
 TORCH_DTYPE = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}

@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from surogate_bench_trainer.formats.delayed_scaling import DelayedScaling
-from surogate_bench_trainer.formats.elements import E4M3, E5M2
-from surogate_bench_trainer.formats.fp8 import (
+from surogate_bench_quantization.formats.delayed_scaling import DelayedScaling
+from surogate_bench_quantization.formats.elements import E4M3, E5M2
+from surogate_bench_quantization.formats.fp8 import (
     amax,
     dequantize_tiles,
     quantize_current,
     quantize_scaled,
     quantize_tiles,
 )
-from surogate_bench_trainer.fusion import SLAB
+from surogate_bench_quantization.fusion import SLAB
 
 FP32_MAX = torch.finfo(torch.float32).max
 CPU = torch.device("cpu")

@@ -10,10 +10,10 @@ from fouroversix import ScaleRule
 from fouroversix.quantize.pytorch.reference import quantize_to_fp4
 from torch import Tensor
 
-from surogate_bench_trainer.formats.elements import round_stochastic_e2m1_, uniform_noise
-from surogate_bench_trainer.formats.nvfp4 import NVFP4Tensor, quantize_rows, quantize_squares
-from surogate_bench_trainer.formats.nvfp4_packed import pack, unpack_elements, unpack_products
-from surogate_bench_trainer.fusion import SLAB
+from surogate_bench_quantization.formats.elements import round_stochastic_e2m1_, uniform_noise
+from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_elements, unpack_products
+from surogate_bench_quantization.fusion import SLAB
 
 SQUARES = pytest.mark.parametrize("squares", [False, True], ids=["1x16", "16x16"])
 RULES = pytest.mark.parametrize("four_over_six", [False, True], ids=["plain", "four-over-six"])

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench_trainer.engines import EngineSession, select_engine
-from surogate_bench_trainer.engines.emulated_products import scaled_product
-from surogate_bench_trainer.engines.fp8_session import FP8Session
-from surogate_bench_trainer.engines.torch_fp8 import TensorCoreFP8Products
-from surogate_bench_trainer.formats.elements import uniform_noise
-from surogate_bench_trainer.storage import freeze
+from surogate_bench_quantization.engines import EngineSession, select_engine
+from surogate_bench_quantization.engines.emulated_products import scaled_product
+from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
+from surogate_bench_quantization.formats.elements import uniform_noise
+from surogate_bench_quantization.storage import freeze
 
 SEED = 11
 ROWS, INPUTS, OUTPUTS = 96, 64, 160

@@ -14,11 +14,11 @@ from transformers import Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError, PermanentError, UnsupportedRecipeError
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
-from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
-from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.engines.fp8_session import FP8Session
-from surogate_bench_trainer.engines.torch_fp8 import TensorCoreFP8Products
-from surogate_bench_trainer.quantized_linear import QuantizedLinear
+from surogate_bench_quantization.engines import select_engine
+from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
+from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 
 MakeModel = Callable[..., Qwen3ForCausalLM]
 WithLora = Callable[[Qwen3ForCausalLM], PeftModel]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surogate_bench_trainer.formats.elements import E4M3, E5M2, ElementFormat, uniform_noise
-from surogate_bench_trainer.formats.fp8 import (
+from surogate_bench_quantization.formats.elements import E4M3, E5M2, ElementFormat, uniform_noise
+from surogate_bench_quantization.formats.fp8 import (
     amax,
     cast_current,
     cast_scaled,
@@ -20,8 +20,8 @@ from surogate_bench_trainer.formats.fp8 import (
     quantize_scaled,
     quantize_tiles,
 )
-from surogate_bench_trainer.formats.nvfp4 import quantize_rows, quantize_squares
-from surogate_bench_trainer.formats.nvfp4_packed import E2M1_VALUES, pack, unpack_products
+from surogate_bench_quantization.formats.nvfp4 import quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4_packed import E2M1_VALUES, pack, unpack_products
 
 SHAPES = [(16, 16), (48, 160), (300, 1024), *([(4096, 3072)] if torch.cuda.is_available() else [])]
 NEAR_TIES = 1e-5

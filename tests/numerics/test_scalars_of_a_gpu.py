@@ -17,10 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import Qwen3ForCausalLM
 
 from surogate_bench.recipes import RECIPES, Recipe, WeightStorage
-from surogate_bench_trainer.apply_recipe import apply_recipe
-from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.formats.nvfp4_packed import E2M1_VALUES
-from surogate_bench_trainer.storage import freeze
+from surogate_bench_quantization.engines import select_engine
+from surogate_bench_quantization.formats.nvfp4_packed import E2M1_VALUES
+from surogate_bench_quantization.storage import freeze
+from surogate_bench_trainer.model.recipe import apply_recipe
 
 _LOW = (torch.bfloat16, torch.float16)
 _ARITHMETIC = {"add", "add_", "sub", "sub_", "mul", "mul_", "div", "div_", "addcmul", "addcmul_", "maximum", "minimum"}

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from surogate_bench.recipes import WeightStorage
-from surogate_bench_trainer.formats.nvfp4 import quantize_rows
-from surogate_bench_trainer.storage import freeze
-from surogate_bench_trainer.storage.nf4 import nf4_linear, nf4_nbytes
+from surogate_bench_quantization.formats.nvfp4 import quantize_rows
+from surogate_bench_quantization.storage import freeze
+from surogate_bench_quantization.storage.nf4 import nf4_linear, nf4_nbytes
 
 QWEN3_0_6B_BLOCKS = 28
 QWEN3_0_6B = {(2048, 1024): 1, (1024, 1024): 2, (1024, 2048): 1, (3072, 1024): 2, (1024, 3072): 1}

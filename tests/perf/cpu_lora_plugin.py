@@ -28,11 +28,11 @@ from surogate_bench.requests import PrepareRequest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
-from surogate_bench.word_problems import prompt_text, split
 from surogate_bench_model_server.log_tail import log_tail
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL, ServerSettings, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, session_members, start_vllm
+from surogate_bench_trainer.embedded.word_problems import prompt_text, split
 
 CONCURRENT = 50
 ROUNDS = 3

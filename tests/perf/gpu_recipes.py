@@ -121,8 +121,8 @@ def train(arguments: argparse.Namespace, recipe: str, engine: str) -> dict[str, 
     from surogate_bench.recipes import recipe_by_name
     from surogate_bench_trainer.data.batches import batches_of
     from surogate_bench_trainer.data.schedule import schedule_batches
-    from surogate_bench_trainer.training.attention import IMPLEMENTATION
-    from surogate_bench_trainer.training.lean_layers import make_lean
+    from surogate_bench_trainer.model.attention import IMPLEMENTATION
+    from surogate_bench_trainer.model.lean_layers import make_lean
     from surogate_bench_trainer.training.setup import build_learner
 
     device = torch.device("cuda", 0)

@@ -32,7 +32,7 @@ from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.word_problems import split
+from surogate_bench_trainer.embedded.word_problems import split
 
 ADAPTER_STDDEV = 0.02
 START_TIMEOUT_S = 600.0

@@ -144,7 +144,7 @@ def ours(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     """Time our loop, as the train stage runs it."""
     import torch
 
-    from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+    from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
     from surogate_bench_trainer.data.records import read_prepared
     from surogate_bench_trainer.training.loop import TrainingLoop
     from surogate_bench_trainer.training.metrics import MetricsLog
@@ -192,7 +192,7 @@ def flops_per_token(model: Any, lengths: list[tuple[int, int]]) -> float:
     """
     from torch import nn
 
-    from surogate_bench_trainer.training.lora import lora_layers
+    from surogate_bench_trainer.model.lora import lora_layers
 
     tokens = sum(length for length, _ in lengths)
     counted = sum(length - prompt for length, prompt in lengths)

@@ -22,7 +22,7 @@ from surogate_bench.requests import EvaluateRequest, PrepareRequest, read_reques
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
-from surogate_bench_orchestrator.controller.status import condition_is_true
+from surogate_bench_orchestrator.controller.status.document import condition_is_true
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 

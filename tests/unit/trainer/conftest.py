@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.word_problems import split
-from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
+from surogate_bench_trainer.embedded.word_problems import split
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 320,

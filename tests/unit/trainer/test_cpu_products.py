@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surogate_bench_trainer import cpu_products
-from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products, use_fp32_gemms
+from surogate_bench_quantization import cpu_products
+from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products, use_fp32_gemms
 
 BF16 = torch.bfloat16
 

@@ -11,15 +11,15 @@ from transformers import Qwen3ForCausalLM
 
 from surogate_bench.recipes import RECIPES, Recipe, recipe_by_name
 from surogate_bench.specs.training import LoraSpec
-from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
+from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
-from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.training.attention import IMPLEMENTATION
-from surogate_bench_trainer.training.captured_passes import CapturedPasses, padded, size_of
-from surogate_bench_trainer.training.lora import attach_lora, lora_layers
-from surogate_bench_trainer.training.loss import IGNORED
-from surogate_bench_trainer.training.passes import Passes, PlainPasses
+from surogate_bench_trainer.model.attention import IMPLEMENTATION
+from surogate_bench_trainer.model.captured_passes import CapturedPasses, padded, size_of
+from surogate_bench_trainer.model.lora import attach_lora, lora_layers
+from surogate_bench_trainer.model.loss import IGNORED
+from surogate_bench_trainer.model.passes import Passes, PlainPasses
+from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 
 CPU = torch.device("cpu")
 MakeModel = Callable[..., Qwen3ForCausalLM]

@@ -15,10 +15,10 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.results import TrainResult
-from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
-from surogate_bench_trainer.coverage import uncovered_matrices
-from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.model_loading import check_loaded
+from surogate_bench_quantization.engines import select_engine
+from surogate_bench_trainer.model.coverage import uncovered_matrices
+from surogate_bench_trainer.model.loading import check_loaded
+from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 from surogate_bench_trainer.training.setup import load_base
 
 CPU = torch.device("cpu")

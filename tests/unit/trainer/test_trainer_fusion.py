@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.engines import emulated_products
-from surogate_bench_trainer.formats import fp8, nvfp4
-from surogate_bench_trainer.formats.elements import E4M3, E5M2, uniform_noise
-from surogate_bench_trainer.fusion import require_compiler, slabs
-from surogate_bench_trainer.training import lean_layers
+from surogate_bench_quantization.engines import emulated_products
+from surogate_bench_quantization.formats import fp8, nvfp4
+from surogate_bench_quantization.formats.elements import E4M3, E5M2, uniform_noise
+from surogate_bench_quantization.fusion import require_compiler, slabs
+from surogate_bench_trainer.model import lean_layers
 
 SHAPES = [(48, 64), (112, 160), (16, 1024), (200, 48), (31, 64)]
 Case = Callable[[int, int], tuple[Tensor, ...]]

@@ -11,9 +11,9 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from surogate_bench.specs import LoraSpec
-from surogate_bench_trainer.training.lean_layers import make_lean, rotate_queries_and_keys
-from surogate_bench_trainer.training.lora import ADAPTER, attach_lora, lora_layers
-from surogate_bench_trainer.training.loss import IGNORED, cross_entropy
+from surogate_bench_trainer.model.lean_layers import make_lean, rotate_queries_and_keys
+from surogate_bench_trainer.model.lora import ADAPTER, attach_lora, lora_layers
+from surogate_bench_trainer.model.loss import IGNORED, cross_entropy
 
 PROJECTIONS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 SPEC = LoraSpec(r=4, alpha=12)
@@ -130,7 +130,7 @@ def test_adapters_start_the_same_whatever_the_type_of_the_base(make_model: Calla
 
 @pytest.mark.parametrize("rows", [1, 40])
 def test_the_loss_equals_torchs_rows_without_a_target_included(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr("surogate_bench_trainer.training.loss._CHUNK", {"cpu": 33 * 7})
+    monkeypatch.setattr("surogate_bench_trainer.model.loss._CHUNK", {"cpu": 33 * 7})
     torch.manual_seed(0)
     logits = (torch.randn(rows, 33) * 4).requires_grad_()
     targets = torch.randint(0, 33, (rows,))

@@ -18,9 +18,9 @@ from surogate_bench.results import TrainResult
 from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
+from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.main import handle
-from surogate_bench_trainer.quantized_linear import QuantizedLinear
 from surogate_bench_trainer.training import run as run_module
 from surogate_bench_trainer.training import served_validation
 from surogate_bench_trainer.training.served_validation import served_validation_loss

@@ -26,11 +26,11 @@ from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.main import handle
+from surogate_bench_trainer.model import passes as passes_module
+from surogate_bench_trainer.model.passes import packed_loss
 from surogate_bench_trainer.training import learner as learner_module
-from surogate_bench_trainer.training import passes as passes_module
 from surogate_bench_trainer.training import setup
 from surogate_bench_trainer.training.learner import Learner
-from surogate_bench_trainer.training.passes import packed_loss
 
 MakeSweep = Callable[..., RecipeSweep]
 SHORT_HISTORY = {

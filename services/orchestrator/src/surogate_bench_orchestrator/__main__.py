@@ -1,5 +1,5 @@
 """``python -m surogate_bench_orchestrator`` is ``surogate-bench``."""
 
-from surogate_bench_orchestrator.cli import main
+from surogate_bench_orchestrator.cli.app import main
 
 main()

@@ -22,13 +22,13 @@ from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRu
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
 from surogate_bench_orchestrator.controller.election import Election
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
-from surogate_bench_orchestrator.controller.loop import Loop
-from surogate_bench_orchestrator.controller.metrics import Metrics
-from surogate_bench_orchestrator.controller.reconciler import Reconciler, Surroundings
-from surogate_bench_orchestrator.controller.report_maker import ReportMaker
-from surogate_bench_orchestrator.controller.status_writer import StatusWriter
-from surogate_bench_orchestrator.controller.store_gate import RETRY_S, StoreGate
-from surogate_bench_orchestrator.controller.work_queue import WorkQueue
+from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
+from surogate_bench_orchestrator.controller.queue.loop import Loop
+from surogate_bench_orchestrator.controller.queue.work_queue import WorkQueue
+from surogate_bench_orchestrator.controller.reports.maker import ReportMaker
+from surogate_bench_orchestrator.controller.status.writer import StatusWriter
+from surogate_bench_orchestrator.controller.sweep.reconciler import Reconciler, Surroundings
+from surogate_bench_orchestrator.controller.sweep.store_gate import RETRY_S, StoreGate
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
 

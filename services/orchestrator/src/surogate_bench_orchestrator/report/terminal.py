@@ -2,8 +2,8 @@
 
 from rich.text import Text
 
-from surogate_bench_orchestrator.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
 _STATE_STYLE = {"succeeded": "", "failed": "red", "skipped": "yellow", "pending": "dim"}

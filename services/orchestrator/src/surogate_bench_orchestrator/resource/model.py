@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.adapters.kubernetes.settings import SchedulingSpec
 from surogate_bench_orchestrator.resource import API_VERSION, KIND
 from surogate_bench_orchestrator.resource.rules import MAX_RUNS
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _FIX = "Correct it: delete the RecipeSweep, change its manifest and apply it again."
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}

@@ -5,8 +5,8 @@ from typing import Any
 
 from surogate_bench.recipes import RECIPES
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.adapters.kubernetes.settings import SchedulingSpec
 from surogate_bench_orchestrator.resource.rules import FIELD_RULES, RULES, immutable, immutable_untyped
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 Schema = dict[str, Any]
 

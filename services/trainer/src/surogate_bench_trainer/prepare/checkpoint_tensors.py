@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.coverage import linear_names, uncovered_matrices
+from surogate_bench_trainer.model.coverage import linear_names, uncovered_matrices
 from surogate_bench_trainer.prepare.checkpoint_files import shortened
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 

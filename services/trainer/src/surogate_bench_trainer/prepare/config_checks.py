@@ -6,7 +6,7 @@ from typing import Any
 from surogate_bench.errors import ConfigError
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_trainer.architectures import MIXTURE_OF_EXPERTS
+from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
 _NVFP4_BLOCK = 16

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.architectures import ARCHITECTURES
+from surogate_bench_trainer.model.architectures import ARCHITECTURES
 
 RawConfig = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_trainer.model_loading import loading_model
+from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import check_finite, checkpoint_headers, refuse_lfs_pointers
 from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors
 from surogate_bench_trainer.prepare.config_checks import check_config

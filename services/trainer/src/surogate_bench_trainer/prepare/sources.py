@@ -9,9 +9,9 @@ from surogate_bench.data_files import SPLITS, split_files
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
 from surogate_bench.specs.data import DataSpec
-from surogate_bench.word_problems import Language, split
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Record, record_from
+from surogate_bench_trainer.embedded.word_problems import Language, split
 
 Splits = dict[str, list[Record]]
 """``train``, ``validation`` and ``test``."""

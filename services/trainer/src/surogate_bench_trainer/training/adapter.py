@@ -8,7 +8,7 @@ from typing import Any
 import safetensors.torch
 from peft import PeftModel, get_peft_model_state_dict
 
-from surogate_bench_trainer.training.lora import ADAPTER
+from surogate_bench_trainer.model.lora import ADAPTER
 
 WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 

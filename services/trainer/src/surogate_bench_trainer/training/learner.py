@@ -9,10 +9,10 @@ from peft import PeftModel
 from torch import Tensor
 
 from surogate_bench.errors import PermanentError
-from surogate_bench_trainer.apply_recipe import AppliedRecipe
 from surogate_bench_trainer.data.batches import PackedBatch
+from surogate_bench_trainer.model.passes import Passes, packed_loss, segments_for
+from surogate_bench_trainer.model.recipe import AppliedRecipe
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-from surogate_bench_trainer.training.passes import Passes, packed_loss, segments_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.stage_identity import TRAINING_VERSION
 from surogate_bench.store import ObjectStore
-from surogate_bench_trainer.cpu_products import ensure_fast_bf16_products
+from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
+from surogate_bench_quantization.fusion import require_compiler
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared
-from surogate_bench_trainer.fusion import require_compiler
 from surogate_bench_trainer.training.adapter import save_adapter
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
 from surogate_bench_trainer.training.learner import Learner

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.batches import PackedBatch
+from surogate_bench_trainer.model.lora import ADAPTER, attach_lora
 from surogate_bench_trainer.training.adapter import WEIGHTS_FILE
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.learner import validation_loss
-from surogate_bench_trainer.training.lora import ADAPTER, attach_lora
 from surogate_bench_trainer.training.setup import load_base, public_name
 
 _log = logging.getLogger(__name__)

@@ -10,21 +10,21 @@ from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.model import ModelSpec
-from surogate_bench_trainer.apply_recipe import AppliedRecipe, apply_recipe
+from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, batches_of
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.packing import pack
 from surogate_bench_trainer.data.records import Record
 from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
-from surogate_bench_trainer.engines import select_engine
-from surogate_bench_trainer.model_loading import check_loaded, loading_model
-from surogate_bench_trainer.training.attention import IMPLEMENTATION
-from surogate_bench_trainer.training.captured_passes import CapturedPasses
-from surogate_bench_trainer.training.lean_layers import make_lean
+from surogate_bench_trainer.model.attention import IMPLEMENTATION
+from surogate_bench_trainer.model.captured_passes import CapturedPasses
+from surogate_bench_trainer.model.lean_layers import make_lean
+from surogate_bench_trainer.model.loading import check_loaded, loading_model
+from surogate_bench_trainer.model.lora import attach_lora
+from surogate_bench_trainer.model.passes import Passes, PlainPasses
+from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 from surogate_bench_trainer.training.learner import Learner
-from surogate_bench_trainer.training.lora import attach_lora
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-from surogate_bench_trainer.training.passes import Passes, PlainPasses
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ from surogate_bench.errors import ExitCode
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, DOMAIN, TASK, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.pods import pod_template
-from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
+from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"
 """Annotations with which an object says what was asked for."""

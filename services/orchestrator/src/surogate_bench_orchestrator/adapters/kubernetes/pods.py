@@ -3,13 +3,9 @@
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
-from surogate_bench_orchestrator.adapters.kubernetes.settings import (
-    ClusterSettings,
-    SchedulingSpec,
-    SecretKey,
-    Workload,
-)
+from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
 from surogate_bench_orchestrator.domain.tasks import Service, Task, TaskRequest
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 METRICS_PORT = 9400
 """Port of every task pod for /metrics and /progress."""

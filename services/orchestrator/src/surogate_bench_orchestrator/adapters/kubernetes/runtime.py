@@ -40,9 +40,10 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     ready_pod,
 )
 from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
-from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SchedulingSpec
+from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
 from surogate_bench_orchestrator.domain.plan import SERVER_PORT
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Task
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _log = logging.getLogger(__name__)
 _CACHE_PATIENCE_S = 15.0

@@ -1,20 +1,21 @@
 """What a platform team decides about running sweeps in its cluster; the chart writes it, the controller reads it."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError
+from pydantic import Field, ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.base import Spec
+from surogate_bench_orchestrator.resource.scheduling import (
+    DnsLabel,
+    DnsName,
+    SchedulingSpec,
+)
 
-DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
-DnsName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$")]
 Quantities = dict[str, str | int]
 """Kubernetes quantities by resource, for example ``{"cpu": "500m", "memory": "2Gi"}``."""
-
-CapabilityRule = Literal["required", "preferred", "ignored"]
 
 
 class SecretKey(Spec):
@@ -22,36 +23,6 @@ class SecretKey(Spec):
 
     name: DnsName
     key: str
-
-
-class Toleration(Spec):
-    """A toleration as in a pod's spec."""
-
-    key: str | None = None
-    operator: Literal["Exists", "Equal"] | None = None
-    value: str | None = None
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    tolerationSeconds: int | None = Field(None, ge=0)  # noqa: N815 - Kubernetes' name
-
-
-class SchedulingSpec(Spec):
-    """Where a sweep's pods may run. A sweep's own values replace the installation's, field by field."""
-
-    queue_name: DnsName | None = Field(
-        None, description="Kueue LocalQueue; workloads start suspended and Kueue admits them."
-    )
-    priority_class_name: DnsName | None = Field(None, description="PriorityClass of every pod.")
-    runtime_class_name: DnsName | None = Field(None, description="RuntimeClass of the pods that hold a GPU.")
-    node_selector: dict[str, str] | None = Field(None, description="Labels that a node must have.")
-    tolerations: tuple[Toleration, ...] | None = Field(None, description="Taints that pods tolerate.")
-    compute_capability: CapabilityRule | None = Field(
-        None,
-        description="What a recipe's hardware needs mean: a node without them is not used (required), is used last "
-        "(preferred, the default), or is as good as any (ignored). Needs the labels of GPU feature discovery.",
-    )
-    slots: int | None = Field(
-        None, ge=1, le=1000, description="At most so many pods of the sweep hold a GPU at once; the rest waits."
-    )
 
 
 class Resources(Spec):

@@ -1,0 +1,1 @@
+"""The runtime of one machine: services as child processes."""

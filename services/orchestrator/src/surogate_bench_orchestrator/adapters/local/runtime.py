@@ -1,0 +1,229 @@
+"""Runs tasks as processes on this machine.
+
+Every task is a service in a session of its own. The kernel ends it when this orchestrator dies (see
+``surogate_bench.service.die_with_parent``); what survives nevertheless is stopped by :meth:`LocalRuntime.take_over` of
+the next one. Tasks of a dead orchestrator are ABSENT: whether they were done, only the store can tell.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.files import write_atomically
+from surogate_bench.progress import read_progress
+from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest, TrainRequest
+from surogate_bench_orchestrator.adapters.local import processes
+from surogate_bench_orchestrator.adapters.local.machine import Allotment
+from surogate_bench_orchestrator.adapters.local.processes import ProcessId
+from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskState
+from surogate_bench_orchestrator.adapters.local.supervised import STOP_GRACE_S, Launch, SupervisedTask
+from surogate_bench_orchestrator.adapters.local.tcp_ports import free_ports
+from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Service, Task, TaskRequest
+from surogate_bench_orchestrator.ports import Clock
+
+_HOST = "127.0.0.1"
+_LEFTOVER_GRACE_S = 5.0
+"""Between SIGTERM and SIGKILL for processes that had their SIGTERM already, when their orchestrator died."""
+
+
+def service_command(service: Service) -> list[str]:
+    """Command that starts a service of this installation; ``-P`` keeps the current folder off its import path."""
+    return [sys.executable, "-P", "-m", f"surogate_bench_{service.value.replace('-', '_')}"]
+
+
+class LocalRuntime:
+    """See :class:`surogate_bench_orchestrator.ports.Runtime`. As a context manager it stops its tasks at the end.
+
+    Args:
+        root: Folder for state, logs and scratch files; one orchestrator at a time may :meth:`take_over`.
+        allotment: How tasks share the machine.
+        clock: For deadlines and back-off.
+        command: What starts a service.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        allotment: Allotment,
+        clock: Clock,
+        *,
+        command: Callable[[Service], list[str]] = service_command,
+    ) -> None:
+        self._root = root.absolute()
+        self._allotment = allotment
+        self._clock = clock
+        self._command = command
+        self._owner = ProcessId.of(os.getpid())
+        self._supervised: dict[str, SupervisedTask] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop_all()
+
+    def take_over(self) -> int:
+        """Stop what an earlier orchestrator left running here, and forget how its tasks ended.
+
+        Returns:
+            Processes stopped.
+
+        Raises:
+            ConfigError: the folder cannot be written.
+        """
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+            folders = [TaskFolder(path) for path in self._root.iterdir() if path.is_dir()]
+            states = [state for folder in folders if (state := folder.read())]
+            leaders = [state.process for state in states if state.process and state.phase.is_active]
+            stopped = processes.stop_leftovers(leaders, marker=self._root, grace_s=_LEFTOVER_GRACE_S)
+            for folder in folders:
+                folder.forget()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot be used: {error.strerror}",
+                field="state-dir",
+                value=str(self._root),
+                remedy="Choose a folder you may write.",
+            ) from error
+        return stopped
+
+    def capacity(self) -> int:
+        """See :class:`Runtime`."""
+        return self._allotment.slots
+
+    def render(self, task: Task) -> Mapping[str, Any]:
+        """See :class:`Runtime`."""
+        launch = self._launch(task, self._folder(task.name), slot=0 if task.slots else None)
+        return {
+            "name": task.name,
+            "command": launch.command,
+            "environment": dict(launch.environment),
+            "slots": task.slots,
+            "max_attempts": task.max_attempts,
+            "timeout_s": task.timeout_s,
+            "request": self._complete(task.request, ports=None).model_dump(mode="json", exclude_none=True),
+        }
+
+    def submit(self, task: Task) -> None:
+        """See :class:`Runtime`."""
+        if self.observe([task.name])[task.name].phase is not Phase.ABSENT:
+            return
+        state = TaskState(
+            phase=Phase.PENDING,
+            submitted=time.time(),
+            owner=self._owner,
+            ports=free_ports(_HOST, seed=f"{self._root}/{task.name}") if task.is_server else None,
+            slot=self._free_slot(task) if task.slots else None,
+        )
+        folder = self._folder(task.name)
+        request = self._complete(task.request, ports=state.ports)
+        write_atomically(folder.request_file, request.model_dump_json(indent=2, exclude_none=True).encode())
+        launch = self._launch(task, folder, slot=state.slot)
+        self._supervised[task.name] = SupervisedTask(task, folder, state, launch, self._clock)
+
+    def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
+        """See :class:`Runtime`; also starts the attempts that are due and ends what is past its deadline."""
+        seen = {}
+        for name in names:
+            supervised = self._supervised.get(name)
+            if supervised is None:
+                seen[name] = _observe_foreign(self._folder(name))
+            else:
+                supervised.poll()
+                seen[name] = _observation(supervised.state, supervised.folder)
+        return seen
+
+    def endpoint(self, name: str) -> str:
+        """See :class:`Runtime`.
+
+        Raises:
+            PermanentError: there is no such server.
+        """
+        state = self._folder(name).read()
+        if state is None or state.ports is None:
+            raise PermanentError(f"there is no server {name} under {self._root}")
+        return f"http://{_HOST}:{state.ports[0]}"
+
+    def logs(self, name: str, *, tail: int) -> str:
+        """See :class:`Runtime`."""
+        return self._folder(name).tail(tail)
+
+    def delete(self, name: str) -> None:
+        """See :class:`Runtime`."""
+        folder = self._folder(name)
+        supervised = self._supervised.pop(name, None)
+        if supervised is not None:
+            supervised.stop()
+        elif (state := folder.read()) and state.phase.is_active and state.process:
+            processes.stop_leftovers([state.process], marker=folder.path, grace_s=STOP_GRACE_S)
+        folder.forget()
+
+    def stop_all(self) -> None:
+        """Stop, together, every task that this runtime started and that still runs; those that ended stay known."""
+        active = [each for each in self._supervised.values() if each.state.phase.is_active]
+        processes.stop_children((each.child for each in active if each.child), grace_s=STOP_GRACE_S)
+        for each in active:
+            self._supervised.pop(each.task.name)
+            each.folder.forget()
+        if active:
+            processes.kill_strays(self._root)
+
+    def _complete(self, request: TaskRequest, *, ports: tuple[int, int] | None) -> TaskRequest:
+        """Fill in what depends on this machine."""
+        if isinstance(request, TrainRequest):
+            shares = {"threads": self._allotment.threads, "side_by_side": self._allotment.side_by_side}
+            return request.model_copy(update=shares)
+        if isinstance(request, EvaluateRequest | CheckRequest):
+            return request.model_copy(update={"threads": 1})
+        if isinstance(request, ServeRequest) and ports is not None:
+            return request.model_copy(update={"host": _HOST, "port": ports[0], "vllm_port": ports[1]})
+        return request
+
+    def _launch(self, task: Task, folder: TaskFolder, *, slot: int | None) -> Launch:
+        environment = {processes.TASK_DIR_VARIABLE: str(folder.path)}
+        if threads := self._complete(task.request, ports=None).threads:
+            environment["OMP_NUM_THREADS"] = str(threads)
+        if self._allotment.devices:
+            environment["CUDA_VISIBLE_DEVICES"] = "" if slot is None else self._allotment.devices[slot]
+        command = [*self._command(task.service), str(folder.request_file), "--work-dir", str(folder.work_dir)]
+        return Launch(command=command, environment=environment)
+
+    def _free_slot(self, task: Task) -> int:
+        taken = {each.state.slot for each in self._supervised.values() if each.state.phase.is_active}
+        for slot in range(self._allotment.slots):
+            if slot not in taken:
+                return slot
+        raise PermanentError(f"{task.name} needs a slot; all {self._allotment.slots} are taken")
+
+    def _folder(self, name: str) -> TaskFolder:
+        return TaskFolder(self._root / name)
+
+
+def _observe_foreign(folder: TaskFolder) -> Observation:
+    """Look at a task of another orchestrator through its state file."""
+    state = folder.read()
+    if state is None:
+        return ABSENT
+    alive = state.process.find() if state.process else state.owner.find()
+    if state.phase.is_active and alive is None:
+        return ABSENT
+    return _observation(state, folder)
+
+
+def _observation(state: TaskState, folder: TaskFolder) -> Observation:
+    return Observation(
+        phase=state.phase,
+        attempt=state.attempt,
+        reason=state.reason,
+        message=state.message,
+        progress=state.progress or read_progress(folder.work_dir),
+        elapsed_s=(state.ended or time.time()) - state.submitted,
+    )

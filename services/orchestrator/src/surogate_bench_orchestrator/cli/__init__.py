@@ -1,0 +1,1 @@
+"""The command line: commands, live view, and the client of a cluster."""

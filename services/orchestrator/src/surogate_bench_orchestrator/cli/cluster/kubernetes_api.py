@@ -1,0 +1,120 @@
+"""A real cluster."""
+
+from typing import Any
+
+from kubernetes.client import ApiException
+
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.cli.cluster.forwarding import get_from_pod
+from surogate_bench_orchestrator.cli.cluster.ports import Pod, Resource
+from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
+
+MANAGER = "surogate-bench-cli"
+"""Field manager."""
+CONTROLLER_PORT = 8080
+_CONTROLLER = "app.kubernetes.io/name=surogate-bench,app.kubernetes.io/component=orchestrator"
+_NOT_FOUND, _INVALID, _FORBIDDEN, _UNAUTHORIZED = 404, 422, 403, 401
+
+
+def open_cluster(*, context: str | None, namespace: str | None) -> "KubernetesApi":
+    """Connect as KUBECONFIG says.
+
+    Args:
+        context: One of its contexts; the current one if None.
+        namespace: The context's if None.
+
+    Raises:
+        ConfigError: there is no such cluster.
+    """
+    connection = connect(context)
+    return KubernetesApi(Api(connection.client), namespace or connection.namespace)
+
+
+class KubernetesApi:
+    """See :class:`ClusterApi`."""
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._sweeps = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}"
+        self._pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    @property
+    def namespace(self) -> str:
+        """See :class:`ClusterApi`."""
+        return self._namespace
+
+    def check(self) -> None:
+        """See :class:`ClusterApi`."""
+        try:
+            self._api.list(self._sweeps)
+        except PermanentError as error:
+            raise self._explained(error) from error
+
+    def get(self, name: str) -> Resource | None:
+        """See :class:`ClusterApi`."""
+        return self._api.get(f"{self._sweeps}/{name}")
+
+    def apply(self, manifest: Resource) -> Resource:
+        """See :class:`ClusterApi`."""
+        try:
+            return self._api.apply(f"{self._sweeps}/{manifest['metadata']['name']}", manifest, manager=MANAGER)
+        except PermanentError as error:
+            raise self._explained(error) from error
+
+    def controllers(self) -> list[Pod]:
+        """See :class:`ClusterApi`."""
+        return self._list_pods(_CONTROLLER)
+
+    def pods(self, sweep: str, **labels: str) -> list[Pod]:
+        """See :class:`ClusterApi`."""
+        wanted = {"sweep": sweep, **labels}
+        return self._list_pods(",".join(f"{GROUP}/{name}={value}" for name, value in wanted.items()))
+
+    def log(self, pod: Pod, *, tail: int) -> str:
+        """See :class:`ClusterApi`."""
+        return self._api.text(f"{self._pods}/{pod.name}/log", container=CONTAINER, tailLines=str(tail))
+
+    def download(self, pod: Pod, path: str) -> bytes:
+        """See :class:`ClusterApi`."""
+        return get_from_pod(self._api.client, namespace=self._namespace, pod=pod.name, port=CONTROLLER_PORT, path=path)
+
+    def _list_pods(self, selector: str) -> list[Pod]:
+        found = [_pod(item) for item in self._api.list(self._pods, labelSelector=selector)]
+        return sorted(found, key=lambda pod: (pod.created, pod.name))
+
+    def _explained(self, error: PermanentError) -> ConfigError | PermanentError:
+        cause = error.__cause__
+        status = cause.status if isinstance(cause, ApiException) else None
+        if status == _NOT_FOUND and f'namespaces "{self._namespace}"' in str(error):
+            return ConfigError(
+                "does not exist", field="namespace", value=self._namespace, remedy="Choose another or create it."
+            )
+        if status == _NOT_FOUND:
+            return ConfigError(
+                "the cluster knows no RecipeSweeps",
+                field="context",
+                remedy=f"Install surogate-bench: helm install surogate-bench charts/ --namespace {self._namespace}",
+            )
+        if status == _INVALID:
+            return ConfigError(f"the cluster refuses it: {error}", field="sweep", remedy="Correct it.")
+        if status in {_FORBIDDEN, _UNAUTHORIZED}:
+            return ConfigError(
+                f"access is refused: {error}",
+                field="context",
+                remedy="Use one that may read and apply recipesweeps in this namespace.",
+            )
+        return error
+
+
+def _pod(item: dict[str, Any]) -> Pod:
+    metadata, conditions = item["metadata"], item.get("status", {}).get("conditions") or ()
+    return Pod(
+        name=metadata["name"],
+        ready=any(each["type"] == "Ready" and each["status"] == "True" for each in conditions),
+        stage=metadata.get("labels", {}).get(f"{GROUP}/stage", ""),
+        created=metadata.get("creationTimestamp", ""),
+    )

@@ -1,0 +1,79 @@
+"""Fetch the report of a sweep from a controller."""
+
+import io
+import tarfile
+from pathlib import Path, PurePosixPath
+
+from pydantic import ValidationError
+
+from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench.files import write_atomically
+from surogate_bench_orchestrator.cli.cluster.ports import ClusterApi
+from surogate_bench_orchestrator.report import Summary
+
+SUMMARY = "summary.json"
+
+
+def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
+    """Fetch a report into a folder; summary.json is written last.
+
+    Args:
+        api: The cluster.
+        sweep: Its name.
+        folder: Made if it is not there.
+
+    Raises:
+        TransientError: no controller can be asked now.
+        PermanentError: there is no report, or it is damaged.
+    """
+    files = unpack(_download(api, f"/reports/{sweep}.tar"))
+    if SUMMARY not in files:
+        raise PermanentError(f"the report of sweep {sweep} has no {SUMMARY}")
+    try:
+        summary = Summary.model_validate_json(files[SUMMARY])
+    except ValidationError as error:
+        raise PermanentError(
+            f"the report of sweep {sweep} was written by another version of surogate-bench: install the same version "
+            "here and in the cluster"
+        ) from error
+    for name in sorted(files, key=lambda each: each == SUMMARY):
+        write_atomically(folder / name, files[name])
+    return summary
+
+
+def _download(api: ClusterApi, path: str) -> bytes:
+    """Ask the controllers that are ready, one after another."""
+    problem: TransientError | None = None
+    for pod in api.controllers():
+        if not pod.ready:
+            continue
+        try:
+            return api.download(pod, path)
+        except TransientError as error:
+            problem = error
+    raise problem or TransientError(f"no controller in namespace {api.namespace} is ready")
+
+
+def unpack(archive: bytes) -> dict[str, bytes]:
+    """Read a tar archive in memory: regular files by relative path.
+
+    Raises:
+        PermanentError: it is damaged, or names a file outside of itself.
+    """
+    files = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:*") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isfile() else None
+                if content is not None:
+                    files[_inside(member.name)] = content.read()
+    except tarfile.TarError as error:
+        raise PermanentError(f"the report is no tar archive: {error}") from error
+    return files
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise PermanentError(f"the report names a file outside of itself: {name!r}")
+    return str(path)

@@ -1,0 +1,79 @@
+"""``surogate-bench gc``: what a store holds that no sweep needs any more."""
+
+import json
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from surogate_bench.errors import StoreAwayError, StoreRefusedError
+from surogate_bench.store import open_store
+from surogate_bench.store_errors import as_bad_input
+from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.sweep.clock import SystemClock
+from surogate_bench_orchestrator.sweep.garbage import Garbage, remove, survey
+
+
+def collect_garbage(location: str, *, delete: bool, as_json: bool, output: Console) -> None:
+    """Show what can go, and remove it where asked to.
+
+    Raises:
+        ConfigError: the store cannot be used or reached.
+        StoreRefusedError: it refuses to delete.
+        StoreAwayError: it went away.
+    """
+    store, clock = open_store(location, create=False), SystemClock()
+    try:
+        found = survey(store, clock)
+    except (StoreAwayError, StoreRefusedError) as error:
+        raise as_bad_input(error, store.url) from error
+    removed = remove(store, found, clock) if delete else ()
+    if as_json:
+        output.print_json(
+            json.dumps({"store": store.url, "deleted": delete, "found": [_as_json(each) for each in found]})
+        )
+        return
+    if not found:
+        output.print(Text(f"Nothing in {store.url} can go."), soft_wrap=True)
+        return
+    output.print(_table(found))
+    total = size(sum(each.size for each in (removed if delete else found)))
+    ending = f"Removed {total}." if delete else f"{total} in all. Nothing was removed; --delete removes it."
+    output.print(Text(ending), soft_wrap=True)
+
+
+def _table(found: tuple[Garbage, ...]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("sweep", "version", "last used", "objects", "size", "why it can go", "kept of it"):
+        table.add_column(name)
+    for each in found:
+        table.add_row(
+            each.sweep,
+            each.spec_hash,
+            f"{each.last_used:%Y-%m-%d %H:%M}",
+            f"{len(each.objects):,}",
+            size(each.size),
+            _why(each),
+            f"{len(each.kept_stages)} stages in use" if each.kept_stages else "",
+        )
+    return table
+
+
+def _why(garbage: Garbage) -> str:
+    if garbage.busy:
+        return f"stays now: worked on by {garbage.busy}"
+    return "superseded by a later version" if garbage.superseded else "checkpoints of finished trainings"
+
+
+def _as_json(garbage: Garbage) -> dict[str, object]:
+    return {
+        "sweep": garbage.sweep,
+        "spec_hash": garbage.spec_hash,
+        "last_used": garbage.last_used.isoformat(),
+        "superseded": garbage.superseded,
+        "objects": len(garbage.objects),
+        "bytes": garbage.size,
+        "kept_stages": list(garbage.kept_stages),
+        "busy": garbage.busy,
+    }

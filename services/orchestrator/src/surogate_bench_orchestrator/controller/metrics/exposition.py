@@ -1,0 +1,115 @@
+"""Metrics of the controller, at ``/metrics``. Results are read from the object store, so they survive a restart.
+
+Only the leader shows sweeps; series of a sweep vanish with the resource. :mod:`surogate_bench.metrics` says what each
+means.
+"""
+
+import threading
+from collections.abc import Iterator
+from typing import ClassVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from surogate_bench.metrics import family, meaning
+from surogate_bench_orchestrator.controller.metrics.figures import SweepFigures
+
+
+class Board(Collector):
+    """The latest figures of every sweep; written by the loop and read by scrapes."""
+
+    _OF_RUNS: ClassVar[dict[str, str]] = {
+        "surogate_bench_accuracy": "accuracy",
+        "surogate_bench_accuracy_stderr": "stderr",
+        "surogate_bench_eval_samples": "samples",
+        "surogate_bench_eval_seconds": "eval_seconds",
+        "surogate_bench_train_seconds": "train_seconds",
+        "surogate_bench_train_final_loss": "final_loss",
+        "surogate_bench_train_mean_tokens_per_second": "tokens_per_second",
+    }
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sweeps: dict[str, SweepFigures] = {}
+
+    def show(self, name: str, figures: SweepFigures) -> None:
+        """Replace a sweep's figures."""
+        with self._lock:
+            self._sweeps[name] = figures
+
+    def remove(self, name: str) -> None:
+        """Forget a sweep; nothing happens if it is not known."""
+        with self._lock:
+            self._sweeps.pop(name, None)
+
+    def knows(self, name: str) -> bool:
+        """Whether there are figures of a sweep."""
+        with self._lock:
+            return name in self._sweeps
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family; called by a scrape."""
+        with self._lock:
+            sweeps = list(self._sweeps.values())
+        yield family("surogate_bench_sweep_info", [(_about(figures), 1) for figures in sweeps])
+        yield family(
+            "surogate_bench_runs",
+            [
+                ({"sweep": figures.sweep, "state": state}, number)
+                for figures in sweeps
+                for state, number in figures.states.items()
+            ],
+        )
+        for name, field in self._OF_RUNS.items():
+            yield family(name, _of_runs(sweeps, field))
+
+
+def _about(figures: SweepFigures) -> dict[str, str]:
+    return {
+        "sweep": figures.sweep,
+        "spec_hash": figures.spec_hash,
+        "model": figures.model,
+        "task": figures.task,
+    }
+
+
+def _of_runs(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+    for figures in sweeps:
+        for run in figures.runs:
+            value = getattr(run, field)
+            if value is not None:
+                yield {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}, value
+
+
+class Metrics:
+    """Everything that ``/metrics`` shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.board = Board()
+        self.registry.register(self.board)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        self.leader = Gauge("surogate_bench_leader", meaning("surogate_bench_leader"), registry=self.registry)
+        self.turns = Histogram(
+            "surogate_bench_reconcile_seconds",
+            meaning("surogate_bench_reconcile_seconds"),
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "surogate_bench_reconcile_errors_total",
+            meaning("surogate_bench_reconcile_errors_total"),
+            registry=self.registry,
+        )
+        self._requests = Counter(
+            "surogate_bench_kubernetes_requests_total",
+            meaning("surogate_bench_kubernetes_requests_total"),
+            ["method"],
+            registry=self.registry,
+        )
+
+    def count_request(self, method: str) -> None:
+        """Count a request to the Kubernetes API."""
+        self._requests.labels(method).inc()

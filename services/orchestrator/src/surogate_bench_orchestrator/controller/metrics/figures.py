@@ -1,0 +1,80 @@
+"""The figures of a sweep that metrics show; small, so that they are kept for every sweep there is."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surogate_bench.layout import BASE_RUN
+from surogate_bench_orchestrator.domain.observed import RunState
+from surogate_bench_orchestrator.domain.plan import Run
+from surogate_bench_orchestrator.sweep.runner import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFigures:
+    """One run's results as far as they are in the store; None where they are not."""
+
+    recipe: str
+    seed: str
+    """Empty for the base model."""
+    accuracy: float | None
+    stderr: float | None
+    samples: float | None
+    train_seconds: float | None
+    eval_seconds: float | None
+    final_loss: float | None
+    tokens_per_second: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepFigures:
+    """One sweep."""
+
+    sweep: str
+    spec_hash: str
+    model: str
+    task: str
+    states: Mapping[str, int]
+    """Runs by state, every state named."""
+    runs: tuple[RunFigures, ...]
+    """Those of which something is in the store."""
+
+
+def figures_of(snapshot: Snapshot) -> SweepFigures:
+    """Take the figures out of a snapshot."""
+    sweep = snapshot.plan.sweep
+    counted = Counter(status.state for status in snapshot.states.values())
+    runs = (_run_figures(snapshot, run) for run in snapshot.plan.runs)
+    return SweepFigures(
+        sweep=sweep.name,
+        spec_hash=sweep.spec_hash,
+        model=sweep.model.label,
+        task=sweep.evaluation.task,
+        states={state.value: counted[state] for state in RunState},
+        runs=tuple(each for each in runs if each is not None),
+    )
+
+
+def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
+    trained = _result(snapshot, run.train.name if run.train else "")
+    scored = _result(snapshot, run.evaluate.name)
+    if not trained and not scored:
+        return None
+    strict = scored.get("strict") or {}
+    return RunFigures(
+        recipe=run.recipe.name if run.recipe else BASE_RUN,
+        seed="" if run.seed is None else str(run.seed),
+        accuracy=strict.get("accuracy"),
+        stderr=strict.get("stderr"),
+        samples=scored.get("samples"),
+        train_seconds=trained.get("train_seconds"),
+        eval_seconds=scored.get("seconds"),
+        final_loss=trained.get("final_train_loss"),
+        tokens_per_second=trained.get("tokens_per_second"),
+    )
+
+
+def _result(snapshot: Snapshot, task: str) -> Mapping[str, Any]:
+    manifest = snapshot.manifests.get(task)
+    return manifest.result if manifest else {}

@@ -1,0 +1,1 @@
+"""The work queue and the threads that take sweeps from it."""

@@ -1,0 +1,1 @@
+"""One RecipeSweep: observe, decide, act."""

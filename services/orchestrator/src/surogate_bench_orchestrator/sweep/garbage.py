@@ -1,0 +1,185 @@
+"""What a store holds that no sweep needs any more, and its removal.
+
+A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
+that are still valid. Of each sweep name, the version used last is in use, and so is every version that somebody works
+on. What they hold and what they refer to is kept. The rest can go: superseded versions, and checkpoints of finished
+trainings.
+
+Removal is safe beside running sweeps: a version is locked before anything of it goes; manifests go first, so that no
+new reference is made to what follows, and references are read once more before files are deleted.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from surogate_bench.layout import SWEEPS, SweepLayout, manifest_key
+from surogate_bench.manifest import read_manifest
+from surogate_bench.store import ObjectInfo, ObjectStore
+from surogate_bench_orchestrator.ports import Clock
+from surogate_bench_orchestrator.sweep.locks import sweep_lock
+
+_MANIFEST = manifest_key("")
+_CHECKPOINTS = "/train/checkpoints/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """What one version of a sweep holds that can go."""
+
+    sweep: str
+    spec_hash: str
+    last_used: datetime
+    superseded: bool
+    """False for the version in use, of which only left-over checkpoints go."""
+    objects: tuple[ObjectInfo, ...]
+    kept_stages: tuple[str, ...]
+    """Prefixes of stages that other sweeps refer to."""
+    busy: str = ""
+    """Who works on it; nothing of it is removed then."""
+
+    @property
+    def layout(self) -> SweepLayout:
+        """Keys of the version."""
+        return SweepLayout(self.sweep, self.spec_hash)
+
+    @property
+    def size(self) -> int:
+        """Bytes that removal frees."""
+        return sum(info.size for info in self.objects)
+
+
+def find_garbage(
+    objects: Iterable[ObjectInfo], references: Collection[str], busy: Mapping[SweepLayout, str]
+) -> tuple[Garbage, ...]:
+    """Decide what can go, by sweep name, the oldest version first.
+
+    Args:
+        objects: Everything below the prefix of all sweeps.
+        references: Prefixes of stages that versions in use refer to.
+        busy: Who works on a version.
+    """
+    versions = group_by_version(objects)
+    current = current_versions(versions)
+    found = []
+    for layout, infos in versions.items():
+        superseded = layout not in current
+        kept = tuple(sorted(prefix for prefix in references if prefix.startswith(f"{layout.root}/")))
+        gone = tuple(info for info in infos if _is_garbage(info.key, layout, infos, kept, superseded=superseded))
+        if gone:
+            garbage = Garbage(
+                sweep=layout.name,
+                spec_hash=layout.spec_hash,
+                last_used=_last_used(layout, infos),
+                superseded=superseded,
+                objects=gone,
+                kept_stages=kept,
+                busy=busy.get(layout, ""),
+            )
+            found.append(garbage)
+    return tuple(sorted(found, key=lambda garbage: (garbage.sweep, garbage.last_used, garbage.spec_hash)))
+
+
+def survey(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
+    """Find what a store holds that can go, and who works on it.
+
+    Raises:
+        TransientError: the store is away.
+    """
+    objects = store.list(f"{SWEEPS}/")
+    versions = group_by_version(objects)
+    holders = {layout: sweep_lock(store, layout, clock).holder() for layout in versions}
+    busy = {layout: str(holder) for layout, holder in holders.items() if holder is not None}
+    in_use = current_versions(versions) | busy.keys()
+    return find_garbage(objects, _references(store, versions, in_use), busy)
+
+
+def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[Garbage, ...]:
+    """Remove what `survey` found; what is busy, or came to be referred to meanwhile, stays.
+
+    Returns:
+        What was removed.
+
+    Raises:
+        TransientError: the store is away; calling `survey` and this again goes on.
+    """
+    with ExitStack() as locks:
+        free = []
+        for garbage in found:
+            lock = sweep_lock(store, garbage.layout, clock)
+            if lock.try_acquire():
+                locks.callback(lock.release)
+                free.append(garbage)
+        manifests = {info.key: store.get(info.key) for each in free for info in each.objects if _is_manifest(info.key)}
+        store.delete(list(manifests))
+        versions = group_by_version(store.list(f"{SWEEPS}/"))
+        going = {garbage.layout for garbage in free if garbage.superseded}
+        references = _references(store, versions, versions.keys() - going)
+        _restore(store, manifests, references)
+        removed = []
+        for garbage in free:
+            gone = tuple(info for info in garbage.objects if not _is_below(info.key, references))
+            store.delete([info.key for info in gone])
+            removed.append(replace(garbage, objects=gone))
+    return tuple(garbage for garbage in removed if garbage.objects)
+
+
+def _restore(store: ObjectStore, manifests: Mapping[str, bytes | None], references: Collection[str]) -> None:
+    for key, data in manifests.items():
+        if data is not None and _is_below(key, references):
+            store.create(key, data)
+
+
+def group_by_version(objects: Iterable[ObjectInfo]) -> dict[SweepLayout, list[ObjectInfo]]:
+    """Objects by the version of a sweep that they belong to."""
+    versions: dict[SweepLayout, list[ObjectInfo]] = {}
+    for info in objects:
+        parts = info.key.split("/")
+        if len(parts) > 3:  # noqa: PLR2004 - sweeps/name/hash/...
+            versions.setdefault(SweepLayout(parts[1], parts[2]), []).append(info)
+    return versions
+
+
+def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> set[SweepLayout]:
+    """Of each name, the version used last."""
+    newest: dict[str, SweepLayout] = {}
+    for layout in sorted(versions, key=lambda each: (_last_used(each, versions[each]), each.spec_hash)):
+        newest[layout.name] = layout
+    return set(newest.values())
+
+
+def _last_used(layout: SweepLayout, infos: Sequence[ObjectInfo]) -> datetime:
+    """When the spec was written, which every run of the sweep does anew."""
+    spec = [info.last_modified for info in infos if info.key == layout.spec]
+    return spec[0] if spec else max(info.last_modified for info in infos)
+
+
+def _is_garbage(
+    key: str, layout: SweepLayout, infos: Sequence[ObjectInfo], kept: Sequence[str], *, superseded: bool
+) -> bool:
+    run, found, _ = key.partition(_CHECKPOINTS)
+    if found and any(info.key == f"{run}/train{_MANIFEST}" for info in infos):
+        return True
+    if not superseded or _is_below(key, kept):
+        return False
+    # What tells what the kept stages are: without it they could not be found again.
+    explains = key == layout.spec or key.startswith(f"{layout.prepare}/")
+    return not (kept and explains)
+
+
+def _is_below(key: str, prefixes: Collection[str]) -> bool:
+    return any(key.startswith(f"{prefix}/") for prefix in prefixes)
+
+
+def _is_manifest(key: str) -> bool:
+    return key.endswith(_MANIFEST)
+
+
+def _references(
+    store: ObjectStore, versions: Mapping[SweepLayout, Sequence[ObjectInfo]], in_use: Iterable[SweepLayout]
+) -> frozenset[str]:
+    """Prefixes of the stages that versions in use refer to."""
+    keys = [info.key for layout in in_use for info in versions[layout] if _is_manifest(info.key)]
+    manifests = [read_manifest(store, key.removesuffix(_MANIFEST)) for key in keys]
+    return frozenset(found.reused_from for found in manifests if found is not None and found.reused_from)

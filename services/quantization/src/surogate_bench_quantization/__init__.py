@@ -1,0 +1,1 @@
+"""Number formats, weight storage and engines: what a recipe's matrix products are."""

@@ -1,0 +1,110 @@
+"""Engines that others wrote: torch's own GEMMs, and bitsandbytes for NF4."""
+
+import torch
+from torch import Tensor, nn
+
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench_quantization.engines.engine import EngineSession, StatelessSession
+from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
+from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.storage import FrozenWeight, freeze
+from surogate_bench_quantization.storage.nf4 import nf4_linear
+
+
+class DequantizingProducts(nn.Module):
+    """Products in bf16 with a weight that is expanded for each of them and dropped again.
+
+    Args:
+        storage: The weight, (out_features, in_features).
+    """
+
+    def __init__(self, storage: FrozenWeight) -> None:
+        super().__init__()
+        self.storage = storage
+
+    def fprop(self, inputs: Tensor, *, record: bool) -> Tensor:
+        """Forward product; see :class:`Products`."""
+        del record  # nothing is observed
+        return torch.nn.functional.linear(inputs.flatten(end_dim=-2), self.storage.dequantize())
+
+    def dgrad(self, gradients: Tensor) -> Tensor:
+        """Backward product; see :class:`Products`."""
+        return gradients @ self.storage.dequantize()
+
+    @property
+    def operand_nbytes(self) -> int:
+        """Nothing is kept beside the storage."""
+        return 0
+
+
+class TorchSession(StatelessSession):
+    """Replaces layers whose storage is quantized; the BF16 recipe leaves every layer as it is."""
+
+    def __init__(self, storage: WeightStorage) -> None:
+        self._storage = storage
+
+    def replace(self, linear: nn.Linear) -> nn.Linear:
+        """See :class:`EngineSession`."""
+        if self._storage is WeightStorage.BF16:
+            return linear
+        storage = freeze(linear.weight, self._storage)
+        return QuantizedLinear(linear, storage, DequantizingProducts(storage))
+
+
+class TorchEngine:
+    """torch's GEMMs: bf16 on any device, FP8 on tensor cores that have it."""
+
+    name = "torch"
+
+    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
+        """See :class:`Engine`."""
+        if recipe.compute is ComputePrecision.FP8_HYBRID:
+            return _why_no_tensor_cores(recipe, device)
+        if recipe.compute is not ComputePrecision.BF16:
+            return f"it multiplies in bf16 and FP8, not in {recipe.compute}"
+        return "NF4 is bitsandbytes' format" if recipe.weight_storage is WeightStorage.NF4 else None
+
+    def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
+        """See :class:`Engine`."""
+        del seed  # nothing is drawn
+        if recipe.compute is ComputePrecision.FP8_HYBRID:
+            return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
+        return TorchSession(recipe.weight_storage)
+
+
+def _why_no_tensor_cores(recipe: Recipe, device: torch.device) -> str | None:
+    if device.type != "cuda":
+        return f"its {recipe.compute} products need a GPU"
+    least, there = recipe.min_compute_capability or (0, 0), torch.cuda.get_device_capability(device)
+    if there >= least:
+        return None
+    return (
+        f"its {recipe.compute} products need compute capability {least[0]}.{least[1]}, "
+        f"and {torch.cuda.get_device_name(device)} has {there[0]}.{there[1]}"
+    )
+
+
+class BitsAndBytesSession(StatelessSession):
+    """Replaces layers by bitsandbytes' own."""
+
+    def replace(self, linear: nn.Linear) -> nn.Linear:
+        """See :class:`EngineSession`."""
+        layer: nn.Linear = nf4_linear(linear)
+        return layer
+
+
+class BitsAndBytesEngine:
+    """NF4 weights, expanded to bf16 by bitsandbytes for every product."""
+
+    name = "bitsandbytes"
+
+    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
+        """See :class:`Engine`."""
+        del device  # CPU and GPU alike
+        return None if recipe.weight_storage is WeightStorage.NF4 else f"it does not store {recipe.weight_storage}"
+
+    def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
+        """See :class:`Engine`."""
+        del recipe, layers, device, seed
+        return BitsAndBytesSession()

@@ -1,6 +1,0 @@
-"""Engines: who does a recipe's arithmetic."""
-
-from surogate_bench_trainer.engines.engine import Engine, EngineSession
-from surogate_bench_trainer.engines.selection import select_engine
-
-__all__ = ["Engine", "EngineSession", "select_engine"]

@@ -1,0 +1,1 @@
+"""The model while it trains: loading, recipe, LoRA, attention, and forward and backward passes."""

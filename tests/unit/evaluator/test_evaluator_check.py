@@ -1,0 +1,220 @@
+"""The check of a task before training: would the reference answers themselves be scored as right?"""
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.manifest import Manifest, publish_stage, read_manifest
+from surogate_bench.requests import CheckRequest
+from surogate_bench.results import CheckResult, ScoredData
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.store import open_store
+from surogate_bench_evaluator.main import handle
+
+RO_GSM8K = Path(__file__).parents[3] / "configs" / "tasks" / "ro_gsm8k.yaml"
+GOOD = "Are 9*2=18 mere.\n#### 18"
+
+
+@pytest.fixture(autouse=True)
+def _own_environment() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def request_of(folder: Path, **evaluation: Any) -> CheckRequest:
+    spec = {
+        "name": "toy",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"path": str(folder)},
+        "training": {"max_steps": 2},
+        "recipes": ["bf16"],
+        "evaluation": evaluation,
+    }
+    return CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="task")
+
+
+def prepare(request: CheckRequest, folder: Path, answers: list[str]) -> None:
+    """Prepare records with these answers."""
+    data = folder / "prepared" / "data"
+    data.mkdir(parents=True)
+    for split in ("train", "test"):
+        records = [{"question": f"{split} {i}?", "answer": answer} for i, answer in enumerate(answers)]
+        (data / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    manifest = Manifest(
+        stage="prepare", run="prepare", spec_hash=request.layout.spec_hash, created=datetime.now(UTC), files={},
+        hardware={}, versions={}, result={},
+    )  # fmt: skip
+    publish_stage(open_store(request.store), request.layout.prepare, data.parent, manifest)
+
+
+def check(folder: Path, answers: list[str], *, task: str | None = None, **evaluation: Any) -> ScoredData:
+    """Check a task on prepared records with these reference answers.
+
+    Args:
+        folder: For everything.
+        answers: One for each test record.
+        task: YAML of the task, in which BASE is the shipped one; that itself if None.
+        evaluation: Further settings.
+    """
+    if task is not None:
+        (folder / "tasks").mkdir(exist_ok=True)
+        (folder / "tasks" / "mine.yaml").write_text(task.replace("BASE", str(RO_GSM8K)))
+        evaluation |= {"task": "mine", "tasks_dir": str(folder / "tasks")}
+    request = request_of(folder, **evaluation)
+    prepare(request, folder, answers)
+    handle(request, folder / "work")
+    manifest = read_manifest(open_store(request.store), request.layout.check("task"))
+    assert manifest is not None
+    scored = CheckResult.model_validate(manifest.result).scored
+    assert scored is not None
+    return scored
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Costă 18 lei.\n#### 18 lei",
+        "Reducerea este de 50%.\n#### 50%",
+        "Pas 1: #### 3\nPas 2: #### 5\nTotal.\n#### 8",
+        "Total 1 234.\n#### 1 234",
+        "Total.\n#### 8\nVerificat.",
+        "Întrebare: câte?\n#### 8",  # a stop string of the task ends the answer before its number
+        "Opt.\n####8",
+        "Opt.",
+        "Jumătate.\n#### 1/2",
+        "Opt.\n#### 8 (opt)",
+    ],
+)
+def test_a_reference_answer_that_is_itself_scored_as_wrong_is_refused_with_its_record(
+    tmp_path: Path, answer: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"scored as wrong by .* of ro_gsm8k; so are those of 1 more") as caught:
+        check(tmp_path, [GOOD, answer, GOOD, answer])
+    assert caught.value.field == "data.test:2"
+    assert "bare number" in caught.value.remedy
+    assert not [info for info in open_store(str(tmp_path / "store")).list("sweeps") if "checks" in info.key]
+
+
+@pytest.mark.parametrize("number", ["18", "-7", "1,234", "3.5", "$18", "1,234,567", "0", "5."])
+def test_numbers_as_gsm8k_writes_them_pass(tmp_path: Path, number: str) -> None:
+    if number.startswith("$"):  # lm-eval's strict filter takes no currency
+        with pytest.raises(ConfigError, match="strict-match"):
+            check(tmp_path, [GOOD, f"Deci.\n#### {number}"])
+        return
+    assert check(tmp_path, [GOOD, f"Deci.\n#### {number}"]).records == 2
+
+
+def test_what_is_scored_is_recorded(tmp_path: Path) -> None:
+    scored = check(tmp_path, [GOOD] * 5, num_fewshot=2)
+    assert (scored.source, scored.split, scored.records) == (str(tmp_path), "test", 5)
+    assert (scored.prompt, scored.num_fewshot, len(scored.sha256)) == ("sweep", 2, 64)
+
+
+def test_only_what_is_scored_under_a_limit_is_checked(tmp_path: Path) -> None:
+    assert check(tmp_path, [GOOD, GOOD, "#### 18 lei"], limit=2).records == 2
+
+
+def test_a_single_record_has_no_standard_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="too few test records") as caught:
+        check(tmp_path, [GOOD])
+    assert caught.value.field == "data.test_size"
+
+
+def filters(*names: str) -> str:
+    shipped = yaml.safe_load(RO_GSM8K.read_text())
+    kept = [each for each in shipped["filter_list"] if each["name"] in names]
+    return yaml.safe_dump({"include": "BASE", "filter_list": kept})
+
+
+OWN_PROMPT = {"keep_from_task": ["prompt"]}
+
+
+@pytest.mark.parametrize(
+    ("task", "evaluation", "why"),
+    [
+        (filters("strict-match"), {}, "no exact_match under a filter named flexible-extract"),
+        (filters("flexible-extract"), {}, "no exact_match under a filter named strict-match"),
+        ("include: BASE\nmetric_list: [{metric: bleu}]\n", {}, "no exact_match|cannot be used"),
+        ("include: BASE\n  broken: [\n", {}, r"mine\.yaml.*line 2"),
+        ("- a list\n", {}, "mine.yaml"),
+        ("include: nowhere.yaml\n", {}, "nowhere.yaml"),
+        ("include: BASE\nprocess_docs: !function gone.none\n", {}, "gone"),
+        ("include: BASE\ndoc_to_text: '{{problem}}'\n", OWN_PROMPT, "'problem' is undefined"),
+        ("include: BASE\ndoc_to_target: '{{solution}}'\n", OWN_PROMPT, "'solution' is undefined"),
+        ("include: BASE\ndoc_to_text: '{{question'\n", OWN_PROMPT, "cannot be used"),
+        ("include: BASE\ndoc_to_text: '{{question.upper(1)}}'\n", OWN_PROMPT, "cannot be used"),
+        ("include: BASE\ngeneration_kwargs: {until: [a, b, c, d, e]}\n", {}, "it has 5 stop strings"),
+        ("include: BASE\ndescription: '{{nobody}}'\n", {}, "'nobody' is undefined"),
+        ("include: BASE\n", {"num_fewshot": 9}, "cannot be used"),
+    ],
+)
+def test_a_task_that_cannot_be_used_is_refused_by_name(
+    tmp_path: Path, task: str, evaluation: dict[str, Any], why: str
+) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        check(tmp_path, [GOOD] * 3, task=task, **evaluation)
+    assert (caught.value.field, caught.value.value) == ("evaluation.task", "mine")
+    assert "ro_gsm8k.yaml" in caught.value.remedy
+
+
+@pytest.mark.parametrize("body", ["docs.select(range(2))", "docs.remove_columns(['prompt'])"])
+def test_a_task_whose_own_function_changes_the_sweeps_records_is_refused(tmp_path: Path, body: str) -> None:
+    """Without its field, lm-eval would show the word "prompt" as the prompt of every record."""
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "own.py").write_text(f"def change(docs):\n    return {body}\n")
+    with pytest.raises(ConfigError, match="process_docs"):
+        check(tmp_path, [GOOD] * 3, task="include: BASE\nprocess_docs: !function own.change\n")
+
+
+OWN = """
+include: BASE
+dataset_path: json
+dataset_kwargs: {data_files: {validation: own/problems.jsonl}}
+training_split: null
+fewshot_split: null
+test_split: null
+validation_split: validation
+doc_to_text: "{{problem}} ="
+doc_to_target: "{{solution}}"
+"""
+
+
+def check_own(folder: Path, solutions: list[str]) -> ScoredData:
+    """Check a task on data of its own, which lies beside its file; the sweep's own test answers do not count."""
+    own = folder / "tasks" / "own"
+    own.mkdir(parents=True)
+    lines = [json.dumps({"problem": f"{i} + 1", "solution": solution}) for i, solution in enumerate(solutions)]
+    (own / "problems.jsonl").write_text("\n".join(lines))
+    return check(folder, ["no number"] * 9, task=OWN, keep_from_task=["data", "prompt"])
+
+
+def test_a_task_may_keep_its_own_data_and_prompt(tmp_path: Path) -> None:
+    scored = check_own(tmp_path, [f"#### {i + 1}" for i in range(4)])
+    assert (scored.split, scored.records, scored.prompt) == ("validation", 4, "task")
+    assert "own/problems.jsonl" in scored.source
+
+
+def test_the_references_of_a_tasks_own_data_are_checked_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="strict-match of mine") as caught:
+        check_own(tmp_path, ["#### 1", "2", "#### 3"])
+    assert caught.value.field == "mine:2"
+
+
+def test_a_finished_check_is_not_repeated(tmp_path: Path) -> None:
+    check(tmp_path, [GOOD] * 3)
+    handle(request_of(tmp_path), tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_a_serving_check_is_not_for_the_evaluator(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not for the evaluator"):
+        handle(request_of(tmp_path).model_copy(update={"subject": "serving"}), tmp_path / "work")

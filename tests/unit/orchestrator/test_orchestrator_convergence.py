@@ -1,0 +1,209 @@
+"""Whatever happens between two decisions, a sweep ends in the same state and nothing is done twice."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from memory_runtime import Ending, MemoryRuntime
+
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_orchestrator.domain.observed import Observed, RunState, is_finished, run_states
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.domain.reconcile import Delete, reconcile
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+
+
+def small_plan(recipes: tuple[str, ...] = ("bf16", "fp8"), **changes: Any) -> Plan:
+    spec = {
+        "name": "small",
+        "model": {"builtin": "tiny-qwen3-en"},
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": list(recipes),
+        "evaluation": {"parallel_evaluations": 2},
+    }
+    return plan(parse_sweep(spec | changes), "file:///results")
+
+
+class QueueingRuntime(MemoryRuntime):
+    """Counts no slots, as a cluster does: takes every task, and places as many as there is room for, in its own order.
+
+    Args:
+        room: Slots that there are, which nobody is told.
+        newest_first: Whether what was submitted last is placed first.
+    """
+
+    def __init__(
+        self, *, room: int, newest_first: bool, ending: Callable[[Task, int], Ending], publish: Callable[[Task], None]
+    ) -> None:
+        super().__init__(slots=1000, ending=ending, publish=publish)
+        self.room = room
+        self._newest_first = newest_first
+        self._placed: set[str] = set()
+        self._judged: set[str] = set()
+
+    def capacity(self) -> int | None:
+        return None
+
+    def delete(self, name: str) -> None:
+        super().delete(name)
+        self._placed.discard(name)
+        self._judged.discard(name)
+
+    def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
+        def seen(name: str, as_is: Observation) -> Observation:
+            waits = as_is.phase is Phase.PENDING and name not in self._placed
+            return replace(as_is, queued=waits, unplaced=waits and name in self._judged)
+
+        return {name: seen(name, as_is) for name, as_is in super().observe(names).items()}
+
+    def advance(self) -> None:
+        entries = list(self._entries.items())
+        for name, entry in reversed(entries) if self._newest_first else entries:
+            if entry.seen.phase is Phase.PENDING and name not in self._placed:
+                if entry.task.slots <= self.room - self.held():
+                    self._placed.add(name)
+                self._judged.add(name)
+        waiting = {name: entry for name, entry in entries if entry.seen.phase.is_active and name not in self._placed}
+        for name in waiting:
+            del self._entries[name]
+        super().advance()
+        self._entries |= waiting
+        for name, entry in self._entries.items():
+            if not entry.seen.phase.is_active:
+                self._placed.discard(name)
+
+    def held(self) -> int:
+        """Slots that are taken."""
+        return sum(self._entries[name].task.slots for name in self._placed)
+
+
+@dataclass
+class World:
+    """A plan driven on the in-memory runtime, with everything that can go wrong between two decisions."""
+
+    laid_out: Plan
+    runtime: MemoryRuntime
+    done: set[str]
+    completions: list[str] = field(default_factory=list)
+
+    @classmethod
+    def make(cls, laid_out: Plan, slots: int, bad: Mapping[str, Ending]) -> "World":
+        done: set[str] = set()
+        completions: list[str] = []
+
+        def publish(task: Task) -> None:
+            assert task.name not in done, f"{task.name} was done twice"
+            done.add(task.name)
+            completions.append(task.name)
+
+        def ending(task: Task, attempt: int) -> Ending:
+            del attempt
+            return next((how for words, how in bad.items() if words in task.name), Ending.OK)
+
+        return cls(laid_out, MemoryRuntime(slots=slots, ending=ending, publish=publish), done, completions)
+
+    def observe(self) -> Observed:
+        tasks = self.runtime.observe(task.name for task in self.laid_out.tasks)
+        return Observed(done=frozenset(self.done), tasks=tasks, slots=self.runtime.capacity())
+
+    def round(self, *, acts: int | None = None) -> None:
+        """Observe, decide, and do the first ``acts`` of what was decided, as if killed then."""
+        for action in reconcile(self.laid_out, self.observe())[:acts]:
+            if isinstance(action, Delete):
+                self.runtime.delete(action.task.name)
+            else:
+                assert action.task.name not in self.done, f"{action.task.name} is repeated"
+                self.runtime.submit(action.task)  # raises when slots are exceeded
+        holding = [task for task in self.laid_out.tasks if task.slots and self.observe().is_active(task)]
+        if self.runtime.capacity() == 1 and self.laid_out.server in holding:
+            assert holding == [self.laid_out.server]
+
+    def settle(self) -> dict[str, RunState]:
+        for _ in range(400):
+            if is_finished(self.laid_out, self.observe()):
+                return {name: status.state for name, status in run_states(self.laid_out, self.observe()).items()}
+            self.round()
+            self.runtime.advance()
+        raise AssertionError(f"no end: {run_states(self.laid_out, self.observe())}")
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done_twice(data: st.DataObject) -> None:
+    placement = data.draw(st.sampled_from(["auto", "phased", "overlapped"]))
+    laid_out = small_plan(
+        ("bf16", "fp8", "fp4"), placement=placement, evaluation={"evaluate_base": data.draw(st.booleans())}
+    )
+    slots = data.draw(st.integers(1, 5))
+    bad = data.draw(
+        st.dictionaries(
+            st.sampled_from(
+                ["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "base-eval", "serve", "prepare", "check-task"]
+            ),
+            st.sampled_from([how for how in Ending if how is not Ending.OK]),
+            max_size=2,
+        )
+    )
+    undisturbed = World.make(laid_out, slots, bad).settle()
+    world = World.make(laid_out, slots, bad)
+    for event in data.draw(st.lists(st.sampled_from(["advance", "round", "killed", "lose", "restart"]), max_size=30)):
+        match event:
+            case "advance":
+                world.runtime.advance()
+            case "round":
+                world.round()
+            case "killed":
+                world.round(acts=1)
+            case "lose":
+                world.runtime.delete(data.draw(st.sampled_from(laid_out.tasks)).name)
+            case "restart":
+                for task in laid_out.tasks:
+                    world.runtime.delete(task.name)
+    assert world.settle() == undisturbed
+    assert len(world.completions) == len(set(world.completions))
+    assert not [task for task in laid_out.tasks if world.observe().is_active(task)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_a_sweep_ends_in_the_same_state_whatever_room_there_is_and_though_nobody_counts_it(
+    data: st.DataObject,
+) -> None:
+    laid_out = small_plan(
+        ("bf16", "fp8", "fp4"),
+        placement=data.draw(st.sampled_from(["auto", "phased", "overlapped"])),
+        evaluation={"evaluate_base": data.draw(st.booleans())},
+    )
+    bad = data.draw(
+        st.dictionaries(
+            st.sampled_from(["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "serve"]),
+            st.sampled_from([how for how in Ending if how is not Ending.OK]),
+            max_size=2,
+        )
+    )
+    undisturbed = World.make(laid_out, 1, bad).settle()
+    world = World.make(laid_out, 1, bad)
+    counted = world.runtime
+    runtime = QueueingRuntime(
+        room=0, newest_first=data.draw(st.booleans()), ending=counted._ending, publish=counted._publish
+    )
+    world.runtime = runtime
+    for event in data.draw(st.lists(st.sampled_from(["advance", "round", "killed", "lose", "resize"]), max_size=30)):
+        match event:
+            case "advance":
+                runtime.advance()
+            case "round":
+                world.round()
+            case "killed":
+                world.round(acts=1)
+            case "lose":
+                runtime.delete(data.draw(st.sampled_from(laid_out.tasks)).name)
+            case "resize":
+                runtime.room = data.draw(st.integers(runtime.held(), 5))
+    runtime.room = max(runtime.room, 1)
+    assert world.settle() == undisturbed
+    assert len(world.completions) == len(set(world.completions))
+    assert not [task for task in laid_out.tasks if world.observe().is_active(task)]

