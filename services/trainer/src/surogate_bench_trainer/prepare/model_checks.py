@@ -8,7 +8,6 @@ from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import check_finite, checkpoint_headers, refuse_lfs_pointers
-from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors
 from surogate_bench_trainer.prepare.config_checks import check_config
 from surogate_bench_trainer.prepare.config_file import check_config_file
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
@@ -44,6 +43,8 @@ def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -
     """
     if sweep.model.builtin in SHIPPED_MODELS:
         return
+    from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
+
     folder = Path(location.name_or_path)
     headers = checkpoint_headers(folder)
     model, loading = _skeleton(folder)
