@@ -1,1 +1,1 @@
-"""Ways to run tasks: as processes on this machine, or in memory for tests."""
+"""Runtimes: child processes on one machine, Jobs and Deployments in a Kubernetes cluster."""

@@ -70,7 +70,7 @@ class _Run:
 
 
 def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
-    """Train, continuing from the newest checkpoint, and publish; see :func:`surogate_bench_trainer.train_stage`.
+    """Train, continuing from the newest checkpoint, and publish; see :mod:`surogate_bench_trainer.train_stage`.
 
     Raises:
         PermanentError: training diverged or memory ran out.

@@ -22,7 +22,7 @@ _FIGURES_EVERY_S_PER_RUN = 0.05
 
 
 class StatusApi(Protocol):
-    """The requests that are needed; see ``adapters.kubernetes.api.Api``."""
+    """The requests that are needed; see :class:`surogate_bench_orchestrator.adapters.kubernetes.api.Api`."""
 
     def apply(self, path: str, body: dict[str, Any], *, manager: str, force: bool = True) -> dict[str, Any]:
         """Server-side apply."""

@@ -40,7 +40,7 @@ class ClusterRuntime(Runtime, Protocol):
 
 
 class Reports(Protocol):
-    """Makes reports; see ``report_maker.ReportMaker``."""
+    """Makes reports; see :class:`surogate_bench_orchestrator.controller.reports.maker.ReportMaker`."""
 
     def advance(self, key: str, request: ReportRequest) -> tuple[ReportState, str]:
         """Begin a report, or look how far it is."""
