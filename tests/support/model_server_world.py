@@ -25,7 +25,7 @@ from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import Command, Platform
 from surogate_bench_model_server.vllm_process import VllmProcess, start_vllm
 
-FAKE_VLLM = Path(__file__).parents[1] / "unit" / "fake_vllm.py"
+FAKE_VLLM = Path(__file__).parents[1] / "unit" / "model_server" / "fake_vllm.py"
 LAYOUT = SweepLayout("served", "0123456789ab")
 RUNS = ("bf16-s0", "fp8-s0", "fp4-s0")
 LIMITS = Limits(

@@ -18,14 +18,13 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     ClusterSettings,
     HubSettings,
     Resources,
-    SchedulingSpec,
     SecretKey,
     StoreSettings,
-    Toleration,
     Workload,
 )
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec, Toleration
 
 SPEC = {
     "name": "small",

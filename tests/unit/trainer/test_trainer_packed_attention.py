@@ -12,10 +12,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Fo
 from surogate_bench.errors import PermanentError
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
+from surogate_bench_trainer.model import attention_layout
 from surogate_bench_trainer.model.attention import IMPLEMENTATION, segments_of
 from surogate_bench_trainer.model.lean_layers import make_lean
 from surogate_bench_trainer.model.loss import cross_entropy
-from surogate_bench_trainer.training import attention_layout
 
 CPU = torch.device("cpu")
 
