@@ -1,7 +1,9 @@
 """What the documents say can be followed: links lead somewhere, and commands are those that there are."""
 
+import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ DOCUMENTS = sorted(
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"```(?:sh|bash)\n(.*?)```", re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
+SERVICES = "|".join(path.name for path in sorted((ROOT / "services").iterdir()) if path.is_dir())
+SERVICE_PATH = re.compile(rf"({SERVICES})/([\w/]*(?:\.py)?)(?::([\w.]+))?")
+"""A path in a service's package, and maybe what it defines: ``common/specs/sweep.py:RecipeSweep.spec_hash``."""
 
 
 def anchors(document: Path) -> set[str]:
@@ -79,3 +84,28 @@ def test_files_in_code_spans_exist(document: Path) -> None:
         path = span.split(" ")[0].partition(":")[0]
         if re.fullmatch(r"(services|charts|images|configs|tests|docs)/[\w./-]+\.(py|yaml|yml|md|txt|sh)", path):
             assert (ROOT / path).exists(), f"{document.name} names {path}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_code_that_the_documents_name_is_where_they_say(document: Path) -> None:
+    for span in CODE.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
+        named = SERVICE_PATH.fullmatch(span)
+        if named is None:
+            continue
+        service, path, definition = named.groups()
+        (package,) = (each for each in (ROOT / "services" / service / "src").iterdir() if each.name.isidentifier())
+        assert (package / path).exists(), f"{document.name} names {span}"
+        if definition:
+            source = ast.parse((package / path).read_text(encoding="utf-8"))
+            assert definition in set(definitions(source)), f"{document.name} names {span}"
+
+
+def definitions(source: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[str]:
+    """Names of a module's functions, classes, methods, constants and fields, a class's with its name before."""
+    for node in source.body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            yield prefix + node.name
+        if isinstance(node, ast.ClassDef):
+            yield from definitions(node, f"{prefix}{node.name}.")
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        yield from (prefix + target.id for target in targets if isinstance(target, ast.Name))
