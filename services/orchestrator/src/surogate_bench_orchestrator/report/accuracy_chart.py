@@ -39,7 +39,9 @@ def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout
         layout: Panels side by side, or one above the other.
     """
     rows = summary.rows
-    footnotes = [note for note in summary.footnotes if note.startswith((formats.DAGGER, formats.DOUBLE_DAGGER))]
+    footnotes = [
+        note for note in summary.footnotes if note.startswith((formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION))
+    ]
     height = _FRAME_INCHES + _ROW_INCHES * len(rows)
     compared = any(row.versus_reference for row in rows)
     wide = layout == "wide"
@@ -69,8 +71,10 @@ def _draw_scores(axes: Axes, summary: Summary, styles: Mapping[str, SeriesStyle]
         if row.recipe is not None and row.recipe == reference:
             axes.axvspan(row.score.low, row.score.high, color=BAND, lw=0, zorder=0)
         _interval(axes, position, (row.score.low, row.score.accuracy, row.score.high), _style_of(row, styles))
-        less = formats.DOUBLE_DAGGER if formats.covers_less(row, summary) else ""
-        _value(axes, position, f"{100 * row.score.accuracy:.1f}{less}")
+        marks = (formats.DOUBLE_DAGGER if formats.covers_less(row, summary) else "") + (
+            formats.SECTION if row.many_empty else ""
+        )
+        _value(axes, position, f"{100 * row.score.accuracy:.1f}{marks}")
     axes.set_title(f"Accuracy, %\n95 % interval over {formats.covered(rows)}")
     axes.set_xlim(0.0, min(1.02, right_edge * 1.04 + 0.01))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
@@ -80,8 +84,8 @@ def _draw_differences(axes: Axes, rows: Sequence[Row], summary: Summary, styles:
     axes.axvline(0.0, color=MUTED, lw=0.9)
     for position, row in enumerate(rows):
         if (found := row.versus_reference) is None:
-            is_reference = row.recipe is not None and row.recipe == summary.reference
-            _note(axes, position, "reference" if is_reference else row.state if row.state != "succeeded" else "")
+            named = formats.delta(row, summary).replace(formats.ABSENT, "")
+            _note(axes, position, named or (row.state if row.state != "succeeded" else ""))
             continue
         _interval(axes, position, (found.low, found.delta, found.high), _style_of(row, styles))
         _value(axes, position, points(found.delta) + ("" if found.of_all_seeds else formats.DAGGER))

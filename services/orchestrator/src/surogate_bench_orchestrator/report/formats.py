@@ -6,7 +6,7 @@ from math import isfinite
 from surogate_bench_orchestrator.report.summary import Comparison, Row, Score, Summary
 
 ABSENT = "–"
-DAGGER, DOUBLE_DAGGER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
+DAGGER, DOUBLE_DAGGER, SECTION = "\N{DAGGER}", "\N{DOUBLE DAGGER}", "\N{SECTION SIGN}"
 _SIGNIFICANCE = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _MINUTE, _HOUR = 60.0, 3600.0
 _BINARY = 1024.0
@@ -16,6 +16,31 @@ _SHORT = 28
 def fraction(value: float | None) -> str:
     """Four decimals, as in the published table."""
     return ABSENT if value is None else f"{value:.4f}"
+
+
+def accuracy(row: Row) -> str:
+    """A row's accuracy, or its state; \N{SECTION SIGN} where many of its answers are empty."""
+    if row.score is None:
+        return row.state
+    return fraction(row.score.accuracy) + (SECTION if row.many_empty else "")
+
+
+def empty_answers(row: Row) -> str:
+    """How many answers are empty, and their share where there are any; \N{SECTION SIGN} where they are many."""
+    if row.score is None:
+        return ABSENT
+    count, total = row.score.empty_answers, row.score.samples * max(1, row.seeds_scored)
+    return f"{count:,} ({share(count / total)}){SECTION if row.many_empty else ''}" if count else "0"
+
+
+def share(value: float | None) -> str:
+    """A share of a whole in percent; 100 % only for the whole, 0 % only for nothing."""
+    if value is None:
+        return ABSENT
+    if value >= 1:
+        return "100 %"
+    tenths = min(999, max(1, round(1000 * value))) if value > 0 else 0
+    return f"{tenths / 10:.1f} %"
 
 
 def signed(value: float) -> str:
@@ -61,6 +86,8 @@ def difference(comparison: Comparison) -> str:
 
 def delta(row: Row, summary: Summary) -> str:
     """Difference to the reference with its marks, without p; says so where the row is the reference."""
+    if row.unlike_reference:
+        return "not compared"
     if row.versus_reference is None:
         return "reference" if _is_reference(row, summary) else ABSENT
     return difference(row.versus_reference)
@@ -76,7 +103,7 @@ def delta_with_p(row: Row, summary: Summary) -> str:
 def delta_to_base(row: Row) -> str:
     """Difference to the base model with its mark and, where a recipe is tested, the adjusted p value."""
     if (found := row.versus_base) is None:
-        return ABSENT
+        return "not compared" if row.unlike_base else ABSENT
     unlike = "" if found.of_all_seeds else DAGGER
     tested = "" if found.p_adjusted is None else f" ({p_text(found.p_adjusted)})"
     return f"{signed(found.delta)}{unlike}{tested}"

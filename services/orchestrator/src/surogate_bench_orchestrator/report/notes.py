@@ -8,44 +8,47 @@ from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
 from surogate_bench_orchestrator.report.recipe_words import mismatch_details
-from surogate_bench_orchestrator.report.seed_spread import seed_spread
 from surogate_bench_orchestrator.report.summary import Comparison, Row
 
 _POWER = 0.8
 
 
-def notes(sweep: RecipeSweep, rows: Sequence[Row], not_compared: Sequence[str]) -> tuple[str, ...]:
+def notes(sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str]) -> tuple[str, ...]:
     """Notes by what applies to this sweep.
 
     Args:
         sweep: What was asked for.
         rows: The base model and every recipe over its seeds.
-        not_compared: Sentences about rows that could not be compared.
+        further: Notes about how and where stages were made, and rows that could not be compared.
     """
     candidates = (
         _seeds_note(sweep, rows),
         *_sensitivity_notes(rows),
         mismatch_details(sweep.recipes),
+        _covered_note(rows),
         _bytes_note(rows),
         _speed_note(rows),
         _emulation_note(rows),
-        _loss_note(sweep),
-        _empty_note(rows),
-        *not_compared,
+        _loss_note(sweep, rows),
+        _empty_note(sweep, rows),
+        *further,
     )
     return tuple(note for note in candidates if note)
 
 
-def footnotes(rows: Sequence[Row], reference: Row | None) -> tuple[str, ...]:
+def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) -> tuple[str, ...]:
     """Explain the marks that stand in the tables of these rows."""
-    tested = any(row.versus_reference and row.versus_reference.p_adjusted is not None for row in rows)
+    starred = any(row.versus_reference and formats.significance(row.versus_reference.p_adjusted) for row in rows)
     several = any(len(row.seeds) > 1 for row in rows)
     candidates = [
-        "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted." if tested else "",
+        "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted." if starred else "",
         *(_unlike_reference(row, row.versus_reference, reference) for row in rows),
         *(_unlike_base(row, row.versus_base) for row in rows),
         f"{formats.DOUBLE_DAGGER} One seed: the interval covers questions, not seeds."
         if several and any(len(row.seeds) == 1 for row in rows)
+        else "",
+        f"{formats.SECTION} More than {formats.share(sweep.evaluation.max_empty_fraction)} of the answers are empty."
+        if any(row.many_empty for row in rows)
         else "",
     ]
     return tuple(note for note in candidates if note)
@@ -73,23 +76,26 @@ def _unlike_base(row: Row, found: Comparison | None) -> str:
 
 def _seeds_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
     if len(sweep.seeds) == 1:
-        known = seed_spread(sweep, rows)
+        (seed,) = sweep.seeds
         return (
-            f"Every recipe was trained once ({seeds(sweep.seeds)}): standard errors and intervals cover the choice of "
-            "test questions, not initialization and data order, and the same recipe with another seed may differ as "
-            f"much as two recipes do here{f' ({known})' if known else ''}. Whether recipes differ takes two or more "
-            "seeds: surogate-bench run SWEEP.yaml --seed 0 --seed 1. P values of one seed concern the questions only; "
-            "they are in summary.csv and summary.json (p_questions)."
+            f"Every recipe was trained once (seed {seed}): standard errors, intervals and p values (p_questions in "
+            "summary.csv and summary.json) reflect the choice of test questions, not initialization and data order. To "
+            f"compare recipes, add a seed: surogate-bench run SWEEP.yaml --seed {seed} --seed {seed + 1}."
         )
     missing = [
         f"{row.title} {len(row.seeds)} of {len(sweep.seeds)}"
         for row in rows
         if row.score and row.recipe is not None and len(row.seeds) < len(sweep.seeds)
     ]
+    base = any(row.recipe is None and row.score for row in rows)
     return (
-        f"Rows are means over {seeds(sweep.seeds)}{f' ({listed(missing)})' if missing else ''}; their intervals cover "
-        "seeds and questions, that of the base model, which is not trained, questions only. Differences are taken over "
-        "the seeds that both recipes have."
+        f"Rows of recipes are means over {seeds(sweep.seeds)}, and their intervals cover seeds and questions"
+        + ("; the base model is not trained, so its interval covers questions only." if base else ".")
+        + (
+            f" Seeds are missing ({listed(missing)}): differences are taken over those that both recipes have."
+            if missing
+            else ""
+        )
     )
 
 
@@ -114,15 +120,15 @@ def _sensitivity(smallest: float, row: Row, comparison: Comparison, *, alone: bo
     where = row.title if alone else f"{row.title}, the least sensitive row"
     if len(comparison.seeds) == 1:
         return (
-            f"With {n:,} questions and one seed ({n:,} pairs of answers), a paired test finds a difference of "
-            f"{100 * smallest:.1f} points between two adapters four times out of five ({where}; before correction for "
-            "several comparisons). A difference between recipes has to be larger, since seeds differ too."
+            f"With {n:,} questions and one seed ({n:,} pairs of answers), a paired test detects a difference of "
+            f"{100 * smallest:.1f} points between two adapters with a power of 80 % ({where}; before correction for "
+            "several comparisons). Between recipes it takes more, because seeds differ."
         )
     count = len(comparison.seeds)
     return (
         f"“Not significant” is not “equal”: with {n:,} questions and {count} seeds ({n * count:,} pairs of answers) "
-        f"and the spread seen here, a paired test finds a true difference of {100 * smallest:.1f} points four times "
-        f"out of five ({where}), before correction for several comparisons."
+        f"and the spread seen here, a paired test detects a true difference of {100 * smallest:.1f} points with a "
+        f"power of 80 % ({where}; before correction for several comparisons)."
     )
 
 
@@ -142,8 +148,8 @@ def _bytes_note(rows: Sequence[Row]) -> str:
     if not any(row.training for row in rows):
         return ""
     return (
-        "Weight bytes are those of the linear layers inside the transformer blocks: as stored, and as held while "
-        "training, which adds the low-precision operands that the engine keeps beside the stored weights."
+        "Weight bytes are those of the linear layers inside the transformer blocks; “in training” adds the "
+        "low-precision operands that the engine keeps beside the stored weights."
     )
 
 
@@ -158,8 +164,8 @@ def _speed_note(rows: Sequence[Row]) -> str:
         for count, threads in shared
     )
     return (
-        f"Tokens per second and train time were measured with up to {conditions}; they count real tokens, not padding, "
-        "and leave validation and checkpoints out."
+        f"Tokens per second and train time were measured with up to {conditions}; padding, validation and checkpoints "
+        "do not count."
     )
 
 
@@ -167,20 +173,57 @@ def _emulation_note(rows: Sequence[Row]) -> str:
     if not any(row.training and row.training.engine and "emulated" in row.training.engine for row in rows):
         return ""
     return (
-        "Where the engine is “emulated”, low-precision arithmetic was imitated bit for bit: accuracy and loss are "
-        "those of the format, speed and memory are not those of hardware that has it."
+        "Where the engine is “emulated”, low-precision arithmetic was computed in software, bit for bit: accuracy and "
+        "loss are those of the format, speed and memory are not those of hardware that supports it."
     )
 
 
-def _loss_note(sweep: RecipeSweep) -> str:
+def _loss_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
     counted = "of the answers only" if sweep.training.loss_on == "completion" else "of prompts and answers"
+    served = any(row.training and row.training.served_validation_loss is not None for row in rows)
     return (
-        f"Losses count the tokens {counted}. Training and validation losses are computed in the precision of each "
-        "recipe, so curves of different recipes differ by their arithmetic too; the validation loss “as served” is "
-        "that of the finished adapter on bf16 weights with bf16 products, the same arithmetic for every recipe."
+        f"Losses count the tokens {counted}. They are computed in the precision of each recipe, so curves of "
+        "different recipes differ by their arithmetic too"
+        + (
+            "; the validation loss “as served” is that of the finished adapter on bf16 weights with bf16 products, for "
+            "every recipe."
+            if served
+            else "."
+        )
     )
 
 
-def _empty_note(rows: Sequence[Row]) -> str:
-    counts = [f"{row.title} {row.score.empty_answers}" for row in rows if row.score and row.score.empty_answers]
-    return f"Empty answers count as wrong: {', '.join(counts)}." if counts else ""
+def _covered_note(rows: Sequence[Row]) -> str:
+    parts = [
+        f"{row.title} {formats.share(row.training.covered_share)}"
+        for row in rows
+        if row.training and row.training.covered_share is not None and row.training.covered_share < 1
+    ]
+    if not parts:
+        return ""
+    return (
+        f"Not all weights inside the transformer blocks are covered by their recipe, but {listed(parts)} of them; the "
+        "others stay in bf16."
+    )
+
+
+def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
+    counts = [f"{row.title} {_empty(row)}" for row in rows if row.score and row.score.empty_answers]
+    if not counts:
+        return ""
+    marked = [row.title for row in rows if row.many_empty]
+    return f"Empty answers count as wrong: {listed(counts)}." + (
+        f" With {listed(marked)} they are more than {formats.share(sweep.evaluation.max_empty_fraction)} "
+        f"(evaluation.max_empty_fraction, marked {formats.SECTION}), which could explain a difference: a model that "
+        "ends its answer at once is not one that computes wrongly."
+        if marked
+        else ""
+    )
+
+
+def _empty(row: Row) -> str:
+    """Number of empty answers, of how many; and the worst seed where there are several."""
+    assert row.score is not None  # noqa: S101 - callers pass scored rows only
+    total = row.score.samples * max(1, row.seeds_scored)
+    worst = f", with one seed {formats.share(row.score.largest_empty_share)}" if row.seeds_scored > 1 else ""
+    return f"{row.score.empty_answers:,} of {total:,} ({formats.share(row.score.empty_answers / total)}{worst})"

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.charts import Charts
+from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.summary import Row, Summary
 from surogate_bench_orchestrator.report.tables import detail_cells, detail_header
 
@@ -42,6 +43,7 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         formats=formats,
         detail_cells=detail_cells,
         detail_header=detail_header,
+        scored_texts=scored_texts(summary),
         meter=lambda row: _meter(row, scale),
         spec_yaml=sweep_yaml(sweep),
     )

@@ -60,22 +60,24 @@ def recipe_text(recipe: Recipe) -> RecipeText:
 def mismatch(recipes: Sequence[Recipe]) -> str:
     """Say in one sentence which recipes were trained in other arithmetic than they are served in; empty if none was."""
     stored, computed, both = _mismatched(recipes)
+    all_kinds = bool(stored and computed and both)
     parts = [
-        f"{listed(titles)} ({what})"
+        f"{what} ({listed(titles)})"
         for titles, what in (
             (computed, "quantized products"),
             (stored, "quantized weights"),
-            (both, "quantized weights and products"),
+            (both, "both" if all_kinds else "quantized weights and products"),
         )
         if titles
     ]
     if not parts:
         return ""
+    kinds = parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} or {parts[-1]}"
     several = len(stored) + len(computed) + len(both) > 1
     return (
-        "All adapters were served on bf16 weights with bf16 products, which is not how "
-        f"{'these were' if several else 'this one was'} trained: {'; '.join(parts)}. "
-        f"{'Their accuracies include' if several else 'Its accuracy includes'} the mismatch."
+        "All adapters were served on bf16 weights with bf16 products; the "
+        f"{'accuracies of those' if several else 'accuracy of the one'} trained with {kinds} "
+        f"{'include' if several else 'includes'} that mismatch."
     )
 
 
@@ -90,9 +92,9 @@ def mismatch_details(recipes: Sequence[Recipe]) -> str:
     if not formats:
         return ""
     return (
-        "Training and serving differ. All adapters are served on bf16 weights with bf16 products, as in the reference "
-        f"procedure; trained were {listed(formats)}. What these rows lose or gain against the reference is therefore "
-        "the recipe and the mismatch together, not what the recipe costs by itself."
+        "All adapters are served on bf16 weights with bf16 products, as in the reference procedure, but were not all "
+        f"trained so: {listed(formats)}. These rows differ from the reference by recipe and mismatch together; what a "
+        "recipe costs by itself is not measured."
     )
 
 

@@ -50,9 +50,10 @@ class RunRecord:
     damage: str
     """What is wrong with the stored files; empty if nothing is."""
 
-    def manifests(self) -> list[Manifest]:
-        """Manifests of the finished stages."""
-        return [stage.manifest for stage in (self.train, self.evaluation) if stage is not None]
+    def stages(self) -> dict[str, Manifest]:
+        """Manifests of the finished stages: ``training``, ``evaluation``."""
+        stages = {"training": self.train, "evaluation": self.evaluation}
+        return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +70,14 @@ class SweepRecords:
         """All seeds of one recipe."""
         return tuple(run for run in self.runs if run.recipe == recipe)
 
+    def every_run(self) -> tuple[RunRecord, ...]:
+        """The base model where it is scored, then every run."""
+        return self.runs if self.base is None else (self.base, *self.runs)
+
     def manifests(self) -> list[Manifest]:
         """Manifests of every finished stage."""
-        runs = self.runs if self.base is None else (self.base, *self.runs)
         prepared = [] if self.prepare is None else [self.prepare[0]]
-        return prepared + [manifest for run in runs for manifest in run.manifests()]
+        return prepared + [manifest for run in self.every_run() for manifest in run.stages().values()]
 
 
 def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:

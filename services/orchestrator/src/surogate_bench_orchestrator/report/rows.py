@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.origins import reused_from
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords, TrainRecord
 from surogate_bench_orchestrator.report.scores import Difference, adjusted, difference, score
+from surogate_bench_orchestrator.report.scoring import scored_on
 from surogate_bench_orchestrator.report.summary import Comparison, Row, RowState, Score, Training
 
 BASE_TITLE = "Base model"
@@ -45,14 +47,18 @@ def build_rows(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles, re
     """Make every row; ``reference`` is the recipe that the others are compared with."""
     groups = _groups(records, sweep)
     per_run = _run_groups(records, sweep) if len(sweep.seeds) > 1 else []
-    over_seeds, problems = _with_comparisons(groups, troubles, reference)
+    over_seeds, problems = _with_comparisons(groups, troubles, reference, sweep)
     single, single_problems = _with_comparisons(
-        [*[group for group in groups if group.recipe is None], *per_run], troubles, reference
+        [*[group for group in groups if group.recipe is None], *per_run], troubles, reference, sweep
     )
     return Rows(
         over_seeds=tuple(over_seeds),
         per_run=tuple(row for row in single if row.recipe is not None),
-        not_compared=tuple(dict.fromkeys((*problems, *single_problems))),
+        not_compared=tuple(
+            sentence
+            for recipe, sentence in (*problems, *single_problems)
+            if (recipe, sentence) in problems or recipe not in dict(problems)
+        ),
     )
 
 
@@ -80,19 +86,21 @@ def _run_groups(records: SweepRecords, sweep: RecipeSweep) -> list[_Group]:
 
 
 def _with_comparisons(
-    groups: Sequence[_Group], troubles: Troubles, reference: str | None
-) -> tuple[list[Row], list[str]]:
-    plain = {group.key: _row(group, troubles) for group in groups}
+    groups: Sequence[_Group], troubles: Troubles, reference: str | None, sweep: RecipeSweep
+) -> tuple[list[Row], list[tuple[str | None, str]]]:
+    plain = {group.key: _row(group, troubles, sweep) for group in groups}
     scored = [group for group in groups if group.recipe is not None and plain[group.key].score is not None]
-    problems: list[str] = []
-    to_reference = _differences(
+    title = plain[reference].title if reference in plain else ""
+    to_reference, unlike_reference = _differences(
         [group for group in scored if group.recipe != reference],
         _evaluations(run for group in groups if group.recipe == reference for run in group.runs),
-        problems,
+        title or (reference or ""),
     )
     base = next((run.evaluation for group in groups if group.recipe is None for run in group.runs), None)
     every_seed = {run.seed for group in scored for run in group.runs if run.seed is not None}
-    to_base = _differences(scored, {} if base is None else dict.fromkeys(every_seed, base), problems)
+    to_base, unlike_base = _differences(
+        scored, {} if base is None else dict.fromkeys(every_seed, base), "the base model"
+    )
     versus_reference, versus_base = adjusted(to_reference), adjusted(to_base)
     beside = plain[reference].seeds if reference in plain else None
     return [
@@ -100,10 +108,12 @@ def _with_comparisons(
             update={
                 "versus_reference": _beside(versus_reference.get(key), row.seeds, beside),
                 "versus_base": _beside(versus_base.get(key), row.seeds, None),
+                "unlike_reference": key in unlike_reference,
+                "unlike_base": key in unlike_base,
             }
         )
         for key, row in plain.items()
-    ], problems
+    ], [(plain[key].recipe, sentence) for unlike in (unlike_reference, unlike_base) for key, sentence in unlike.items()]
 
 
 def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int, ...] | None) -> Comparison | None:
@@ -118,25 +128,26 @@ def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int,
 
 
 def _differences(
-    groups: Iterable[_Group], reference: Mapping[int, EvalRecord], problems: list[str]
-) -> dict[str, Difference]:
-    found = {}
+    groups: Iterable[_Group], reference: Mapping[int, EvalRecord], title: str
+) -> tuple[dict[str, Difference], dict[str, str]]:
+    """Differences to a reference by key, and sentences about those that cannot be compared with it."""
+    found, unlike = dict[str, Difference](), dict[str, str]()
     for group in groups:
         try:
             one = difference(_evaluations(group.runs), reference)
         except PermanentError as error:
-            problems.append(f"{group.title} is not compared: {error}.")
+            unlike[group.key] = f"{group.title} is not compared with {title}: {error}."
             continue
         if one is not None:
             found[group.key] = one
-    return found
+    return found, unlike
 
 
 def _evaluations(runs: Iterable[RunRecord]) -> dict[int, EvalRecord]:
     return {run.seed: run.evaluation for run in runs if run.seed is not None and run.evaluation is not None}
 
 
-def _row(group: _Group, troubles: Troubles) -> Row:
+def _row(group: _Group, troubles: Troubles, sweep: RecipeSweep) -> Row:
     states = [_state(run, troubles) for run in group.runs]
     troubled = [(run, state, why) for run, (state, why) in zip(group.runs, states, strict=True) if why]
     several = len(group.runs) > 1
@@ -163,6 +174,9 @@ def _row(group: _Group, troubles: Troubles) -> Row:
         training=_training(trained) if trained else None,
         versus_reference=None,
         versus_base=None,
+        many_empty=scored is not None and scored.largest_empty_share > sweep.evaluation.max_empty_fraction,
+        scored=data[0] if len(data := scored_on(sound, sweep)) == 1 else None,
+        reused_from=reused_from(group.runs),
     )
 
 
@@ -184,6 +198,7 @@ def _training(records: Sequence[TrainRecord]) -> Training:
     engines = dict.fromkeys(record.manifest.engine for record in records if record.manifest.engine)
     validations = [result.validation[-1].loss for result in results if result.validation]
     served = [result.served_validation_loss for result in results if result.served_validation_loss is not None]
+    covered = [result.covered_share for result in results if result.covered_share is not None]
     seconds = sum(result.train_seconds for result in results)
     tokens = sum(result.tokens for result in results)
     return Training(
@@ -198,6 +213,7 @@ def _training(records: Sequence[TrainRecord]) -> Training:
         weight_bytes=max(result.weight_bytes for result in results),
         operand_cache_bytes=max(result.operand_cache_bytes for result in results),
         training_weight_bytes=max(result.weight_bytes + result.operand_cache_bytes for result in results),
+        covered_share=min(covered) if covered else None,
         final_train_loss=_mean([result.final_train_loss for result in results]),
         last_validation_loss=_mean(validations) if validations else None,
         served_validation_loss=_mean(served) if len(served) == len(results) else None,

@@ -13,6 +13,7 @@ from surogate_bench.statistics import (
     wilson_interval,
 )
 from surogate_bench_orchestrator.report.records import EvalRecord
+from surogate_bench_orchestrator.report.scoring import require_same_data
 from surogate_bench_orchestrator.report.summary import Comparison, Score
 
 
@@ -32,8 +33,9 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
     """Accuracy over one evaluation or several seeds of one recipe.
 
     Raises:
-        PermanentError: the seeds were not asked the same questions, or fewer than two.
+        PermanentError: the seeds were not scored on the same data, or fewer than two questions.
     """
+    require_same_data(evaluations)
     results = [record.result for record in evaluations]
     if len(evaluations) == 1 and not evaluations[0].samples:
         right, n = round(results[0].strict.accuracy * results[0].samples), results[0].samples
@@ -52,6 +54,7 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
         flexible_accuracy=_mean([result.flexible.accuracy for result in results]),
         samples=results[0].samples,
         empty_answers=sum(result.empty_answers for result in results),
+        largest_empty_share=max(result.empty_answers / result.samples for result in results),
         eval_seconds=_mean([result.seconds for result in results]),
         parallel_evaluations=max(result.parallel_evaluations for result in results),
     )
@@ -68,12 +71,14 @@ def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecor
         None where no seed has kept answers on both sides.
 
     Raises:
-        PermanentError: they were not asked the same questions.
+        PermanentError: they were not scored on the same data.
     """
     seeds = sorted(seed for seed in this.keys() & reference.keys() if this[seed].samples and reference[seed].samples)
     if not seeds:
         return None
-    outcomes = _outcomes([side[seed] for side in (this, reference) for seed in seeds])
+    compared = [side[seed] for side in (this, reference) for seed in seeds]
+    require_same_data(compared)
+    outcomes = _outcomes(compared)
     rows = list(outcomes.values())
     ours, theirs = rows[: len(seeds)], rows[len(seeds) :]
     pairs = [pair for row, other in zip(ours, theirs, strict=True) for pair in zip(row, other, strict=True)]

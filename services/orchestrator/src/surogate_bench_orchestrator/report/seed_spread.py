@@ -7,26 +7,23 @@ from surogate_bench_orchestrator.report.formats import listed, seeds
 from surogate_bench_orchestrator.report.summary import Row
 
 # Measured by `surogate-bench run configs/sweeps/embedded.yaml --seed 0 --seed 1 --seed 2` on 2 cores of an AMD EPYC.
-_EMBEDDED = (
-    "three seeds of this experiment had accuracies with a standard deviation of 0.6 points (BF16), 3.4 points (FP4) "
-    "and 1.4 points (QFP4)"
-)
+_EMBEDDED = "0.6 points for BF16, 3.4 for FP4 and 1.4 for QFP4 over three seeds of this experiment"
 
 
 def seed_spread(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
-    """What is known about the spread between seeds, as a clause; empty if nothing is.
+    """Standard deviations of accuracy between seeds, in words; empty if none is known.
 
     Args:
         sweep: The experiment.
         rows: Recipes over their seeds; those with two or more have a spread of their own.
     """
     measured = [
-        f"{100 * row.score.seed_stddev:.1f} points ({row.title}, {seeds(row.seeds)})"
+        f"{100 * row.score.seed_stddev:.1f} points for {row.title} over {seeds(row.seeds)}"
         for row in rows
         if row.score and row.score.seed_stddev is not None
     ]
     if measured:
-        return f"accuracies have a standard deviation between seeds of {listed(measured)}"
+        return listed(measured)
     return _documented(sweep)
 
 

@@ -28,6 +28,9 @@ class Score(_Part):
     samples: int
     """Distinct test questions."""
     empty_answers: int
+    """Over all seeds."""
+    largest_empty_share: float = 0.0
+    """Largest share of empty answers that a seed has."""
     eval_seconds: float
     parallel_evaluations: int
 
@@ -63,6 +66,23 @@ class Comparison(_Part):
     """``p_questions``, Holm-adjusted over the rows that have one against the same reference."""
 
 
+class ScoredOn(_Part):
+    """What evaluations scored, and how the questions were shown."""
+
+    source: str
+    split: str
+    records: int
+    sha256: str
+    """Of the records; empty for results of versions that did not record it."""
+    prompt: Literal["sweep", "task"]
+    """Whose prompt was shown."""
+    num_fewshot: int
+    special_tokens: tuple[str, ...]
+    """What the tokenizer added to each prompt."""
+    runs: tuple[str, ...]
+    """Names of the runs that were scored so."""
+
+
 class Training(_Part):
     """How the adapter was trained. Over several seeds: means, but the largest memory and the widest sharing."""
 
@@ -79,6 +99,8 @@ class Training(_Part):
     operand_cache_bytes: int
     training_weight_bytes: int
     """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps beside them."""
+    covered_share: float | None = None
+    """Share of the weights inside the transformer blocks that the recipe covers; None where it was not recorded."""
     final_train_loss: float
     last_validation_loss: float | None
     """In the precision of the recipe."""
@@ -107,6 +129,17 @@ class Row(_Part):
     training: Training | None
     versus_reference: Comparison | None
     versus_base: Comparison | None
+    unlike_reference: bool = False
+    """Whether it was scored on other data than the reference, so that no difference is given."""
+    unlike_base: bool = False
+    """The same for the base model."""
+    many_empty: bool = False
+    """Whether more answers are empty, with any seed, than ``evaluation.max_empty_fraction`` allows."""
+    scored: ScoredOn | None = None
+    """What the row's runs were scored on; None where they have no score or not the same data."""
+    reused_from: str = ""
+    """``name/spec-hash`` of the sweep that a single run was taken from, or what each of its stages was, as in
+    ``training name/spec-hash``; empty where it was computed in this sweep, and for a row of several runs."""
 
 
 class RecipeText(_Part):
@@ -152,6 +185,10 @@ class Summary(_Part):
     task: str
     task_data: str
     """Where the task's questions come from."""
+    scored: tuple[ScoredOn, ...] = ()
+    """All that was scored; more than one where rows cannot be compared."""
+    special_tokens: str = ""
+    """Which special tokens were added to prompts in training and in scoring, in words; empty where not known."""
     evaluated_on: str
     """Task, source and number of its questions, in one line; stands with every table."""
     machines: tuple[Machine, ...]

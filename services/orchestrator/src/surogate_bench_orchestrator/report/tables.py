@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
 CSV_COLUMNS = (
@@ -19,12 +20,15 @@ CSV_COLUMNS = (
     "seeds", "seed_stddev", "seeds_compared", "accuracy_compared", "reference_accuracy_compared", "p_questions",
     "p_questions_adjusted", "seeds_compared_base", "p_base_questions_adjusted", "training_weight_bytes",
     "served_validation_loss", "task", "task_data",
+    "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
+    "special_tokens", "unlike_reference", "unlike_base", "reused_from",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
 ``p_reference…`` and ``p_base…`` test recipes over seeds and questions, and are empty with fewer than two seeds;
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
-Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them."""
+Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
+``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs."""
 
 _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -35,7 +39,7 @@ def to_csv(summary: Summary) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary.all_rows():
-        writer.writerow(_csv_cells(row) | {"task": summary.task, "task_data": _inert(summary.task_data)})
+        writer.writerow({"task": summary.task, "task_data": _inert(summary.task_data)} | _csv_cells(row))
     return out.getvalue()
 
 
@@ -43,7 +47,15 @@ def _csv_cells(row: Row) -> dict[str, object]:
     cells: dict[str, object] = {
         "key": row.key, "title": _inert(row.title), "recipe": row.recipe, "seed": row.seed,
         "seeds_scored": row.seeds_scored, "state": row.state, "reason": _inert(row.reason), "seeds": _seeds(row.seeds),
+        "many_empty": _flag(row.many_empty), "unlike_reference": _flag(row.unlike_reference),
+        "unlike_base": _flag(row.unlike_base), "reused_from": row.reused_from,
     }  # fmt: skip
+    if (scored := row.scored) is not None:
+        cells |= {
+            "task_data": _inert(scored.source), "scored_split": scored.split, "scored_sha256": scored.sha256,
+            "prompt": scored.prompt, "num_fewshot": scored.num_fewshot,
+            "special_tokens": _inert(" ".join(scored.special_tokens)),
+        }  # fmt: skip
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:
@@ -63,6 +75,10 @@ def _csv_cells(row: Row) -> dict[str, object]:
             "p_base_questions_adjusted": found.p_questions_adjusted,
         }  # fmt: skip
     return cells
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else ""
 
 
 def _seeds(seeds: Sequence[int]) -> str:
@@ -124,7 +140,7 @@ def _main_cells(row: Row, summary: Summary) -> tuple[str, ...]:
     score, training = row.score, row.training
     return (
         _cell(formats.title(row, summary)),
-        formats.fraction(score.accuracy) if score else row.state,
+        formats.accuracy(row),
         formats.fraction(score.stderr if score else None),
         formats.row_interval(row, summary),
         formats.delta_with_p(row, summary).replace("*", "\\*"),
@@ -150,7 +166,7 @@ def detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
     return (
         "flexible accuracy", "questions", "SD between seeds", "empty answers",
         f"Δ base{' (adjusted p)' if tested else ''}", "train loss", "validation loss (under the recipe)",
-        "validation loss (as served, bf16)", "steps", "eval time", "resumed at step",
+        "validation loss (as served, bf16)", "block weights covered", "steps", "eval time", "resumed at step",
     )  # fmt: skip
 
 
@@ -161,11 +177,12 @@ def detail_cells(row: Row) -> tuple[str, ...]:
         formats.fraction(score.flexible_accuracy if score else None),
         f"{score.samples:,}" if score else formats.ABSENT,
         formats.fraction(score.seed_stddev if score else None),
-        str(score.empty_answers) if score else formats.ABSENT,
+        formats.empty_answers(row),
         formats.delta_to_base(row),
         formats.loss(training.final_train_loss if training else None),
         formats.loss(training.last_validation_loss if training else None),
         formats.loss(training.served_validation_loss if training else None),
+        formats.share(training.covered_share if training else None),
         f"{training.steps:,}" if training else formats.ABSENT,
         formats.duration(score.eval_seconds if score else None),
         str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
@@ -183,12 +200,14 @@ def _provenance(summary: Summary) -> str:
         f"- Sweep: `{summary.name}`, spec hash `{summary.spec_hash}`, "
         + (f"{summary.date:%Y-%m-%d %H:%M} UTC" if summary.date else "nothing finished yet"),
         f"- Model: {_cell(summary.model)}" + (f" ({_cell(summary.model_source)})" if summary.model_source else ""),
-        f"- Data: {_cell(summary.data)}; task {_cell(summary.task)} on {_cell(summary.task_data)}",
+        f"- Data: {_cell(summary.data)}",
+        *(f"- Scored with task {_cell(summary.task)}: {_cell(text)}" for text in scored_texts(summary)),
+        f"- Special tokens: {_cell(summary.special_tokens)}" if summary.special_tokens else "",
         *(f"- Split {split.split}: {split.records:,} records, sha256 `{split.sha256}`" for split in summary.splits),
         *(f"- Hardware: {_cell(machine.description)}" for machine in summary.machines),
         "- Versions: " + ", ".join(f"{_cell(name)} {_cell(found)}" for name, found in summary.versions.items()),
     ]
-    return "\n".join(lines)
+    return "\n".join(line for line in lines if line)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

