@@ -19,17 +19,17 @@ def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
     release: Any, small: Small, until: Until
 ) -> None:
     name = "incapable"
-    spec = small(recipes=["bf16", "fp4"], training__max_steps=20)
+    spec = small(recipes=["bf16", "fp8"], training__max_steps=20)
     release.submit(name, spec | {"scheduling": {"compute_capability": "required"}})
-    until(lambda: release.state(name, "fp4-s0") == "Skipped", "fp4 is skipped", 90)
-    row = release.runs(name)["fp4-s0"]
+    until(lambda: release.state(name, "fp8-s0") == "Skipped", "fp8 is skipped", 90)
+    row = release.runs(name)["fp8-s0"]
     assert row["reason"] == "NoCapableNode"
     assert "affinity" in row["message"]
     until(lambda: release.finished(name), "it ends", 200)
     status = release.status(name)
     assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "2/2", 0)
     assert release.state(name, "bf16-s0") == "Succeeded"
-    assert any("fp4-s0" in event["message"] for event in release.events("RunSkipped"))
+    assert any("fp8-s0" in event["message"] for event in release.events("RunSkipped"))
     until(lambda: not release.active(name), "nothing of it runs")
     release.remove(name)
 

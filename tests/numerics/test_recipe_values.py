@@ -1,5 +1,6 @@
 """The seven recipes, and what a spelled-out one may say."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.recipes import RECIPES, Recipe, recipe_by_name
+from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
+from surogate_bench.recipes.engines import required_capability, select_support, supported_engines
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 
 ADAPTER = TypeAdapter(Recipe)
 SPELLED_OUT = sorted((Path(__file__).parents[2] / "configs" / "recipes").glob("*.yaml"))
@@ -49,17 +52,51 @@ def test_the_published_fp4_recipe_leaves_the_last_four_blocks_in_bf16() -> None:
     assert recipe_by_name("fp4").skip_last_layers == 0
 
 
-def test_hardware_requirements_follow_the_compute_precision() -> None:
-    required = {recipe.name: recipe.min_compute_capability for recipe in RECIPES}
-    assert required == {
+def test_hardware_requirements_are_those_of_the_engine_that_auto_prefers() -> None:
+    assert {recipe.name: required_capability(recipe) for recipe in RECIPES} == {
         "bf16": None,
         "fp8": (8, 9),
-        "fp4": (10, 0),
+        "fp4": None,
         "qbnb": None,
         "qfp8-fp8-hybrid": (8, 9),
         "qfp8-bf16": None,
         "qfp4": (8, 9),
     }
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_a_requested_engine_has_requirements_of_its_own(recipe: Recipe) -> None:
+    assert required_capability(recipe, "emulated") is None
+    on_tensor_cores = recipe.compute is ComputePrecision.FP8_HYBRID
+    assert required_capability(recipe, "torch") == ((8, 9) if on_tensor_cores else None)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_hardware_that_meets_the_requirement_runs_the_fastest_engine_and_other_hardware_runs_the_recipe_too(
+    recipe: Recipe,
+) -> None:
+    engines = supported_engines(recipe)
+    assert select_support(recipe, required_capability(recipe)) == engines[0]
+    assert select_support(recipe, None) == select_support(recipe, (7, 5)) == engines[-1]
+
+
+@pytest.mark.parametrize("storage", WeightStorage)
+@pytest.mark.parametrize("compute", ComputePrecision)
+def test_every_combination_is_refused_by_name_or_has_an_engine_for_a_cpu(
+    storage: WeightStorage, compute: ComputePrecision
+) -> None:
+    spelled_out = MINIMAL | {"weight_storage": storage, "compute": compute}
+    if compute not in STORAGES[storage].compute:
+        with pytest.raises(ConfigError, match=f"cannot be combined with {storage} storage"):
+            ADAPTER.validate_python(spelled_out)
+        return
+    assert select_support(ADAPTER.validate_python(spelled_out), None) is not None
+
+
+def test_every_setting_of_a_precision_is_a_field_of_a_recipe_and_belongs_to_one_precision() -> None:
+    settings = [name for descriptor in COMPUTES.values() for name in descriptor.settings]
+    assert len(set(settings)) == len(settings)
+    assert set(settings) <= {field.name for field in fields(Recipe)}
 
 
 def test_an_unknown_field_is_refused() -> None:

@@ -14,10 +14,14 @@ from transformers import Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError, PermanentError, UnsupportedRecipeError
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
+from surogate_bench.recipes.engines import ENGINE_NAMES
+from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.selection import ENGINES
 from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.storage.frozen_weight import STORAGE_CLASSES
 from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 
 MakeModel = Callable[..., Qwen3ForCausalLM]
@@ -243,12 +247,25 @@ def test_auto_runs_every_recipe_here_and_says_by_which_engine(
 def test_an_engine_that_cannot_run_a_recipe_is_never_replaced_silently() -> None:
     with pytest.raises(UnsupportedRecipeError, match=r"fp8 cannot .*torch: its fp8-hybrid products need a GPU"):
         select_engine(recipe_by_name("fp8"), CPU, "torch")
-    with pytest.raises(UnsupportedRecipeError, match=r"fp4 cannot .*torch: it multiplies in bf16 and FP8, not"):
+    with pytest.raises(UnsupportedRecipeError, match=r"fp4 cannot .*torch: it does not compute nvfp4 products"):
         select_engine(recipe_by_name("fp4"), CPU, "torch")
     with pytest.raises(UnsupportedRecipeError, match="transformer-engine: no such engine in this version"):
         select_engine(recipe_by_name("fp4"), CPU, "transformer-engine")
     assert select_engine(recipe_by_name("fp8"), CPU, "emulated").name == "emulated"
     assert select_engine(recipe_by_name("qbnb"), CPU, "emulated").name == "bitsandbytes"
+
+
+def test_every_engine_that_a_descriptor_names_is_implemented_and_no_other() -> None:
+    assert set(ENGINES) == set(ENGINE_NAMES)
+    assert {storage for storage in WeightStorage if STORAGES[storage].engine is None} == set(STORAGE_CLASSES)
+
+
+def test_a_gpu_that_is_too_old_is_named_with_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "A100")
+    message = r"fp8 cannot run on A100, which has compute capability 8\.0 \(torch: .* 8\.9 or later\)"
+    with pytest.raises(UnsupportedRecipeError, match=message):
+        select_engine(recipe_by_name("fp8"), torch.device("cuda"), "torch")
 
 
 def test_widths_that_fp8_tensor_cores_cannot_take_are_refused() -> None:

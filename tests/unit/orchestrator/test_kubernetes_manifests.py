@@ -206,14 +206,31 @@ def test_the_server_listens_to_other_pods_and_is_found_by_its_name() -> None:
         (None, "preferredDuringSchedulingIgnoredDuringExecution"),
     ],
 )
-def test_a_recipe_asks_for_the_hardware_of_its_arithmetic(rule: Any, kind: str) -> None:
-    affinity = pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))["affinity"]["nodeAffinity"]
+def test_a_run_asks_for_the_hardware_of_the_engine_that_auto_prefers(rule: Any, kind: str) -> None:
+    affinity = pod_of(train_job("fp8", SchedulingSpec(compute_capability=rule)))["affinity"]["nodeAffinity"]
     assert list(affinity) == [kind]
     assert "affinity" not in pod_of(train_job("bf16", SchedulingSpec(compute_capability=rule)))
 
 
+@pytest.mark.parametrize("rule", ["required", "preferred", "ignored", None])
+def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: Any) -> None:
+    assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))
+
+
+@pytest.mark.parametrize(("engine", "asks"), [("auto", True), ("torch", True), ("emulated", False)])
+def test_the_engine_of_the_sweep_decides_what_hardware_fp8_asks_for(engine: str, asks: bool) -> None:
+    laid_out = plan(parse_sweep(SPEC | {"engine": engine}), "s3://bucket")
+    scheduling = SchedulingSpec(compute_capability="required")
+    pods = {
+        task.request.recipe: pod_of(job_manifest(task, settings(), scheduling))
+        for task in laid_out.training_order
+        if isinstance(task.request, TrainRequest)
+    }
+    assert {recipe for recipe, pod in pods.items() if "affinity" in pod} == ({"fp8"} if asks else set())
+
+
 def test_hardware_needs_can_be_ignored() -> None:
-    assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability="ignored")))
+    assert "affinity" not in pod_of(train_job("fp8", SchedulingSpec(compute_capability="ignored")))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ Every block is quantized here. The published FP4 row left the last four blocks i
 ``configs/recipes/fp4-published.yaml`` spells that out.
 """
 
-from surogate_bench.recipes.recipe import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.precisions import ComputePrecision, WeightStorage
+from surogate_bench.recipes.recipe import Recipe
 
 FP4 = Recipe(name="fp4", title="FP4", weight_storage=WeightStorage.BF16, compute=ComputePrecision.NVFP4)

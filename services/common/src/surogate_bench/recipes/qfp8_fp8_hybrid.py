@@ -1,6 +1,7 @@
 """QFP8 + fp8-hybrid: weights kept in FP8 128x128 tiles, products in FP8."""
 
-from surogate_bench.recipes.recipe import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.precisions import ComputePrecision, WeightStorage
+from surogate_bench.recipes.recipe import Recipe
 
 QFP8_FP8_HYBRID = Recipe(
     name="qfp8-fp8-hybrid",

@@ -1,41 +1,17 @@
 """What a precision recipe is: how the frozen base is stored, times how its matrix products are computed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES, ComputePrecision, WeightStorage
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-
-
-class WeightStorage(StrEnum):
-    """Format in which the frozen weights of the transformer blocks' linear layers are kept."""
-
-    BF16 = "bf16"
-    FP8_128X128 = "fp8-128x128"  # E4M3 with one fp32 scale per 128x128 tile
-    NVFP4 = "nvfp4"  # E2M1 with one E4M3 scale per 16 values and one fp32 scale per tensor
-    NF4 = "nf4"  # bitsandbytes 4-bit NormalFloat with double quantization
-
-
-class ComputePrecision(StrEnum):
-    """Precision of the operands of forward products and of the products that give input gradients."""
-
-    BF16 = "bf16"
-    FP8_HYBRID = "fp8-hybrid"  # E4M3 inputs (delayed scaling) and weights, E5M2 gradients
-    NVFP4 = "nvfp4"  # 16-value E2M1 blocks; 4/6 scaling forward, stochastic rounding of gradients
-
-
 _AMAX_HISTORY_LENGTH = 1024
-
-_COMPUTE_CAPABILITY: dict[ComputePrecision, tuple[int, int] | None] = {
-    ComputePrecision.BF16: None,
-    ComputePrecision.FP8_HYBRID: (8, 9),
-    ComputePrecision.NVFP4: (10, 0),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,14 +49,6 @@ class Recipe:
         self._check_combination()
 
     @property
-    def min_compute_capability(self) -> tuple[int, int] | None:
-        """CUDA compute capability whose tensor cores multiply in this precision; None if any device does.
-
-        Engines that use such tensor cores require it; emulation does not.
-        """
-        return _COMPUTE_CAPABILITY[self.compute]
-
-    @property
     def quantizes(self) -> bool:
         """Whether anything differs from plain bf16."""
         return (self.weight_storage, self.compute) != (WeightStorage.BF16, ComputePrecision.BF16)
@@ -104,26 +72,31 @@ class Recipe:
                 raise self._error("is too small", field=field, remedy=f"Use a whole number of at least {least}.")
 
     def _check_combination(self) -> None:
-        if self.weight_storage is WeightStorage.NF4 and self.compute is not ComputePrecision.BF16:
+        storage = STORAGES[self.weight_storage]
+        if self.compute not in storage.compute:
+            allowed = " or ".join(sorted(storage.compute))
+            engine = storage.engine.engine if storage.engine else "every engine"
             raise self._error(
-                "cannot be combined with nf4 storage, whose products bitsandbytes computes in bf16",
+                f"cannot be combined with {self.weight_storage} storage, whose products {engine} computes in {allowed}",
                 field="compute",
-                remedy="Use compute: bf16, or another weight_storage.",
+                remedy=f"Use compute: {allowed}, or another weight_storage.",
             )
-        history_changed = self.fp8_amax_history_length != _AMAX_HISTORY_LENGTH
-        if (history_changed or self.fp8_margin) and self.compute is not ComputePrecision.FP8_HYBRID:
-            raise self._error(
-                f"has no effect under {self.compute} compute",
-                field="fp8_amax_history_length" if history_changed else "fp8_margin",
-                remedy="Remove it or use fp8-hybrid.",
-            )
-        if self.fp4_profile != "paper" and self.compute is not ComputePrecision.NVFP4:
-            raise self._error(
-                f"has no effect under {self.compute} compute", field="fp4_profile", remedy="Remove it or use nvfp4."
-            )
+        self._check_settings()
         if not self.quantizes and (self.skip_first_layers or self.skip_last_layers):
             field = "skip_first_layers" if self.skip_first_layers else "skip_last_layers"
             raise self._error("has no effect where nothing is quantized", field=field, remedy="Remove it.")
+
+    def _check_settings(self) -> None:
+        """Refuse a setting of another compute precision."""
+        changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
+        for precision, descriptor in COMPUTES.items():
+            foreign = [name for name in changed if name in descriptor.settings]
+            if foreign and precision is not self.compute:
+                raise self._error(
+                    f"has no effect under {self.compute} compute",
+                    field=foreign[0],
+                    remedy=f"Remove it or use {precision}.",
+                )
 
     def _error(self, message: str, *, field: str, remedy: str) -> ConfigError:
         value = getattr(self, field)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.recipes import RECIPES, Recipe
+from surogate_bench.recipes.engines import required_capability
 from surogate_bench_orchestrator.adapters.local.capabilities import capability
 from surogate_bench_orchestrator.adapters.local.machine import Machine, detect_machine
 from surogate_bench_orchestrator.cli.live import render_view
@@ -108,7 +109,7 @@ def _recipe_json(recipe: Recipe, machine: Machine) -> dict[str, object]:
         "title": recipe.title,
         "weight_storage": recipe.weight_storage.value,
         "compute": recipe.compute.value,
-        "min_compute_capability": recipe.min_compute_capability,
+        "min_compute_capability": required_capability(recipe),
         "can_run": how.engine is not None,
         "engine": how.engine,
         "note": how.note,

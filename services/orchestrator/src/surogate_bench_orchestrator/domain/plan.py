@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from surogate_bench.layout import BASE_RUN, CheckSubject, SweepLayout, run_name
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench_orchestrator.domain.tasks import Service, Task, task_name
@@ -22,14 +23,6 @@ _CHECK_TIMEOUT_S = 3600.0
 
 _MARGIN_S = 60.0
 """Beyond deadlines that the services watch themselves, so that their explanation comes first."""
-
-_COMPUTE_COST = {ComputePrecision.BF16: 0.0, ComputePrecision.FP8_HYBRID: 0.5, ComputePrecision.NVFP4: 1.5}
-_STORAGE_COST = {
-    WeightStorage.BF16: 0.0,
-    WeightStorage.FP8_128X128: 0.1,
-    WeightStorage.NF4: 0.2,
-    WeightStorage.NVFP4: 0.2,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,4 +175,4 @@ class _Planner:
 
 def _relative_cost(recipe: Recipe) -> float:
     """Rank recipes by training time where low precision is emulated; on matching hardware the order hardly matters."""
-    return _COMPUTE_COST[recipe.compute] + _STORAGE_COST[recipe.weight_storage]
+    return COMPUTES[recipe.compute].relative_cost + STORAGES[recipe.weight_storage].relative_cost

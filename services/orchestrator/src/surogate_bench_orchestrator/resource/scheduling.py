@@ -34,8 +34,9 @@ class SchedulingSpec(Spec):
     tolerations: tuple[Toleration, ...] | None = Field(None, description="Taints that pods tolerate.")
     compute_capability: CapabilityRule | None = Field(
         None,
-        description="What a recipe's hardware needs mean: a node without them is not used (required), is used last "
-        "(preferred, the default), or is as good as any (ignored). Needs the labels of GPU feature discovery.",
+        description="What the compute capability that a recipe's engine needs means: a node without it is not used "
+        "(required), is used last (preferred, the default), or is as good as any (ignored). Emulated recipes need "
+        "none. Needs the labels of GPU feature discovery.",
     )
     slots: int | None = Field(
         None, ge=1, le=1000, description="At most so many pods of the sweep hold a GPU at once; the rest waits."

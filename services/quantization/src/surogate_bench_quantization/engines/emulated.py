@@ -3,6 +3,7 @@
 import torch
 
 from surogate_bench.recipes import ComputePrecision, Recipe
+from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Products
 from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Session
 from surogate_bench_quantization.engines.engine import EngineSession
@@ -12,12 +13,7 @@ from surogate_bench_quantization.engines.fp8_session import FP8Session
 class EmulatedEngine:
     """Exact on any device; a check on faster engines, and the only one without low-precision tensor cores."""
 
-    name = "emulated"
-
-    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
-        """See :class:`Engine`."""
-        del device  # any
-        return "bf16 products need no emulation" if recipe.compute is ComputePrecision.BF16 else None
+    name = EMULATED
 
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         """See :class:`Engine`."""

@@ -38,19 +38,25 @@ class EngineSession(Protocol):
 
 
 class Engine(Protocol):
-    """A way of computing products with frozen weights."""
+    """A way of computing products with frozen weights.
+
+    What it implements and the hardware that it needs are in :mod:`surogate_bench.recipes.precisions`.
+    """
 
     @property
     def name(self) -> str:
         """What is written beside every result."""
         ...
 
-    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
-        """Why this engine cannot run the recipe on the device; None if it can."""
-        ...
-
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        """Begin work on a model with so many layers to replace."""
+        """Begin work on a model with so many layers to replace.
+
+        Args:
+            recipe: One that the engine implements.
+            layers: Linear layers that will be replaced.
+            device: Where the model is.
+            seed: For engines that draw random numbers.
+        """
         ...
 
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.precisions import BITSANDBYTES, TORCH
 from surogate_bench_quantization.engines.engine import EngineSession, StatelessSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
 from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
@@ -55,15 +56,7 @@ class TorchSession(StatelessSession):
 class TorchEngine:
     """torch's GEMMs: bf16 on any device, FP8 on tensor cores that have it."""
 
-    name = "torch"
-
-    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
-        """See :class:`Engine`."""
-        if recipe.compute is ComputePrecision.FP8_HYBRID:
-            return _why_no_tensor_cores(recipe, device)
-        if recipe.compute is not ComputePrecision.BF16:
-            return f"it multiplies in bf16 and FP8, not in {recipe.compute}"
-        return "NF4 is bitsandbytes' format" if recipe.weight_storage is WeightStorage.NF4 else None
+    name = TORCH
 
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         """See :class:`Engine`."""
@@ -71,18 +64,6 @@ class TorchEngine:
         if recipe.compute is ComputePrecision.FP8_HYBRID:
             return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
         return TorchSession(recipe.weight_storage)
-
-
-def _why_no_tensor_cores(recipe: Recipe, device: torch.device) -> str | None:
-    if device.type != "cuda":
-        return f"its {recipe.compute} products need a GPU"
-    least, there = recipe.min_compute_capability or (0, 0), torch.cuda.get_device_capability(device)
-    if there >= least:
-        return None
-    return (
-        f"its {recipe.compute} products need compute capability {least[0]}.{least[1]}, "
-        f"and {torch.cuda.get_device_name(device)} has {there[0]}.{there[1]}"
-    )
 
 
 class BitsAndBytesSession(StatelessSession):
@@ -97,12 +78,7 @@ class BitsAndBytesSession(StatelessSession):
 class BitsAndBytesEngine:
     """NF4 weights, expanded to bf16 by bitsandbytes for every product."""
 
-    name = "bitsandbytes"
-
-    def why_not(self, recipe: Recipe, device: torch.device) -> str | None:
-        """See :class:`Engine`."""
-        del device  # CPU and GPU alike
-        return None if recipe.weight_storage is WeightStorage.NF4 else f"it does not store {recipe.weight_storage}"
+    name = BITSANDBYTES
 
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         """See :class:`Engine`."""

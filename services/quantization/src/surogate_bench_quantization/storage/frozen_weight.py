@@ -5,6 +5,7 @@ base, which would round LoRA's initialization.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -84,17 +85,21 @@ class NVFP4Weight(FrozenWeight):
         return values
 
 
+STORAGE_CLASSES: Mapping[WeightStorage, Callable[[Tensor], FrozenWeight]] = {
+    WeightStorage.BF16: BF16Weight,
+    WeightStorage.FP8_128X128: FP8TilesWeight,
+    WeightStorage.NVFP4: NVFP4Weight,
+}
+
+
 def freeze(weight: Tensor, storage: WeightStorage) -> FrozenWeight:
     """Put a weight into a storage format.
 
     Args:
         weight: bf16 (out_features, in_features).
         storage: Any format but NF4, which bitsandbytes keeps in a layer of its own.
+
+    Raises:
+        KeyError: NF4.
     """
-    if storage is WeightStorage.BF16:
-        return BF16Weight(weight)
-    if storage is WeightStorage.FP8_128X128:
-        return FP8TilesWeight(weight)
-    if storage is WeightStorage.NVFP4:
-        return NVFP4Weight(weight)
-    raise ValueError(f"{storage} is kept by bitsandbytes' own layer")
+    return STORAGE_CLASSES[storage](weight)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_quantization.engines import Engine, EngineSession
-from surogate_bench_quantization.formats.nvfp4 import BLOCK
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.nf4 import nf4_nbytes
 from surogate_bench_trainer.model.coverage import matrices, transformer_blocks, uncovered_matrices
@@ -122,15 +122,20 @@ def _check_replaced(layers: list[nn.Module]) -> None:
 def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
     if linear.weight.dtype != torch.bfloat16:
         raise PermanentError(f"block {name} is {linear.weight.dtype}: recipes start from a bf16 model")
-    by_input = recipe.weight_storage is WeightStorage.NVFP4 or recipe.compute is ComputePrecision.NVFP4
-    by_output = recipe.compute is ComputePrecision.NVFP4
-    if (by_input and linear.in_features % BLOCK) or (by_output and linear.out_features % BLOCK):
-        raise ConfigError(
-            f"NVFP4 needs dimensions divisible by {BLOCK}, but transformer block layer {name} has "
-            f"{linear.in_features} inputs and {linear.out_features} outputs",
-            field=f"recipe {recipe.name}: model",
-            remedy="Use a model whose widths are multiples of 16, or a recipe without NVFP4.",
-        )
+    storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
+    widths = (
+        (storage.short, storage.input_multiple, linear.in_features),
+        (compute.short, compute.width_multiple, linear.in_features),
+        (compute.short, compute.width_multiple, linear.out_features),
+    )
+    for format_name, multiple, width in widths:
+        if width % multiple:
+            raise ConfigError(
+                f"{format_name} needs dimensions divisible by {multiple}, but transformer block layer {name} has "
+                f"{linear.in_features} inputs and {linear.out_features} outputs",
+                field=f"recipe {recipe.name}: model",
+                remedy=f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}.",
+            )
 
 
 def _weight_bytes(linear: nn.Linear) -> int:

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
-_NVFP4_BLOCK = 16
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
 """Head sizes that the attention kernels of vLLM's CPU build support."""
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
@@ -136,8 +136,13 @@ def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transf
             value=skipped,
             remedy="Skip fewer blocks.",
         )
-    if recipe.weight_storage is not WeightStorage.NVFP4 and recipe.compute is not ComputePrecision.NVFP4:
-        return
+    storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
+    for format_name, multiple in ((storage.short, storage.input_multiple), (compute.short, compute.width_multiple)):
+        if multiple > 1:
+            _check_widths(config, recipe, format_name, multiple)
+
+
+def _check_widths(config: Any, recipe: Recipe, format_name: str, multiple: int) -> None:  # noqa: ANN401 - see above
     head = _head_size_of(config)
     widths = {
         "hidden_size": config.hidden_size,
@@ -146,12 +151,12 @@ def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transf
         "num_key_value_heads x head_dim": config.num_key_value_heads * head,
     }
     for name, width in widths.items():
-        if width % _NVFP4_BLOCK:
+        if width % multiple:
             raise ConfigError(
-                f"NVFP4 needs widths divisible by {_NVFP4_BLOCK}, but the model's {name} is {width}",
+                f"{format_name} needs widths divisible by {multiple}, but the model's {name} is {width}",
                 field=f"recipe {recipe.name}: model",
                 value=width,
-                remedy="Use a model whose widths are multiples of 16, or a recipe without NVFP4.",
+                remedy=f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}.",
             )
 
 

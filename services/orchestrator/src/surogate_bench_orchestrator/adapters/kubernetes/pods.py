@@ -1,5 +1,6 @@
 """The pod that runs a task: pure, from the task and the installation's settings."""
 
+from surogate_bench.recipes.engines import required_capability
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
@@ -195,10 +196,11 @@ def _placement(task: Task, workload: Workload, scheduling: SchedulingSpec) -> Ob
 
 
 def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | None:
-    """Ask for nodes whose GPUs have the compute capability that a recipe's arithmetic needs in hardware."""
+    """Ask for nodes whose GPUs have the compute capability that the engine of the run needs."""
     if not isinstance(task.request, TrainRequest):
         return None
-    needs = task.request.sweep.recipe(task.request.recipe).min_compute_capability
+    sweep = task.request.sweep
+    needs = required_capability(sweep.recipe(task.request.recipe), sweep.engine)
     rule = scheduling.compute_capability or "preferred"
     if needs is None or rule == "ignored":
         return None

@@ -1,12 +1,10 @@
-"""Which engine this machine runs a recipe with, told without importing torch.
-
-The trainer decides by the same rules (tests compare the two).
-"""
+"""Which engine this machine runs a recipe with, decided without importing torch."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.engines import AUTO, required_capability, select_support, unsupported_reason
 from surogate_bench_orchestrator.adapters.local.machine import Machine
 
 
@@ -21,18 +19,13 @@ class Capability:
 
 def capability(recipe: Recipe, machine: Machine) -> Capability:
     """Say which engine ``auto`` takes for a recipe on this machine."""
-    if recipe.weight_storage is WeightStorage.NF4:
-        if find_spec("bitsandbytes") is None:
-            return Capability(None, "needs bitsandbytes, which is not installed")
-        return Capability("bitsandbytes", "products in bf16")
-    if recipe.compute is ComputePrecision.BF16:
-        return Capability("torch", "products in bf16")
-    if recipe.compute is ComputePrecision.NVFP4:
-        return Capability("emulated", "bit for bit; this version has no engine for FP4 tensor cores")
-    needs = recipe.min_compute_capability or (0, 0)
-    there = any(gpu.compute_capability and gpu.compute_capability >= needs for gpu in machine.gpus)
-    if there:
-        return Capability("torch", "products on FP8 tensor cores")
-    return Capability(
-        "emulated", f"bit for bit, but slower; in hardware from compute capability {needs[0]}.{needs[1]} on"
-    )
+    available = max((gpu.compute_capability for gpu in machine.gpus if gpu.compute_capability), default=None)
+    support = select_support(recipe, available)
+    if support is None:
+        return Capability(None, unsupported_reason(recipe, AUTO))
+    if support.package and find_spec(support.package) is None:
+        return Capability(None, f"needs {support.package}, which is not installed")
+    faster = required_capability(recipe)
+    if faster is None or support.min_compute_capability:
+        return Capability(support.engine, support.note)
+    return Capability(support.engine, f"{support.note}; in hardware from compute capability {faster[0]}.{faster[1]} on")
