@@ -8,6 +8,7 @@ from surogate_bench.layout import run_name
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
 from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SplitInfo, TrainResult
+from surogate_bench.stage_identity import SCORING_VERSION, TRAINING_VERSION
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
 
@@ -41,6 +42,7 @@ def publish(store: ObjectStore, task: Task, scratch: Path) -> None:
         hardware={},
         versions={},
         result=result.model_dump(mode="json"),
+        procedure_version={"train": TRAINING_VERSION, "eval": SCORING_VERSION}.get(stage, 1),
     )
     assert publish_stage(store, task.output, folder, manifest)
 
@@ -51,7 +53,7 @@ def _prepared(request: PrepareRequest) -> PrepareResult:
     inputs = {"model": {"model.safetensors": _sha256("weights")}, "tasks": {"task.yaml": _sha256("task")}}
     source = request.sweep.model.label
     return PrepareResult.model_validate(
-        {"data": splits, "model_source": source, "model_in_store": False, "inputs": inputs}
+        {"data": splits, "model_source": source, "model_in_store": False, "inputs": inputs, "full_attention": True}
     )
 
 

@@ -21,6 +21,7 @@ from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
+from surogate_bench.task_files import CONFIGS_VARIABLE
 from surogate_bench_evaluator.stage import prepare_task
 
 
@@ -95,6 +96,32 @@ def test_a_model_whose_files_are_links_is_digested_by_what_they_point_to(folders
 def test_a_task_is_its_file_with_what_that_includes_and_the_functions_it_names(folders: Path) -> None:
     (folders / "tasks/unrelated.yaml").write_text("task: another\n", encoding="utf-8")
     assert list(task_files(folders / "tasks/ours.yaml")) == ["_base.yaml", "helpers.py", "ours.yaml"]
+
+
+def test_a_task_that_is_a_link_counts_as_what_it_points_to(folders: Path) -> None:
+    (folders / "tasks").rename(folders / "tasks-1")  # as Kubernetes mounts a ConfigMap
+    (folders / "tasks").mkdir()
+    (folders / "tasks/ours.yaml").symlink_to("../tasks-1/ours.yaml")
+    sweep = sweep_on(folders)
+    result = prepared(sweep)
+    assert sorted(result.result["inputs"]["tasks"]) == ["_base.yaml", "helpers.py", "ours.yaml"]
+    (folders / "tasks-1/_base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"evaluation\.tasks_dir: _base\.yaml was changed"):
+        require_unchanged(result, sweep)
+
+
+def test_a_built_in_task_that_is_edited_is_noticed(
+    folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    tasks = shutil.copytree(folders / "tasks", tmp_path / "configs/tasks")
+    monkeypatch.setenv(CONFIGS_VARIABLE, str(tmp_path / "configs"))
+    sweep = sweep_on(folders, evaluation={"task": "ours"})
+    result = prepared(sweep)
+    with (tasks / "ours.yaml").open("a", encoding="utf-8") as file:
+        file.write("num_fewshot: 1\n")
+    with pytest.raises(ConfigError, match=r"evaluation\.task: ours\.yaml was changed"):
+        require_unchanged(result, sweep)
 
 
 @pytest.mark.parametrize(

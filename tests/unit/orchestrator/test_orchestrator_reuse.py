@@ -1,5 +1,6 @@
 """Nothing is computed twice: which stages of other sweeps stand for those of this one, and which do not."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,17 +9,22 @@ import pytest
 from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
 
-from surogate_bench.errors import PermanentError
+from surogate_bench.content import combined, digests_of, task_files
+from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import fetch_stage, read_manifest, reuse_stage
+from surogate_bench.requests import PrepareRequest
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stage_identity import BUILTIN_TASKS
+from surogate_bench.store import ObjectInfo, ObjectStore, open_store
+from surogate_bench.task_files import TaskFolders
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.rows import run_rows
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
+BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
 SPEC: dict[str, Any] = {
     "name": "small",
     "model": {"builtin": "tiny-qwen3-en"},
@@ -35,6 +41,8 @@ class World:
     store: ObjectStore
     scratch: Path
     submitted: list[str] = field(default_factory=list)
+    prepared: dict[str, Any] = field(default_factory=dict)
+    """What prepare stages find otherwise."""
 
     def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
         """Run a sweep to its end; `submitted` says what was computed for it."""
@@ -51,6 +59,17 @@ class World:
 
     def _publish(self, task: Task) -> None:
         publish(self.store, task, self.scratch)
+        if isinstance(task.request, PrepareRequest) and task.output and self.prepared:
+            manifest = read_manifest(self.store, task.output)
+            assert manifest is not None
+            change(self.store, task.output, result=manifest.result | self.prepared)
+
+
+def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
+    """Rewrite a manifest."""
+    manifest = read_manifest(store, prefix)
+    assert manifest is not None
+    store.put(manifest_key(prefix), manifest.model_copy(update=changes).model_dump_json().encode())
 
 
 @dataclass
@@ -70,7 +89,7 @@ class _Clock:
 
 
 def _words(task_name: str) -> str:
-    return task_name.rpartition("-")[0].removeprefix("small-")
+    return re.sub(r"^(small|other|edited|as-shipped)-", "", task_name.rpartition("-")[0])
 
 
 @pytest.fixture
@@ -192,10 +211,67 @@ def test_a_reference_names_the_stage_that_holds_the_files(world: World, tmp_path
 
 def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
-    monkeypatch.setattr("surogate_bench_orchestrator.sweep.reuse.TRAINING_VERSION", 2)
+    monkeypatch.setattr("surogate_bench.stage_identity.TRAINING_VERSION", 3)
     world.run(seeds=[0, 1])
     assert "bf16-s0-train" in world.submitted
     assert "bf16-s0-eval" not in world.submitted  # the adapters came out the same
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "full_attention", "taken"),
+    [
+        ("qfp4", {}, True, True),
+        ("qfp4", {"hardware": {"gpu": "H100"}}, True, False),  # its scales were rounded to bf16 there
+        ("bf16", {"hardware": {"gpu": "H100"}}, True, True),
+        ("bf16", {}, False, False),  # windows, soft-capping and sinks were ignored
+        ("bf16", {}, None, False),
+    ],
+)
+def test_trainings_of_the_version_before_are_taken_where_they_were_right(
+    world: World, recipe: str, changes: dict[str, Any], full_attention: bool | None, taken: bool
+) -> None:
+    first = world.run(recipes=[recipe])
+    change(world.store, first.plan.layout.train(f"{recipe}-s0"), procedure_version=1, **changes)
+    world.prepared = {"full_attention": full_attention}
+    world.run(recipes=[recipe], seeds=[0, 1])
+    assert (f"{recipe}-s0-train" not in world.submitted) == taken
+
+
+def test_a_built_in_task_that_was_edited_is_another_task(world: World) -> None:
+    world.prepared = {"inputs": {}}  # as in stores of versions that did not record it
+    world.run()
+    world.prepared = {"inputs": {"tasks": digests_of(task_files(BUILTIN_TASK))}}
+    world.run(name="as-shipped")
+    assert world.submitted == []
+    world.prepared = {"inputs": {"tasks": {"ro_gsm8k.yaml": "0" * 64}}}
+    world.run(name="edited")
+    assert sorted(world.submitted) == ["base-eval", "bf16-s0-eval", "fp8-s0-eval"]
+
+
+def test_the_digests_of_built_in_tasks_are_those_of_their_files() -> None:
+    tasks = {path.stem: path for path in BUILTIN_TASK.parent.glob("[!_]*.yaml")}
+    assert {name: combined(digests_of(task_files(path))) for name, path in tasks.items()} == BUILTIN_TASKS
+
+
+def test_a_store_that_is_away_for_a_moment_costs_no_reuse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.run()
+    list_all, away = ObjectStore.list, iter([True])
+
+    def list_later(store: ObjectStore, prefix: str) -> list[ObjectInfo]:
+        if prefix == "sweeps/" and next(away, False):
+            raise TransientError("away")
+        return list_all(store, prefix)
+
+    monkeypatch.setattr(ObjectStore, "list", list_later)
+    world.run(name="other")
+    assert world.submitted == []
+
+
+def test_a_damaged_manifest_of_another_sweep_is_passed_over(world: World) -> None:
+    first = world.run()
+    world.store.put(manifest_key(first.plan.layout.eval("base")), b"{}")
+    world.run(name="other")
+    assert world.submitted == ["base-eval"]
 
 
 def test_answers_of_another_vllm_are_not_taken_for_this_ones(world: World) -> None:

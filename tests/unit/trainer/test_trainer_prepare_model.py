@@ -20,7 +20,7 @@ from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.prepare import prepare_stage
-from surogate_bench_trainer.prepare.config_checks import CPU_HEAD_SIZES, check_config
+from surogate_bench_trainer.prepare.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
@@ -278,3 +278,20 @@ def test_steps_without_effect_are_those_of_the_optimizers_schedule(
         rates.append(optimizer.learning_rate)
         optimizer.step()
     assert [rate == 0 for rate in rates] == [step < steps_without_effect(training) for step in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "full"),
+    [
+        ("qwen3", {}, True),
+        ("llama", {}, True),
+        ("qwen2", {"sliding_window": 64, "use_sliding_window": False}, True),
+        ("mistral", {"sliding_window": 64}, False),
+        ("mistral", {"sliding_window": None}, True),
+        ("gemma2", {}, False),
+        ("gemma3_text", {}, False),
+        ("gpt_oss", {"layer_types": ["full_attention"], "num_hidden_layers": 1, "sliding_window": None}, False),
+    ],
+)
+def test_models_with_more_than_full_attention_are_known(kind: str, settings: dict[str, Any], full: bool) -> None:
+    assert has_full_attention(CONFIG_MAPPING[kind](**settings)) is full

@@ -92,11 +92,10 @@ def _model(model: ModelSpec) -> LocalInput | None:
 
 
 def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
-    folder = evaluation.tasks_dir
-    if folder is None:
-        return None
-    folders = TaskFolders.of(folder)
+    folders = TaskFolders.of(evaluation.tasks_dir)
     folders.require(evaluation.task)
     task = folders.own(evaluation.task)
-    files = task_files(task) if task and task.parent == folder.resolve() else {}  # one that comes with surogate-bench
-    return LocalInput(name="tasks", field="evaluation.tasks_dir", folder=folder, files=files)
+    if task is None:  # lm-eval's own
+        return None
+    field = "evaluation.task" if evaluation.tasks_dir is None else "evaluation.tasks_dir"
+    return LocalInput(name="tasks", field=field, folder=evaluation.tasks_dir or task.parent, files=task_files(task))

@@ -37,6 +37,9 @@ class PrepareResult(_Result):
     special_tokens: tuple[str, ...] | None = None
     """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training as
     in scoring; None where the store is of a version that added none in either."""
+    full_attention: bool | None = None
+    """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks; None in manifests of
+    versions that ignored them."""
 
 
 class ScoredData(_Result):

@@ -8,24 +8,41 @@ changes no result and is left out.
 
 import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from surogate_bench.content import combined
-from surogate_bench.recipes import Recipe
+from surogate_bench.manifest import Manifest
+from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.task_files import STOCK_TASKS
 
-TRAINING_VERSION = 1
-"""Raised whenever a change of the trainer's numerics gives other adapters from the same settings."""
+TRAINING_VERSION = 2
+"""Raised whenever a change of the trainer's numerics gives other adapters from the same settings.
+
+2: stored NVFP4 is scaled in fp32 on a GPU too; windows, soft-capping and sinks are part of packed attention.
+"""
 
 SCORING_VERSION = 1
 """Raised whenever a change of the evaluator gives other scores from the same answers."""
 
 VLLM_VERSION = "0.32.0"
 """The locked version: answers of another one are not taken for this one's."""
+
+BUILTIN_TASKS: Mapping[str, str] = MappingProxyType(
+    {"ro_gsm8k": "cd3fbfbfbf2f5a859a0ffe7a2e62bb8fa74e35c59e821f9b109f52c027242392"}
+)
+"""SHA-256 over the files of each task in ``configs/tasks`` as shipped (:func:`surogate_bench.content.combined`).
+
+An edited one is known by its content, as a task of the user's own. Where a change of a shipped file changes scores,
+:data:`SCORING_VERSION` is raised too.
+"""
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
@@ -57,8 +74,8 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
         adapter_sha256: Content of the adapter; None for the untouched base model.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
-    task = prepared.inputs.get("tasks")
-    if model is None or (evaluation.tasks_dir is not None and not task) or "test" not in prepared.data:
+    task = _task_identity(evaluation, prepared)
+    if model is None or task is None or "test" not in prepared.data:
         return None
     if "data" in evaluation.keep_from_task:  # of the hub, where it may change
         return None
@@ -74,8 +91,32 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
             mode="json", include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit"}
         ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
-        **({"task": combined(task)} if task and evaluation.tasks_dir is not None else {}),
+        **({"task": task} if task else {}),
     )
+
+
+def trains_alike(manifest: Manifest, recipe: Recipe, prepared: PrepareResult) -> bool:
+    """Whether this version of the trainer would make the adapter of a finished run of equal identity.
+
+    Args:
+        manifest: Of the finished run.
+        recipe: Its recipe.
+        prepared: Of the sweep that wants to refer to it, for what older versions did not record of the same model.
+    """
+    if manifest.procedure_version == TRAINING_VERSION:
+        return True
+    on_gpu_otherwise = recipe.weight_storage is WeightStorage.NVFP4 and "gpu" in manifest.hardware
+    return manifest.procedure_version == 1 and prepared.full_attention is True and not on_gpu_otherwise
+
+
+def _task_identity(evaluation: EvaluationSpec, prepared: PrepareResult) -> str | None:
+    """Content of the task; empty for one that comes along, as it was shipped; None where it is not known."""
+    files = prepared.inputs.get("tasks")
+    if files:
+        content = combined(files)
+        return "" if content == BUILTIN_TASKS.get(evaluation.task) else content
+    comes_along = evaluation.task in BUILTIN_TASKS or evaluation.task in STOCK_TASKS
+    return "" if comes_along and evaluation.tasks_dir is None else None
 
 
 def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:

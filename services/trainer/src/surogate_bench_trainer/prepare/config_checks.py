@@ -12,6 +12,7 @@ from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
 """Head sizes that the attention kernels of vLLM's CPU build support."""
+_WITH_SINKS = frozenset({"gpt_oss"})
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
@@ -86,6 +87,15 @@ def _attention(facts: ConfigFacts) -> None:
                 if name == "attention_dropout"
                 else "Use another model.",
             )
+
+
+def has_full_attention(config: Any) -> bool:  # noqa: ANN401 - transformers is untyped
+    """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks."""
+    windows = bool(getattr(config, "sliding_window", None)) or "sliding_attention" in (
+        getattr(config, "layer_types", None) or ()
+    )
+    capped = bool(getattr(config, "attn_logit_softcapping", None))
+    return not (windows or capped or config.model_type in _WITH_SINKS)
 
 
 def _head_size(facts: ConfigFacts) -> None:

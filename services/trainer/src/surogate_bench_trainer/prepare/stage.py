@@ -17,6 +17,7 @@ from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
+from surogate_bench_trainer.prepare.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
 from surogate_bench_trainer.prepare.model import convert_smollm2, find_smollm2, is_converted
 from surogate_bench_trainer.prepare.model_checks import check_checkpoint, load_config_and_tokenizer
@@ -78,6 +79,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         inputs=inputs,
         warnings=tuple(warnings),
         special_tokens=special_tokens_of(tokenizer),
+        full_attention=has_full_attention(config),
     )
     for warning in result.warnings:
         _log.warning("%s", warning)
