@@ -88,6 +88,8 @@ class Sweep:
         return [process for process in psutil.process_iter() if _output_of(process).startswith(str(self.state))]
 
     def trainers_wait(self) -> bool:
+        running = self.started[-1]
+        assert running.process.poll() is None, running.output + running.errors
         return len(self.gate.waiting()) == len(SPEC["recipes"])
 
     def trainer(self, recipe: str) -> psutil.Process:
