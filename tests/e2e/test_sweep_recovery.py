@@ -165,7 +165,8 @@ def test_the_sweep_succeeds_though_orchestrator_and_trainer_were_killed(story: S
     assert story.first.process.returncode == 0, story.first.output + story.first.errors
     assert "killed by SIGKILL" in story.first.output
     assert {path.split("/", 3)[3] for path in story.manifests} == {
-        "prepare", "checks/task", "runs/base/eval", "runs/bf16-s0/train", "runs/bf16-s0/eval", "runs/fp8-s0/train", "runs/fp8-s0/eval",
+        "prepare", "checks/task", "runs/base/eval",
+        "runs/bf16-s0/train", "runs/bf16-s0/eval", "runs/fp8-s0/train", "runs/fp8-s0/eval",
     }  # fmt: skip
 
 
