@@ -31,7 +31,10 @@ class Completions:
         with self._lock:
             self._bodies.append(body)
         prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
-        return {"choices": [{"index": i, "text": self.answer(prompt)} for i, prompt in enumerate(prompts)]}
+        answers = [
+            {"index": i, "text": self.answer(prompt), "finish_reason": "stop"} for i, prompt in enumerate(prompts)
+        ]
+        return {"choices": answers}
 
 
 @contextmanager
