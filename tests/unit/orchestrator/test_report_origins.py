@@ -220,8 +220,8 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     for recipe, share in (("bf16", 1.0), ("fp8", 0.99999), ("qfp4", 0.625)):
         world.alter_manifest(world.layout.train(f"{recipe}-s0"), result={"covered_share": share})
     summary = summarized(world)
-    (note,) = [note for note in summary.notes if "covered by their recipe" in note]
-    assert "FP8 99.9 % and QFP4 62.5 %" in note
+    (note,) = [note for note in summary.notes if "cover only a part" in note]
+    assert note.endswith(": FP8 99.9 % and QFP4 62.5 %.")
     assert "BF16" not in note
     markdown = world.report_file("summary.md").decode()
     header = next(line for line in markdown.splitlines() if "| block weights covered |" in line)
@@ -236,7 +236,7 @@ def test_results_without_a_covered_share_have_neither_column_nor_note(report_wor
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()
     text = " ".join(summarized(world).notes)
-    assert "covered by" not in text
+    assert "cover only a part" not in text
     assert "block weights covered" not in world.report_file("summary.md").decode()
 
 
@@ -247,11 +247,11 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: World) 
         world.alter_manifest(world.layout.eval(run), result={"empty_answers": empty})
     summary = summarized(world)
     assert [found.key for found in summary.rows if found.many_empty] == ["fp4"]
-    footnote = "§ More than 10.0 % of the answers are empty."
+    footnote = "§ More than 10 % of the answers are empty."
     assert footnote in summary.footnotes
     (note,) = [note for note in summary.notes if note.startswith("Empty answers")]
     assert "FP8 50 of 500 (10.0 %) and FP4 51 of 500 (10.2 %)." in note
-    assert "With FP4 they are more than 10.0 % (evaluation.max_empty_fraction, marked §), which could explain" in note
+    assert "Above 10 % (evaluation.max_empty_fraction; FP4, marked §) they could explain a difference" in note
     accuracy = f"{row(summary, 'fp4').score.accuracy:.4f}§"  # type: ignore[union-attr]
     out = io.StringIO()
     Console(width=120, file=out).print(render_terminal_table(summary))
