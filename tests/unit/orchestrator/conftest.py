@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
+from surogate_bench.layout import BASE_RUN, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.results import (
     EvalResult,
@@ -87,6 +87,13 @@ class ReportWorld:
         result = TrainResult.model_validate(values | changes).model_dump(mode="json")
         files = {"metrics.jsonl": jsonl(lines)} if metrics else {}
         self._publish("train", run, self.layout.train(run), files, result, engine=engine)
+
+    def alter_manifest(self, prefix: str, **changes: object) -> None:
+        """Replace fields of a finished stage's manifest, those of its result below ``result``."""
+        manifest = json.loads(self.store.get(manifest_key(prefix)) or b"")
+        result = changes.pop("result", {})
+        manifest |= changes | {"result": manifest["result"] | result}  # type: ignore[operator]
+        self.store.put(manifest_key(prefix), json.dumps(manifest).encode())
 
     def publish_eval(
         self, run: str, outcomes: list[bool] | None = None, *, samples: bool = True, topic: str = "apples"

@@ -101,7 +101,7 @@ class ComputeDescriptor:
 
 def _fp8_details(settings: PrecisionSettings) -> str:
     margin = f", margin {settings.fp8_margin}." if settings.fp8_margin else "."
-    return f"Scales look back {settings.fp8_amax_history_length:,} steps{margin}"
+    return f"Scales come from the largest magnitude of the last {settings.fp8_amax_history_length:,} steps{margin}"
 
 
 def _nvfp4_details(settings: PrecisionSettings) -> str:

@@ -47,7 +47,7 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
         f"{formats.DOUBLE_DAGGER} One seed: the interval covers questions, not seeds."
         if several and any(len(row.seeds) == 1 for row in rows)
         else "",
-        f"{formats.SECTION} More than {formats.share(sweep.evaluation.max_empty_fraction)} of the answers are empty."
+        f"{formats.SECTION} More than {_limit(sweep)} of the answers are empty."
         if any(row.many_empty for row in rows)
         else "",
     ]
@@ -202,8 +202,8 @@ def _covered_note(rows: Sequence[Row]) -> str:
     if not parts:
         return ""
     return (
-        f"Not all weights inside the transformer blocks are covered by their recipe, but {listed(parts)} of them; the "
-        "others stay in bf16."
+        "Some recipes cover only a part of the weights inside the transformer blocks, and the rest stays in bf16: "
+        f"{listed(parts)}."
     )
 
 
@@ -213,9 +213,8 @@ def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
         return ""
     marked = [row.title for row in rows if row.many_empty]
     return f"Empty answers count as wrong: {listed(counts)}." + (
-        f" With {listed(marked)} they are more than {formats.share(sweep.evaluation.max_empty_fraction)} "
-        f"(evaluation.max_empty_fraction, marked {formats.SECTION}), which could explain a difference: a model that "
-        "ends its answer at once is not one that computes wrongly."
+        f" Above {_limit(sweep)} (evaluation.max_empty_fraction; {listed(marked)}, marked {formats.SECTION}) they "
+        "could explain a difference by themselves."
         if marked
         else ""
     )
@@ -227,3 +226,7 @@ def _empty(row: Row) -> str:
     total = row.score.samples * max(1, row.seeds_scored)
     worst = f", with one seed {formats.share(row.score.largest_empty_share)}" if row.seeds_scored > 1 else ""
     return f"{row.score.empty_answers:,} of {total:,} ({formats.share(row.score.empty_answers / total)}{worst})"
+
+
+def _limit(sweep: RecipeSweep) -> str:
+    return f"{100 * sweep.evaluation.max_empty_fraction:g} %"

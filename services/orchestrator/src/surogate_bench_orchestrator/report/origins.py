@@ -60,15 +60,14 @@ def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
 def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
     """Say in which versions, engines and machines stages that are compared differ; empty where they do not."""
     parts = [
-        f"{kind} with {listed(differing)}"
+        f"{kind} with {', '.join(differing)}"
         for kind in _PACKAGES
         if (differing := _differing(kind, records.every_run(), sweep))
     ]
-    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
     parts += [
-        f"training of {title} with {found}"
-        for name, title in titles.items()
-        if (found := _values("engine", [(run, _engine(run)) for run in records.of_recipe(name)], sweep))
+        f"training with {found}"
+        for recipe in sweep.recipes
+        if (found := _engines(records.of_recipe(recipe.name), sweep))
     ]
     if not parts:
         return ""
@@ -91,7 +90,15 @@ def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list
     return [text for text in found if text]
 
 
-def _values(name: str, by_run: Sequence[tuple[RunRecord, str]], sweep: RecipeSweep) -> str:
+def _engines(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
+    """Engines that seeds of one recipe differ in; those of different recipes differ by nature."""
+    by_run = [(run, (run.train.manifest.engine or "") if run.train is not None else "") for run in runs]
+    return _values("engine", by_run, sweep, others="its other seeds")
+
+
+def _values(
+    name: str, by_run: Sequence[tuple[RunRecord, str]], sweep: RecipeSweep, *, others: str = "the others"
+) -> str:
     """The values with their runs, the most frequent last; empty where all are equal or unknown."""
     runs: dict[str, list[RunRecord]] = {}
     for run, value in by_run:
@@ -100,8 +107,8 @@ def _values(name: str, by_run: Sequence[tuple[RunRecord, str]], sweep: RecipeSwe
     if len(runs) < 2:  # noqa: PLR2004 - a difference takes two
         return ""
     *fewer, most = sorted(runs, key=lambda value: len(runs[value]))
-    parts = [f"{value} ({_named(runs[value], sweep)})" for value in fewer]
-    return f"{name} {', '.join(parts)} or {most} (the others)"
+    parts = [f"{value} for {_named(runs[value], sweep)}" for value in fewer]
+    return f"{name} {', '.join(parts)} and {most} for {others}"
 
 
 def _version(manifest: Manifest, packages: Sequence[str]) -> str:
@@ -110,10 +117,6 @@ def _version(manifest: Manifest, packages: Sequence[str]) -> str:
 
 def _machine(manifest: Manifest) -> str:
     return describe_machine(manifest.hardware) if manifest.hardware else ""
-
-
-def _engine(run: RunRecord) -> str:
-    return (run.train.manifest.engine or "") if run.train is not None else ""
 
 
 def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:

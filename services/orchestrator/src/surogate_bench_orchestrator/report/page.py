@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.charts import Charts
 from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.summary import Row, Summary
-from surogate_bench_orchestrator.report.tables import detail_cells, detail_header
+from surogate_bench_orchestrator.report.tables import detail_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,8 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         charts=charts,
         css=Markup(source),  # noqa: S704 - our own style sheet, not input
         formats=formats,
-        detail_cells=detail_cells,
-        detail_header=detail_header,
+        detail_table=detail_table,
+        served=any(row.training and row.training.served_validation_loss is not None for row in summary.rows),
         scored_texts=scored_texts(summary),
         meter=lambda row: _meter(row, scale),
         spec_yaml=sweep_yaml(sweep),

@@ -154,14 +154,21 @@ def _main_cells(row: Row, summary: Summary) -> tuple[str, ...]:
 
 
 def _details(summary: Summary, rows: Sequence[Row]) -> str:
+    header, cells = detail_table(rows)
     return _table(
-        ("Precision / Config", *detail_header(rows)),
-        [(_cell(formats.title(row, summary)), *map(_cell, detail_cells(row))) for row in rows],
+        ("Precision / Config", *header),
+        [(_cell(formats.title(row, summary)), *map(_cell, texts)) for row, texts in zip(rows, cells, strict=True)],
     )
 
 
-def detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Names of the columns of :func:`detail_cells`."""
+def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """Header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
+    header, cells = _detail_header(rows), [_detail_cells(row) for row in rows]
+    kept = [index for index in range(len(header)) if any(texts[index] != formats.ABSENT for texts in cells)]
+    return tuple(header[index] for index in kept), tuple(tuple(texts[index] for index in kept) for texts in cells)
+
+
+def _detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
     tested = any(row.versus_base and row.versus_base.p_adjusted is not None for row in rows)
     return (
         "flexible accuracy", "questions", "SD between seeds", "empty answers",
@@ -170,8 +177,7 @@ def detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def detail_cells(row: Row) -> tuple[str, ...]:
-    """Figures of the second table: flexible accuracy … step of the last resumption."""
+def _detail_cells(row: Row) -> tuple[str, ...]:
     score, training = row.score, row.training
     return (
         formats.fraction(score.flexible_accuracy if score else None),
