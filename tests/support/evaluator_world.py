@@ -58,6 +58,7 @@ class FakeServer:
     counting: threading.Lock = field(default_factory=threading.Lock)
     at_once: int = 0
     most_at_once: int = 0
+    probe_status: int = 200
 
     def count(self, change: int) -> None:
         """Count the requests under way."""
@@ -76,6 +77,8 @@ class FakeServer:
             if path == "/v1/completions":
                 return self._complete(body)
             status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
+            if path == "/probe" and self.probe_status != 200:
+                return self.probe_status, {"reason": "PermanentError", "message": "vLLM mixes up"}
             if path == "/readyz" and self.not_ready:
                 self.not_ready -= 1
                 return 503, {}

@@ -93,6 +93,26 @@ def test_the_base_model_is_scored_without_loading_anything(tmp_path: Path) -> No
     assert {body["model"] for _, path, body in fake.calls if path == "/v1/completions"} == {"base"}
 
 
+@pytest.mark.parametrize("run", ["base", RUN])
+def test_a_server_of_a_version_without_a_probe_goes_on_serving(tmp_path: Path, run: str) -> None:
+    with serving(answer_by_table) as fake:
+        fake.probe_status = 404
+        request = make_request(tmp_path, fake.url, run=run)
+        evaluate_stage(request, tmp_path / "work")
+    assert open_store(request.store).exists(manifest_key(request.layout.eval(run)))
+
+
+@pytest.mark.parametrize("run", ["base", RUN])
+def test_nothing_is_scored_where_models_are_mixed_up(tmp_path: Path, run: str) -> None:
+    with serving(answer_by_table) as fake:
+        fake.probe_status = 422
+        request = make_request(tmp_path, fake.url, run=run)
+        with pytest.raises(PermanentError, match="vLLM mixes up"):
+            evaluate_stage(request, tmp_path / "work")
+    assert not fake.prompts()
+    assert not fake.adapters
+
+
 def test_finished_work_is_not_done_again(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         request = make_request(tmp_path, fake.url)

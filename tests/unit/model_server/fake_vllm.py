@@ -65,7 +65,9 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not self.is_allowed():
             return
-        if self.path == "/v1/completions":
+        if self.path == "/v1/completions" and body["model"] not in {"base", *adapters}:
+            self.answer(404, {"error": {"message": "does not exist"}})
+        elif self.path == "/v1/completions":
             completed.append(body["model"])
             logprobs = {"top_logprobs": [{"token_id:1": first_logprob(body["model"]), "token_id:2": -4.0}]}
             self.answer(200, {"choices": [{"index": 0, "logprobs": logprobs}]})

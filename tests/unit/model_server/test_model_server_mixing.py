@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from model_server_world import RUNS, World, publish_adapter, put, ready, until
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.store import ObjectStore, open_store
-from surogate_bench_model_server.mixing import distance, find_mix_up
+from surogate_bench_model_server.mixing import MixingProbe, distance, find_mix_up
 from surogate_bench_model_server.vllm_client import Logprobs
 
 BASE, STRONG, WEAK = ({"1": -1.0, "2": -2.0},), ({"1": -3.0, "2": -2.5},), ({"1": -1.001, "2": -2.0},)
@@ -65,6 +66,71 @@ def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None
         "base gives other log-probabilities when it is asked together with strong, weak than alone"
     )
     assert trouble.endswith("closest to strong")
+
+
+@pytest.mark.parametrize(
+    ("towards", "found"),
+    [
+        (-0.03, False),  # away from the other model: rounding
+        (0.03, False),  # still nearest to itself
+        (0.08, True),  # nearest to the other model
+        (-0.08, True),
+    ],
+)
+def test_what_rounds_otherwise_than_seen_before_is_no_mix_up_unless_it_is_nearest_to_another_model(
+    towards: float, found: bool
+) -> None:
+    alone = {"base": BASE, "near": shifted(BASE, 0.1)}
+    trouble = find_mix_up(alone, {"base": [BASE, shifted(BASE, towards)]}, 0.0)
+    assert (trouble is not None) == found
+
+
+def test_a_vllm_that_lost_its_adapters_while_it_was_probed_is_asked_again_and_not_given_up(
+    world: Callable[..., World],
+) -> None:
+    async def scenario() -> None:
+        served = world()
+        async with served.running() as api:
+            assert (await put(api, "fp8-s0")).status_code == 200
+            (name,) = served.supervisor.adapters.values()
+            await served.client.unload_adapter(name)  # as a vLLM that has just been started again
+            answer = await api.post("/probe")
+            assert (answer.status_code, answer.json()["reason"]) == (503, "TransientError")
+            await served.client.load_adapter(name, served.work_dir)
+            assert (await api.post("/probe")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+class Rounding:
+    """Models that answer with other last bits where five or more are asked at once."""
+
+    MODELS: ClassVar = {"base": BASE, "one": shifted(BASE, 0.2), "two": shifted(BASE, 0.4)}
+
+    def __init__(self) -> None:
+        self.at_once = 0
+
+    async def probe(self, model: str) -> Logprobs:
+        self.at_once += 1
+        await asyncio.sleep(0)
+        by = 0.0 if self.at_once < 5 else -0.08
+        await asyncio.sleep(0)
+        self.at_once -= 1
+        return shifted(self.MODELS[model], by)
+
+    async def generate(self, model: str) -> None:
+        """Answer nothing."""
+
+
+def test_the_noise_of_batches_is_measured_in_batches_as_large_as_those_of_the_probe() -> None:
+    async def scenario() -> None:
+        probe = MixingProbe(Rounding())  # type: ignore[arg-type]
+        await probe.add_base("base")
+        for name in ("one", "two"):
+            await probe.add(name)
+        await probe.check()
+
+    asyncio.run(scenario())
 
 
 def test_models_that_stay_apart_pass_the_probe(world: Callable[..., World]) -> None:

@@ -140,6 +140,22 @@ def test_a_finished_sweep_ends_at_once_with_the_same_table_and_repeats_nothing(w
     assert len(before) == 5
 
 
+def test_a_finished_sweep_that_is_run_again_is_the_one_in_use(workplace: Workplace) -> None:
+    workplace("run")
+    (first,) = (workplace.folder / "results").rglob("spec.json")
+    workplace.write(seeds=[1])
+    workplace("run")
+    workplace.write()
+    workplace("run")
+    workplace.monkeypatch.setattr(
+        sys, "argv", ["surogate-bench", "gc", "--store", str(workplace.folder / "results"), "--json"]
+    )
+    with pytest.raises(SystemExit):
+        cli.main()
+    found = json.loads(workplace.capsys.readouterr().out)["found"]
+    assert first.parent.name not in {each["spec_hash"] for each in found}
+
+
 def test_json_goes_to_standard_output_alone_and_progress_to_standard_error(workplace: Workplace) -> None:
     code, out, err = workplace("run", "--json")
     document = json.loads(out)

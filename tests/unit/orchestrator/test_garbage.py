@@ -13,9 +13,10 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.cli.gc_command import collect_garbage
 from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.sweep import garbage
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.garbage import Garbage, remove, survey
-from surogate_bench_orchestrator.sweep.locks import sweep_lock
+from surogate_bench_orchestrator.sweep.locks import Lease, LeaseLostError, sweep_lock
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -93,6 +94,47 @@ def test_a_superseded_version_that_nothing_refers_to_goes_whole(results: Results
     assert results.keys(old) == set()
     assert results.keys(new)
     assert survey(results.store, CLOCK) == ()
+
+
+def test_a_version_without_a_result_supersedes_nothing(results: Results) -> None:
+    good = results.finish()
+    refused = parse_sweep(SPEC | {"seeds": [7]})
+    results.store.put(plan(refused, results.store.url).layout.spec, refused.model_dump_json().encode())
+    before = results.keys(good)
+    assert survey(results.store, CLOCK) == ()
+    collect(results)
+    assert results.keys(good) == before
+
+
+def test_removal_stops_where_another_process_took_a_version_over(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = results.finish(training={"max_steps": 3})
+    results.finish()
+    clock = _SlowClock()
+    monkeypatch.setattr(garbage, "sweep_lock", lambda store, layout, _clock: Lease(store, f".locks/{layout}", clock))
+    found = survey(results.store, CLOCK)
+    delete = ObjectStore.delete
+
+    def delete_slowly(store: ObjectStore, keys: list[str]) -> None:
+        delete(store, keys)
+        if keys and keys[0].startswith(old.layout.root):
+            clock.time += 1000
+            store.create(f".locks/{old.layout}/00000007.json", b'{"expires": 1e12}')
+
+    monkeypatch.setattr(ObjectStore, "delete", delete_slowly)
+    with pytest.raises(LeaseLostError):
+        remove(results.store, found, CLOCK)
+    assert f"{old.layout.root}/spec.json" in {info.key for info in results.store.list(old.layout.root)}
+
+
+class _SlowClock(SystemClock):
+    """Time passes with the store's answers."""
+
+    time = 0.0
+
+    def now(self) -> float:
+        return self.time
 
 
 def test_another_sweep_may_refer_to_it_too(results: Results) -> None:

@@ -73,12 +73,12 @@ class ModelServer:
         """
         self._until_done("GET", "/readyz")
         if run == BASE_RUN:
-            self._until_done("POST", "/probe")
+            self._until_done("POST", "/probe", unknown_before=True)
             yield self._served(None)
             return
         try:
             loaded = self._until_done("PUT", f"/adapters/{run}", {"prefix": prefix})
-            self._until_done("POST", "/probe")
+            self._until_done("POST", "/probe", unknown_before=True)
             yield self._served(str(loaded["model"]))
         finally:
             self._unload(run)
@@ -92,8 +92,14 @@ class ModelServer:
             versions=dict(status["versions"]),
         )
 
-    def _until_done(self, method: str, path: str, body: dict[str, str] | None = None) -> dict[str, Any]:
-        """Ask until the server says yes; JSON object of its answer, empty where it sent none."""
+    def _until_done(
+        self, method: str, path: str, body: dict[str, str] | None = None, *, unknown_before: bool = False
+    ) -> dict[str, Any]:
+        """Ask until the server says yes; JSON object of its answer, empty where it sent none.
+
+        ``unknown_before``: earlier versions have no such path. While a release is upgraded a server of the version
+        before goes on serving, and answers 404; it serves as it always did.
+        """
         deadline = time.monotonic() + self._start_timeout_s
         while True:
             left = deadline - time.monotonic()
@@ -105,6 +111,9 @@ class ModelServer:
             else:
                 if response.is_success:
                     return _object_of(response)
+                if unknown_before and response.status_code == httpx.codes.NOT_FOUND:
+                    _log.warning("the model server is of an earlier version, which has no %s %s", method, path)
+                    return {}
                 if response.is_client_error:
                     raise PermanentError(f"the model server refuses {method} {path}: {_words_of(response)}")
                 trouble = f"HTTP {response.status_code} {_words_of(response)}"

@@ -64,6 +64,8 @@ def run_sweep(session: Session, options: RunOptions, *, output: Console, message
         snapshot = _finished_already(session)
         if snapshot is None:
             snapshot = _run(session, options, stop, lock, progress)
+        else:
+            _write_spec(session)
         if failure := _bad_input(snapshot):
             messages.print(Text(f"Error: {failure.message}"), soft_wrap=True)
             return ExitCode.BAD_INPUT
@@ -136,11 +138,16 @@ def _require_store(store: ObjectStore) -> None:
         raise as_bad_input(error, store.url) from error
 
 
+def _write_spec(session: Session) -> None:
+    """Write the spec, anew each time: when it was written says when the sweep was last used, which ``gc`` goes by."""
+    session.store.put(session.plan.layout.spec, session.sweep.model_dump_json(indent=2).encode())
+
+
 def _run(session: Session, options: RunOptions, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
     if not session.store.exists(manifest_key(session.plan.layout.prepare)):
         check_hub_environment(session.sweep)
     require_free_space(session)
-    session.store.put(session.plan.layout.spec, session.sweep.model_dump_json(indent=2).encode())
+    _write_spec(session)
 
     def heartbeat() -> None:
         stop.check()

@@ -1,9 +1,9 @@
 """What a store holds that no sweep needs any more, and its removal.
 
 A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
-that are still valid. Of each sweep name, the version used last is in use, and so is every version that somebody works
-on. What they hold and what they refer to is kept. The rest can go: superseded versions, and checkpoints of finished
-trainings.
+that are still valid. Of each sweep name, the version used last is in use, the last one with a result, and every
+version that somebody works on. What they hold and what they refer to is kept. The rest can go: superseded versions,
+and checkpoints of finished trainings.
 
 Removal is safe beside running sweeps: a version is locked before anything of it goes; manifests go first, so that no
 new reference is made to what follows, and references are read once more before files are deleted.
@@ -18,10 +18,12 @@ from surogate_bench.layout import SWEEPS, SweepLayout, manifest_key
 from surogate_bench.manifest import read_manifest
 from surogate_bench.store import ObjectInfo, ObjectStore
 from surogate_bench_orchestrator.ports import Clock
-from surogate_bench_orchestrator.sweep.locks import sweep_lock
+from surogate_bench_orchestrator.sweep.locks import SweepLock, sweep_lock
 
 _MANIFEST = manifest_key("")
 _CHECKPOINTS = "/train/checkpoints/"
+_DELETED_AT_ONCE = 50
+"""Between two looks at the locks, which renew themselves when it is time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +105,18 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
 
     Raises:
         TransientError: the store is away; calling `survey` and this again goes on.
+        LeaseLostError: the store answered so slowly that another process took over a version; likewise.
     """
-    with ExitStack() as locks:
-        free = []
+    with ExitStack() as held:
+        free, locks = [], []
         for garbage in found:
             lock = sweep_lock(store, garbage.layout, clock)
             if lock.try_acquire():
-                locks.callback(lock.release)
+                held.callback(lock.release)
                 free.append(garbage)
+                locks.append(lock)
         manifests = {info.key: store.get(info.key) for each in free for info in each.objects if _is_manifest(info.key)}
-        store.delete(list(manifests))
+        _delete(store, list(manifests), locks)
         versions = group_by_version(store.list(f"{SWEEPS}/"))
         going = {garbage.layout for garbage in free if garbage.superseded}
         references = _references(store, versions, versions.keys() - going)
@@ -120,9 +124,17 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
         removed = []
         for garbage in free:
             gone = tuple(info for info in garbage.objects if not _is_below(info.key, references))
-            store.delete([info.key for info in gone])
+            _delete(store, [info.key for info in gone], locks)
             removed.append(replace(garbage, objects=gone))
     return tuple(garbage for garbage in removed if garbage.objects)
+
+
+def _delete(store: ObjectStore, keys: Sequence[str], locks: Iterable[SweepLock]) -> None:
+    """Delete while every lock is held: what another process has begun to write anew must not go."""
+    for start in range(0, len(keys), _DELETED_AT_ONCE):
+        for lock in locks:
+            lock.renew()
+        store.delete(list(keys[start : start + _DELETED_AT_ONCE]))
 
 
 def _restore(store: ObjectStore, manifests: Mapping[str, bytes | None], references: Collection[str]) -> None:
@@ -142,10 +154,11 @@ def group_by_version(objects: Iterable[ObjectInfo]) -> dict[SweepLayout, list[Ob
 
 
 def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> set[SweepLayout]:
-    """Of each name, the version used last."""
-    newest: dict[str, SweepLayout] = {}
+    """Of each name, the version used last, and the last one with a result: one that failed supersedes nothing."""
+    newest: dict[tuple[str, bool], SweepLayout] = {}
     for layout in sorted(versions, key=lambda each: (_last_used(each, versions[each]), each.spec_hash)):
-        newest[layout.name] = layout
+        scored = any(info.key.endswith(f"/eval{_MANIFEST}") for info in versions[layout])
+        newest |= {(layout.name, False): layout} | ({(layout.name, True): layout} if scored else {})
     return set(newest.values())
 
 
