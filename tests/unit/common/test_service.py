@@ -71,6 +71,8 @@ def wait_for(path: Path) -> None:
         ("{}['key']", ExitCode.PERMANENT, "KeyError"),
         ("raise RuntimeError('CUDA error: unspecified launch failure')", ExitCode.FAILED, "RuntimeError"),
         ("raise ConnectionResetError('by peer')", ExitCode.FAILED, "OSError"),
+        ("import json; json.loads(b'{\"cut\": ')", ExitCode.FAILED, "JSONDecodeError"),
+        ("b'cut \\xc3'.decode()", ExitCode.FAILED, "UnicodeDecodeError"),
     ],
 )
 def test_each_error_ends_with_its_code_and_leaves_word(
@@ -129,6 +131,40 @@ def test_memory_and_devices_may_be_well_next_time() -> None:
     assert not is_deterministic(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
     assert not is_deterministic(RuntimeError("CUDA error: an illegal memory access was encountered"))
     assert not is_deterministic(RuntimeError("[enforce fail at alloc_cpu.cpp:127] can't allocate memory"))
+
+
+def following(cause: Exception) -> Exception:
+    """An error as a library raises it that explains another one in its own way."""
+    try:
+        try:
+            raise cause
+        except type(cause):
+            {}["no such model"]
+    except KeyError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("cause", "deterministic"),
+    [
+        (OSError(5, "Input/output error"), False),
+        (OSError(28, "No space left on device"), False),
+        (OSError(12, "Cannot allocate memory"), False),
+        (TimeoutError("timed out"), False),
+        (httpx.ReadTimeout("timed out"), False),
+        (httpx.RemoteProtocolError("peer closed connection without sending complete message body"), False),
+        (MemoryError(), False),
+        (FileNotFoundError(2, "No such file or directory"), True),
+        (PermissionError(13, "Permission denied"), True),
+        (OSError("it is not a model"), True),
+        (ValueError("wrong"), True),
+    ],
+)
+def test_an_error_that_followed_from_network_disk_or_memory_is_tried_again(
+    cause: Exception, deterministic: bool
+) -> None:
+    assert is_deterministic(following(cause)) == deterministic
 
 
 def test_sigterm_ends_as_transient_so_that_another_attempt_continues(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Data files as people have them: read where the meaning is plain, else refused with file, line and remedy."""
 
 import csv
+import errno
 import gzip
 import io
 import json
@@ -11,12 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from datasets.exceptions import DatasetGenerationError
 from pyarrow import parquet
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Record, read_prepared, write_records
+from surogate_bench_trainer.prepare.sources import load_splits
 
 SPEC = DataSpec(path=Path("unused"))
 ROWS = [
@@ -220,3 +223,13 @@ def test_a_column_that_parquet_lacks_is_named_with_those_it_has(tmp_path: Path) 
     error = refused(tmp_path, "train.parquet", as_parquet([{"question": "q", "reply": "r"}]))
     assert "record 1 of" in str(error)
     assert "no text in its field 'answer'; it has question, reply" in str(error)
+
+
+def test_a_disk_that_fills_up_while_data_is_converted_is_no_fault_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        cause = OSError(errno.ENOSPC, "No space left on device")
+        raise DatasetGenerationError("An error occurred while generating the dataset") from cause
+
+    monkeypatch.setattr("datasets.load_dataset", full)
+    with pytest.raises(DatasetGenerationError):
+        load_splits(DataSpec(hub="some-org/some-data"))

@@ -1,5 +1,6 @@
 """Base models that the prepare stage refuses: what they are, why not, and what to do."""
 
+import errno
 import json
 import re
 import shutil
@@ -19,6 +20,7 @@ from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
+from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
@@ -278,6 +280,12 @@ def test_steps_without_effect_are_those_of_the_optimizers_schedule(
         rates.append(optimizer.learning_rate)
         optimizer.step()
     assert [rate == 0 for rate in rates] == [step < steps_without_effect(training) for step in range(4)]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.ESTALE])
+def test_a_disk_that_fails_while_a_model_is_loaded_is_no_fault_of_the_model(number: int) -> None:
+    with pytest.raises(OSError, match="failed"), loading_model("some/model"):
+        raise OSError(number, "failed")
 
 
 @pytest.mark.parametrize(

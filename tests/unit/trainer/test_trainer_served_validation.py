@@ -126,14 +126,14 @@ def test_a_run_stopped_in_it_repeats_no_step_and_gives_the_same(
     assert resumed.served_validation_loss == straight.served_validation_loss
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("not enough memory: you tried to allocate")]
-)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), None], ids=["gpu", "cpu"])
 def test_a_finished_training_is_not_lost_where_memory_for_it_is_missing(
-    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None
 ) -> None:
     def exhausted(*_: Any, **__: Any) -> Tensor:
-        raise error
+        if error is not None:
+            raise error
+        return torch.empty(1 << 50)
 
     monkeypatch.setattr(served_validation, "validation_loss", exhausted)
     assert train(request_for(make_sweep(), tmp_path, "fp8"), tmp_path / "work").served_validation_loss is None

@@ -234,16 +234,16 @@ def test_a_validation_that_is_not_finite_fails_naming_the_step(
         train(request, tmp_path / "work")
 
 
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("not enough memory: you tried to allocate")]
-)
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), None], ids=["gpu", "cpu"])
 def test_running_out_of_memory_says_what_to_lower(
-    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None
 ) -> None:
     request = request_for(make_sweep(), tmp_path)
 
     def exhausted(*_: Any) -> Tensor:
-        raise error
+        if error is not None:
+            raise error
+        return torch.empty(1 << 50)
 
     replace_loss(monkeypatch, exhausted)
     with pytest.raises(PermanentError, match=r"memory ran out.*micro_batch_size"):

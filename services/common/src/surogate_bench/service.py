@@ -2,7 +2,9 @@
 
 import argparse
 import ctypes
+import errno
 import importlib
+import json
 import logging
 import os
 import re
@@ -46,6 +48,14 @@ _SHAPES_DIFFER = re.compile(
 )
 """In messages of torch, for example "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"."""
 
+_CUT_SHORT = (json.JSONDecodeError, UnicodeDecodeError)
+"""Values, but of bytes that came from elsewhere and may be a part only."""
+_NETWORK = frozenset({"ConnectionError", "TimeoutError", "Timeout", "TransportError", "ClientConnectionError"})
+"""Names of base classes in Python, httpx, requests and aiohttp."""
+_LONGEST_CHAIN = 20
+_LASTING = frozenset({None, *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)})
+"""Error numbers of paths that will be as wrong next time; libraries raise OSError without a number for bad content."""
+
 Handler = Callable[[AnyRequest, Path], None]
 Exposition = Callable[[], bytes]
 """Gives metrics in Prometheus' text format, as they are now."""
@@ -67,6 +77,9 @@ def run_service(
     - a value that the code cannot work with (``TypeError``, ``ValueError``, ``LookupError``, ``ArithmeticError``,
       ``AssertionError``, ``NotImplementedError``, ``RecursionError``),
     - tensors whose shapes or types do not fit (PyTorch raises a plain ``RuntimeError``, recognized by its message).
+
+    Left out are those that followed from a failure of network, disk or memory (:func:`is_passing`), and JSON or text
+    that cannot be decoded, which may have been cut short on its way.
 
     All others end with 1, a crash that another attempt may survive: memory, the operating system, a device.
 
@@ -125,7 +138,7 @@ def run_main(module: str) -> int:
         _log.exception("the service cannot be imported")
         arguments.work_dir.mkdir(parents=True, exist_ok=True)
         _leave_word(arguments.work_dir, type(error).__name__, str(error))
-        return ExitCode.PERMANENT
+        return ExitCode.FAILED if is_passing(error) else ExitCode.PERMANENT
     return main()
 
 
@@ -138,9 +151,25 @@ def _parse_arguments(name: str) -> argparse.Namespace:
 
 def is_deterministic(error: Exception) -> bool:
     """Say whether the same input would give this error again; see :func:`run_service`."""
+    if is_passing(error) or isinstance(error, _CUT_SHORT):
+        return False
     if isinstance(error, _DETERMINISTIC):
         return True
     return type(error) is RuntimeError and _SHAPES_DIFFER.search(str(error)) is not None
+
+
+def is_passing(error: BaseException) -> bool:
+    """Say whether an error is, or followed from, a failure of network, disk or memory that may be over next time."""
+    seen: BaseException | None = error
+    for _ in range(_LONGEST_CHAIN):
+        if seen is None:
+            return False
+        if isinstance(seen, MemoryError) or _NETWORK & {each.__name__ for each in type(seen).__mro__}:
+            return True
+        if isinstance(seen, OSError) and seen.errno not in _LASTING:
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def die_with_parent() -> None:

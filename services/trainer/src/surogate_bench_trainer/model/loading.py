@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
+from surogate_bench.service import is_passing
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ def loading_model(name: str) -> Iterator[None]:
     Raises:
         TransientError: it is not in the cache, and the hub cannot be reached.
         ConfigError: there is no such model, or its files cannot be used.
+        OSError, ValueError: disk, memory or network failed meanwhile, which is no fault of the model's.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
     from transformers.utils import logging  # noqa: PLC0415 - start-up time
@@ -35,6 +37,8 @@ def loading_model(name: str) -> Iterator[None]:
                 f"model: {name} is not in the cache and the hub cannot be reached. "
                 "Check the network, or give a local folder as model.path"
             ) from error
+        if is_passing(error):
+            raise
         if "trust_remote_code" in str(error):
             raise ConfigError(
                 "needs Python code from the model's repository, which is never run",

@@ -30,6 +30,7 @@ from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkp
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
 from surogate_bench_trainer.training.metrics import METRICS_FILE, MetricsLog
+from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import build_data, build_learner, load_base, training_device
@@ -78,10 +79,8 @@ def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> N
     _configure_process(request)
     try:
         _train(request, store, work_dir)
-    except torch.OutOfMemoryError as error:
-        raise _out_of_memory(error) from error
     except RuntimeError as error:
-        if "not enough memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise _out_of_memory(error) from error
 

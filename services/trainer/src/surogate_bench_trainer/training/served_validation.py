@@ -21,6 +21,7 @@ from surogate_bench_trainer.model.lora import ADAPTER, attach_lora
 from surogate_bench_trainer.training.adapter import WEIGHTS_FILE
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.learner import validation_loss
+from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
 from surogate_bench_trainer.training.setup import load_base, public_name
 
 _log = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ def served_validation_loss(
         torch.cuda.empty_cache()
     try:
         loss = _compute(location, adapter, sweep, validation, device)
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "not enough memory" not in str(error):
+    except (RuntimeError, MemoryError, OSError) as error:
+        if not is_out_of_memory(error):
             raise
         _log.warning("no validation loss on the served base: memory ran out")
         return None
