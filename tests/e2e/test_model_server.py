@@ -213,7 +213,7 @@ def test_where_the_plug_in_steps_aside_the_base_is_still_scored_as_itself(
     request = request_.model_copy(update={"port": free_port(), "vllm_port": free_port()})
     stock = start_service(request, tmp_path / "work", {"PYTHONPATH": str(tmp_path)})
     try:
-        stock.wait(stock.is_ready)
+        stock.wait_until_ready()
         alone = stock.answer("base")
         names = [stock.load(run).raise_for_status().json()["model"] for run in ("bf16-s0", "fp8-s0")]
         base = stock.call("GET", "/status").json()["model"]

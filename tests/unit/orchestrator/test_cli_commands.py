@@ -247,7 +247,7 @@ def test_without_a_kubeconfig_the_message_says_so(call: Cli, tmp_path: Path, mon
 
 def test_the_kubernetes_client_is_not_imported_for_a_sweep_on_this_machine() -> None:
     program = (
-        "import sys; from surogate_bench_orchestrator import cli, look_commands, logs, run_command; "
+        "import sys; from surogate_bench_orchestrator.cli import app, look_commands, logs, run_command; "
         "from surogate_bench_orchestrator.cli.cluster import commands; sys.exit('kubernetes' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
