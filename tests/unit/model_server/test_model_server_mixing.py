@@ -62,10 +62,10 @@ def test_an_answer_that_moves_further_than_rounding_is_a_mix_up(answer: Logprobs
 def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None:
     trouble = find_mix_up({"base": BASE, "weak": WEAK, "strong": STRONG}, {"base": [STRONG]}, 0.0)
     assert trouble is not None
-    assert trouble.startswith(
+    assert trouble.message.startswith(
         "base gives other log-probabilities when it is asked together with strong, weak than alone"
     )
-    assert trouble.endswith("closest to strong")
+    assert trouble.message.endswith("closest to strong")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,66 @@ def test_a_vllm_that_lost_its_adapters_while_it_was_probed_is_asked_again_and_no
             assert (answer.status_code, answer.json()["reason"]) == (503, "TransientError")
             await served.client.load_adapter(name, served.work_dir)
             assert (await api.post("/probe")).status_code == 200
+
+    asyncio.run(scenario())
+
+
+class Alternating:
+    """A vLLM that mixes up its models in the second batch of the probe only."""
+
+    MODELS: ClassVar = {"base": BASE, "strong": STRONG}
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def probe(self, model: str) -> Logprobs:
+        self.asked.append(model)
+        mixed = self.asked.count("strong") > 3 and model == "base"
+        return STRONG if mixed else self.MODELS[model]
+
+    async def generate(self, model: str) -> None:
+        """Answer nothing."""
+
+
+def test_a_mix_up_in_one_of_several_batches_is_a_mix_up() -> None:
+    async def scenario() -> None:
+        probe = MixingProbe(Alternating())  # type: ignore[arg-type]
+        await probe.add_base("base")
+        await probe.add("strong")
+        with pytest.raises(PermanentError, match=r"base gives other log-probabilities.*closest to strong"):
+            await probe.check()
+
+    asyncio.run(scenario())
+
+
+class Ordered:
+    """A vLLM that computes a request with what it was asked before, and not with what comes after."""
+
+    def __init__(self) -> None:
+        self.generating: set[str] = set()
+        self.alone: list[str] = []
+
+    async def probe(self, model: str) -> Logprobs:
+        if not self.generating - {model}:
+            self.alone.append(model)
+        await asyncio.sleep(0)
+        return shifted(BASE, 0.0 if model == "base" else 1.0)
+
+    async def generate(self, model: str) -> None:
+        self.generating.add(model)
+        await asyncio.sleep(0)
+
+
+def test_no_model_is_probed_before_the_others_generate() -> None:
+    async def scenario() -> None:
+        server = Ordered()
+        probe = MixingProbe(server)  # type: ignore[arg-type]
+        await probe.add_base("base")
+        await probe.add("other")
+        server.generating.clear()
+        server.alone.clear()
+        await probe.check()
+        assert server.alone == []
 
     asyncio.run(scenario())
 

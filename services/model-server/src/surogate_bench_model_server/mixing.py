@@ -25,7 +25,7 @@ _NOISE_FACTOR = 4.0
 _NEAREST_FACTOR = 0.25
 _NOISE_COPIES = (1, 2, 4, 8)
 _COPIES = 2
-_ATTEMPTS = 2
+_ROUNDS = 2
 
 
 def distance(one: Logprobs, other: Logprobs) -> float:
@@ -41,7 +41,18 @@ def distance(one: Logprobs, other: Logprobs) -> float:
     return sum(differences) / len(differences)
 
 
-def find_mix_up(alone: Mapping[str, Logprobs], together: Mapping[str, Sequence[Logprobs]], noise: float) -> str | None:
+@dataclass(frozen=True, slots=True)
+class MixUp:
+    """A model that does not answer as it does alone."""
+
+    message: str
+    is_another: bool
+    """Its answer is nearest to another model's: no rounding makes that."""
+
+
+def find_mix_up(
+    alone: Mapping[str, Logprobs], together: Mapping[str, Sequence[Logprobs]], noise: float
+) -> MixUp | None:
     """Compare what models answer together with what each answered alone.
 
     Args:
@@ -50,7 +61,7 @@ def find_mix_up(alone: Mapping[str, Logprobs], together: Mapping[str, Sequence[L
         noise: Distance that batches alone cause.
 
     Returns:
-        A sentence about the first model whose answers differ by more than the tolerance; None if there is none.
+        The first model whose answers differ by more than the tolerance; None if there is none.
     """
     for model, answers in together.items():
         others = {name: distance(alone[model], logprobs) for name, logprobs in alone.items() if name != model}
@@ -61,10 +72,11 @@ def find_mix_up(alone: Mapping[str, Logprobs], together: Mapping[str, Sequence[L
         if closest == model:
             tolerance = max(tolerance, _FLOOR_NEAREST_ITSELF)
         if (difference := distance(alone[model], worst)) > tolerance:
-            return (
+            message = (
                 f"{model} gives other log-probabilities when it is asked together with {', '.join(sorted(others))} "
                 f"than alone (by {difference:.3g} nats, tolerance {tolerance:.3g}), closest to {closest}"
             )
+            return MixUp(message, is_another=closest != model)
     return None
 
 
@@ -115,25 +127,31 @@ class MixingProbe:
         """
         if len(self._alone) < 2:  # noqa: PLR2004 - a single model has no other to be mixed up with
             return
-        for _ in range(_ATTEMPTS):
-            try:
-                together = await self._ask(dict.fromkeys(self._alone, _COPIES))
-            except PermanentError as error:
-                raise TransientError(f"the served models could not be asked together: {error}") from error
-            found = find_mix_up(self._alone, together, self._noise)
-            if found is None:
-                return
-        raise PermanentError(
-            f"vLLM mixes up the models of one batch: {found}. No score of this server can be trusted. Serve with the "
-            "version of vLLM that surogate-bench is installed with, and without further plug-ins."
-        )
+        found = [await self._round() for _ in range(_ROUNDS)]
+        mix_ups = [each for each in found if each is not None]
+        if len(mix_ups) == _ROUNDS or any(each.is_another for each in mix_ups):
+            raise PermanentError(
+                f"vLLM mixes up the models of one batch: {mix_ups[0].message}. No score of this server can be trusted. "
+                "Serve with the version of vLLM that surogate-bench is installed with, and without further plug-ins."
+            )
+
+    async def _round(self) -> MixUp | None:
+        try:
+            together = await self._ask(dict.fromkeys(self._alone, _COPIES))
+        except PermanentError as error:
+            raise TransientError(f"the served models could not be asked together: {error}") from error
+        return find_mix_up(self._alone, together, self._noise)
 
     async def _ask(self, copies: Mapping[str, int]) -> dict[str, list[Logprobs]]:
-        """Send all requests at once, while every model also generates, so that batches hold all of them."""
-        models = [model for model, count in copies.items() for _ in range(count)]
-        answers, _ = await asyncio.gather(
-            asyncio.gather(*(self.client.probe(model) for model in models)),
+        """Send all requests at once, by turns, while every model already generates, so that batches hold all of them.
+
+        A request that comes first, or after those of one model only, would be computed without the others.
+        """
+        turns = range(max(copies.values()))
+        models = [model for turn in turns for model, count in copies.items() if turn < count]
+        _, answers = await asyncio.gather(
             asyncio.gather(*(self.client.generate(model) for model in copies)),
+            asyncio.gather(*(self.client.probe(model) for model in models)),
         )
         together: dict[str, list[Logprobs]] = {model: [] for model in copies}
         for model, answer in zip(models, answers, strict=True):
