@@ -41,7 +41,7 @@ def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Unt
         "base": "Succeeded", "bf16-s0": "Succeeded", "fp8-s0": "Succeeded",
     }  # fmt: skip
     assert lab.events() == ["Admitted", "RunSucceeded", "RunSucceeded", "RunSucceeded", "SweepComplete"]
-    assert len(lab.node.results) == 6
+    assert len(lab.node.results) == 7
     assert replica.get("/readyz") == (200, b"ok\n")
     metrics = replica.get("/metrics")[1].decode()
     assert 'surogate_bench_accuracy{recipe="fp8",seed="0",sweep="small"} 0.625' in metrics

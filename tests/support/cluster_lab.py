@@ -18,7 +18,7 @@ from kubernetes.client import ApiException, CoreV1Api
 from surogate_bench.errors import BenchError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, read_request
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, read_request
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
@@ -133,6 +133,8 @@ class Node:
         result: dict[str, Any]
         if isinstance(request, PrepareRequest):
             prefix, result, run = laid_out.layout.prepare, PREPARED, ""
+        elif isinstance(request, CheckRequest):
+            prefix, result, run = laid_out.layout.check(request.subject), {}, request.subject
         elif isinstance(request, EvaluateRequest):
             prefix, result, run = laid_out.layout.eval(request.run), SCORED, request.run
             assert request.server_url == f"http://{laid_out.server.name}.{self._core.rsplit('/')[-1]}.svc:8100"
