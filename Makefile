@@ -77,7 +77,7 @@ check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy services/*/src
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md CHANGELOG.md Makefile services configs charts images tests
+	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md docs Makefile services configs charts images tests
 	$(BIN)/yamllint --strict configs charts/values.yaml charts/Chart.yaml tests/cluster
 	$(BIN)/shellcheck .ci/run tests/cluster/kind/*.sh
 	$(BIN)/hadolint images/*/Dockerfile tests/cluster/prometheus/Dockerfile
