@@ -15,6 +15,30 @@ GPU = "nvidia.com/gpu"
 PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
 
 
+@pytest.fixture
+def older_gpus(api: Any) -> Iterator[None]:
+    """GPUs of the cluster pretend to be of compute capability 8.0, which has no FP8."""
+    labels = {
+        f"/api/v1/nodes/{node['metadata']['name']}": {
+            key: value
+            for key, value in node["metadata"].get("labels", {}).items()
+            if key.startswith("nvidia.com/gpu.compute.")
+        }
+        for node in api.list("/api/v1/nodes")
+    }
+    pretended = {"nvidia.com/gpu.compute.major": "8", "nvidia.com/gpu.compute.minor": "0"}
+    for path, before in labels.items():
+        if before:
+            api.patch(path, {"metadata": {"labels": pretended}})
+    try:
+        yield
+    finally:
+        for path, before in labels.items():
+            if before:
+                api.patch(path, {"metadata": {"labels": before}})
+
+
+@pytest.mark.usefixtures("older_gpus")
 def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
     release: Any, small: Small, until: Until
 ) -> None:
