@@ -3,11 +3,12 @@ from typing import Any
 
 import pytest
 
+from surogate_bench.contract import VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, vllm_command
+from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
 
 HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B", "main")
 
@@ -90,10 +91,10 @@ def test_a_local_model_is_served_offline_and_without_a_revision(tmp_path: Path) 
 
 
 def test_the_key_is_in_the_environment_only() -> None:
-    inherited = {API_KEY_VARIABLE: "letmein", "VLLM_API_KEY": "old"}
+    inherited = {VLLM_API_KEY_VARIABLE: "letmein", "VLLM_API_KEY": "old"}
     command = vllm_command(sweep_with(), HUB_MODEL, settings(api_key="letmein"), inherited=inherited)
     assert command.environment["VLLM_API_KEY"] == "letmein"
-    assert API_KEY_VARIABLE not in command.environment
+    assert VLLM_API_KEY_VARIABLE not in command.environment
     assert "letmein" not in " ".join(command.arguments)
     assert "VLLM_API_KEY" not in vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited).environment
 

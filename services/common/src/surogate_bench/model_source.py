@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surogate_bench.content import model_files, require_same
+from surogate_bench.contract import MODEL_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.hub_models import snapshot_of
 from surogate_bench.layout import SweepLayout
@@ -60,10 +61,10 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
         )
     in_place = local_folder(store)
     if in_place is not None:
-        return ModelLocation(str(in_place / layout.prepare / "model"))
+        return ModelLocation(str(in_place / layout.prepare / MODEL_FOLDER))
     folder = cache / layout.spec_hash
-    fetch_stage(store, layout.prepare, folder, under="model/")
-    return ModelLocation(str(folder / "model"))
+    fetch_stage(store, layout.prepare, folder, under=f"{MODEL_FOLDER}/")
+    return ModelLocation(str(folder / MODEL_FOLDER))
 
 
 def local_model_folder(model: ModelSpec) -> Path | None:
