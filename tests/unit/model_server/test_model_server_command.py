@@ -10,7 +10,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
 
-HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B", "main")
+HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B")
 
 
 def sweep_with(**serving: Any) -> RecipeSweep:
@@ -49,7 +49,6 @@ def test_the_command_line_on_cpu_is_exactly_this() -> None:
         *("--dtype", "bfloat16", "--seed", "7", "--max-model-len", "512", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", "64", "--max-loras", "4", "--max-cpu-loras", "8"),
         *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
-        *("--revision", "main", "--tokenizer-revision", "main"),
         *("--enforce-eager", "--kv-cache-memory-bytes", str(512 * 2**20)),
     ]
 
@@ -82,10 +81,9 @@ def test_every_adapter_of_the_sweep_fits_into_memory(max_loras: int, kept: str) 
     assert value_after(arguments_of(sweep_with(max_loras=max_loras)), "--max-cpu-loras") == kept
 
 
-def test_a_local_model_is_served_offline_and_without_a_revision(tmp_path: Path) -> None:
+def test_a_local_model_is_served_offline(tmp_path: Path) -> None:
     command = vllm_command(sweep_with(), ModelLocation(str(tmp_path)), settings(), inherited={})
     assert command.environment["HF_HUB_OFFLINE"] == "1"
-    assert "--revision" not in command.arguments
     hub = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited={})
     assert "HF_HUB_OFFLINE" not in hub.environment
 

@@ -24,10 +24,9 @@ CONVERTED_MODELS = ("smollm2-135m",)
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """What to give to ``from_pretrained`` and to vLLM: a folder or hub name, and the revision for a hub name."""
+    """What to give to ``from_pretrained`` and to vLLM: the model's folder, at the revision that was prepared."""
 
     name_or_path: str
-    revision: str | None = None
 
 
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:

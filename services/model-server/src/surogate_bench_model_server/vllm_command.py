@@ -113,8 +113,6 @@ def vllm_command(
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
     ]
-    if model.revision is not None:
-        arguments += ["--revision", model.revision, "--tokenizer-revision", model.revision]
     if settings.platform == "cpu":
         cache_bytes = round(serving.kv_cache_gib * _GIB)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes)]
