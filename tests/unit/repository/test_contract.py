@@ -21,8 +21,6 @@ PORTS = {value for name, value in vars(contract).items() if name.endswith("_PORT
 _ORCHESTRATOR = "services/orchestrator/src/surogate_bench_orchestrator"
 ELSEWHERE = {
     (f"{_ORCHESTRATOR}/controller/status/writer.py", "/status"),  # the subresource of Kubernetes
-    (f"{_ORCHESTRATOR}/report/records.py", contract.METRICS_FILE),
-    (f"{_ORCHESTRATOR}/report/records.py", contract.SAMPLES_FILE),
 }
 
 
