@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 
+from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.adapters.kubernetes.labels import COMPONENT, INSTANCE
-from surogate_bench_orchestrator.adapters.kubernetes.pods import METRICS_PORT
-from surogate_bench_orchestrator.domain.plan import SERVER_PORT, VLLM_PORT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("enforced")]
 
 NAME = "app.kubernetes.io/name"
-STORE_PORT, CONTROLLER_PORT, API_PORT = 7070, 8080, 443
+STORE_PORT, API_PORT = 7070, 443
 STORE = {"store", "store by name"}
 PATIENCE_S = 20.0
 

@@ -15,8 +15,8 @@ from gates import Gate
 from sweeps import small_document
 from waiting import PATIENCE_S, until
 
+from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench.results import TrainResult
-from surogate_bench_orchestrator.adapters.local.processes import TASK_DIR_VARIABLE
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 

@@ -224,7 +224,7 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
     training = sweep.training
     store, layout = open_store(store_url), SweepLayout(sweep.name, sweep.spec_hash)
     location = locate_model(sweep.model, store=store, layout=layout, cache=Path("unused"))
-    tokenizer = AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision)
+    tokenizer = AutoTokenizer.from_pretrained(location.name_or_path)
     records = read_prepared(Path(store_url) / layout.prepare / "data" / "train.jsonl")
     samples = encode(records, tokenizer, sweep.data)
     schedule = schedule_batches([len(sample.tokens) for sample in samples], training, seed=0)
@@ -252,9 +252,7 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 
-    model = AutoModelForCausalLM.from_pretrained(
-        location.name_or_path, revision=location.revision, dtype=torch.bfloat16
-    )
+    model = AutoModelForCausalLM.from_pretrained(location.name_or_path, dtype=torch.bfloat16)
     lora = training.lora
     adapted = get_peft_model(
         model,

@@ -18,15 +18,11 @@ from ports import free_port
 from sweeps import small_document
 from waiting import PATIENCE_S, until
 
+from surogate_bench.contract import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
 from surogate_bench.errors import ExitCode
 from surogate_bench.logs import JsonFormatter, redact
 from surogate_bench.progress import Progress, Termination, read_progress, read_termination, write_progress
-from surogate_bench.service import (
-    METRICS_PORT_VARIABLE,
-    PARENT_PID_VARIABLE,
-    TERMINATION_LOG_VARIABLE,
-    is_deterministic,
-)
+from surogate_bench.service import is_deterministic
 
 SERVICE = """
 import sys, time

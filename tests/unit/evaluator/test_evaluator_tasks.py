@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.task_files import CONFIGS_VARIABLE, TaskFolders, builtin_tasks
+from surogate_bench.task_files import TaskFolders, builtin_tasks
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.tasks import render_task
 

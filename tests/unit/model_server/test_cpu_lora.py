@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from surogate_bench.contract import CPU_LORA_MARK_VARIABLE
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM and what it imports warn about each other
     pytest.importorskip("vllm", reason="vLLM is not installed")
@@ -18,7 +20,7 @@ with warnings.catch_warnings():
     from vllm.platforms import current_platform
     from vllm.platforms.cpu import CpuPlatform
 
-    from surogate_bench_model_server.cpu_lora import MARK_VARIABLE, PLUGIN, compatibility, register
+    from surogate_bench_model_server.cpu_lora import PLUGIN, compatibility, register
     from surogate_bench_model_server.cpu_lora.wrapper import GroupedPunicaWrapper, combine_slices, group_tokens
 
 SLOTS, PADDED_RANK, INPUTS = 4, 64, 96
@@ -220,7 +222,7 @@ def test_the_entry_point_of_the_package_is_register() -> None:
 
 
 def test_vllms_use_of_our_class_leaves_a_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(MARK_VARIABLE, str(tmp_path / "mark"))
+    monkeypatch.setenv(CPU_LORA_MARK_VARIABLE, str(tmp_path / "mark"))
     wrapper_of(PunicaWrapperCPU, [0])
     assert not (tmp_path / "mark").exists()
     wrapper_of(GroupedPunicaWrapper, [0])

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.adapters import (
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     LocalAdapter,
     check_adapter,
     check_run_name,
@@ -42,12 +41,12 @@ PREFIX = LAYOUT.train("bf16-s0")
 
 def write_adapter(folder: Path, *, rank: int = 8, b: float = 0.5, tensor: str = LAYER, **config: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).write_text(json.dumps(CONFIG | config))
+    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(CONFIG | config))
     tensors = {
         f"{tensor}.lora_A.weight": np.ones((rank, 32), np.float32),
         f"{tensor}.lora_B.weight": np.full((64, rank), b, np.float32),
     }
-    save_file(tensors, str(folder / WEIGHTS_FILE))
+    save_file(tensors, str(folder / ADAPTER_WEIGHTS_FILE))
     return folder
 
 
@@ -92,30 +91,30 @@ def test_a_delivered_adapter_is_named_by_its_content(stage: Stage, tmp_path: Pat
     adapter = stage.deliver()
     assert adapter.name == adapter.folder.name
     assert adapter.name.startswith("bf16-s0-")
-    assert {path.name for path in adapter.folder.iterdir()} == {CONFIG_FILE, WEIGHTS_FILE}
+    assert {path.name for path in adapter.folder.iterdir()} == {ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE}
     other = publish(tmp_path / "other", write_adapter(tmp_path / "second" / "adapter", b=0.25).parent)
     assert Stage(other, stage.into).deliver().name != adapter.name
 
 
 def test_delivering_again_uses_what_lies_there_and_leaves_nothing_else(stage: Stage) -> None:
     first = stage.deliver()
-    inode = (first.folder / WEIGHTS_FILE).stat().st_ino
+    inode = (first.folder / ADAPTER_WEIGHTS_FILE).stat().st_ino
     assert stage.deliver() == first
-    assert (first.folder / WEIGHTS_FILE).stat().st_ino == inode
+    assert (first.folder / ADAPTER_WEIGHTS_FILE).stat().st_ino == inode
     assert list(stage.into.iterdir()) == [first.folder]
     assert find_adapter(first.run, first.name, stage.into) == first
 
 
 def test_a_damaged_copy_is_not_found_and_is_replaced(stage: Stage) -> None:
     adapter = stage.deliver()
-    (adapter.folder / WEIGHTS_FILE).write_bytes(b"")  # as after a power loss
+    (adapter.folder / ADAPTER_WEIGHTS_FILE).write_bytes(b"")  # as after a power loss
     assert find_adapter(adapter.run, adapter.name, stage.into) is None
     assert stage.deliver() == adapter
     assert find_adapter(adapter.run, adapter.name, stage.into) == adapter
 
 
 def test_an_adapter_that_differs_from_its_manifest_is_refused(stage: Stage) -> None:
-    stage.store.put(f"{PREFIX}/adapter/{WEIGHTS_FILE}", b"something else")
+    stage.store.put(f"{PREFIX}/adapter/{ADAPTER_WEIGHTS_FILE}", b"something else")
     with pytest.raises(PermanentError, match="is missing or differs from its manifest"):
         stage.deliver()
     assert list(stage.into.iterdir()) == []
@@ -166,19 +165,19 @@ def test_an_adapter_is_accepted_however_little_it_changes(tmp_path: Path, b: flo
 
 
 def remove_weights(folder: Path) -> None:
-    (folder / WEIGHTS_FILE).unlink()
+    (folder / ADAPTER_WEIGHTS_FILE).unlink()
 
 
 def cut_weights(folder: Path) -> None:
-    (folder / WEIGHTS_FILE).write_bytes((folder / WEIGHTS_FILE).read_bytes()[:-8])
+    (folder / ADAPTER_WEIGHTS_FILE).write_bytes((folder / ADAPTER_WEIGHTS_FILE).read_bytes()[:-8])
 
 
 def empty_weights(folder: Path) -> None:
-    save_file({}, str(folder / WEIGHTS_FILE))
+    save_file({}, str(folder / ADAPTER_WEIGHTS_FILE))
 
 
 def spoil_config(folder: Path) -> None:
-    (folder / CONFIG_FILE).write_text("{")
+    (folder / ADAPTER_CONFIG_FILE).write_text("{")
 
 
 def add_pickle(folder: Path) -> None:
@@ -186,7 +185,7 @@ def add_pickle(folder: Path) -> None:
 
 
 def add_full_matrix(folder: Path) -> None:
-    save_file({"base_model.model.lm_head.weight": np.ones((4, 4), np.float32)}, str(folder / WEIGHTS_FILE))
+    save_file({"base_model.model.lm_head.weight": np.ones((4, 4), np.float32)}, str(folder / ADAPTER_WEIGHTS_FILE))
 
 
 @pytest.mark.parametrize(

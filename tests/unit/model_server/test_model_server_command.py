@@ -3,13 +3,14 @@ from typing import Any
 
 import pytest
 
+from surogate_bench.contract import VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, vllm_command
+from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
 
-HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B", "main")
+HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B")
 
 
 def sweep_with(**serving: Any) -> RecipeSweep:
@@ -48,7 +49,6 @@ def test_the_command_line_on_cpu_is_exactly_this() -> None:
         *("--dtype", "bfloat16", "--seed", "7", "--max-model-len", "512", "--generation-config", "vllm"),
         *("--enable-lora", "--max-lora-rank", "64", "--max-loras", "4", "--max-cpu-loras", "8"),
         *("--uvicorn-log-level", "warning", "--disable-uvicorn-access-log", "--disable-fastapi-docs"),
-        *("--revision", "main", "--tokenizer-revision", "main"),
         *("--enforce-eager", "--kv-cache-memory-bytes", str(512 * 2**20)),
     ]
 
@@ -81,19 +81,18 @@ def test_every_adapter_of_the_sweep_fits_into_memory(max_loras: int, kept: str) 
     assert value_after(arguments_of(sweep_with(max_loras=max_loras)), "--max-cpu-loras") == kept
 
 
-def test_a_local_model_is_served_offline_and_without_a_revision(tmp_path: Path) -> None:
+def test_a_local_model_is_served_offline(tmp_path: Path) -> None:
     command = vllm_command(sweep_with(), ModelLocation(str(tmp_path)), settings(), inherited={})
     assert command.environment["HF_HUB_OFFLINE"] == "1"
-    assert "--revision" not in command.arguments
     hub = vllm_command(sweep_with(), HUB_MODEL, settings(), inherited={})
     assert "HF_HUB_OFFLINE" not in hub.environment
 
 
 def test_the_key_is_in_the_environment_only() -> None:
-    inherited = {API_KEY_VARIABLE: "letmein", "VLLM_API_KEY": "old"}
+    inherited = {VLLM_API_KEY_VARIABLE: "letmein", "VLLM_API_KEY": "old"}
     command = vllm_command(sweep_with(), HUB_MODEL, settings(api_key="letmein"), inherited=inherited)
     assert command.environment["VLLM_API_KEY"] == "letmein"
-    assert API_KEY_VARIABLE not in command.environment
+    assert VLLM_API_KEY_VARIABLE not in command.environment
     assert "letmein" not in " ".join(command.arguments)
     assert "VLLM_API_KEY" not in vllm_command(sweep_with(), HUB_MODEL, settings(), inherited=inherited).environment
 

@@ -17,7 +17,7 @@ import yaml
 from sweeps import small_document
 from waiting import PATIENCE_S, until
 
-from surogate_bench_orchestrator.adapters.local.processes import TASK_DIR_VARIABLE
+from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench_orchestrator.cli import app as cli
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"

@@ -15,15 +15,15 @@ import psutil
 import pytest
 from waiting import PATIENCE_S
 
+from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import TrainRequest
-from surogate_bench.service import PARENT_PID_VARIABLE
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import child_environment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime, service_command
 from surogate_bench_orchestrator.domain.plan import plan
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Service, Task
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
 PLAN = plan(
     parse_sweep({

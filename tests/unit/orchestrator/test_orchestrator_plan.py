@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from surogate_bench.contract import Service
 from surogate_bench.requests import CheckRequest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.domain.tasks import MAX_NAME, Service, task_name
+from surogate_bench_orchestrator.domain.tasks import MAX_NAME, task_name
 
 STORE = "file:///results"
 

@@ -14,9 +14,10 @@ import psutil
 import pytest
 from waiting import PATIENCE_S
 
+from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench.errors import TransientError
 from surogate_bench_orchestrator.adapters.local import processes, tcp_ports
-from surogate_bench_orchestrator.adapters.local.processes import TASK_DIR_VARIABLE, ProcessId
+from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 
 T = TypeVar("T")
 

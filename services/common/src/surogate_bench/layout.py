@@ -14,6 +14,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from surogate_bench.contract import MANIFEST_FILE, SPEC_FILE
+
 BASE_RUN = "base"
 """Name of the pseudo-run that scores the untouched base model; it has an eval stage only."""
 
@@ -45,7 +47,7 @@ class SweepLayout:
     @property
     def spec(self) -> str:
         """The resolved spec."""
-        return f"{self.root}/spec.json"
+        return f"{self.root}/{SPEC_FILE}"
 
     @property
     def prepare(self) -> str:
@@ -72,7 +74,7 @@ class SweepLayout:
 
 def manifest_key(prefix: str) -> str:
     """Key of the object whose existence means that the stage under ``prefix`` is done."""
-    return f"{prefix}/manifest.json"
+    return f"{prefix}/{MANIFEST_FILE}"
 
 
 def sweep_of(prefix: str) -> str:

@@ -11,6 +11,8 @@ from typing import Literal
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from surogate_bench.contract import CONTROLLER_PORT, METRICS_PATH, METRICS_PORT
+
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
@@ -108,11 +110,12 @@ METRICS: tuple[MetricInfo, ...] = (
         "controller",
     ),
 )  # fmt: skip
-_HEAD = """# Metrics
+_HEAD = f"""# Metrics
 
 Made from `surogate_bench.metrics` by `make reference`; a test fails when the two differ.
 
-Pods of sweeps serve `/metrics` on port 9400, controllers on 8080. Each also has the process metrics of Prometheus'
+Pods of sweeps serve `{METRICS_PATH}` on port {METRICS_PORT}, controllers on {CONTROLLER_PORT}. \
+Each also has the process metrics of Prometheus'
 client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the untouched base model. What the
 controller shows of a sweep comes from the object store, so it survives a restart; only the leader shows it, until the
 `RecipeSweep` is deleted.

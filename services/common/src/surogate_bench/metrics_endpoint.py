@@ -13,12 +13,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from surogate_bench.contract import EVERY_ADDRESS, METRICS_PATH, METRICS_PORT_VARIABLE, PROGRESS_PATH
 from surogate_bench.errors import ConfigError
 from surogate_bench.progress import read_progress
-from surogate_bench.service import METRICS_PORT_VARIABLE
 
 _log = logging.getLogger(__name__)
-_EVERYWHERE = "0.0.0.0"  # noqa: S104 - whom it may concern is a NetworkPolicy's business
 _CLIENT_TIMEOUT_S = 5.0
 _POLL_S = 0.1
 _HIGHEST_PORT = 65535
@@ -57,7 +56,7 @@ def _listen(setting: str) -> "_Server":
     if not (setting.isdecimal() and 0 < int(setting) <= _HIGHEST_PORT):
         raise unusable("is not a port number")
     try:
-        return _Server((_EVERYWHERE, int(setting)), _Handler)
+        return _Server((EVERY_ADDRESS, int(setting)), _Handler)
     except OSError as error:
         raise unusable(f"metrics cannot be served on this port: {error.strerror}") from error
 
@@ -98,9 +97,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        if path == "/metrics":
+        if path == METRICS_PATH:
             self._answer(HTTPStatus.OK, CONTENT_TYPE_PLAIN_0_0_4, self.server.metrics())
-        elif path == "/progress" and (progress := read_progress(self.server.work_dir)):
+        elif path == PROGRESS_PATH and (progress := read_progress(self.server.work_dir)):
             self._answer(HTTPStatus.OK, "application/json", progress.model_dump_json(exclude_none=True).encode())
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"there is nothing here\n")

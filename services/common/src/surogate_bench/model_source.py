@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surogate_bench.content import model_files, require_same
+from surogate_bench.contract import MODEL_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.hub_models import snapshot_of
 from surogate_bench.layout import SweepLayout
@@ -23,10 +24,9 @@ CONVERTED_MODELS = ("smollm2-135m",)
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """What to give to ``from_pretrained`` and to vLLM: a folder or hub name, and the revision for a hub name."""
+    """What to give to ``from_pretrained`` and to vLLM: the model's folder, at the revision that was prepared."""
 
     name_or_path: str
-    revision: str | None = None
 
 
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
@@ -60,10 +60,10 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
         )
     in_place = local_folder(store)
     if in_place is not None:
-        return ModelLocation(str(in_place / layout.prepare / "model"))
+        return ModelLocation(str(in_place / layout.prepare / MODEL_FOLDER))
     folder = cache / layout.spec_hash
-    fetch_stage(store, layout.prepare, folder, under="model/")
-    return ModelLocation(str(folder / "model"))
+    fetch_stage(store, layout.prepare, folder, under=f"{MODEL_FOLDER}/")
+    return ModelLocation(str(folder / MODEL_FOLDER))
 
 
 def local_model_folder(model: ModelSpec) -> Path | None:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from surogate_bench.contract import PROGRESS_FILE, TERMINATION_FILE
 from surogate_bench.files import write_atomically
-
-PROGRESS_FILE = "progress.json"
-TERMINATION_FILE = "termination.json"
 
 
 class Progress(BaseModel):

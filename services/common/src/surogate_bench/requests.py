@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from surogate_bench.contract import LOOPBACK
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import CheckSubject, SweepLayout
 from surogate_bench.specs.base import Spec
@@ -58,7 +59,7 @@ class ServeRequest(StageRequest):
     """Model-server service: supervise vLLM. The control API listens on ``port``, vLLM on ``vllm_port``."""
 
     kind: Literal["serve"] = "serve"
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     port: int = Field(ge=1, le=65535)
     vllm_port: int = Field(ge=1, le=65535)
 

@@ -16,23 +16,21 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import FrameType
 
+from surogate_bench.contract import (
+    METRICS_PORT_VARIABLE,
+    PARENT_PID_VARIABLE,
+    TERMINATION_FILE,
+    TERMINATION_LOG_VARIABLE,
+    WORK_DIR_OPTION,
+)
 from surogate_bench.errors import BenchError, ExitCode
 from surogate_bench.files import write_atomically
 from surogate_bench.logs import configure_logging
-from surogate_bench.progress import TERMINATION_FILE, Termination
+from surogate_bench.progress import Termination
 from surogate_bench.requests import AnyRequest, read_request
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
-
-PARENT_PID_VARIABLE = "SUROGATE_BENCH_PARENT_PID"
-"""Set by a parent that wants the child to end with it."""
-
-TERMINATION_LOG_VARIABLE = "SUROGATE_BENCH_TERMINATION_LOG"
-"""Names a further file for the :class:`Termination`: a container's termination message."""
-
-METRICS_PORT_VARIABLE = "SUROGATE_BENCH_METRICS_PORT"
-"""Port for metrics and progress; without it nothing is served."""
 
 _WORD_BYTES = 16 * 1024
 _TERMINATION_LOG_BYTES = 4096
@@ -145,7 +143,7 @@ def run_main(module: str) -> int:
 def _parse_arguments(name: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog=f"python -m {name}")
     parser.add_argument("request", type=Path, help="JSON request written by the orchestrator")
-    parser.add_argument("--work-dir", type=Path, required=True, help="folder for scratch files, progress and errors")
+    parser.add_argument(WORK_DIR_OPTION, type=Path, required=True, help="folder for scratch files, progress and errors")
     return parser.parse_args()
 
 

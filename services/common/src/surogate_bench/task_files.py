@@ -13,9 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Self
 
+from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
-
-CONFIGS_VARIABLE = "SUROGATE_BENCH_CONFIGS"
 
 STOCK_TASKS: Mapping[str, str] = MappingProxyType({"gsm8k": "gsm8k/gsm8k.yaml"})
 """Tasks of lm-eval's own that score both ways which are reported, by file below its folder ``tasks``.

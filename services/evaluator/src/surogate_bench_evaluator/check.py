@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from surogate_bench.contract import split_file
 from surogate_bench.errors import BenchError, ConfigError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
@@ -86,7 +87,7 @@ def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) ->
 
     task = harness.task
     records = list(task.eval_docs)
-    with (task_file.parent / "test.jsonl").open(encoding="utf-8") as lines:
+    with (task_file.parent / split_file("test")).open(encoding="utf-8") as lines:
         expected = sum(1 for _ in lines)
     fields = {"question", "answer", "prompt", "completion"}
     if len(records) != expected or not all(fields <= record.keys() for record in records):

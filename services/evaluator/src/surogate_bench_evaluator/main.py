@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
 from surogate_bench.service import Exposition, run_service
@@ -12,7 +13,7 @@ from surogate_bench_evaluator.stage import evaluate_stage
 
 def main() -> int:
     """Run the service; returns its exit code."""
-    return run_service("surogate_bench_evaluator", handle, _metrics)
+    return run_service(Service.EVALUATOR.module, handle, _metrics)
 
 
 def handle(request: AnyRequest, work_dir: Path) -> None:

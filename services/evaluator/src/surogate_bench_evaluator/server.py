@@ -18,6 +18,7 @@ from typing import Any, Self
 
 import httpx
 
+from surogate_bench.contract import ADAPTERS_PATH, PROBE_PATH, READY_PATH, STATUS_PATH
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import BASE_RUN
 
@@ -71,20 +72,20 @@ class ModelServer:
             TransientError: the server was not ready in time.
             PermanentError: it refuses the adapter, or vLLM mixes up the models of one batch.
         """
-        self._until_done("GET", "/readyz")
+        self._until_done("GET", READY_PATH)
         if run == BASE_RUN:
-            self._until_done("POST", "/probe", unknown_before=True)
+            self._until_done("POST", PROBE_PATH, unknown_before=True)
             yield self._served(None)
             return
         try:
-            loaded = self._until_done("PUT", f"/adapters/{run}", {"prefix": prefix})
-            self._until_done("POST", "/probe", unknown_before=True)
+            loaded = self._until_done("PUT", f"{ADAPTERS_PATH}/{run}", {"prefix": prefix})
+            self._until_done("POST", PROBE_PATH, unknown_before=True)
             yield self._served(str(loaded["model"]))
         finally:
             self._unload(run)
 
     def _served(self, model: str | None) -> ServedModel:
-        status = self._until_done("GET", "/status")
+        status = self._until_done("GET", STATUS_PATH)
         return ServedModel(
             name=model or str(status["model"]),
             vllm_url=str(status["vllm_url"]).rstrip("/"),
@@ -127,7 +128,7 @@ class ModelServer:
     def _unload(self, run: str) -> None:
         """Unload an adapter; a server that cannot do it now is no reason to lose an evaluation."""
         try:
-            response = self._client.delete(f"/adapters/{run}")
+            response = self._client.delete(f"{ADAPTERS_PATH}/{run}")
         except httpx.TransportError as error:
             _log.warning("the adapter could not be unloaded: %s", error, extra={"run": run})
             return

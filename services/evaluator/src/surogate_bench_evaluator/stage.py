@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from surogate_bench.contract import RESULTS_FILE, SAMPLES_FILE, VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
@@ -27,8 +28,6 @@ _log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
 """Times that an evaluation takes up its questions; between two of them the model server was lost and came back."""
-
-API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
 
 
 def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
@@ -87,7 +86,7 @@ def _evaluate(
         task_file,
         sweep.evaluation,
         answers,
-        api_key=os.environ.get(API_KEY_VARIABLE),
+        api_key=os.environ.get(VLLM_API_KEY_VARIABLE),
         special_tokens=added is not None,
     )
     scored = harness.scored_data(sweep)
@@ -120,9 +119,9 @@ def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
 def _write_output(folder: Path, scores: Scores) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     results = json.dumps(scores.lm_eval, indent=2, ensure_ascii=False, allow_nan=False)
-    (folder / "results.json").write_text(results + "\n", encoding="utf-8")
+    (folder / RESULTS_FILE).write_text(results + "\n", encoding="utf-8")
     samples = "".join(line.model_dump_json() + "\n" for line in scores.samples)
-    (folder / "samples.jsonl").write_text(samples, encoding="utf-8")
+    (folder / SAMPLES_FILE).write_text(samples, encoding="utf-8")
 
 
 def _manifest(request: EvaluateRequest, scores: Scores, served_by: Mapping[str, str]) -> Manifest:

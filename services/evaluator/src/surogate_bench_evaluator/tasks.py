@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from surogate_bench.contract import DATA_FOLDER, split_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.manifest import fetch_stage
@@ -29,11 +30,11 @@ def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> P
     """
     evaluation = request.sweep.evaluation
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
-    data = work_dir / "prepare" / "data"
-    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under="data/")
+    data = work_dir / "prepare" / DATA_FOLDER
+    prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under=f"{DATA_FOLDER}/")
     require_unchanged(prepared, request.sweep, ["tasks"])
     if "data" not in evaluation.keep_from_task:
-        with (data / "test.jsonl").open(encoding="utf-8") as lines:
+        with (data / split_file("test")).open(encoding="utf-8") as lines:
             records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
         require_records(records)
     return render_task(base, request.sweep, data=data, folder=work_dir / "task")
@@ -97,8 +98,8 @@ def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, An
     few_shot = sweep.evaluation.num_fewshot > 0 or "num_fewshot" in sweep.evaluation.keep_from_task
     files = {}
     for split in ("train", "test") if few_shot else ("test",):
-        files[split] = str((folder / f"{split}.jsonl").resolve())
-        _write_out(data / f"{split}.jsonl", folder / f"{split}.jsonl", sweep.data)
+        files[split] = str((folder / split_file(split)).resolve())
+        _write_out(data / split_file(split), folder / split_file(split), sweep.data)
     return {
         "dataset_path": "json",
         "dataset_name": None,

@@ -2,6 +2,7 @@
 
 import sys
 
+from surogate_bench.contract import Service
 from surogate_bench.service import run_main
 
-sys.exit(run_main("surogate_bench_model_server.main"))
+sys.exit(run_main(f"{Service.MODEL_SERVER.module}.main"))

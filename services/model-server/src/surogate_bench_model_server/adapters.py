@@ -15,14 +15,13 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import save_file
 
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.manifest import Manifest, fetch_stage, sha256_of
 from surogate_bench.specs.training import Projection
 from surogate_bench.store import ObjectStore
 
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
-_FOLDER = "adapter/"
+_PREFIX = f"{ADAPTER_FOLDER}/"
 _HASH_DIGITS = 12
 _NO_LAYER = "base_model.model.model.layers.1000000.self_attn.q_proj"
 _AMPLIFICATION = 2**20
@@ -85,8 +84,8 @@ def deliver_adapter(store: ObjectStore, run: str, prefix: str, *, into: Path, ma
     into.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=into, prefix=".fetching-"))
     try:
-        manifest = fetch_stage(store, prefix, scratch, under=_FOLDER)
-        fetched = scratch / "adapter"
+        manifest = fetch_stage(store, prefix, scratch, under=_PREFIX)
+        fetched = scratch / ADAPTER_FOLDER
         check_adapter(fetched, _adapter_files(manifest), max_rank=max_rank)
         name = f"{run}-{content_hash(fetched)[:_HASH_DIGITS]}"
         adapter = LocalAdapter(run=run, name=name, folder=into / name)
@@ -114,7 +113,7 @@ def content_hash(folder: Path) -> str:
     vLLM keeps a prefix cache per adapter name, so other weights must never come under a name that was used before.
     """
     digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
+    for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
         digest.update(f"{name} {sha256_of(folder / name)}\n".encode())
     return digest.hexdigest()
 
@@ -133,17 +132,17 @@ def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
     names = set(files)
     if foreign := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))):
         raise PermanentError(f"the adapter holds {', '.join(foreign)}: only safetensors are loaded")
-    for required in (CONFIG_FILE, WEIGHTS_FILE):
+    for required in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
         if required not in names:
             raise PermanentError(f"the adapter has no {required}")
-    _check_config(folder / CONFIG_FILE, max_rank)
-    _check_weights(folder / WEIGHTS_FILE, max_rank)
+    _check_config(folder / ADAPTER_CONFIG_FILE, max_rank)
+    _check_weights(folder / ADAPTER_WEIGHTS_FILE, max_rank)
 
 
 def is_zero(adapter: LocalAdapter) -> bool:
     """Say whether every B matrix is zero, as before the first training step: the adapter is the base model then."""
     return not any(
-        any(tensor["data"]) for name, tensor in _tensors(adapter.folder / WEIGHTS_FILE) if ".lora_B." in name
+        any(tensor["data"]) for name, tensor in _tensors(adapter.folder / ADAPTER_WEIGHTS_FILE) if ".lora_B." in name
     )
 
 
@@ -152,9 +151,9 @@ def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
     name = f"{adapter.name}-amplified"
     folder = adapter.folder.with_name(name)
     shutil.copytree(adapter.folder, folder, dirs_exist_ok=True)
-    config = json.loads((folder / CONFIG_FILE).read_bytes())
+    config = json.loads((folder / ADAPTER_CONFIG_FILE).read_bytes())
     config["lora_alpha"] = config.get("lora_alpha", config["r"]) * _AMPLIFICATION
-    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     return LocalAdapter(run=adapter.run, name=name, folder=folder)
 
 
@@ -166,9 +165,9 @@ def make_empty_adapter(name: str, into: Path) -> LocalAdapter:
     folder = into / name
     folder.mkdir(parents=True, exist_ok=True)
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
-    (folder / CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
+    (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     zeros = np.zeros((1, 1), np.float32)
-    save_file({f"{_NO_LAYER}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / WEIGHTS_FILE)
+    save_file({f"{_NO_LAYER}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / ADAPTER_WEIGHTS_FILE)
     return LocalAdapter(run=name, name=name, folder=folder)
 
 
@@ -178,19 +177,19 @@ def _tensors(path: Path) -> list[tuple[str, dict[str, Any]]]:
             path.read_bytes()
         )
     except safetensors.SafetensorError as error:
-        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is damaged: {error}") from error
+        raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter is damaged: {error}") from error
     return tensors
 
 
 def _adapter_files(manifest: Manifest) -> list[str]:
-    return [name.removeprefix(_FOLDER) for name in manifest.files if name.startswith(_FOLDER)]
+    return [name.removeprefix(_PREFIX) for name in manifest.files if name.startswith(_PREFIX)]
 
 
 def _check_config(path: Path, max_rank: int) -> None:
     try:
         config = _AdapterConfig.model_validate(json.loads(path.read_bytes()))
     except (ValidationError, ValueError) as error:
-        raise PermanentError(f"{CONFIG_FILE} of the adapter cannot be understood: {error}") from error
+        raise PermanentError(f"{ADAPTER_CONFIG_FILE} of the adapter cannot be understood: {error}") from error
     if config.peft_type != "LORA":
         raise PermanentError(f"the adapter is of type {config.peft_type}: only LORA is served")
     rank = max([config.r, *config.rank_pattern.values()])
@@ -213,11 +212,11 @@ def _check_config(path: Path, max_rank: int) -> None:
 def _check_weights(path: Path, max_rank: int) -> None:
     tensors = _tensors(path)
     if not tensors:
-        raise PermanentError(f"{WEIGHTS_FILE} of the adapter is empty")
+        raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter is empty")
     for name, tensor in tensors:
         match = _TENSOR.fullmatch(name)
         if match is None:
-            raise PermanentError(f"{WEIGHTS_FILE} of the adapter holds {name!r}, which is no LoRA matrix")
+            raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter holds {name!r}, which is no LoRA matrix")
         rank = tensor["shape"][0 if match["matrix"] == "lora_A" else 1]
         if rank > max_rank:
             raise PermanentError(f"{name} has rank {rank}, above serving.max_lora_rank {max_rank}")

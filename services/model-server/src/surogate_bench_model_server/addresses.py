@@ -1,6 +1,8 @@
 """Addresses in URLs."""
 
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared with, not bound
+from surogate_bench.contract import EVERY_ADDRESS, LOOPBACK
+
+_WILDCARDS = {EVERY_ADDRESS: LOOPBACK, "::": "::1"}  # compared with, not bound
 
 
 def url_of(host: str, port: int) -> str:

@@ -23,6 +23,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from surogate_bench.contract import (
+    ADAPTERS_PATH,
+    HEALTH_PATH,
+    LOOPBACK,
+    METRICS_PATH,
+    PROBE_PATH,
+    READY_PATH,
+    STATUS_PATH,
+)
 from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.hardware import package_versions
 from surogate_bench.metrics import expose, families
@@ -52,13 +61,13 @@ class ControlApi:
         """Build the ASGI application."""
         return Starlette(
             routes=[
-                Route("/healthz", self.healthz, methods=["GET"]),
-                Route("/readyz", self.readyz, methods=["GET"]),
-                Route("/status", self.status, methods=["GET"]),
-                Route("/adapters/{run}", self.load, methods=["PUT"]),
-                Route("/adapters/{run}", self.unload, methods=["DELETE"]),
-                Route("/probe", self.probe, methods=["POST"]),
-                Route("/metrics", self.metrics, methods=["GET"]),
+                Route(HEALTH_PATH, self.healthz, methods=["GET"]),
+                Route(READY_PATH, self.readyz, methods=["GET"]),
+                Route(STATUS_PATH, self.status, methods=["GET"]),
+                Route(f"{ADAPTERS_PATH}/{{run}}", self.load, methods=["PUT"]),
+                Route(f"{ADAPTERS_PATH}/{{run}}", self.unload, methods=["DELETE"]),
+                Route(PROBE_PATH, self.probe, methods=["POST"]),
+                Route(METRICS_PATH, self.metrics, methods=["GET"]),
             ],
             exception_handlers={BenchError: _failure},
         )
@@ -80,7 +89,7 @@ class ControlApi:
                 "ready": await supervisor.not_ready_reason() is None,
                 "model": supervisor.base_model,
                 "max_model_len": supervisor.max_model_len,
-                "vllm_url": f"http://{bracketed(request.url.hostname or '127.0.0.1')}:{self.vllm_port}",
+                "vllm_url": f"http://{bracketed(request.url.hostname or LOOPBACK)}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
                 "restarts": supervisor.restarts,
                 "versions": package_versions(),

@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from surogate_bench.contract import LOOPBACK, VLLM_PORT
 from surogate_bench.errors import ExitCode, TransientError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
@@ -38,7 +39,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     if store.exists(manifest_key(prefix)):
         return
     write_progress(work_dir, Progress(phase="checking"))
-    settings = ServerSettings(host="127.0.0.1", port=8000, platform=detect_platform(), threads=request.threads)
+    settings = ServerSettings(host=LOOPBACK, port=VLLM_PORT, platform=detect_platform(), threads=request.threads)
     location = ModelLocation(request.sweep.model.label)  # never loaded
     command = vllm_command(request.sweep, location, settings, inherited=os.environ)
     result = ask_parser(command, request.sweep.serving.extra_args)

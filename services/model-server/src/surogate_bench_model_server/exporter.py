@@ -9,6 +9,7 @@ import re
 
 import httpx
 
+from surogate_bench.contract import METRICS_PATH
 from surogate_bench.requests import ServeRequest
 from surogate_bench_model_server.addresses import url_of
 
@@ -22,7 +23,7 @@ class ServerExposition:
     """Metrics in Prometheus' text format."""
 
     def __init__(self, request: ServeRequest) -> None:
-        self._sources = [f"{url_of(request.host, port)}/metrics" for port in (request.port, request.vllm_port)]
+        self._sources = [f"{url_of(request.host, port)}{METRICS_PATH}" for port in (request.port, request.vllm_port)]
 
     def __call__(self) -> bytes:
         """Ask both."""

@@ -34,12 +34,8 @@ def log_tail(log: Path) -> str:
     return f"{cause}. Its log ends:\n" + "\n".join(lines[-_LINES:])
 
 
-def condense(text: str) -> str:
-    """Keep the last lines of a log that are neither blank, nor frames of a traceback, nor repetitions."""
-    return "\n".join(_lines(text)[-_LINES:])
-
-
 def _lines(text: str) -> list[str]:
+    """Lines that are neither blank, nor frames of a traceback, nor repetitions."""
     kept: list[str] = []
     for raw in redact(text).splitlines():
         line = _ORIGIN.sub("", _PROCESS.sub("", _COLOUR.sub("", raw)))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvicorn
 
+from surogate_bench.contract import VLLM_API_KEY_VARIABLE, Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
@@ -19,7 +20,7 @@ from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.check import check_stage
 from surogate_bench_model_server.supervisor import Limits, Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import API_KEY_VARIABLE, ServerSettings, detect_platform, vllm_command
+from surogate_bench_model_server.vllm_command import ServerSettings, detect_platform, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
 
 PORT_WAIT_S = 5.0
@@ -37,7 +38,7 @@ class _ControlServer(uvicorn.Server):
 
 def main() -> int:
     """Run the service; returns the exit code."""
-    return run_service("surogate_bench_model_server", _handle, _metrics)
+    return run_service(Service.MODEL_SERVER.module, _handle, _metrics)
 
 
 def _metrics(request: AnyRequest, _work_dir: Path) -> Sequence[Exposition]:
@@ -64,7 +65,7 @@ async def _serve(request: ServeRequest, work_dir: Path) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    api_key = os.environ.get(API_KEY_VARIABLE)
+    api_key = os.environ.get(VLLM_API_KEY_VARIABLE)
     client = VllmClient.open(url_of(request.host, request.vllm_port), api_key)
     with bind_port(request.host, request.port, name="port", wait_s=PORT_WAIT_S) as listening:
         supervisor = _supervisor(request, work_dir, client, api_key)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from surogate_bench.contract import VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
@@ -25,7 +26,6 @@ Platform = Literal["cpu", "cuda"]
 BASE_MODEL = "base"
 """Name under which the untouched base model is served."""
 
-API_KEY_VARIABLE = "SUROGATE_BENCH_VLLM_API_KEY"
 """Environment variable with the key that vLLM asks for on ``/v1/*``; nothing is asked for where it is unset."""
 
 _STORE_CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")
@@ -113,8 +113,6 @@ def vllm_command(
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
     ]
-    if model.revision is not None:
-        arguments += ["--revision", model.revision, "--tokenizer-revision", model.revision]
     if settings.platform == "cpu":
         cache_bytes = round(serving.kv_cache_gib * _GIB)
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes)]
@@ -132,7 +130,7 @@ def _supported_rank(rank: int) -> int:
 
 
 def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", API_KEY_VARIABLE}
+    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", VLLM_API_KEY_VARIABLE}
     environment = {
         name: value
         for name, value in inherited.items()

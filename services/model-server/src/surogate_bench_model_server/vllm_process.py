@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from surogate_bench.contract import CPU_LORA_MARK_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench_model_server.cpu_lora import MARK_VARIABLE
 from surogate_bench_model_server.runtime_folder import make_runtime_folder, runtime_environment
 from surogate_bench_model_server.vllm_command import Command
 
@@ -75,7 +75,7 @@ def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
     if log.exists():
         log.replace(log.with_name(f"{LOG_FILE}.1"))
     runtime = make_runtime_folder()
-    own = {MARK_VARIABLE: str(runtime / _CPU_LORA_MARK), **runtime_environment(runtime)}
+    own = {CPU_LORA_MARK_VARIABLE: str(runtime / _CPU_LORA_MARK), **runtime_environment(runtime)}
     launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.launch"]
     launcher += [str(os.getpid()), str(_GRACE_S), str(runtime)]
     with log.open("wb") as output:

@@ -2,7 +2,8 @@
 
 import sys
 
+from surogate_bench.contract import Service
 from surogate_bench.service import run_main
 
 if __name__ == "__main__":
-    sys.exit(run_main("surogate_bench_trainer.main"))
+    sys.exit(run_main(f"{Service.TRAINER.module}.main"))

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from prometheus_client.metrics_core import Metric
 
+from surogate_bench.contract import METRICS_FILE
 from surogate_bench.metrics import expose, families
 from surogate_bench.progress import Progress, read_progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import MetricsLine
-from surogate_bench_trainer.training.metrics import METRICS_FILE
 
 
 class TrainingExposition:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import SHIPPED_MODELS
 from surogate_bench.requests import AnyRequest, PrepareRequest, TrainRequest
@@ -14,7 +15,7 @@ from surogate_bench.service import Exposition, run_service
 
 def main() -> int:
     """Run the request named on the command line; returns the exit code."""
-    return run_service("surogate_bench_trainer", _handle_alone, _metrics)
+    return run_service(Service.TRAINER.module, _handle_alone, _metrics)
 
 
 def handle(request: AnyRequest, work_dir: Path) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import run_name
 from surogate_bench.manifest import fetch_stage, read_manifest
@@ -32,7 +33,7 @@ def train_stage(request: TrainRequest, work_dir: Path) -> None:
             remedy=f"It has {', '.join(recipe.name for recipe in request.sweep.recipes)}.",
         )
     write_progress(work_dir, Progress(phase="starting"))
-    fetch_stage(store, request.layout.prepare, work_dir / "prepared", under="data/")
+    fetch_stage(store, request.layout.prepare, work_dir / "prepared", under=f"{DATA_FOLDER}/")
 
     from surogate_bench_trainer.training.run import run_training  # noqa: PLC0415 - imports torch
 

@@ -13,9 +13,6 @@ _log = logging.getLogger("vllm.surogate_bench_cpu_lora")
 PLUGIN = "surogate_bench_cpu_lora"
 """Name of the entry point."""
 
-MARK_VARIABLE = "SUROGATE_BENCH_CPU_LORA_MARK"
-"""Environment variable with the path of a file that is made when vLLM has built a model with our implementation."""
-
 
 def register() -> None:
     """Take part in this vLLM process; vLLM calls it in each of its processes, perhaps more than once."""

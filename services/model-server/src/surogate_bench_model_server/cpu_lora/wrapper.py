@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
-from surogate_bench_model_server.cpu_lora import MARK_VARIABLE
+from surogate_bench.contract import CPU_LORA_MARK_VARIABLE
 
 Stack = tuple[torch.Tensor, ...]
 
@@ -114,7 +114,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever vLLM gives its own class
         super().__init__(*args, **kwargs)
-        if mark := os.environ.get(MARK_VARIABLE):
+        if mark := os.environ.get(CPU_LORA_MARK_VARIABLE):
             Path(mark).touch()
         self._groups: tuple[TokenGroup, ...] = ()
         self._tokens = 0

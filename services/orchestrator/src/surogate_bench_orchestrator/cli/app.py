@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from surogate_bench import __version__
+from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
@@ -277,7 +278,7 @@ def controller(
     config: Annotated[Path, typer.Option(help="The installation's settings.")] = Path(
         "/etc/surogate-bench/controller.yaml"
     ),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = CONTROLLER_PORT,
 ) -> None:
     """Run in a cluster: bring its RecipeSweeps to their ends."""
     from surogate_bench_orchestrator.controller import app as cluster  # noqa: PLC0415 - see above

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from surogate_bench.contract import HEALTH_PATH, METRICS_PATH, READY_PATH
 from surogate_bench.errors import BenchError
 from surogate_bench.store import ObjectStore
 
@@ -81,12 +82,12 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer."""
         path = urlsplit(self.path).path
-        if path == "/metrics":
+        if path == METRICS_PATH:
             encode, kind = choose_encoder(self.headers.get("Accept") or "")
             self._send(HTTPStatus.OK, encode(self.answers.registry), kind)
-        elif path == "/healthz":
+        elif path == HEALTH_PATH:
             self._say_whether_well(self.answers.unhealthy())
-        elif path == "/readyz":
+        elif path == READY_PATH:
             self._say_whether_well(self.answers.unready())
         elif found := _REPORT.fullmatch(path):
             self._send_report(found.group(1))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from surogate_bench.contract import LACK_OF_CAPABILITY
 from surogate_bench_orchestrator.domain.plan import Plan, Run
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task
 
@@ -62,7 +63,7 @@ class Failure:
     @property
     def is_lack_of_capability(self) -> bool:
         """Whether nothing here can run it, rather than something having gone wrong."""
-        return self.reason in {"UnsupportedRecipeError", "NoCapableNode"}
+        return self.reason in LACK_OF_CAPABILITY
 
 
 def failure_of(task: Task, observed: Observed) -> Failure | None:

@@ -2,18 +2,16 @@
 
 from dataclasses import dataclass
 
+from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
 from surogate_bench.layout import BASE_RUN, CheckSubject, SweepLayout, run_name
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench.specs.sweep import RecipeSweep
-from surogate_bench_orchestrator.domain.tasks import Service, Task, task_name
+from surogate_bench_orchestrator.domain.tasks import Task, task_name
 
 UNADDRESSED = ""
 """Server address in a planned evaluation; it is known only once the server runs."""
-
-SERVER_PORT, VLLM_PORT = 8100, 8000
-"""Ports of the planned model server; runtimes whose servers share one network namespace choose others."""
 
 _PREPARE_TIMEOUT_S = 4 * 3600.0
 """Room for downloading a large model and its data set."""

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
+from surogate_bench.contract import Service
 from surogate_bench.progress import Progress
 from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
 
@@ -11,14 +12,6 @@ MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
 
 TaskRequest = AnyRequest
-
-
-class Service(StrEnum):
-    """Which service does the work."""
-
-    TRAINER = "trainer"
-    MODEL_SERVER = "model-server"
-    EVALUATOR = "evaluator"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

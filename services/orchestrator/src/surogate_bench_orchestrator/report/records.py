@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
 from surogate_bench.manifest import Manifest, read_manifest
@@ -14,9 +15,6 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
 
 _Model = TypeVar("_Model", bound=BaseModel)
-
-METRICS_FILE = "metrics.jsonl"
-SAMPLES_FILE = "samples.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from surogate_bench.contract import SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, read_manifest
@@ -160,7 +161,7 @@ def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:
     """Sweeps whose spec and prepared data are there."""
     for key in keys:
         parts = key.split("/")
-        if len(parts) == 4 and parts[3] == "spec.json":  # noqa: PLR2004 - sweeps/name/hash/spec.json
+        if len(parts) == 4 and parts[3] == SPEC_FILE:  # noqa: PLR2004 - sweeps/name/hash/spec.json
             layout = SweepLayout(parts[1], parts[2])
             if manifest_key(layout.prepare) in keys:
                 yield layout

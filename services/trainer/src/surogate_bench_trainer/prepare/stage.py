@@ -4,6 +4,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.local_inputs import digest_inputs
@@ -59,8 +60,8 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     with clear_disk_errors(work_dir):
         if converted:
             write_progress(work_dir, Progress(phase="converting model"))
-            convert_smollm2(outputs / "model")
-            location = ModelLocation(str(outputs / "model"))
+            convert_smollm2(outputs / MODEL_FOLDER)
+            location = ModelLocation(str(outputs / MODEL_FOLDER))
         else:
             location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
         write_progress(work_dir, Progress(phase="checking"))
@@ -69,7 +70,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
         check_checkpoint(location, sweep, config)
-        data = _write_splits(splits, outputs / "data")
+        data = _write_splits(splits, outputs / DATA_FOLDER)
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
@@ -92,7 +93,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
 def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:
     written = {}
     for name, records in splits.items():
-        path = folder / f"{name}.jsonl"
+        path = folder / split_file(name)
         write_records(path, records)
         written[name] = SplitInfo(records=len(records), sha256=sha256_of(path))
     return written

@@ -8,9 +8,8 @@ from typing import Any
 import safetensors.torch
 from peft import PeftModel, get_peft_model_state_dict
 
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench_trainer.model.lora import ADAPTER
-
-WEIGHTS_FILE, CONFIG_FILE = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapter(model: PeftModel, folder: Path) -> str:
@@ -23,8 +22,8 @@ def save_adapter(model: PeftModel, folder: Path) -> str:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     config = model.peft_config[ADAPTER].to_dict() | {"inference_mode": True}
     contents = {
-        CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_plain) + "\n").encode(),
-        WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+        ADAPTER_CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_plain) + "\n").encode(),
+        ADAPTER_WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():

@@ -10,10 +10,11 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from surogate_bench.contract import METRICS_FILE
 from surogate_bench.store import ObjectStore
 
 _log = logging.getLogger(__name__)
-_STATE, _METRICS, _SEAL = "state.safetensors", "metrics.jsonl", "complete.json"
+_STATE, _SEAL = "state.safetensors", "complete.json"
 _KEPT = 2
 _STEP = re.compile(r"/step-(\d+)/complete\.json$")
 
@@ -41,7 +42,7 @@ def save_checkpoint(store: ObjectStore, prefix: str, checkpoint: Checkpoint) -> 
     """
     folder = f"{prefix}/step-{checkpoint.step:06d}"
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
-    objects = {_STATE: safetensors.torch.save(tensors), _METRICS: checkpoint.metrics}
+    objects = {_STATE: safetensors.torch.save(tensors), METRICS_FILE: checkpoint.metrics}
     for name, data in objects.items():
         store.put(f"{folder}/{name}", data)
     seal = {
@@ -51,7 +52,7 @@ def save_checkpoint(store: ObjectStore, prefix: str, checkpoint: Checkpoint) -> 
     }
     store.put(f"{folder}/{_SEAL}", json.dumps(seal).encode())
     for _, old in _sealed(store, prefix)[_KEPT:]:
-        store.delete([f"{old}/{name}" for name in (_SEAL, _STATE, _METRICS)])
+        store.delete([f"{old}/{name}" for name in (_SEAL, _STATE, METRICS_FILE)])
 
 
 def load_newest(store: ObjectStore, prefix: str) -> Checkpoint | None:
@@ -83,11 +84,11 @@ def _sealed(store: ObjectStore, prefix: str) -> list[tuple[int, str]]:
 
 
 def _load(store: ObjectStore, folder: str) -> Checkpoint | None:
-    raw = [store.get(f"{folder}/{name}") for name in (_SEAL, _STATE, _METRICS)]
+    raw = [store.get(f"{folder}/{name}") for name in (_SEAL, _STATE, METRICS_FILE)]
     try:
         seal, state, metrics = (data if data is not None else b"" for data in raw)
         described = json.loads(seal)
-        for name, data in ((_STATE, state), (_METRICS, metrics)):
+        for name, data in ((_STATE, state), (METRICS_FILE, metrics)):
             if hashlib.sha256(data).hexdigest() != described["sha256"][name]:
                 return None
         return Checkpoint(

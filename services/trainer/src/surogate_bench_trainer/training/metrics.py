@@ -3,10 +3,10 @@
 from pathlib import Path
 from statistics import fmean
 
+from surogate_bench.contract import METRICS_FILE
 from surogate_bench.files import write_atomically
 from surogate_bench.results import MetricsLine, ValidationPoint
 
-METRICS_FILE = "metrics.jsonl"
 _FINAL_STEPS = 20
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from surogate_bench.contract import ADAPTER_FOLDER, DATA_FOLDER, METRICS_FILE, split_file
 from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import run_name
@@ -29,7 +30,7 @@ from surogate_bench_trainer.training.adapter import save_adapter
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
-from surogate_bench_trainer.training.metrics import METRICS_FILE, MetricsLog
+from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
@@ -118,7 +119,7 @@ class _Learned:
     @property
     def adapter(self) -> Path:
         """Folder of the saved adapter."""
-        return self.outputs / "adapter"
+        return self.outputs / ADAPTER_FOLDER
 
 
 def _learn(
@@ -127,7 +128,8 @@ def _learn(
     """Train to the end and write adapter and metrics to ``<work_dir>/outputs``."""
     sweep, device = request.sweep, training_device()
     base, tokenizer = load_base(location, device)
-    splits = {name: read_prepared(work_dir / "prepared" / "data" / f"{name}.jsonl") for name in ("train", "validation")}
+    prepared = work_dir / "prepared" / DATA_FOLDER
+    splits = {name: read_prepared(prepared / split_file(name)) for name in ("train", "validation")}
     added = special_tokens(store, request.layout)
     data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device, special_tokens=added is not None)
     learner = build_learner(
@@ -176,7 +178,7 @@ def _learn(
 
 
 def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_from: int) -> TrainResult:
-    digest = save_adapter(run.learner.model, outputs / "adapter")
+    digest = save_adapter(run.learner.model, outputs / ADAPTER_FOLDER)
     (outputs / METRICS_FILE).write_bytes(run.metrics.content())
     tokens, seconds = run.metrics.totals()
     return TrainResult(

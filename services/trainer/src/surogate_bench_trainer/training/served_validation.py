@@ -14,11 +14,11 @@ import torch
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 
+from surogate_bench.contract import ADAPTER_WEIGHTS_FILE
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.lora import ADAPTER, attach_lora
-from surogate_bench_trainer.training.adapter import WEIGHTS_FILE
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.learner import validation_loss
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
@@ -75,7 +75,7 @@ def _compute(
 ) -> float:
     base, _ = load_base(location, device)
     model = attach_lora(base, sweep.training.lora, base_model=public_name(sweep.model), seed=0)
-    loaded = set_peft_model_state_dict(model, load_file(adapter / WEIGHTS_FILE), adapter_name=ADAPTER)
+    loaded = set_peft_model_state_dict(model, load_file(adapter / ADAPTER_WEIGHTS_FILE), adapter_name=ADAPTER)
     if loaded.unexpected_keys or any("lora_" in name for name in loaded.missing_keys):
         raise AssertionError(f"{adapter} does not fit the model that it was trained on")
     with HeldSignals() as signals:

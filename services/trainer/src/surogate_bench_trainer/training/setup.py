@@ -50,10 +50,9 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
         TransientError: the hub cannot be reached.
     """
     with loading_model(location.name_or_path):
-        tokenizer = AutoTokenizer.from_pretrained(location.name_or_path, revision=location.revision)
+        tokenizer = AutoTokenizer.from_pretrained(location.name_or_path)
         model, loading = AutoModelForCausalLM.from_pretrained(
             location.name_or_path,
-            revision=location.revision,
             dtype=torch.bfloat16,
             attn_implementation=IMPLEMENTATION,
             use_safetensors=True,

@@ -64,7 +64,6 @@ class Informer:
         self._client = client
         self._trimmed = trimmed
         self._path = path
-        self._on_change = on_change
         self._synced = threading.Event()
         self._stopping = threading.Event()
         self._informer = SharedInformer(

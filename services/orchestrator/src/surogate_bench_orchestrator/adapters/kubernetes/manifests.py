@@ -2,12 +2,12 @@
 
 from math import ceil
 
+from surogate_bench.contract import SERVER_PORT, VLLM_PORT
 from surogate_bench.errors import ExitCode
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, DOMAIN, TASK, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.pods import pod_template
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
-from surogate_bench_orchestrator.domain.plan import SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 

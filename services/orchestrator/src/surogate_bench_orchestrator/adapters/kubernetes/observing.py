@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from surogate_bench.contract import NO_CAPABLE_NODE
 from surogate_bench.errors import ExitCode
 from surogate_bench.progress import Progress, Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
@@ -210,7 +211,7 @@ def _time_to_give_up(seen: Seen, trouble: Trouble | None, begun: float | None, l
         hopeless_s = seen.now - max(trouble.since, seen.hopeless_since)
         if hopeless_s > seen.limits.unschedulable_s and no_node_can_run_it(trouble.message):
             message = f"no node could run it for {seen.limits.unschedulable_s:g} s: {trouble.message}"
-            return Termination(reason="NoCapableNode", message=message[:MESSAGE_LENGTH])
+            return Termination(reason=NO_CAPABLE_NODE, message=message[:MESSAGE_LENGTH])
         if seen.now - max(trouble.since, seen.held_until) > seen.limits.placement_s:
             message = f"no node had room for {seen.limits.placement_s:g} s: {trouble.message}"
             return Termination(reason="DeadlineExceeded", message=message[:MESSAGE_LENGTH])

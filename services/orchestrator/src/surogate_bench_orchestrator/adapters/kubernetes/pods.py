@@ -1,18 +1,27 @@
 """The pod that runs a task: pure, from the task and the installation's settings."""
 
+from surogate_bench.contract import (
+    EVERY_ADDRESS,
+    HEALTH_PATH,
+    METRICS_PORT,
+    METRICS_PORT_VARIABLE,
+    READY_PATH,
+    REQUEST_FILE,
+    TERMINATION_LOG_VARIABLE,
+    VLLM_API_KEY_VARIABLE,
+    WORK_DIR_OPTION,
+    Service,
+)
 from surogate_bench.recipes.engines import required_capability
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
-from surogate_bench_orchestrator.domain.tasks import Service, Task, TaskRequest
+from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
-METRICS_PORT = 9400
-"""Port of every task pod for /metrics and /progress."""
-
 _USER = 10001
-_REQUEST_FOLDER, _REQUEST_FILE = "/etc/surogate-bench", "request.json"
+_REQUEST_FOLDER = "/etc/surogate-bench"
 _WORK, _SCRATCH, _CACHE = "/work", "/tmp", "/cache"  # noqa: S108 - an emptyDir of the pod's own
 _MAJOR, _MINOR = "nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor"
 _QUEUE = "kueue.x-k8s.io/queue-name"
@@ -40,7 +49,7 @@ def complete_request(task: Task, settings: ClusterSettings, scheduling: Scheduli
     """Fill in what depends on the cluster."""
     request = task.request.model_copy(update={"threads": workload_of(task, settings).threads})
     if isinstance(request, ServeRequest):
-        return request.model_copy(update={"host": "0.0.0.0"})  # noqa: S104 - in its own pod, behind a NetworkPolicy
+        return request.model_copy(update={"host": EVERY_ADDRESS})  # in its own pod, behind a NetworkPolicy
     if isinstance(request, TrainRequest):
         trainers = len(request.sweep.recipes) * len(request.sweep.seeds)
         limit = slots(settings, scheduling) or trainers
@@ -90,7 +99,7 @@ def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Obj
         "name": CONTAINER,
         "image": workload.image,
         "imagePullPolicy": settings.image_pull_policy,
-        "args": [f"{_REQUEST_FOLDER}/{_REQUEST_FILE}", "--work-dir", _WORK],
+        "args": [f"{_REQUEST_FOLDER}/{REQUEST_FILE}", WORK_DIR_OPTION, _WORK],
         "terminationMessagePolicy": "FallbackToLogsOnError",  # a service that cannot begin writes no message
         "env": _environment(task, settings, workload),
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
@@ -127,9 +136,9 @@ def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Obj
 def _probes() -> Object:
     """Ready: vLLM lists what it should. Alive: the supervisor answers; it restarts vLLM itself."""
     return {
-        "readinessProbe": {"httpGet": {"path": "/readyz", "port": "control"}, "periodSeconds": 2, "timeoutSeconds": 5},
+        "readinessProbe": {"httpGet": {"path": READY_PATH, "port": "control"}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
-            "httpGet": {"path": "/healthz", "port": "control"},
+            "httpGet": {"path": HEALTH_PATH, "port": "control"},
             "initialDelaySeconds": 30,
             "periodSeconds": 10,
             "timeoutSeconds": 10,
@@ -144,8 +153,8 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
         "TMPDIR": _SCRATCH,
         "USER": "bench",
         "HF_HOME": f"{_CACHE}/huggingface",
-        "SUROGATE_BENCH_METRICS_PORT": str(METRICS_PORT),
-        "SUROGATE_BENCH_TERMINATION_LOG": "/dev/termination-log",
+        METRICS_PORT_VARIABLE: str(METRICS_PORT),
+        TERMINATION_LOG_VARIABLE: "/dev/termination-log",
         **({} if settings.hub.enabled else {"HF_HUB_OFFLINE": "1"}),
         **({"OMP_NUM_THREADS": str(workload.threads)} if workload.threads else {}),
         **settings.store.env,
@@ -155,7 +164,7 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
     if settings.hub.token and _asks_hub(task):
         variables.append(_secret("HF_TOKEN", settings.hub.token))
     if settings.vllm_api_key and isinstance(task.request, ServeRequest | EvaluateRequest):
-        variables.append(_secret("SUROGATE_BENCH_VLLM_API_KEY", settings.vllm_api_key))
+        variables.append(_secret(VLLM_API_KEY_VARIABLE, settings.vllm_api_key))
     return variables
 
 
@@ -171,7 +180,7 @@ def _secret(variable: str, key: SecretKey) -> Object:
 
 
 def _volumes(task: Task, settings: ClusterSettings) -> list[Object]:
-    request = {"path": _REQUEST_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{REQUEST}']"}}
+    request = {"path": REQUEST_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{REQUEST}']"}}
     claim = settings.hub.cache_claim if _asks_hub(task) else None
     volumes: list[Object] = [
         {"name": "request", "downwardAPI": {"items": [request]}},

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 import urllib3
 from pydantic import ValidationError
 
+from surogate_bench.contract import METRICS_PORT, PROGRESS_PATH
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import age_key, phase_of
-from surogate_bench_orchestrator.adapters.kubernetes.pods import METRICS_PORT
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 3.0
@@ -69,7 +69,7 @@ class ProgressPoller:
         address = str(pod["status"]["podIP"])
         host = f"[{address}]" if ":" in address else address
         try:
-            answer = self._http.request("GET", f"http://{host}:{METRICS_PORT}/progress", preload_content=False)
+            answer = self._http.request("GET", f"http://{host}:{METRICS_PORT}{PROGRESS_PATH}", preload_content=False)
             try:
                 return Progress.model_validate_json(answer.read(_LONGEST)) if answer.status == _OK else None
             finally:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from surogate_bench.contract import SERVER_PORT
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.progress import Termination
 from surogate_bench.requests import ServeRequest
@@ -41,7 +42,6 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
 )
 from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
-from surogate_bench_orchestrator.domain.plan import SERVER_PORT
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Task
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 

@@ -13,10 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from surogate_bench.service import METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE
-
-TASK_DIR_VARIABLE = "SUROGATE_BENCH_TASK_DIR"
-"""Marks every process of a task, however deep, so that it is found again after its parents are gone."""
+from surogate_bench.contract import METRICS_PORT_VARIABLE, TASK_DIR_VARIABLE, TERMINATION_LOG_VARIABLE, VARIABLE_PREFIX
 
 _POLL_S = 0.05
 _KILL_WAIT_S = 10.0
@@ -30,7 +27,7 @@ _PASSED_ON = frozenset({
 })  # fmt: skip
 _PASSED_ON_PREFIXES = (
     "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",
-    "SUROGATE_BENCH_", "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
+    VARIABLE_PREFIX, "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
 )  # fmt: skip
 _OF_ONE_PROCESS = frozenset({METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE})
 """Several services cannot share these."""

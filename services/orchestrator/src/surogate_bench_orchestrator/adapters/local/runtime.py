@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from surogate_bench.contract import LOOPBACK, TASK_DIR_VARIABLE, WORK_DIR_OPTION, Service
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import read_progress
@@ -23,17 +24,16 @@ from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskState
 from surogate_bench_orchestrator.adapters.local.supervised import STOP_GRACE_S, Launch, SupervisedTask
 from surogate_bench_orchestrator.adapters.local.tcp_ports import free_ports
-from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Service, Task, TaskRequest
+from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task, TaskRequest
 from surogate_bench_orchestrator.ports import Clock
 
-_HOST = "127.0.0.1"
 _LEFTOVER_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL for processes that had their SIGTERM already, when their orchestrator died."""
 
 
 def service_command(service: Service) -> list[str]:
     """Command that starts a service of this installation; ``-P`` keeps the current folder off its import path."""
-    return [sys.executable, "-P", "-m", f"surogate_bench_{service.value.replace('-', '_')}"]
+    return [sys.executable, "-P", "-m", service.module]
 
 
 class LocalRuntime:
@@ -120,7 +120,7 @@ class LocalRuntime:
             phase=Phase.PENDING,
             submitted=time.time(),
             owner=self._owner,
-            ports=free_ports(_HOST, seed=f"{self._root}/{task.name}") if task.is_server else None,
+            ports=free_ports(LOOPBACK, seed=f"{self._root}/{task.name}") if task.is_server else None,
             slot=self._free_slot(task) if task.slots else None,
         )
         folder = self._folder(task.name)
@@ -150,7 +150,7 @@ class LocalRuntime:
         state = self._folder(name).read()
         if state is None or state.ports is None:
             raise PermanentError(f"there is no server {name} under {self._root}")
-        return f"http://{_HOST}:{state.ports[0]}"
+        return f"http://{LOOPBACK}:{state.ports[0]}"
 
     def logs(self, name: str, *, tail: int) -> str:
         """See :class:`Runtime`."""
@@ -184,16 +184,16 @@ class LocalRuntime:
         if isinstance(request, EvaluateRequest | CheckRequest):
             return request.model_copy(update={"threads": 1})
         if isinstance(request, ServeRequest) and ports is not None:
-            return request.model_copy(update={"host": _HOST, "port": ports[0], "vllm_port": ports[1]})
+            return request.model_copy(update={"host": LOOPBACK, "port": ports[0], "vllm_port": ports[1]})
         return request
 
     def _launch(self, task: Task, folder: TaskFolder, *, slot: int | None) -> Launch:
-        environment = {processes.TASK_DIR_VARIABLE: str(folder.path)}
+        environment = {TASK_DIR_VARIABLE: str(folder.path)}
         if threads := self._complete(task.request, ports=None).threads:
             environment["OMP_NUM_THREADS"] = str(threads)
         if self._allotment.devices:
             environment["CUDA_VISIBLE_DEVICES"] = "" if slot is None else self._allotment.devices[slot]
-        command = [*self._command(task.service), str(folder.request_file), "--work-dir", str(folder.work_dir)]
+        command = [*self._command(task.service), str(folder.request_file), WORK_DIR_OPTION, str(folder.work_dir)]
         return Launch(command=command, environment=environment)
 
     def _free_slot(self, task: Task) -> int:

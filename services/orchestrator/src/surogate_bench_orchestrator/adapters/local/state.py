@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from surogate_bench.contract import REQUEST_FILE
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
@@ -57,7 +58,7 @@ class TaskFolder:
     @property
     def request_file(self) -> Path:
         """What the service is started with."""
-        return self.path / "request.json"
+        return self.path / REQUEST_FILE
 
     @property
     def log_file(self) -> Path:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from surogate_bench.contract import PARENT_PID_VARIABLE, PROGRESS_FILE, TERMINATION_FILE
 from surogate_bench.errors import ExitCode
-from surogate_bench.progress import PROGRESS_FILE, TERMINATION_FILE, read_progress, read_termination
-from surogate_bench.service import PARENT_PID_VARIABLE
+from surogate_bench.progress import read_progress, read_termination
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskState

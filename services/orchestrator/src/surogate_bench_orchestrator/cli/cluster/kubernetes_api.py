@@ -4,6 +4,7 @@ from typing import Any
 
 from kubernetes.client import ApiException
 
+from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
@@ -14,7 +15,6 @@ from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
 
 MANAGER = "surogate-bench-cli"
 """Field manager."""
-CONTROLLER_PORT = 8080
 _CONTROLLER = "app.kubernetes.io/name=surogate-bench,app.kubernetes.io/component=orchestrator"
 _NOT_FOUND, _INVALID, _FORBIDDEN, _UNAUTHORIZED = 404, 422, 403, 401
 

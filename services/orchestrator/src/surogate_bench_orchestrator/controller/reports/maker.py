@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import IO
 
-from surogate_bench.service import PARENT_PID_VARIABLE
+from surogate_bench.contract import PARENT_PID_VARIABLE
 from surogate_bench_orchestrator.controller.reports.process import ReportRequest
 
 _log = logging.getLogger(__name__)

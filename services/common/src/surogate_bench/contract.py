@@ -1,0 +1,117 @@
+"""What services agree on: their names, environment variables, ports, HTTP paths, files and reasons of failure.
+
+Process exit codes belong to the errors that cause them: :class:`surogate_bench.errors.ExitCode`. Requests are in
+:mod:`surogate_bench.requests`, keys of the object store in :mod:`surogate_bench.layout`. The Helm chart repeats the
+ports.
+"""
+
+from enum import StrEnum
+
+from surogate_bench.errors import UnsupportedRecipeError
+
+
+class Service(StrEnum):
+    """The services that the orchestrator starts, each as ``python -m MODULE REQUEST.json --work-dir DIR``."""
+
+    TRAINER = "trainer"
+    MODEL_SERVER = "model-server"
+    EVALUATOR = "evaluator"
+
+    @property
+    def module(self) -> str:
+        """Name of the service's package."""
+        return f"surogate_bench_{self.value.replace('-', '_')}"
+
+
+WORK_DIR_OPTION = "--work-dir"
+"""Option of every service: folder for scratch files, progress and errors."""
+
+# Environment variables
+
+VARIABLE_PREFIX = "SUROGATE_BENCH_"
+"""Prefix of every environment variable of surogate-bench."""
+
+PARENT_PID_VARIABLE = f"{VARIABLE_PREFIX}PARENT_PID"
+"""Set by a parent that wants the child to end with it."""
+
+TERMINATION_LOG_VARIABLE = f"{VARIABLE_PREFIX}TERMINATION_LOG"
+"""Names a further file for the :class:`surogate_bench.progress.Termination`: a container's termination message."""
+
+METRICS_PORT_VARIABLE = f"{VARIABLE_PREFIX}METRICS_PORT"
+"""Port for metrics and progress; without it nothing is served."""
+
+VLLM_API_KEY_VARIABLE = f"{VARIABLE_PREFIX}VLLM_API_KEY"
+"""Key that the model server gives vLLM and that the evaluator sends; without it vLLM asks for none."""
+
+CONFIGS_VARIABLE = f"{VARIABLE_PREFIX}CONFIGS"
+"""Folder with the shipped configuration, where it is not that of a checkout; container images set it."""
+
+TASK_DIR_VARIABLE = f"{VARIABLE_PREFIX}TASK_DIR"
+"""Marks every process of a task, however deep, so that it is found again after its parents are gone."""
+
+CPU_LORA_MARK_VARIABLE = f"{VARIABLE_PREFIX}CPU_LORA_MARK"
+"""Path of a file that the vLLM plug-in makes when vLLM has built a model with its implementation."""
+
+# Addresses and ports
+
+LOOPBACK = "127.0.0.1"
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for pods, where NetworkPolicies restrict access
+
+SERVER_PORT = 8100
+"""Control API of a planned model server; runtimes whose servers share one network namespace choose others."""
+
+VLLM_PORT = 8000
+"""vLLM of a planned model server; as :data:`SERVER_PORT`."""
+
+METRICS_PORT = 9400
+"""Metrics and progress of every task pod."""
+
+CONTROLLER_PORT = 8080
+"""Health, metrics and reports of the controller."""
+
+# HTTP paths
+
+HEALTH_PATH = "/healthz"
+READY_PATH = "/readyz"
+METRICS_PATH = "/metrics"
+PROGRESS_PATH = "/progress"
+STATUS_PATH = "/status"
+ADAPTERS_PATH = "/adapters"
+PROBE_PATH = "/probe"
+
+# Files of a stage in the object store
+
+SPEC_FILE = "spec.json"
+MANIFEST_FILE = "manifest.json"
+DATA_FOLDER = "data"
+"""Prepared splits, one file each; see :func:`split_file`."""
+MODEL_FOLDER = "model"
+"""The prepared model, where it had to be converted."""
+ADAPTER_FOLDER = "adapter"
+ADAPTER_CONFIG_FILE = "adapter_config.json"  # PEFT's names
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+METRICS_FILE = "metrics.jsonl"
+"""Lines of :class:`surogate_bench.results.MetricsLine`."""
+SAMPLES_FILE = "samples.jsonl"
+"""Lines of :class:`surogate_bench.results.SampleLine`."""
+RESULTS_FILE = "results.json"
+"""Results in lm-eval's own form."""
+
+# Files of a running task
+
+REQUEST_FILE = "request.json"
+PROGRESS_FILE = "progress.json"
+TERMINATION_FILE = "termination.json"
+
+# Reasons of failure
+
+NO_CAPABLE_NODE = "NoCapableNode"
+"""No node of the cluster has what a pod asks for."""
+
+LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE})
+"""Reasons with which a run is skipped: nothing here can run it, and nothing went wrong."""
+
+
+def split_file(split: str) -> str:
+    """File of one split in :data:`DATA_FOLDER`: records of question and answer, one JSON object a line."""
+    return f"{split}.jsonl"
