@@ -1,0 +1,41 @@
+"""Every field of a sweep either determines a stage's result or does not: a new one has to be put on a side."""
+
+import pytest
+
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.base import Spec
+from surogate_bench.specs.data import DataSpec
+from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
+
+CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
+    RecipeSweep: (
+        {"model", "data", "training", "recipes", "seeds", "engine", "serving", "evaluation"},
+        {"name", "description", "placement", "max_attempts", "train_timeout_s"},
+    ),
+    DataSpec: (
+        # By content: where data comes from, which fields and how many records are taken, and what is generated.
+        {
+            "hub", "config", "revision", "path", "builtin", "question_field", "answer_field", "train_size",
+            "validation_size", "test_size", "seed", "prompt", "completion",
+        },
+        set(),
+    ),
+    EvaluationSpec: (
+        {"task", "tasks_dir", "keep_from_task", "num_fewshot", "max_gen_toks", "limit"},
+        {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
+    ),
+    ServingSpec: (
+        {"max_model_len", "extra_args"},
+        {"max_lora_rank", "max_loras", "gpu_memory_utilization", "kv_cache_gib", "start_timeout_s"},
+    ),
+}  # fmt: skip
+"""Fields that the identities of stages cover, and fields without an effect on results."""
+
+
+@pytest.mark.parametrize("model", CLASSIFIED, ids=lambda model: model.__name__)
+def test_every_field_is_known_to_determine_results_or_not(model: type[Spec]) -> None:
+    covered, without_effect = CLASSIFIED[model]
+    assert covered.isdisjoint(without_effect)
+    assert set(model.model_fields) == covered | without_effect, (
+        "extend surogate_bench.stage_identity, or show that the field changes no result, and list it here"
+    )
