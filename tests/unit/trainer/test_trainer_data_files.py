@@ -175,7 +175,7 @@ def test_a_bad_record_of_an_array_is_named_by_its_number(tmp_path: Path, element
 @pytest.mark.parametrize(
     ("data", "message"), [(f"[{GOOD},]", "record 2"), (f"[{GOOD}]\n{GOOD}", "text follows the array")]
 )
-def test_an_array_ends_where_it_ends(tmp_path: Path, data: str, message: str) -> None:
+def test_text_after_an_array_is_refused(tmp_path: Path, data: str, message: str) -> None:
     assert message in str(refused(tmp_path, "train.json", data))
 
 
@@ -211,7 +211,7 @@ def test_other_content_is_refused_with_its_likely_format_its_place_and_a_remedy(
     assert all(part in message for part in parts), message
 
 
-def test_a_value_is_cut_to_120_characters_however_large_it_is(tmp_path: Path) -> None:
+def test_a_value_is_truncated_to_120_characters_however_large_it_is(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "long " * 1000}] * 50
     error = refused(tmp_path, "train.jsonl", json.dumps({"question": messages, "answer": "a"}))
     assert len(str(error.value)) <= 120
@@ -227,7 +227,7 @@ def test_a_column_that_parquet_lacks_is_named_with_those_it_has(tmp_path: Path) 
     assert "no text in its field 'answer'; it has question, reply" in str(error)
 
 
-def test_a_disk_that_fills_up_while_data_is_converted_is_no_fault_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_data_is_converted_is_not_attributed_to_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         cause = OSError(errno.ENOSPC, "No space left on device")
         raise DatasetGenerationError("An error occurred while generating the dataset") from cause

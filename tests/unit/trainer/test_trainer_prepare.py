@@ -59,7 +59,7 @@ def test_a_local_folder_is_published_as_three_splits(make_sweep: MakeSweep, tmp_
     assert not result.model_in_store
 
 
-def test_the_sweep_that_the_chart_tells_its_users_to_apply_can_be_prepared(tmp_path: Path) -> None:
+def test_the_sweep_in_the_notes_of_the_chart_can_be_prepared(tmp_path: Path) -> None:
     notes = (Path(__file__).parents[3] / "charts" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
     _, _, shown = notes.partition("<<'EOF'\n")
     resource = yaml.safe_load(shown.partition("   EOF")[0])
@@ -198,7 +198,7 @@ def test_a_data_file_that_is_not_utf8_is_refused(make_sweep: MakeSweep, data_fol
     assert "not UTF-8" in str(refused(make_sweep(data={"path": str(folder)}), tmp_path))
 
 
-def test_test_questions_that_are_trained_on_are_counted_and_warned_of(
+def test_test_questions_in_the_training_split_are_counted_in_a_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
@@ -210,7 +210,7 @@ def test_test_questions_that_are_trained_on_are_counted_and_warned_of(
     )
 
 
-def test_a_test_split_that_is_the_training_split_is_warned_of_whole(
+def test_a_test_split_that_equals_the_training_split_gives_one_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
@@ -232,7 +232,7 @@ def test_records_that_are_repeated_within_a_split_are_counted(
     assert result.warnings == ("3 of 60 train records are repetitions of an earlier one.",)
 
 
-def test_validation_questions_that_are_trained_on_are_warned_of(
+def test_validation_questions_in_the_training_split_give_a_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)

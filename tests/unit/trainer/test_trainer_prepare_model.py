@@ -145,9 +145,7 @@ def test_a_folder_without_weights_is_refused(make_sweep: MakeSweep, folder: Path
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -100])
-def test_a_weight_file_that_is_cut_short_is_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, kept: int
-) -> None:
+def test_a_truncated_weight_file_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path, kept: int) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:kept])
     assert "Copy it again." in refusal(make_sweep, folder, tmp_path)
@@ -237,7 +235,7 @@ def test_lora_targets_that_match_nothing_are_named(make_sweep: MakeSweep, phi3: 
     assert "Use only o_proj, down_proj." in text
 
 
-def test_lora_on_the_layers_that_there_are_is_accepted(make_sweep: MakeSweep, phi3: Path, tmp_path: Path) -> None:
+def test_lora_on_existing_layers_is_accepted(make_sweep: MakeSweep, phi3: Path, tmp_path: Path) -> None:
     lora = {"r": 4, "alpha": 8, "target_modules": ["o_proj", "down_proj"]}
     prepare(make_sweep(model={"path": str(phi3)}, training={"lora": lora}), tmp_path)
 
@@ -285,7 +283,7 @@ def test_steps_without_effect_are_those_of_the_optimizers_schedule(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.ESTALE])
-def test_a_disk_that_fails_while_a_model_is_loaded_is_no_fault_of_the_model(number: int) -> None:
+def test_a_disk_failure_while_a_model_is_loaded_is_not_attributed_to_the_model(number: int) -> None:
     with pytest.raises(OSError, match="failed"), loading_model("some/model"):
         raise OSError(number, "failed")
 

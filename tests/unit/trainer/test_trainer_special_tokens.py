@@ -53,14 +53,14 @@ def test_a_trained_prompt_has_the_tokens_that_vllm_makes_of_its_text(
         assert completion == [*as_vllm_does(each, " Two.\n#### 2", special_tokens=False), each.eos_token_id]
 
 
-def test_where_the_data_was_prepared_by_an_earlier_version_neither_adds_any(
+def test_data_prepared_by_an_earlier_version_gets_no_special_tokens(
     with_beginning: PreTrainedTokenizerFast,
 ) -> None:
     (sample,) = encode([RECORD], with_beginning, SPEC, special_tokens=False)
     assert sample.tokens[: sample.prompt_length] == as_vllm_does(with_beginning, PROMPT, special_tokens=False)
 
 
-def test_what_the_tokenizer_adds_is_recorded_for_the_stages_that_follow(
+def test_the_tokens_that_a_tokenizer_adds_are_recorded_for_later_stages(
     with_beginning: PreTrainedTokenizerFast, model_folder: Path, make_sweep: MakeSweep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"

@@ -127,7 +127,7 @@ def test_romanian_words_agree_with_the_gender_of_their_plural() -> None:
             assert noun in (FEMININE if article == "O" else MASCULINE | NEUTER), text
 
 
-def test_romanian_pronouns_and_datives_agree_with_the_gender_of_whom_they_mean() -> None:
+def test_romanian_pronouns_and_datives_agree_with_the_gender_of_the_person() -> None:
     women = WOMEN | {name.removesuffix("a") + "ei" for name in WOMEN}
     for problem in split("train", language="ro", size=MANY):
         text = whole(problem)
