@@ -12,11 +12,12 @@ import pytest
 import yaml
 from completions_stand_in import Completions, completing
 from hub_stand_in import Hub, Repository, serving
+from sweeps import small_sweep
 
 from surogate_bench.manifest import fetch_stage, read_manifest
 from surogate_bench.requests import CheckRequest, EvaluateRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
-from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -87,17 +88,13 @@ def by_the_command(server: Completions, folder: Path, endpoint: str) -> dict[str
     return results
 
 
-def sweep(**evaluation: Any) -> dict[str, Any]:
+def sweep(**evaluation: Any) -> RecipeSweep:
     published = yaml.safe_load(PUBLISHED.read_text())["evaluation"]
-    return {
-        "name": "literal",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "serving": {"start_timeout_s": 30},
-        "evaluation": published | {"num_concurrent": 4} | evaluation,
-    }
+    return small_sweep(
+        name="literal",
+        serving={"start_timeout_s": 30},
+        evaluation=published | {"num_concurrent": 4} | evaluation,
+    )
 
 
 def prepare(request: StageRequest, folder: Path) -> None:
@@ -118,7 +115,7 @@ def prepare(request: StageRequest, folder: Path) -> None:
 
 def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Path, endpoint: str) -> None:
     with completing(answer) as server:
-        common: dict[str, Any] = {"sweep": parse_sweep(sweep()), "store": str(tmp_path / "store")}
+        common: dict[str, Any] = {"sweep": sweep(), "store": str(tmp_path / "store")}
         check = CheckRequest(subject="task", **common)
         evaluate = EvaluateRequest(run="base", server_url=server.url, **common)
         prepare(evaluate, tmp_path)
@@ -143,20 +140,18 @@ def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Pa
     assert result.strict.stderr == results["exact_match_stderr,strict-match"]
     assert 0 < result.strict.accuracy < 1
     assert result.scored is not None
-    told = (result.scored.source, result.scored.split, result.scored.records, result.scored.prompt)
-    assert told == ("openai/gsm8k:main", "test", TEST_RECORDS, "task")
+    recorded = (result.scored.source, result.scored.split, result.scored.records, result.scored.prompt)
+    assert recorded == ("openai/gsm8k:main", "test", TEST_RECORDS, "task")
     assert (result.scored.num_fewshot, result.special_tokens) == (0, ())
     checked = read_manifest(store, check.layout.check("task"))
     assert checked is not None
     assert CheckResult.model_validate(checked.result).scored == result.scored
 
 
-def test_a_task_keeps_its_own_examples_where_it_shall(tmp_path: Path, endpoint: str) -> None:
+def test_a_task_keeps_its_own_examples_if_the_sweep_requests_it(tmp_path: Path, endpoint: str) -> None:
     kept = sweep(keep_from_task=["data", "prompt", "num_fewshot"])
     with completing(answer) as server:
-        request = EvaluateRequest(
-            sweep=parse_sweep(kept), store=str(tmp_path / "store"), run="base", server_url=server.url
-        )
+        request = EvaluateRequest(sweep=kept, store=str(tmp_path / "store"), run="base", server_url=server.url)
         prepare(request, tmp_path)
         done = by_the_evaluator(request, tmp_path, endpoint)
         assert done.returncode == 0, done.stderr
@@ -164,8 +159,8 @@ def test_a_task_keeps_its_own_examples_where_it_shall(tmp_path: Path, endpoint: 
     assert {prompt.count("Question: ") for prompt in prompts} == {6}, "five examples, as the task says"
 
 
-def test_a_hub_that_is_away_is_no_bad_input(tmp_path: Path) -> None:
-    request = CheckRequest(sweep=parse_sweep(sweep()), store=str(tmp_path / "store"), subject="task")
+def test_an_unavailable_hub_is_not_bad_input(tmp_path: Path) -> None:
+    request = CheckRequest(sweep=sweep(), store=str(tmp_path / "store"), subject="task")
     prepare(request, tmp_path)
     done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9")
     assert done.returncode == 75, done.stderr

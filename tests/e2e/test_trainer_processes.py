@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from gates import Gate
+from sweeps import small_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
@@ -19,7 +20,6 @@ from surogate_bench.progress import read_termination
 from surogate_bench.requests import PrepareRequest, StageRequest, TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
 
 pytestmark = pytest.mark.e2e
@@ -29,25 +29,22 @@ pytestmark = pytest.mark.e2e
 def sweep() -> RecipeSweep:
     """40 steps with delayed scaling over 5 steps, stochastic rounding, and dropout."""
     short = {"name": "fp8-short", "title": "FP8", "weight_storage": "bf16", "compute": "fp8-hybrid"}
-    return parse_sweep(
-        {
-            "name": "killed",
-            "model": {"builtin": "tiny-qwen3-en"},
-            "data": {"builtin": "word-problems-ro", "train_size": 200, "validation_size": 20, "test_size": 20},
-            "training": {
-                "max_steps": 40,
-                "max_length": 256,
-                "micro_batch_size": 1,
-                "gradient_accumulation_steps": 2,
-                "learning_rate": 2e-3,
-                "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
-                "eval_steps": 9,
-                "checkpoint_steps": 7,
-            },
-            "recipes": ["fp4", short | {"fp8_amax_history_length": 5}],
-            "serving": {"max_model_len": 512},
-            "evaluation": {"max_gen_toks": 64},
-        }
+    return small_sweep(
+        name="killed",
+        data={"train_size": 200, "validation_size": 20, "test_size": 20},
+        training={
+            "max_steps": 40,
+            "max_length": 256,
+            "micro_batch_size": 1,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 2e-3,
+            "lora": {"r": 8, "alpha": 16, "dropout": 0.1},
+            "eval_steps": 9,
+            "checkpoint_steps": 7,
+        },
+        recipes=["fp4", short | {"fp8_amax_history_length": 5}],
+        serving={"max_model_len": 512},
+        evaluation={"max_gen_toks": 64},
     )
 
 
@@ -66,7 +63,7 @@ def run(request: StageRequest, folder: Path) -> int:
 
 
 def stopped_at(step: int, number: signal.Signals, request: TrainRequest, folder: Path) -> int:
-    """Send a signal to a trainer that has noted so many steps and no more; returns its exit code."""
+    """Send a signal to a trainer after the given step and return its exit code."""
     gate = Gate(folder.with_name(f"gate-{step}"))
     gate.close_training(step)
     process = start(request, folder, gate)

@@ -89,7 +89,7 @@ def test_half_of_the_smallest_e4m3_subnormal_rounds_to_zero() -> None:
 
 
 @ALL
-def test_what_is_too_large_saturates(element: ElementFormat) -> None:
+def test_values_that_are_too_large_saturate(element: ElementFormat) -> None:
     top = element.max_value
     values = torch.tensor([top * 1.01, 1e30, torch.inf, -torch.inf, -1e30])
     assert round_nearest(values, element).tolist() == [top, top, top, -top, -top]

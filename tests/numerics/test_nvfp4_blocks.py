@@ -161,7 +161,7 @@ def test_a_zero_block_quantizes_to_zeros(squares: bool, four_over_six: bool) -> 
 
 
 @pytest.mark.parametrize("bad", [math.inf, math.nan])
-def test_what_is_not_finite_never_passes_silently(bad: float) -> None:
+def test_values_that_are_not_finite_never_pass_silently(bad: float) -> None:
     matrix = torch.ones(1, 32, dtype=torch.bfloat16)
     matrix[0, 20] = bad
     quantized = quantize_rows(matrix, four_over_six=True)

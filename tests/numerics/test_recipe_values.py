@@ -118,6 +118,6 @@ def test_an_unknown_field_is_refused() -> None:
         ({"compute": "bf16", "skip_last_layers": 1}, "recipe mine: skip_last_layers: has no effect where nothing"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
+def test_contradictory_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ADAPTER.validate_python(MINIMAL | changes)

@@ -230,7 +230,7 @@ def test_a_model_without_transformer_blocks_is_refused(make_model: MakeModel) ->
 
 
 @ALL
-def test_auto_runs_every_recipe_here_and_says_by_which_engine(
+def test_auto_runs_every_recipe_on_this_machine_and_names_its_engine(
     recipe: Recipe, make_model: MakeModel, device: torch.device
 ) -> None:
     engines = {
@@ -255,7 +255,7 @@ def test_an_engine_that_cannot_run_a_recipe_is_never_replaced_silently() -> None
     assert select_engine(recipe_by_name("qbnb"), CPU, "emulated").name == "bitsandbytes"
 
 
-def test_every_engine_that_a_descriptor_names_is_implemented_and_no_other() -> None:
+def test_the_implemented_engines_are_those_that_the_descriptors_name() -> None:
     assert set(ENGINES) == set(ENGINE_NAMES)
     assert {storage for storage in WeightStorage if STORAGES[storage].engine is None} == set(STORAGE_CLASSES)
 

@@ -78,7 +78,9 @@ def assert_equal(found: Tensor, expected: Any) -> None:
 
 @MATRICES
 @ELEMENTS
-def test_fp8_codes_with_a_given_scale(matrix: Tensor, element: ElementFormat, device: torch.device) -> None:
+def test_fp8_codes_with_a_given_scale_equal_the_numpy_formulas(
+    matrix: Tensor, element: ElementFormat, device: torch.device
+) -> None:
     for scale in (1.0, 0.0371, 448 / 3.7):
         expected = independent.scaled(numbers(matrix), scale, element.name)
         factor = torch.tensor(scale, device=device)
@@ -88,7 +90,9 @@ def test_fp8_codes_with_a_given_scale(matrix: Tensor, element: ElementFormat, de
 
 @MATRICES
 @ELEMENTS
-def test_fp8_codes_and_scales_of_current_scaling(matrix: Tensor, element: ElementFormat, device: torch.device) -> None:
+def test_fp8_codes_and_scales_of_current_scaling_equal_the_numpy_formulas(
+    matrix: Tensor, element: ElementFormat, device: torch.device
+) -> None:
     scale = independent.current_scale(np.abs(numbers(matrix)).max(), element.name)
     expected = independent.scaled(numbers(matrix), scale, element.name)
     codes, found = quantize_current(matrix.to(device), element)
@@ -100,7 +104,7 @@ def test_fp8_codes_and_scales_of_current_scaling(matrix: Tensor, element: Elemen
 
 
 @MATRICES
-def test_fp8_tiles(matrix: Tensor, device: torch.device) -> None:
+def test_fp8_tiles_equal_the_numpy_formulas(matrix: Tensor, device: torch.device) -> None:
     expected, factors = independent.tiles(numbers(matrix))
     codes, inverse = quantize_tiles(matrix.to(device))
     np.testing.assert_array_equal(bytes_as(codes, ml_dtypes.float8_e4m3fn), expected)
@@ -110,7 +114,7 @@ def test_fp8_tiles(matrix: Tensor, device: torch.device) -> None:
     assert_equal(dequantize_tiles(codes, inverse), products.astype(ml_dtypes.bfloat16).astype(np.float32))
 
 
-def test_every_e4m3_byte_decodes_alike(device: torch.device) -> None:
+def test_every_e4m3_byte_decodes_to_the_value_of_the_numpy_formula(device: torch.device) -> None:
     codes = torch.arange(256, dtype=torch.uint8)
     codes = codes[(codes & 0x7F) != 0x7F]
     assert_equal(decode_e4m3(codes.to(device)), bytes_as(codes, ml_dtypes.float8_e4m3fn))
@@ -123,14 +127,14 @@ def test_the_largest_magnitude_of_a_tensor_with_a_nan_is_nan(device: torch.devic
 
 
 @MATRICES
-def test_nvfp4_blocks_rounded_to_nearest(matrix: Tensor, device: torch.device) -> None:
+def test_nvfp4_blocks_rounded_to_nearest_equal_the_numpy_formulas(matrix: Tensor, device: torch.device) -> None:
     expected = independent.nvfp4(numbers(matrix))
     for found, exact in zip(quantize_rows(matrix.to(device), four_over_six=False), expected, strict=True):
         assert_equal(found, exact)
 
 
 @MATRICES
-def test_nvfp4_blocks_rounded_stochastically(matrix: Tensor, device: torch.device) -> None:
+def test_nvfp4_blocks_rounded_stochastically_equal_the_numpy_formulas(matrix: Tensor, device: torch.device) -> None:
     noise = uniform_noise(matrix, torch.Generator().manual_seed(1))
     expected = independent.nvfp4(numbers(matrix), noise=noise.numpy())
     found = quantize_rows(matrix.to(device), four_over_six=False, noise=noise.to(device))
@@ -141,7 +145,9 @@ def test_nvfp4_blocks_rounded_stochastically(matrix: Tensor, device: torch.devic
 
 @MATRICES
 @pytest.mark.parametrize("height", [1, 16], ids=["rows", "squares"])
-def test_four_over_six_but_for_near_ties(matrix: Tensor, height: int, device: torch.device) -> None:
+def test_four_over_six_equals_the_numpy_formulas_except_for_near_ties(
+    matrix: Tensor, height: int, device: torch.device
+) -> None:
     if matrix.shape[0] % height:
         pytest.skip("no whole squares")
     expected = independent.nvfp4(numbers(matrix), height=height, four_over_six=True)
@@ -153,7 +159,7 @@ def test_four_over_six_but_for_near_ties(matrix: Tensor, height: int, device: to
 
 
 @MATRICES
-def test_packed_nvfp4(matrix: Tensor, device: torch.device) -> None:
+def test_packed_nvfp4_equals_the_numpy_formulas(matrix: Tensor, device: torch.device) -> None:
     expected = independent.nvfp4(numbers(matrix))
     quantized = quantize_rows(matrix.to(device), four_over_six=False)
     codes, scales = pack(quantized, matrix.to(device))
@@ -166,7 +172,7 @@ def test_packed_nvfp4(matrix: Tensor, device: torch.device) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_shapes_that_change_from_call_to_call_do_not_compile_without_end() -> None:
+def test_shapes_that_change_between_calls_do_not_recompile_endlessly() -> None:
     torch._dynamo.reset()
     for rows in range(2000, 2040):
         quantize_rows(random((rows, 512)).cuda(), four_over_six=True)

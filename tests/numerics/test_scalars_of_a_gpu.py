@@ -58,7 +58,7 @@ def test_the_rule_of_a_gpu_is_emulated() -> None:
 
 
 @pytest.mark.parametrize("storage", [WeightStorage.FP8_128X128, WeightStorage.NVFP4])
-def test_weights_are_dequantized_alike(storage: WeightStorage) -> None:
+def test_weights_are_dequantized_to_the_same_values_on_cpu_and_gpu(storage: WeightStorage) -> None:
     frozen = freeze(weight(), storage)
     expected = frozen.dequantize()
     with ScalarsOfAGPU():
@@ -66,7 +66,7 @@ def test_weights_are_dequantized_alike(storage: WeightStorage) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_a_step_of_every_recipe_is_the_same(
+def test_a_step_of_every_recipe_is_equal_on_cpu_and_gpu(
     make_model: Callable[..., Qwen3ForCausalLM], with_lora: Callable[[Qwen3ForCausalLM], PeftModel], recipe: Recipe
 ) -> None:
     if torch.cuda.is_available():

@@ -83,7 +83,7 @@ def test_nf4_weights_are_those_of_bitsandbytes() -> None:
     assert layer.compute_dtype == torch.bfloat16
 
 
-def test_nf4_trains_on_after_a_validation_as_if_there_had_been_none() -> None:
+def test_validation_does_not_change_the_training_of_nf4() -> None:
     layer = nf4_linear(linear((64, 128)))
     inputs = torch.randn(8, 128, generator=torch.Generator().manual_seed(1)).to(torch.bfloat16).requires_grad_()
     bytes_before = layer.weight.data.clone()

@@ -1,10 +1,14 @@
-"""A sweep for tests: as small as it can be, and changed section by section."""
+"""Sweeps for tests: as small as they can be, and changed section by section."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+
+MakeSweep = Callable[..., RecipeSweep]
+"""Makes a sweep of a fixture's choice; keyword arguments change its sections as those of :func:`small_document` do."""
 
 _SMALL: dict[str, Any] = {
     "name": "small",
@@ -14,7 +18,7 @@ _SMALL: dict[str, Any] = {
     "recipes": ["bf16"],
 }
 _SOURCES = {"builtin", "hub", "path"}
-"""Where a model or data come from: one of them."""
+"""The source of a model or data: one of them."""
 
 
 def small_document(**changes: Any) -> dict[str, Any]:
@@ -23,16 +27,21 @@ def small_document(**changes: Any) -> dict[str, Any]:
     Args:
         changes: Values by field, as in a sweep's file: ``training={"max_steps": 40}``, ``recipes=["fp8"]``.
     """
-    document = copy.deepcopy(_SMALL)
-    for field, value in changes.items():
-        section = document.get(field)
-        document[field] = _merged(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
-    return document
+    return changed(_SMALL, changes)
 
 
 def small_sweep(**changes: Any) -> RecipeSweep:
     """Make a small sweep; see :func:`small_document`."""
     return parse_sweep(small_document(**changes))
+
+
+def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Copy a sweep's document with changes, as :func:`small_document` makes them."""
+    document = copy.deepcopy(document)
+    for field, value in changes.items():
+        section = document.get(field)
+        document[field] = _merged(section, value) if isinstance(section, dict) and isinstance(value, dict) else value
+    return document
 
 
 def _merged(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:

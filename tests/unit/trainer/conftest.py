@@ -1,16 +1,16 @@
 """A toy model and tokenizer (bytes as tokens), and sweeps that use them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sweeps import MakeSweep, changed, small_document
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.embedded.word_problems import split
@@ -82,32 +82,33 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_sweep(model_folder: Path, data_folder: Path) -> Callable[..., RecipeSweep]:
+def make_sweep(model_folder: Path, data_folder: Path) -> MakeSweep:
     """Make a sweep on the toy model; keyword arguments change its sections."""
+    document = small_document(
+        name="toy",
+        model={"path": str(model_folder)},
+        data={"path": str(data_folder), "validation_size": 10, "train_size": None, "test_size": None},
+        training={
+            "max_steps": 6,
+            "max_length": 512,
+            "micro_batch_size": 1,
+            "gradient_accumulation_steps": 2,
+            "learning_rate": 1e-2,
+            "warmup_steps": 2,
+            "lora": {"r": 4, "alpha": 8},
+            "eval_steps": 2,
+            "checkpoint_steps": 2,
+        },
+        recipes=["bf16", "fp8", "fp4"],
+        serving={"max_model_len": 1024},
+        evaluation={"max_gen_toks": 64},
+    )
+    return lambda **changes: parse_sweep(changed(document, changes))
 
-    def make(**changes: Any) -> RecipeSweep:
-        document: dict[str, Any] = {
-            "name": "toy",
-            "model": {"path": str(model_folder)},
-            "data": {"path": str(data_folder), "validation_size": 10},
-            "training": {
-                "max_steps": 6,
-                "max_length": 512,
-                "micro_batch_size": 1,
-                "gradient_accumulation_steps": 2,
-                "learning_rate": 1e-2,
-                "warmup_steps": 2,
-                "lora": {"r": 4, "alpha": 8},
-                "eval_steps": 2,
-                "checkpoint_steps": 2,
-            },
-            "recipes": ["bf16", "fp8", "fp4"],
-            "serving": {"max_model_len": 1024},
-            "evaluation": {"max_gen_toks": 64},
-        }
-        for section, value in changes.items():
-            merge = isinstance(value, dict) and isinstance(document.get(section), dict)
-            document[section] = document[section] | value if merge else value
-        return parse_sweep(document)
 
-    return make
+@pytest.fixture(scope="module")
+def restored_threads() -> Iterator[None]:
+    """Restore the number of CPU threads that a trainer in this process sets."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)

@@ -158,7 +158,7 @@ def test_a_text_that_does_not_fit_into_a_row_is_refused() -> None:
         pack([[1], [1, 2, 3, 4, 5]], row_length=4)
 
 
-def test_batches_have_the_asked_shape_and_no_labels_on_padding(fresh: Path) -> None:
+def test_batches_have_the_requested_shape_and_no_labels_on_padding(fresh: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(fresh)
     inputs, labels = next(iter_batches(tokenizer, seed=0, rows=8, row_length=160))
     assert inputs.shape == labels.shape == (8, 160)
@@ -167,7 +167,7 @@ def test_batches_have_the_asked_shape_and_no_labels_on_padding(fresh: Path) -> N
     assert torch.equal(labels[~padding], inputs[~padding])
 
 
-def test_batches_larger_than_a_pool_of_texts_still_come(fresh: Path) -> None:
+def test_batches_larger_than_a_pool_of_texts_are_yielded(fresh: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(fresh)
     inputs, _ = next(iter_batches(tokenizer, seed=0, rows=900, row_length=128))
     assert inputs.shape == (900, 128)

@@ -144,7 +144,7 @@ def test_sinks_change_the_logits() -> None:
 
 
 @pytest.mark.parametrize("architecture", ["llama", "mistral", "qwen2", "qwen3"])
-def test_leaner_layers_keep_windows(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lean_layers_keep_sliding_windows(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny(architecture)
     with torch.no_grad():
         expected = unpacked_logits(model)
@@ -163,7 +163,7 @@ def test_leaner_layers_keep_windows(architecture: str, monkeypatch: pytest.Monke
         ("doge", {}, "DogeAttention: packed attention does not support attention_mask"),
     ],
 )
-def test_what_packed_attention_cannot_compute_is_refused_by_name(
+def test_features_that_packed_attention_lacks_are_refused_by_name(
     architecture: str, changes: dict[str, Any], refusal: str
 ) -> None:
     assert architecture not in ARCHITECTURES or changes

@@ -54,7 +54,7 @@ def gradients(model: PeftModel) -> Tensor:
 
 
 @pytest.mark.parametrize("lengths", [(40,), (200, 90, 31), (90,) * 11, (256,), (3, 3), (300, 212)])
-def test_a_padded_stream_has_the_size_asked_for_and_no_token_more_that_counts(lengths: tuple[int, ...]) -> None:
+def test_a_padded_stream_has_the_requested_size_and_no_further_counted_token(lengths: tuple[int, ...]) -> None:
     batch = batch_of(lengths)
     size = size_of(batch)
     stream = padded(batch, size)

@@ -55,7 +55,7 @@ def test_the_newest_two_are_kept_in_the_order_of_their_steps(store: ObjectStore)
     "damage",
     ["unsealed", "truncated", "other bytes", "seal is no JSON", "no metrics"],
 )
-def test_a_damaged_checkpoint_is_passed_over(store: ObjectStore, damage: str) -> None:
+def test_a_damaged_checkpoint_is_skipped(store: ObjectStore, damage: str) -> None:
     save_checkpoint(store, PREFIX, checkpoint(1))
     save_checkpoint(store, PREFIX, checkpoint(2))
     newest = f"{PREFIX}/step-000002"

@@ -76,7 +76,7 @@ def test_experts_stay_as_they_are_without_quantization() -> None:
     assert apply(mixture_of_experts(), bf16).covered_share == 1.0
 
 
-def test_results_of_a_version_without_the_share_are_read() -> None:
+def test_results_without_a_covered_share_are_read() -> None:
     written = {
         "steps": 1, "tokens": 1, "train_seconds": 1.0, "tokens_per_second": 1.0, "side_by_side": 1, "threads": 1,
         "peak_memory_bytes": 1, "weight_bytes": 1, "operand_cache_bytes": 0, "final_train_loss": 1.0, "validation": [],

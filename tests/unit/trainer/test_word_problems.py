@@ -82,7 +82,7 @@ def test_seeds_give_different_problems() -> None:
     assert split("train", language="en", size=20, seed=0) != split("train", language="en", size=20, seed=1)
 
 
-def test_both_languages_tell_the_same_problems() -> None:
+def test_both_languages_have_the_same_problems() -> None:
     told = zip(*(split("validation", language=language, size=MANY) for language in LANGUAGES), strict=True)
     for in_english, in_romanian in told:
         assert EQUATION.findall(in_english.answer) == EQUATION.findall(in_romanian.answer)

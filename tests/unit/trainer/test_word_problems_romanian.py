@@ -29,7 +29,7 @@ from surogate_bench_trainer.embedded.word_problems.scenario import (
     Person,
     Purchase,
     Reading,
-    Telling,
+    RenderedScenario,
     TwoOwners,
 )
 
@@ -127,7 +127,7 @@ def test_romanian_words_agree_with_the_gender_of_their_plural() -> None:
             assert noun in (FEMININE if article == "O" else MASCULINE | NEUTER), text
 
 
-def test_romanian_pronouns_and_datives_agree_with_the_gender_of_whom_they_mean() -> None:
+def test_romanian_pronouns_and_datives_agree_with_the_gender_of_the_person() -> None:
     women = WOMEN | {name.removesuffix("a") + "ei" for name in WOMEN}
     for problem in split("train", language="ro", size=MANY):
         text = whole(problem)
@@ -197,22 +197,22 @@ def test_articles_agree(noun: Noun, definite: str, article: str) -> None:
 def test_a_chain_that_ends_with_one_item_uses_the_singular_throughout() -> None:
     changes = (Change(kind=ChangeKind.RECEIVES, amount=2), Change(kind=ChangeKind.LOSES, amount=6))
     chain = Chain(owner=MARIA, other=ANDREI, item=Item.APPLE, start=5, on_table=True, changes=changes)
-    told = romanian.tell(chain)
-    assert told.question == (
+    rendered = romanian.render(chain)
+    assert rendered.question == (
         "Pe masa Mariei sunt 5 mere. Andrei îi dă Mariei încă 2 mere. Maria pierde 6 mere. Câte mere are Maria acum?"
     )
-    assert told.working == ("Acum Maria are 5+2=7 mere.", "Mariei îi rămâne 7-6=1 măr.")
+    assert rendered.working == ("Acum Maria are 5+2=7 mere.", "Mariei îi rămâne 7-6=1 măr.")
 
 
 def test_containers_take_their_preposition_and_two_women_their_numeral() -> None:
     shelves = TwoOwners(
         owner=MARIA, other=IOANA, item=Item.ROSE, container=Container.SHELF, owners=(5, 4), others=(2, 3)
     )
-    assert romanian.tell(shelves).question == (
+    assert romanian.render(shelves).question == (
         "Maria are 5 rafturi cu câte 4 trandafiri. Ioana are 2 rafturi cu câte 3 trandafiri. "
         "Câți trandafiri au împreună cele două?"
     )
-    assert romanian.tell(shelves).working[-1] == "Împreună au 20+6=26 de trandafiri."
+    assert romanian.render(shelves).working[-1] == "Împreună au 20+6=26 de trandafiri."
     room = Groups(
         owner=MARIA,
         other=MIHAI,
@@ -223,7 +223,7 @@ def test_containers_take_their_preposition_and_two_women_their_numeral() -> None
         each=5,
         change=-19,
     )
-    assert romanian.tell(room) == Telling(
+    assert romanian.render(room) == RenderedScenario(
         question="În cameră sunt 4 rafturi. Pe fiecare raft se află 5 cărți. Mihai ia 19 cărți. Câte cărți rămân?",
         working=("Pe rafturi sunt 4*5=20 de cărți.", "Rămâne 20-19=1 carte."),
     )
@@ -231,12 +231,12 @@ def test_containers_take_their_preposition_and_two_women_their_numeral() -> None
 
 def test_comparisons_agree_with_the_compared_noun() -> None:
     fewer = Comparison(owner=ANDREI, other=MARIA, item=Item.COOKIE, amount=18, difference=-6, asks=Asks.TOGETHER)
-    assert romanian.tell(fewer) == Telling(
+    assert romanian.render(fewer) == RenderedScenario(
         question="Andrei are 18 biscuiți. Maria are cu 6 biscuiți mai puțini decât Andrei. Câți biscuiți au împreună?",
         working=("Maria are 18-6=12 biscuiți.", "Împreună au 18+12=30 de biscuiți."),
     )
     double = Multiple(owner=ANDREI, other=MARIA, item=Item.APPLE, amount=10, factor=2, asks=Asks.DIFFERENCE)
-    assert romanian.tell(double) == Telling(
+    assert romanian.render(double) == RenderedScenario(
         question="Andrei are 10 mere. Maria are de două ori mai multe mere decât Andrei. "
         "Cu câte mere mai multe are Maria decât Andrei?",
         working=("Maria are 10*2=20 de mere.", "Diferența este de 20-10=10 mere."),
@@ -245,12 +245,12 @@ def test_comparisons_agree_with_the_compared_noun() -> None:
 
 def test_prices_and_pages_agree_with_their_numbers() -> None:
     purchase = Purchase(buyer=MARIA, item=Item.BUTTON, count=7, price=7, paid=50)
-    assert romanian.tell(purchase) == Telling(
+    assert romanian.render(purchase) == RenderedScenario(
         question="Maria cumpără 7 nasturi. Un nasture costă 7 lei. Ea plătește cu 50 de lei. Ce rest primește?",
         working=("Nasturii costă 7*7=49 de lei.", "Restul este de 50-49=1 leu."),
     )
     reading = Reading(reader=ANDREI, pages=5, days=4, total=21)
-    assert romanian.tell(reading) == Telling(
+    assert romanian.render(reading) == RenderedScenario(
         question="Andrei citește câte 5 pagini pe zi timp de 4 zile. Cartea are 21 de pagini. "
         "Câte pagini mai are el de citit?",
         working=("În 4 zile Andrei citește 4*5=20 de pagini.", "Andrei mai are de citit 21-20=1 pagină."),

@@ -1,1 +1,1 @@
-"""Fine-tunes one LoRA adapter under one precision recipe."""
+"""The trainer service: fine-tunes one LoRA adapter under one precision recipe."""

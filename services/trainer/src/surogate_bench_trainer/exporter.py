@@ -1,4 +1,4 @@
-"""What a training run shows to Prometheus, read from the files it writes: training itself knows nothing of it."""
+"""Prometheus metrics of a training run, read from the files that it writes, so that the loop needs no exporter."""
 
 import os
 from pathlib import Path
@@ -13,7 +13,7 @@ from surogate_bench.results import MetricsLine
 
 
 class TrainingExposition:
-    """Metrics of one run, in Prometheus' text format; for one thread at a time."""
+    """Metrics of one run in Prometheus' text format. Not thread-safe."""
 
     def __init__(self, request: TrainRequest, work_dir: Path) -> None:
         self._work_dir = work_dir
@@ -21,12 +21,12 @@ class TrainingExposition:
         self._log = _LogReader(work_dir / METRICS_FILE)
 
     def __call__(self) -> bytes:
-        """Read what is new and write everything out."""
+        """Read the new lines of the log and return all metrics."""
         return expose(self._families())
 
     def _families(self) -> list[Metric]:
         progress = read_progress(self._work_dir) or Progress(phase="")
-        self._log.read_on()
+        self._log.read_new_lines()
         last = self._log.last_step
         values = {
             "surogate_bench_train_step": last.step,
@@ -42,20 +42,20 @@ class TrainingExposition:
 
 
 class _LogReader:
-    """Follows ``metrics.jsonl``, each time from where it stopped; starts again when the file is another one."""
+    """Reads ``metrics.jsonl`` incrementally, and from its start again when the file has been replaced."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._inode = 0
-        self._forget()
+        self._reset()
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self._offset = 0
         self.tokens = 0
         self.last_step = MetricsLine(step=0)
         self.validation_loss: float | None = None
 
-    def read_on(self) -> None:
+    def read_new_lines(self) -> None:
         try:
             file = self._path.open("rb")
         except FileNotFoundError:
@@ -64,15 +64,15 @@ class _LogReader:
             inode = os.fstat(file.fileno()).st_ino
             if inode != self._inode:
                 self._inode = inode
-                self._forget()
+                self._reset()
             file.seek(self._offset)
             data = file.read()
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        for line in whole.splitlines():
-            self._take(MetricsLine.model_validate_json(line))
+        complete = data[: data.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.splitlines():
+            self._add(MetricsLine.model_validate_json(line))
 
-    def _take(self, line: MetricsLine) -> None:
+    def _add(self, line: MetricsLine) -> None:
         if line.eval_loss is not None:
             self.validation_loss = line.eval_loss
         if line.loss is not None:

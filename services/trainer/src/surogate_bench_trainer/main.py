@@ -1,4 +1,4 @@
-"""The trainer service: runs a prepare or a train request. Imports of torch wait until there is work for it."""
+"""Entry point of the trainer service. torch is imported only by the requests that need it."""
 
 import logging
 import os
@@ -14,12 +14,12 @@ from surogate_bench.service import Exposition, run_service
 
 
 def main() -> int:
-    """Run the request named on the command line; returns the exit code."""
-    return run_service(Service.TRAINER.module, _handle_alone, _metrics)
+    """Run the request named on the command line and return the exit code."""
+    return run_service(Service.TRAINER.module, _handle_in_own_process, _metrics)
 
 
 def handle(request: AnyRequest, work_dir: Path) -> None:
-    """Carry one request out.
+    """Run one request.
 
     Raises:
         ConfigError: the request is for another service.
@@ -50,22 +50,22 @@ def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:
     return (TrainingExposition(request, work_dir),)
 
 
-def _handle_alone(request: AnyRequest, work_dir: Path) -> None:
-    """Handle a request in a process that does nothing else, and so can leave out what the request does not need.
+def _handle_in_own_process(request: AnyRequest, work_dir: Path) -> None:
+    """Run one request in a process of its own, without importing packages that the request does not need.
 
-    transformers imports whatever it finds installed. scikit-learn, which it uses for assisted generation only, takes
-    1.3 s with all that comes with it; torch and the modules behind it take 3 s, and a tokenizer does without them
-    (the loader of hub data and the check of a checkpoint do not).
+    transformers imports every optional package that is installed. scikit-learn, which it uses for assisted generation
+    only, takes 1.3 s including its dependencies. torch and the modules that depend on it take 3 s; a tokenizer works
+    without them, but the loader of hub data and the checks of a checkpoint do not.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns of an optional package when imported
-    without = ["sklearn"]
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about an optional package on import
+    hidden = ["sklearn"]
     if (
         isinstance(request, PrepareRequest)
         and request.sweep.model.builtin in SHIPPED_MODELS
         and not request.sweep.data.hub
     ):
-        without.append("torch")
-        os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # about its absence
-    for package in without:
-        sys.modules[package] = None  # type: ignore[assignment] # looks as if it were not installed
+        hidden.append("torch")
+        os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # that torch is missing
+    for package in hidden:
+        sys.modules[package] = None  # type: ignore[assignment] # imports fail as if it were not installed
     handle(request, work_dir)

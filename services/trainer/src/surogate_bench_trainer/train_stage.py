@@ -1,4 +1,4 @@
-"""The train stage, up to the point where torch is needed: a finished run ends here, without importing it."""
+"""The train stage up to the point where torch is needed, so that a complete stage returns without importing it."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from surogate_bench.store import open_store
 
 
 def train_stage(request: TrainRequest, work_dir: Path) -> None:
-    """Train one adapter and publish it; a run that is finished already is left alone.
+    """Train one adapter and publish it. A stage that is already complete is not repeated.
 
     Raises:
         ConfigError: the sweep has no such recipe, or the model or its data cannot be used.
         UnsupportedRecipeError: this machine cannot run the recipe.
         PermanentError: the prepare stage is missing, or training diverged.
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     store = open_store(request.store)
     prefix = request.layout.train(run_name(request.recipe, request.seed))

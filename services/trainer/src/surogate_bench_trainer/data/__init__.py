@@ -1,1 +1,1 @@
-"""From records to batches: JSONL records, tokens, packing, and the order in which batches are trained on."""
+"""From records to batches: reading, tokenization, packing, and the schedule of batches."""

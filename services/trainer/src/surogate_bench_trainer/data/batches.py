@@ -1,4 +1,4 @@
-"""Samples as tensors: one stream of tokens without padding, whatever the samples' lengths."""
+"""Batches as tensors: samples of any length form one stream of tokens without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from surogate_bench_trainer.data.encoding import Sample
 
 @dataclass(frozen=True, slots=True)
 class PackedBatch:
-    """One forward pass: samples one after another, longest first, in a single stream of T tokens."""
+    """The input of one forward pass: samples in sequence, longest first, in a single stream of T tokens."""
 
     input_ids: Tensor
     """int64 (1, T)."""
     position_ids: Tensor
-    """int64 (1, T), starting at 0 in every sample."""
+    """int64 (1, T); every sample starts at 0."""
     lengths: tuple[int, ...]
     """Tokens of each sample, in stream order."""
     predicting: Tensor
     """int64 (C,): positions whose next token counts in the loss."""
     targets: Tensor
-    """int64 (C,): those next tokens."""
+    """int64 (C,): the next tokens of those positions."""
 
     @property
     def tokens(self) -> int:
-        """Tokens in the stream, all of them real."""
+        """Tokens in the stream."""
         return self.input_ids.shape[1]
 
     @property
@@ -37,7 +37,7 @@ class PackedBatch:
 
 
 def collate(samples: Sequence[Sample], loss_on: Literal["completion", "all"], device: torch.device) -> PackedBatch:
-    """Join samples into one stream. Longest first lets attention treat samples of similar length together."""
+    """Join samples into one stream, longest first, so that attention can group samples of similar length."""
     ordered = sorted(samples, key=lambda sample: -len(sample.tokens))
     tokens: list[int] = []
     positions: list[int] = []
@@ -65,5 +65,5 @@ def batches_of(
     loss_on: Literal["completion", "all"],
     device: torch.device,
 ) -> list[PackedBatch]:
-    """One batch per group of sample indices."""
+    """Return one batch for each group of sample indices."""
     return [collate([samples[index] for index in row], loss_on, device) for row in rows]

@@ -1,4 +1,4 @@
-"""Records as tokens: prompt, completion, end-of-text."""
+"""Tokenization of records: prompt, completion, end-of-text token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training sample: its tokens, and how many of them are the prompt."""
+    """The tokens of one training sample, and the number of them that form the prompt."""
 
     tokens: list[int]
     prompt_length: int
 
 
 def prompt_of(record: Record, spec: DataSpec) -> str:
-    """What the model is shown."""
+    """Return the prompt of a record."""
     return spec.prompt.replace("{question}", record.question)
 
 
@@ -30,21 +30,21 @@ def encode(
 ) -> list[Sample]:
     """Tokenize records.
 
-    Prompt and completion are tokenized apart, so that the prompt's tokens are those that vLLM makes of its text.
+    Prompt and completion are tokenized separately, so that the prompt's tokens are those that vLLM gets from its text.
 
     Args:
         records: Questions and answers.
-        tokenizer: Of the base model.
-        spec: How prompt and completion are made of them.
-        special_tokens: Whether the prompt gets what the tokenizer adds, such as a token for the beginning of a
-            sequence. Evaluation does likewise.
+        tokenizer: Tokenizer of the base model.
+        spec: Templates of prompt and completion.
+        special_tokens: Whether the prompt gets the special tokens that the tokenizer adds, such as a token for the
+            beginning of a sequence. Evaluation does the same.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.
     """
     if tokenizer.eos_token_id is None:
         raise ConfigError(
-            "the model's tokenizer has no end-of-text token, so answers could not learn to end",
+            "the model's tokenizer has no end-of-text token, so the model could not learn to end its answers",
             field="model",
             remedy="Use a model whose tokenizer defines eos_token.",
         )
@@ -59,16 +59,18 @@ def encode(
 def token_ids(
     texts: list[str], tokenizer: "PreTrainedTokenizerBase", *, special_tokens: bool = False
 ) -> list[list[int]]:
-    """Tokenize texts, with or without the special tokens that the tokenizer adds."""
+    """Tokenize texts with or without the special tokens that the tokenizer adds."""
     if not texts:
         return []
-    made = tokenizer(texts, add_special_tokens=special_tokens, return_attention_mask=False)
-    ids: list[list[int]] = made["input_ids"]
+    encoded = tokenizer(texts, add_special_tokens=special_tokens, return_attention_mask=False)
+    ids: list[list[int]] = encoded["input_ids"]
     return ids
 
 
 def special_tokens_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
-    """Tokens that the tokenizer adds to a text of its own accord, in their order."""
-    made = tokenizer("x", return_special_tokens_mask=True, return_attention_mask=False)
-    added = [each for each, special in zip(made["input_ids"], made["special_tokens_mask"], strict=True) if special]
+    """Return the special tokens that the tokenizer adds to a text, in order."""
+    encoded = tokenizer("x", return_special_tokens_mask=True, return_attention_mask=False)
+    added = [
+        token for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True) if special
+    ]
     return tuple(tokenizer.convert_ids_to_tokens(added))

@@ -1,21 +1,21 @@
-"""Which samples share a row: best fit, in the order given."""
+"""Packing of samples into rows by best fit, in the given order."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
 
 def pack(lengths: Iterable[int], capacity: int) -> list[list[int]]:
-    """Put samples into rows: each into the fullest row so far that has room for it, or else into a new one.
+    """Pack samples into rows: each into the fullest row with enough space, or else into a new one.
 
-    Taking the longest first (best-fit decreasing, as TRL does) needs about 1 % fewer rows, but then samples of one
-    length end up together, row after row; in a drawn order every row is a mixture.
+    Sorting by decreasing length (best-fit decreasing, as in TRL) needs about 1 % fewer rows, but puts samples of equal
+    length into the same rows. In random order every row is a mixture.
 
     Args:
         lengths: Tokens of each sample, at least 1.
-        capacity: Tokens a row holds.
+        capacity: Most tokens of a row.
 
     Returns:
-        Rows of sample indices; every index appears exactly once.
+        Rows of sample indices. Every index appears exactly once.
 
     Raises:
         ValueError: a sample is longer than a row.

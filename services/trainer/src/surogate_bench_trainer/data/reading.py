@@ -1,22 +1,22 @@
-"""Read the file of one split, whatever its format."""
+"""Reading of one split's file in any supported format."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from surogate_bench.data_files import COMPRESSED
 from surogate_bench.specs.data import DataSpec
-from surogate_bench_trainer.data.formats import Raw, Source, csv_records, json_records, parquet_records
+from surogate_bench_trainer.data.formats import RawRecord, Source, csv_records, json_records, parquet_records
 from surogate_bench_trainer.data.records import Record, record_from
 from surogate_bench_trainer.data.text import decoded, read_bytes
 
 
 def read_records(path: Path, *, spec: DataSpec, split: str) -> list[Record]:
-    """Read a file of :data:`surogate_bench.data_files.FORMATS`, compressed or not.
+    """Read a file in one of :data:`surogate_bench.data_files.FORMATS`, compressed or not.
 
-    ``.jsonl`` and ``.json`` are read alike: both may hold an object a line or one array.
+    ``.jsonl`` and ``.json`` are read in the same way: both may hold one object per line, or one array.
 
     Raises:
-        ConfigError: it cannot be read, or a record is malformed (the error names its line or number).
+        ConfigError: the file cannot be read, or a record is malformed (the message names its line or number).
     """
     source = Source(path, split)
     return [
@@ -30,7 +30,7 @@ def read_records(path: Path, *, spec: DataSpec, split: str) -> list[Record]:
     ]
 
 
-def _raw_records(source: Source, spec: DataSpec) -> Iterator[Raw]:
+def _raw_records(source: Source, spec: DataSpec) -> Iterator[RawRecord]:
     data = read_bytes(source.path, source.split)
     suffix = Path(source.path.name.removesuffix(COMPRESSED)).suffix
     if suffix == ".parquet":

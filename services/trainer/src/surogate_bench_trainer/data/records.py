@@ -1,4 +1,4 @@
-"""Questions and answers as records, and the prepared ones as JSON lines."""
+"""Records of questions and answers, and their JSON lines in the prepared data."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.text import shortened
 
 FINAL_ANSWER = re.compile(r"#### (-?[0-9.,]+)")
-"""The line a GSM8K answer ends with; the number is what evaluation compares."""
+"""The last line of a GSM8K answer, whose number evaluation compares."""
 
 _KINDS = {dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes"}
 
@@ -28,19 +28,20 @@ class Record:
 
 
 def record_from(fields: Any, *, spec: DataSpec, where: str, place: str = "the record") -> Record:  # noqa: ANN401
-    """Take question and answer out of one decoded record.
+    """Read question and answer from a decoded record.
 
-    A number is read as text: 18 as ``18`` (in JSON and CSV exactly as written), and true as ``true``. Other fields may
-    hold anything.
+    Numbers are converted to text: 18 to ``18`` (in JSON and CSV exactly as written), and true to ``true``. All other
+    fields are ignored.
 
     Args:
-        fields: The decoded record, whatever the file holds.
-        spec: Names the two fields.
-        where: Where it was found, for example ``data.train:17``.
-        place: The same in words, for example ``line 17 of /data/train.jsonl``.
+        fields: The decoded record, of any type.
+        spec: Provides the names of the two fields.
+        where: Location of the record as a field name, for example ``data.train:17``.
+        place: Location of the record in prose, for example ``line 17 of /data/train.jsonl``.
 
     Raises:
-        ConfigError: it is not an object, or one of the two is missing, empty, neither text nor number, or not Unicode.
+        ConfigError: the record is not an object, or one of the two fields is missing, empty, neither text nor number,
+            or not valid Unicode.
     """
     if not isinstance(fields, dict):
         raise ConfigError(
@@ -73,7 +74,7 @@ def _text(fields: dict[str, Any], name: str, *, where: str, place: str, setting:
         text.encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"{place} has half of a character, {text[error.start]!r} (a lone surrogate), in its field {name!r}",
+            f"{place} has a lone surrogate, {text[error.start]!r}, in its field {name!r}",
             field=where,
             value=_shown(text),
             remedy="Correct the character: text that is not valid Unicode cannot be stored.",
@@ -82,7 +83,7 @@ def _text(fields: dict[str, Any], name: str, *, where: str, place: str, setting:
 
 
 def _as_text(value: Any) -> str | None:  # noqa: ANN401 - see record_from
-    """Text of a text, number or truth value; None for what has none."""
+    """Return the text of a string, number or truth value, or None for any other value."""
     match value:
         case str():
             return value
@@ -102,14 +103,14 @@ def _names(fields: dict[str, Any]) -> str:
 
 
 def _shown(value: Any) -> object:  # noqa: ANN401 - see record_from
-    """What a message shows of a value: 120 characters at most, however large or deep it is."""
+    """Return at most 120 characters of a value for an error message, however large or deep the value is."""
     if value is None or isinstance(value, bool | int | float):
         return value
     return shortened(value if isinstance(value, str) else reprlib.repr(value))
 
 
 def write_records(path: Path, records: list[Record]) -> None:
-    """Write prepared records, one JSON object a line."""
+    """Write prepared records, one JSON object per line."""
     lines = [
         json.dumps({"question": record.question, "answer": record.answer}, ensure_ascii=False) for record in records
     ]
@@ -118,6 +119,6 @@ def write_records(path: Path, records: list[Record]) -> None:
 
 
 def read_prepared(path: Path) -> list[Record]:
-    """Read back what :func:`write_records` wrote."""
+    """Read a file that :func:`write_records` has written."""
     with path.open(encoding="utf-8") as file:
         return [Record(**json.loads(line)) for line in file]

@@ -1,4 +1,4 @@
-"""Which samples every optimizer step trains on, as a pure function of the step: resuming needs no reader state."""
+"""The samples of every optimizer step as a pure function of the step, so that resuming needs no reader state."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from surogate_bench_trainer.data.packing import pack
 
 @dataclass(frozen=True, slots=True)
 class BatchSchedule:
-    """Rows are fixed; their order is drawn anew each epoch."""
+    """The batches of a training run. Rows are fixed, and shuffled in each epoch."""
 
     rows: list[list[int]]
     """Sample indices of each row."""
@@ -23,11 +23,11 @@ class BatchSchedule:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps per pass over the rows; the last one may have fewer rows."""
+        """Optimizer steps per epoch; the last one may have fewer rows."""
         return math.ceil(len(self.rows) / (self.rows_per_micro_batch * self.micro_batches_per_step))
 
     def micro_batches(self, step: int) -> list[list[int]]:
-        """Sample indices of each micro-batch of a step (counted from 0)."""
+        """Return the sample indices of each micro-batch of a step (counted from 0)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
         per_step = self.rows_per_micro_batch * self.micro_batches_per_step
@@ -39,12 +39,12 @@ class BatchSchedule:
 
 
 def schedule_batches(lengths: Sequence[int], training: TrainingSpec, *, seed: int) -> BatchSchedule:
-    """Lay out a whole training run.
+    """Compute the schedule of a training run.
 
     Args:
         lengths: Tokens of each training sample.
         training: Packing, batch sizes and length of the run.
-        seed: Of the order of samples and rows.
+        seed: Seed of the order of samples and rows.
     """
     if training.packing:
         order = np.random.default_rng(seed).permutation(len(lengths))

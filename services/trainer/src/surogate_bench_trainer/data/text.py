@@ -1,4 +1,4 @@
-"""Bytes of a data file as text, and what is wrong with them where they are not UTF-8."""
+"""Decoding of data files, with error messages for files that are not UTF-8."""
 
 import gzip
 import zlib
@@ -14,19 +14,19 @@ _OTHER_CONTENT = (
     (b"PK\x03\x04", "is a zip archive", "Unpack it."),
     (b"version https://git-lfs", "is a Git LFS pointer, not the data itself", "Fetch the data: git lfs pull"),
 )
-_SHOWN = 120
+_MAX_SHOWN = 120
 
 
 def shortened(text: str) -> str:
-    """Cut a text to what a message can hold."""
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    """Shorten a text to at most 120 characters for an error message."""
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…"
 
 
 def read_bytes(path: Path, split: str) -> bytes:
-    """Read a data file, decompressed where its name ends in ``.gz``.
+    """Read a data file, and decompress it if its name ends in ``.gz``.
 
     Raises:
-        ConfigError: it cannot be read, or is not complete gzip.
+        ConfigError: the file cannot be read, or is not complete gzip data.
     """
     try:
         data = path.read_bytes()
@@ -34,20 +34,22 @@ def read_bytes(path: Path, split: str) -> bytes:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise unusable(path, split, f"is not complete gzip data: {error}", "Copy or compress it again.") from error
     except OSError as error:
-        raise unusable(path, split, f"cannot be read: {error.strerror}", "Correct the path or its rights.") from error
+        raise unusable(
+            path, split, f"cannot be read: {error.strerror}", "Correct the path or its permissions."
+        ) from error
 
 
 def decoded(data: bytes, path: Path, split: str) -> str:
-    """Decode UTF-8, with or without a byte-order mark.
+    """Decode UTF-8 with or without a byte-order mark.
 
     Raises:
-        ConfigError: it is something else; says what it looks like, and where.
+        ConfigError: the data is not UTF-8. The message names the likely format and the line.
     """
     for start, problem, remedy in _OTHER_CONTENT:
         if data.startswith(start):
             raise unusable(path, split, problem, remedy.format(name=path.name, split=split))
     if data.startswith(_UTF_16_MARKS) or b"\0" in data[:4]:
-        raise unusable(path, split, "looks like UTF-16 and not UTF-8", _convert("UTF-16", path))
+        raise unusable(path, split, "appears to be UTF-16, not UTF-8", _convert("UTF-16", path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -55,8 +57,8 @@ def decoded(data: bytes, path: Path, split: str) -> str:
         begin, end = data.rfind(b"\n", 0, error.start) + 1, data.find(b"\n", error.start)
         whole = data[begin : end if end >= 0 else None]
         raise ConfigError(
-            f"line {line} of {path} has the byte 0x{data[error.start]:02X}, which is not UTF-8 there; the file looks "
-            "like ISO-8859-2, Windows-1252 or another 8-bit encoding",
+            f"line {line} of {path} has the byte 0x{data[error.start]:02X}, which is not valid UTF-8; the encoding "
+            "may be ISO-8859-2, Windows-1252 or another 8-bit encoding",
             field=f"data.{split}:{line}",
             value=shortened(whole.decode("ascii", errors="backslashreplace")),
             remedy=_convert("ISO-8859-2", path),
@@ -64,7 +66,7 @@ def decoded(data: bytes, path: Path, split: str) -> str:
 
 
 def unusable(path: Path, split: str, problem: str, remedy: str) -> ConfigError:
-    """Make the error for a file that cannot be used as a whole."""
+    """Return the error for a file that cannot be used at all."""
     return ConfigError(problem, field=f"data.{split}", value=str(path), remedy=remedy)
 
 

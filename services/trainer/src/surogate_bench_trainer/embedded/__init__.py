@@ -1,1 +1,1 @@
-"""What the embedded sweep needs: word problems and the pre-training of the model that solves them."""
+"""Parts of the embedded sweep: word problems, and the pre-training of the model that solves them."""

@@ -1,1 +1,1 @@
-"""The model while it trains: loading, recipe, LoRA, attention, and forward and backward passes."""
+"""The model in training: loading, recipe, LoRA, attention, and forward and backward passes."""

@@ -1,10 +1,10 @@
 """The model architectures that can be trained, by transformers' ``model_type``.
 
-Samples are packed into one stream, so every layer must keep them apart and pass all that its attention needs to
-:func:`surogate_bench_trainer.model.attention.packed_attention`. Not every architecture of transformers does: some
-mix tokens outside attention (state-space and convolution layers), some hide a bias or a chunk in the attention mask,
-and some do not pass keyword arguments on. So only those are accepted whose packed logits a test has found equal to
-transformers' own on unpacked samples.
+Samples are packed into one stream, so every layer must keep them separate and pass everything its attention needs to
+:func:`surogate_bench_trainer.model.attention.packed_attention`. Not every architecture of transformers does that: some
+mix tokens outside attention (state-space and convolution layers), some encode a bias or a chunk in the attention mask,
+and some do not forward keyword arguments. Therefore an architecture is accepted only if a test has found its packed
+logits equal to those of transformers on unpacked samples.
 """
 
 DENSE = frozenset(
@@ -15,10 +15,10 @@ DENSE = frozenset(
         "starcoder2", "vaultgemma",
     }
 )  # fmt: skip
-"""One feed-forward network per block, of ``nn.Linear`` layers."""
+"""One feed-forward network of ``nn.Linear`` layers per block."""
 
 MIXTURE_OF_EXPERTS = frozenset({"gpt_oss", "mixtral", "qwen3_moe"})
-"""Experts in 3-D parameters, which only a recipe without quantization can leave as they are."""
+"""Experts are 3-D parameters, which no recipe quantizes; only recipes without quantization support them."""
 
 ARCHITECTURES = DENSE | MIXTURE_OF_EXPERTS
-"""All that can be trained."""
+"""All supported architectures."""

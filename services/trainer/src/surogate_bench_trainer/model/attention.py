@@ -1,15 +1,16 @@
 """Causal attention within each sample of a packed stream, never across samples.
 
-Registered with transformers as ``packed_segments``; the stream's layout arrives as the keyword ``segments``, which
-transformers hands through from the model's ``forward``. On CPU, samples of about one length form groups that are
-gathered into padded batches (causality alone keeps real tokens from seeing the padding behind them), so no T x T mask
-or score matrix ever exists; batched matrix products in bf16 beat PyTorch's CPU flash attention several times over in
-the backward pass. On CUDA, ``varlen_attn`` takes the stream as it is.
+Registered with transformers as ``packed_segments``. The layout of the stream is the keyword ``segments``, which
+transformers forwards from the model's ``forward``. On a CPU, samples of similar length form groups that are gathered
+into padded batches (causality alone keeps real tokens from attending to the padding after them), so no T x T mask or
+score matrix ever exists; in the backward pass, batched bf16 matrix products are several times as fast as PyTorch's CPU
+flash attention. On CUDA, ``varlen_attn`` takes the stream unchanged.
 
-Sliding windows, soft-capping and sinks are computed (the latter two on CPU only); any other argument that a model's
-layer passes is refused: it would change the result.
+Sliding windows, soft-capping and sinks are supported (the latter two on CPU only). Any other argument of a model's
+attention layer is refused, because it would change the result.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,10 +28,10 @@ IMPLEMENTATION = "packed_segments"
 """Value of ``attn_implementation``."""
 
 _WITHOUT_EFFECT = frozenset({"position_ids", "cache_position", "use_cache"})
-"""Keywords that models pass to every attention implementation; queries and keys are rotated already."""
+"""Keywords that models pass to every attention implementation. Queries and keys are already rotated."""
 
 
-def packed_attention(  # noqa: PLR0913 - transformers decides
+def packed_attention(  # noqa: PLR0913 - the signature is transformers'
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -44,46 +45,40 @@ def packed_attention(  # noqa: PLR0913 - transformers decides
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     is_causal: bool | None = None,
-    **others: Any,  # noqa: ANN401 - whatever else the model passes on
+    **others: Any,  # noqa: ANN401 - any other argument of a model
 ) -> tuple[Tensor, None]:
-    """Attend within samples, in the form that transformers' ``AttentionInterface`` asks for.
+    """Compute attention within samples, with the signature of transformers' ``AttentionInterface``.
 
     Args:
         module: The attention layer.
         query: (1, heads, T, head size).
         key: (1, kv heads, T, head size).
         value: As ``key``.
-        attention_mask: None: transformers makes no mask for an implementation it does not know.
+        attention_mask: None, because transformers creates no mask for an implementation that it does not know.
         segments: Layout of the stream.
         scaling: Factor on the scores; head size ** -0.5 if None.
-        dropout: 0.
-        sliding_window: Keys that a query sees, itself included.
+        dropout: Must be 0.
+        sliding_window: Number of keys that a query attends to, including its own.
         softcap: Bound c of scores c tanh(s / c); CPU only.
         s_aux: (heads,), a logit per head in the softmax's denominator; CPU only.
-        is_causal: Not False.
-        others: Arguments without effect on attention; any other one must be None or False.
+        is_causal: Must not be False.
+        others: Arguments without effect on attention. All others must be None or False.
 
     Returns:
-        (1, T, heads, head size), and None for the weights.
+        (1, T, heads, head size), and None in place of the attention weights.
 
     Raises:
-        PermanentError: a feature is asked for that is not supported; names it. Or ``segments`` is missing.
+        PermanentError: an unsupported feature is requested (named in the message), or ``segments`` is missing.
     """
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     refused = {"attention_mask": attention_mask is not None, "dropout": bool(dropout), "is_causal=False": not causal}
-    refused |= {
-        name: setting is not None and setting is not False
-        for name, setting in others.items()
-        if name not in _WITHOUT_EFFECT
-    }
     if query.is_cuda:
         refused |= {"softcap on a GPU": softcap is not None, "attention sinks on a GPU": s_aux is not None}
-    if names := [name for name, given in refused.items() if given]:
-        raise PermanentError(f"{type(module).__name__}: packed attention does not support {', '.join(names)}")
+    _refuse(module, refused | _with_effect(others))
     if segments is None:
         raise PermanentError(
             f"{type(module).__name__}: packed attention needs the layout of the packed samples, which "
-            "this architecture does not pass on to its attention layers"
+            "this architecture does not forward to its attention layers"
         )
     rule = ScoreRule(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     q, k, v = (tensor.transpose(1, 2).squeeze(0) for tensor in (query, key, value))  # (T, heads, head size)
@@ -95,9 +90,20 @@ def packed_attention(  # noqa: PLR0913 - transformers decides
     return attended.unsqueeze(0), None
 
 
+def _with_effect(others: Mapping[str, Any]) -> dict[str, bool]:
+    return {
+        name: value is not None and value is not False for name, value in others.items() if name not in _WITHOUT_EFFECT
+    }
+
+
+def _refuse(module: nn.Module, features: Mapping[str, bool]) -> None:
+    if names := [name for name, requested in features.items() if requested]:
+        raise PermanentError(f"{type(module).__name__}: packed attention does not support {', '.join(names)}")
+
+
 def _on_cuda(query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule: ScoreRule) -> Tensor:
     longest = segments.lengths[0]
-    window = rule.within(longest).window
+    window = rule.for_length(longest).window
     attended = varlen_attn(
         query.contiguous(),
         key.contiguous(),
@@ -107,7 +113,7 @@ def _on_cuda(query: Tensor, key: Tensor, value: Tensor, segments: Segments, rule
         longest,
         longest,
         scale=rule.scaling,
-        window_size=(-1, 0) if window is None else (window - 1, 0),  # counts the keys before the query
+        window_size=(-1, 0) if window is None else (window - 1, 0),  # number of keys before the query
         enable_gqa=True,
     )
     return attended if isinstance(attended, Tensor) else attended[0]

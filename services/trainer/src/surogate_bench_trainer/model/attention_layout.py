@@ -1,4 +1,4 @@
-"""How a packed stream is laid out for attention: groups of samples that are computed together, and offsets."""
+"""The layout of a packed stream for attention: groups of samples that are computed together, and offsets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,31 +7,31 @@ import torch
 from torch import Tensor
 
 _GROUP_SCORES = 1 << 19
-"""Scores (heads x L x L over the group) that fit the cache; more samples than that are not batched together."""
+"""Most scores of a group (heads x L x L for each sample), so that they fit into the cache."""
 _MULTIPLE = 32
-"""Padded lengths are multiples of this: softmax over bf16 rows of other lengths is half as fast."""
+"""Padded lengths are multiples of this number: softmax over bf16 rows of other lengths is half as fast."""
 _LONG = 1024
-"""From this length on, a sample's probabilities are not kept for the backward pass: they are computed again."""
+"""Samples of at least this padded length have their probabilities recomputed in the backward pass."""
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
-    """How rows of one head each are gathered from a group's part of the stream into a padded batch, and back."""
+class PaddingIndices:
+    """Indices that gather a group's rows of the stream (one per token and head) into a padded batch, and back."""
 
     heads: int
     longest: int
     gather: Tensor
-    """int64: for every padded row (sample, head, place), the stream row to copy; its sample's first where it pads."""
+    """int64: for every padded row (sample, head, position), the stream row to copy; for padding, the sample's first."""
     scatter: Tensor
-    """int64: for every stream row, its place in the padded batch."""
+    """int64: for every stream row, its index in the padded batch."""
 
     def pad(self, rows: Tensor) -> Tensor:
-        """(tokens, heads, head size) to (samples x heads, longest, head size)."""
+        """Gather (tokens, heads, head size) into (samples x heads, longest, head size)."""
         size = rows.shape[-1]
         return rows.reshape(-1, size).index_select(0, self.gather).view(-1, self.longest, size)
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """Back to (tokens, heads, head size), from any shape with the same order of rows."""
+        """Gather padded rows, in any shape of the same order, back into (tokens, heads, head size)."""
         size = padded.shape[-1]
         return padded.view(-1, size).index_select(0, self.scatter).view(-1, self.heads, size)
 
@@ -40,38 +40,38 @@ class Side:
 class Group:
     """Consecutive samples of the stream that are computed together."""
 
-    part: slice
-    """Their tokens."""
+    tokens: slice
+    """Tokens of the group in the stream."""
     longest: int
     """Padded length."""
-    queries: Side
-    keys: Side
+    queries: PaddingIndices
+    keys: PaddingIndices
 
     @property
     def recomputed(self) -> bool:
-        """Whether probabilities are made again in the backward pass; such a group is one long sample."""
+        """Whether the backward pass recomputes the probabilities; such a group is one long sample."""
         return self.longest >= _LONG
 
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """The layout of one packed stream, prepared once and used by every layer."""
+    """The layout of one packed stream, computed once and used by every layer."""
 
     lengths: tuple[int, ...]
     groups: tuple[Group, ...]
-    """For CPU."""
+    """Used on CPU."""
     offsets: Tensor
-    """int32 (samples + 1,): where each sample starts, and the end; for CUDA."""
+    """int32 (samples + 1,): start of each sample, and the end of the last. Used on CUDA."""
 
 
 def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: torch.device) -> Segments:
-    """Prepare the layout of a stream of samples; those of about one length are best side by side.
+    """Compute the layout of a stream of samples. Samples of similar length should be adjacent.
 
     Args:
         lengths: Tokens of each sample.
         heads: Query heads of the model.
         kv_heads: Key-value heads of the model.
-        device: Where the model is.
+        device: The model's device.
     """
     offsets = torch.tensor([0, *lengths], device=device).cumsum(0, dtype=torch.int32)
     groups: list[Group] = []
@@ -79,9 +79,9 @@ def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: to
         first, index = 0, 0
         while index < len(lengths):
             count = _group_size(lengths[index:], heads)
-            group = _group(first, lengths[index : index + count], heads, kv_heads)
+            group = _build_group(first, lengths[index : index + count], heads, kv_heads)
             groups.append(group)
-            first, index = group.part.stop, index + count
+            first, index = group.tokens.stop, index + count
     return Segments(tuple(lengths), tuple(groups), offsets)
 
 
@@ -89,28 +89,28 @@ def _group_size(lengths: Sequence[int], heads: int) -> int:
     longest = _padded(lengths[0])
     if longest >= _LONG:
         return 1
-    fitting = max(1, _GROUP_SCORES // (heads * longest**2))
-    alike = next((index for index, length in enumerate(lengths) if _padded(length) != longest), len(lengths))
-    return min(fitting, alike)
+    fit_cache = max(1, _GROUP_SCORES // (heads * longest**2))
+    same_length = next((index for index, length in enumerate(lengths) if _padded(length) != longest), len(lengths))
+    return min(fit_cache, same_length)
 
 
 def _padded(length: int) -> int:
     return -(-length // _MULTIPLE) * _MULTIPLE
 
 
-def _group(first: int, lengths: Sequence[int], heads: int, kv_heads: int) -> Group:
+def _build_group(first: int, lengths: Sequence[int], heads: int, kv_heads: int) -> Group:
     longest = _padded(lengths[0])
     sizes = torch.tensor(lengths)
-    places = torch.arange(longest).expand(len(lengths), longest)
+    positions = torch.arange(longest).expand(len(lengths), longest)
     starts = sizes.cumsum(0) - sizes
-    real = places < sizes[:, None]
-    token = torch.where(real, starts[:, None] + places, starts[:, None])  # (samples, longest)
-    sample_of, place_of = real.nonzero(as_tuple=True)
+    real = positions < sizes[:, None]
+    token = torch.where(real, starts[:, None] + positions, starts[:, None])  # (samples, longest)
+    sample_of, position_of = real.nonzero(as_tuple=True)
 
-    def side(total_heads: int) -> Side:
+    def padding_indices(total_heads: int) -> PaddingIndices:
         head = torch.arange(total_heads)
         gather = token[:, None, :] * total_heads + head[:, None]
-        scatter = (sample_of[:, None] * total_heads + head) * longest + place_of[:, None]
-        return Side(total_heads, longest, gather.flatten(), scatter.flatten())
+        scatter = (sample_of[:, None] * total_heads + head) * longest + position_of[:, None]
+        return PaddingIndices(total_heads, longest, gather.flatten(), scatter.flatten())
 
-    return Group(slice(first, first + sum(lengths)), longest, side(heads), side(kv_heads))
+    return Group(slice(first, first + sum(lengths)), longest, padding_indices(heads), padding_indices(kv_heads))

@@ -1,8 +1,8 @@
-"""From queries and keys to attention probabilities, and back: scaling, causality, windows, soft-capping and sinks.
+"""Attention probabilities and their gradients: scaling, causality, sliding windows, soft-capping and sinks.
 
-With s = scaling q k^T, a model may cap s to c tanh(s / c) (Gemma 2, arXiv:2408.00118), let a query see the last W keys
-only (sliding windows, arXiv:2310.06825), and add a learned logit per head to the softmax's denominator (attention
-sinks, as gpt-oss has them). The plain causal case takes exactly the operations it takes without these features.
+With s = scaling q k^T, a model may cap s to c tanh(s / c) (Gemma 2, arXiv:2408.00118), restrict a query to the last W
+keys (sliding windows, arXiv:2310.06825), and add a learned logit per head to the softmax's denominator (attention
+sinks, as in gpt-oss). The plain causal case performs exactly the same operations as without these features.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from torch.nn import functional
 
 @dataclass(frozen=True, slots=True)
 class ScoreRule:
-    """What one layer does to its scores."""
+    """The score transformation of one layer."""
 
     scaling: float
     """Factor on q k^T."""
     window: int | None = None
-    """Keys that a query sees, itself included; all earlier ones if None."""
+    """Number of keys that a query attends to, including its own; all earlier ones if None."""
     softcap: float | None = None
-    """Bound on the magnitude of scores; none if None."""
+    """Bound on the magnitude of scores, or None."""
 
-    def within(self, length: int) -> "ScoreRule":
-        """The same rule for samples of at most so many tokens: a window that covers them is no window."""
+    def for_length(self, length: int) -> "ScoreRule":
+        """Return the rule for samples of at most ``length`` tokens, without a window that covers them anyway."""
         if self.window is None or self.window < length:
             return self
         return ScoreRule(self.scaling, None, self.softcap)
 
     def mask(self, length: int, dtype: torch.dtype) -> Tensor:
-        """(length, length): 0 where a query (row) sees a key (column), minus infinity elsewhere."""
+        """Return a (length, length) mask: 0 where a query (row) attends to a key (column), minus infinity elsewhere."""
         mask = torch.full((length, length), float("-inf"), dtype=dtype).triu_(1)
         if self.window is not None:
             mask += torch.full((length, length), float("-inf"), dtype=dtype).tril_(-self.window)
@@ -39,16 +39,16 @@ class ScoreRule:
 
 
 class Probabilities(NamedTuple):
-    """The softmax's output, and what its backward pass needs beside it."""
+    """The output of the softmax, and the intermediate result that its backward pass needs."""
 
-    whole: Tensor
-    """(batch, rows, L), or (batch, rows, L + 1) with a sink, whose share is the last column."""
+    weights: Tensor
+    """(batch, rows, L); with sinks (batch, rows, L + 1), where the last column is the sink's."""
     capped: Tensor | None
-    """tanh(s / c) of soft-capped scores."""
+    """tanh(s / c) of soft-capped scores, or None."""
 
-    def of_keys(self, length: int) -> Tensor:
-        """(batch, rows, L): the weights of the values."""
-        return self.whole if self.whole.shape[-1] == length else self.whole[..., :length]
+    def for_keys(self, length: int) -> Tensor:
+        """Return the weights of the values, (batch, rows, L)."""
+        return self.weights if self.weights.shape[-1] == length else self.weights[..., :length]
 
 
 def probabilities(query: Tensor, key: Tensor, rule: ScoreRule, sinks: Tensor | None) -> Probabilities:
@@ -57,7 +57,7 @@ def probabilities(query: Tensor, key: Tensor, rule: ScoreRule, sinks: Tensor | N
     Args:
         query: (batch, rows, head size), rows = query heads per key head x L.
         key: (batch, L, head size).
-        rule: What is done to the scores.
+        rule: Transformation of the scores.
         sinks: (batch, rows, 1), or None.
     """
     length = key.shape[1]
@@ -79,19 +79,19 @@ def score_gradients(outer: Tensor, value: Tensor, kept: Probabilities, rule: Sco
     Args:
         outer: Gradient of the attended values, (batch, rows, head size).
         value: (batch, L, head size).
-        kept: From the forward pass.
-        rule: As there.
+        kept: Result of the forward pass.
+        rule: As in the forward pass.
 
     Returns:
-        Gradient of q k^T, (batch, rows, L); and that of the sinks, (batch, rows), if there are any.
+        The gradient of q k^T, (batch, rows, L), and that of the sinks, (batch, rows), or None without sinks.
     """
     gradient = outer @ value.transpose(1, 2)
-    sinks = kept.whole.shape[-1] > gradient.shape[-1]
-    if sinks:
+    has_sinks = kept.weights.shape[-1] > gradient.shape[-1]
+    if has_sinks:
         gradient = functional.pad(gradient, (0, 1))  # a sink has no value
-    gradient = torch._softmax_backward_data(gradient, kept.whole, -1, kept.whole.dtype)
-    of_sinks = gradient[..., -1] if sinks else None
-    of_scores = gradient[..., :-1].contiguous() if sinks else gradient
+    gradient = torch._softmax_backward_data(gradient, kept.weights, -1, kept.weights.dtype)
+    sink_gradient = gradient[..., -1] if has_sinks else None
+    score_gradient = gradient[..., :-1].contiguous() if has_sinks else gradient
     if kept.capped is not None:
-        of_scores = of_scores * (1 - kept.capped.square())
-    return of_scores.mul_(rule.scaling), of_sinks
+        score_gradient = score_gradient * (1 - kept.capped.square())
+    return score_gradient.mul_(rule.scaling), sink_gradient

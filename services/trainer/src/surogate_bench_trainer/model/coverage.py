@@ -1,4 +1,4 @@
-"""Which weights of a model's transformer blocks a recipe covers."""
+"""The weights of a model's transformer blocks that a recipe covers."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
     """Find the list of a model's transformer blocks.
 
     Raises:
-        PermanentError: there is no list of as many modules as the configuration has layers.
+        PermanentError: the model has no module list with as many modules as the configuration has layers.
     """
     count = model.config.num_hidden_layers
     for module in model.modules():
@@ -22,7 +22,7 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def linear_names(model: PreTrainedModel) -> set[str]:
-    """Last parts of the names of the linear layers inside the transformer blocks, for example ``q_proj``."""
+    """Return the last name components of the linear layers inside the transformer blocks, for example ``q_proj``."""
     return {
         name.rpartition(".")[2]
         for name, module in transformer_blocks(model).named_modules()
@@ -31,20 +31,20 @@ def linear_names(model: PreTrainedModel) -> set[str]:
 
 
 def matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Weights that products are computed with: parameters of two or more dimensions, experts' 3-D ones included."""
+    """Yield the weights of matrix products: parameters of two or more dimensions, including experts' 3-D parameters."""
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.ndim > 1)
 
 
 def uncovered_matrices(model: PreTrainedModel, *, first: int = 0, last: int | None = None) -> dict[str, int]:
-    """Weights that no recipe can quantize, because they are not those of linear layers.
+    """Return the weights that no recipe can quantize because they do not belong to linear layers.
 
     Args:
-        model: bf16, or on the meta device.
-        first: First transformer block to look at.
-        last: End of the blocks to look at; all that follow if None.
+        model: A bf16 model, or one on the meta device.
+        first: First transformer block to include.
+        last: End of the blocks to include (exclusive); the last one if None.
 
     Returns:
-        Number of elements by name within the list of blocks.
+        Number of elements by the weight's name within the list of blocks.
     """
     blocks = transformer_blocks(model)
     stop = len(blocks) if last is None else last

@@ -1,7 +1,7 @@
-"""RMS norm and rotary embedding with fewer passes over memory than transformers' own, same formulas.
+"""RMS norm and rotary embedding with fewer passes over memory than those of transformers, by the same formulas.
 
-Both are differentiated by hand: the norms' weights are frozen, and a rotation's backward pass is the opposite rotation.
-Sums and products are formed in fp32 and rounded once, where transformers rounds in between.
+Both have hand-written backward passes: the norms' weights are frozen, and the gradient of a rotation is the opposite
+rotation. Sums and products are computed in fp32 and rounded once, where transformers rounds intermediate results.
 """
 
 import sys
@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 from surogate_bench_quantization.fusion import fused
 
 _MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-"""Architectures whose RMSNorm and apply_rotary_pos_emb are the plain ones."""
+"""Architectures whose RMSNorm and apply_rotary_pos_emb are the standard formulas."""
 
 
 class _RMSNorm(torch.autograd.Function):
-    """w x / sqrt(mean(x^2) + eps) over the last dimension (Zhang and Sennrich, 2019), w constant."""
+    """w x / sqrt(mean(x^2) + eps) over the last dimension (Zhang and Sennrich, 2019), with constant w."""
 
     @staticmethod
     def forward(ctx: Any, inputs: Tensor, weight: Tensor, epsilon: float) -> Tensor:  # noqa: ANN401
@@ -75,14 +75,14 @@ def _swap_halves(tensor: Tensor) -> Tensor:
 def rotate_queries_and_keys(
     q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Stand in for a model's ``apply_rotary_pos_emb``.
+    """Rotate queries and keys, as a replacement of a model's ``apply_rotary_pos_emb``.
 
     Args:
         q: (1, heads, T, head size).
         k: (1, kv heads, T, head size).
-        cos: (1, T, head size), both halves alike.
+        cos: (1, T, head size), with two equal halves.
         sin: As ``cos``.
-        unsqueeze_dim: The heads' dimension.
+        unsqueeze_dim: Dimension of the heads.
     """
     half = sin.shape[-1] // 2
     signed_sin = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(unsqueeze_dim)
@@ -93,9 +93,9 @@ def rotate_queries_and_keys(
 
 
 def make_lean(model: PreTrainedModel) -> None:
-    """Give a model of a known architecture the lean layers; any other is left as it is.
+    """Replace the layers of a model of a known architecture; leave any other model unchanged.
 
-    transformers looks ``apply_rotary_pos_emb`` up in the architecture's module, so it is replaced there, for the whole
+    transformers resolves ``apply_rotary_pos_emb`` in the architecture's module, so it is replaced there, for the whole
     process.
     """
     if model.config.model_type not in _MODEL_TYPES:

@@ -1,4 +1,4 @@
-"""Loading from transformers: quiet, and with errors that say what to do."""
+"""Loading of models with transformers: without its log output, and with errors that name a remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def loading_model(name: str) -> Iterator[None]:
-    """Silence transformers while a model is loaded, and translate how that fails.
+    """Silence transformers while a model is loaded, and translate its errors.
 
     Raises:
-        TransientError: it is not in the cache, and the hub cannot be reached.
-        ConfigError: there is no such model, or its files cannot be used.
-        OSError, ValueError: disk, memory or network failed meanwhile, which is no fault of the model's.
+        TransientError: the model is not in the cache, and the hub cannot be reached.
+        ConfigError: the model does not exist, or its files cannot be used.
+        OSError, ValueError: disk, memory or network failed, which is not caused by the model.
     """
     from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
     from transformers.utils import logging  # noqa: PLC0415 - start-up time
@@ -55,14 +55,14 @@ def loading_model(name: str) -> Iterator[None]:
 
 
 def check_loaded(model: "PreTrainedModel", loading: dict[str, Any], device: "torch.device") -> None:
-    """Make sure that a model is what its checkpoint holds, and that the device can train it.
+    """Check that a model matches its checkpoint, and that the device can train it.
 
-    The prepare stage refuses such models already, unless they changed since, or only headers were read.
+    The prepare stage refuses such models, unless they have changed since or only headers were read.
 
     Args:
-        model: As loaded.
+        model: The loaded model.
         loading: transformers' loading info.
-        device: Where it is to be trained.
+        device: Device to train on.
 
     Raises:
         ConfigError: tensors are missing or not finite, or the device does not support the model's attention.

@@ -1,4 +1,4 @@
-"""LoRA as PEFT defines it, computed as the recipes prescribe: bf16 products with fp32 master weights."""
+"""LoRA as PEFT defines it, computed as recipes require: bf16 products with fp32 master weights."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 from surogate_bench.specs.training import LoraSpec
 
 ADAPTER = "default"
-"""PEFT's name of the only adapter."""
+"""Name of the only adapter in PEFT."""
 
 
 class _LoraUpdate(torch.autograd.Function):
     """base + scaling (x A^T) B^T, in the type of x.
 
-    One node instead of PEFT's dozen operations: at small widths their dispatch costs more than their arithmetic, and
-    PEFT would multiply in fp32. Gradients of A and B are products in the type of x, accumulated in fp32.
+    One autograd node instead of PEFT's dozen operations, whose dispatch costs more than their arithmetic at small
+    widths; and PEFT would multiply in fp32. Gradients of A and B are products in the type of x, accumulated in fp32.
     """
 
     @staticmethod
@@ -43,10 +43,10 @@ class _LoraUpdate(torch.autograd.Function):
 
 
 class LoraLinear(PeftLoraLinear):  # type: ignore[misc]
-    """PEFT's LoRA layer with a leaner forward pass."""
+    """PEFT's LoRA layer with a faster forward pass."""
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Base output plus update: (..., in_features) to (..., out_features)."""
+        """Return base output plus update: (..., in_features) to (..., out_features)."""
         base = self.base_layer(inputs)
         a, b = self.lora_A[ADAPTER].weight, self.lora_B[ADAPTER].weight
         dropped = self.lora_dropout[ADAPTER](inputs)
@@ -57,14 +57,14 @@ class LoraLinear(PeftLoraLinear):  # type: ignore[misc]
 def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed: int) -> PeftModel:
     """Freeze a model and add adapters to it.
 
-    A is drawn in fp32 by PEFT's own rule (uniform within 1 / sqrt(in_features)) from a generator of its own, layer by
-    layer: whatever a recipe did to the base, the same seed gives the same adapters.
+    A is drawn in fp32 from PEFT's distribution (uniform within 1 / sqrt(in_features)) with a separate generator, layer
+    by layer, so the same seed gives the same adapters whatever recipe is applied to the base model.
 
     Args:
-        model: The base, a recipe applied or not.
+        model: The base model, with or without a recipe applied.
         spec: Rank, scale, dropout and target layers.
         base_model: Recorded as ``base_model_name_or_path``.
-        seed: Of A.
+        seed: Seed of A.
     """
     config = LoraConfig(
         r=spec.r,
@@ -87,5 +87,5 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed
 
 
 def lora_layers(model: nn.Module) -> Iterator[LoraLinear]:
-    """The adapted layers, in the model's order."""
+    """Yield the layers with LoRA in the model's order."""
     return (module for module in model.modules() if isinstance(module, LoraLinear))

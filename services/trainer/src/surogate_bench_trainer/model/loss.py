@@ -1,4 +1,4 @@
-"""Cross-entropy of the counted tokens."""
+"""Cross-entropy of the tokens that count in the loss."""
 
 from typing import Any
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 IGNORED = -100
-"""Target of a row that does not count."""
+"""Target of a row that does not count in the loss."""
 
 _CHUNK = {"cpu": 1 << 22, "cuda": 1 << 26}
-"""Logits upcast to fp32 at a time: what a CPU's cache holds, or what keeps a GPU busy (256 MiB)."""
+"""Logits that are cast to fp32 at a time: as many as a CPU's cache holds, or as keep a GPU busy (256 MiB)."""
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Weighted sum over rows of -log softmax(logits)[target], in fp32; the gradient is made on the way."""
+    """Weighted sum over rows of -log softmax(logits)[target] in fp32; the forward pass also computes the gradient."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, weight: Tensor | float) -> Tensor:  # noqa: ANN401
@@ -40,14 +40,14 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, weight: Tensor | float) -> Tensor:
-    """Loss in nats, summed over rows and multiplied by ``weight``: fp32 scalar.
+    """Return the loss in nats, summed over rows and multiplied by ``weight``: an fp32 scalar.
 
     The gradient is computed in fp32 and rounded once to the type of the logits.
 
     Args:
         logits: (rows, vocabulary), any float type.
-        targets: int64 (rows,); rows whose target is ``IGNORED`` count for nothing.
-        weight: 1 / counted tokens of the whole optimizer step, for their mean; a number or 0-dim fp32.
+        targets: int64 (rows,); rows whose target is ``IGNORED`` do not count.
+        weight: A number or 0-dim fp32; 1 / counted tokens of the whole optimizer step gives their mean.
     """
     loss: Tensor = _CrossEntropy.apply(logits, targets, weight)  # type: ignore[no-untyped-call]
     return loss

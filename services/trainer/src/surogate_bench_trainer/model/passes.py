@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from peft import PeftModel
 from torch import Tensor
+from typing_extensions import override
 
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.attention import Segments, segments_of
@@ -11,10 +12,10 @@ from surogate_bench_trainer.model.loss import cross_entropy
 
 
 class Passes(Protocol):
-    """How a micro-batch's gradients come about."""
+    """Computes the gradients of micro-batches."""
 
     def __call__(self, batch: PackedBatch, weight: float) -> Tensor:
-        """Add the gradients of one micro-batch to the parameters'.
+        """Accumulate the gradients of one micro-batch.
 
         Args:
             batch: The micro-batch.
@@ -26,25 +27,25 @@ class Passes(Protocol):
         ...
 
 
-class PlainPasses:
-    """Operation by operation, as autograd runs them.
+class PlainPasses(Passes):
+    """Passes that autograd runs operation by operation.
 
     Args:
-        model: The base with its adapters, in the right mode.
+        model: The base model with its adapters, in the mode to run it in.
     """
 
     def __init__(self, model: PeftModel) -> None:
         self._model = model
 
+    @override
     def __call__(self, batch: PackedBatch, weight: float) -> Tensor:
-        """See :class:`Passes`."""
         loss = packed_loss(self._model, batch, segments_for(self._model, batch.lengths), weight)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
 
 def segments_for(model: PeftModel, lengths: tuple[int, ...]) -> Segments:
-    """Lay out a stream of samples of these lengths for a model's attention."""
+    """Return the attention layout of a stream of samples with the given lengths."""
     config: Any = model.config
     return segments_of(
         lengths, heads=config.num_attention_heads, kv_heads=config.num_key_value_heads, device=model.device
@@ -52,7 +53,7 @@ def segments_for(model: PeftModel, lengths: tuple[int, ...]) -> Segments:
 
 
 def packed_loss(model: PeftModel, batch: PackedBatch, segments: Segments, weight: Tensor | float) -> Tensor:
-    """Weighted sum of the cross-entropies (nats) of a batch's counted tokens: 0-dim fp32."""
+    """Return the weighted sum of the cross-entropies (nats) of a batch's counted tokens: 0-dim fp32."""
     output = model.base_model.model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,

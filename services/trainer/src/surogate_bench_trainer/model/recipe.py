@@ -1,4 +1,4 @@
-"""Put a recipe into a model: replace the linear layers inside its transformer blocks."""
+"""Application of a recipe to a model: replaces the linear layers inside its transformer blocks."""
 
 from dataclasses import dataclass
 
@@ -18,29 +18,29 @@ from surogate_bench_trainer.model.coverage import matrices, transformer_blocks, 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AppliedRecipe:
-    """A recipe at work in a model: what it takes, and what a training loop has to tell it."""
+    """A recipe that has been applied to a model: its size, coverage and state."""
 
     engine_name: str
-    """Who does the arithmetic."""
+    """Name of the engine that computes the products."""
     weight_bytes: int
-    """Bytes of the weights of all linear layers inside the transformer blocks, skipped ones included."""
+    """Bytes of the weights of all linear layers inside the transformer blocks, including skipped layers."""
     operand_cache_bytes: int
-    """Bytes kept beside them to make products faster."""
+    """Bytes of operands that are kept in addition, to make products faster."""
     covered_share: float
-    """Share of the blocks' weight matrices that the recipe covers; 1 for a recipe without quantization."""
+    """Fraction of the elements of the blocks' matrices that the recipe covers; 1 without quantization."""
     session: EngineSession
-    """The engine's state."""
+    """State of the engine."""
 
     def end_of_optimizer_step(self) -> None:
-        """Call once after every optimizer step: scales of delayed scaling move."""
+        """Update the scales of delayed scaling. Call once after every optimizer step."""
         self.session.end_of_optimizer_step()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Flat copy of what a checkpoint needs beyond model and optimizer: amax histories, scales, generator."""
+        """Return a copy of the state for a checkpoint: amax histories, scales, generators."""
         return self.session.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from a checkpoint of the same recipe and model.
+        """Restore the state from a checkpoint of the same recipe and model.
 
         Raises:
             KeyError: the state belongs to another recipe.
@@ -50,37 +50,25 @@ class AppliedRecipe:
 
 
 def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int) -> AppliedRecipe:
-    """Replace the linear layers of a frozen bf16 model, in place, before LoRA is attached.
+    """Replace the linear layers of a frozen bf16 model in place, before LoRA is attached.
 
-    Embeddings, norms and the output head stay as they are. A recipe without quantization replaces nothing.
+    Embeddings, norms and the output head are unchanged. A recipe without quantization replaces nothing.
 
     Args:
-        model: bf16, already on its device.
-        recipe: What to apply.
-        engine: From ``select_engine``.
-        seed: Of stochastic rounding.
+        model: A bf16 model on its final device.
+        recipe: The recipe to apply.
+        engine: The result of ``select_engine``.
+        seed: Seed of stochastic rounding.
 
     Raises:
-        ConfigError: a layer's shape does not fit the recipe's blocks, more blocks are skipped than there are, or a
-            block has weights that are not those of linear layers.
+        ConfigError: a layer's shape does not fit the recipe's blocks, the recipe skips all transformer blocks, or a
+            block has weights outside linear layers.
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
     blocks = transformer_blocks(model)
-    last = len(blocks) - recipe.skip_last_layers
-    if recipe.quantizes and recipe.skip_first_layers >= last:
-        raise ConfigError(
-            f"leaves none of the model's {len(blocks)} transformer blocks to quantize",
-            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
-            value=recipe.skip_first_layers + recipe.skip_last_layers,
-            remedy="Skip fewer blocks.",
-        )
-    targets = [
-        (f"{index}.{name}", module)
-        for index in range(recipe.skip_first_layers, last)
-        for name, module in blocks[index].named_modules()
-        if isinstance(module, nn.Linear)
-    ]
+    targets = _target_layers(blocks, recipe)
     if recipe.quantizes:
+        last = len(blocks) - recipe.skip_last_layers
         _check_coverage(uncovered_matrices(model, first=recipe.skip_first_layers, last=last), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
@@ -101,6 +89,24 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
     )
+
+
+def _target_layers(blocks: nn.ModuleList, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
+    """Return name and module of the linear layers that the recipe replaces."""
+    last = len(blocks) - recipe.skip_last_layers
+    if recipe.quantizes and recipe.skip_first_layers >= last:
+        raise ConfigError(
+            f"leaves none of the model's {len(blocks)} transformer blocks to quantize",
+            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
+            value=recipe.skip_first_layers + recipe.skip_last_layers,
+            remedy="Skip fewer blocks.",
+        )
+    return [
+        (f"{index}.{name}", module)
+        for index in range(recipe.skip_first_layers, last)
+        for name, module in blocks[index].named_modules()
+        if isinstance(module, nn.Linear)
+    ]
 
 
 def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:

@@ -1,4 +1,4 @@
-"""The prepare stage: check model and data before anything expensive starts, and put them where all stages find them."""
+"""The prepare stage: checks model and data before anything expensive starts, and publishes them for all stages."""
 
 from surogate_bench_trainer.prepare.stage import prepare_stage
 

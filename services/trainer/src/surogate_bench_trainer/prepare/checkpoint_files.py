@@ -1,4 +1,4 @@
-"""Checks of a checkpoint's files: complete, in safetensors format, and with finite values."""
+"""Checks of a checkpoint's files: they are complete, in safetensors format, and contain finite values."""
 
 import json
 import struct
@@ -11,24 +11,24 @@ from surogate_bench.errors import ConfigError
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_HEADER = 100_000_000
-"""Bytes; the format's own limit."""
+"""Bytes; the limit of the safetensors format."""
 
 
 def checkpoint_headers(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the headers of a local checkpoint: for each file its tensors with ``dtype``, ``shape``, ``data_offsets``.
 
     Raises:
-        ConfigError: a file is missing, cut short, a Git LFS pointer, or not in safetensors format.
+        ConfigError: a file is missing, truncated, a Git LFS pointer, or not in safetensors format.
     """
     refuse_lfs_pointers(folder)
     return {name: _header(folder / name) for name in _weight_files(folder)}
 
 
 def refuse_lfs_pointers(folder: Path) -> None:
-    """Refuse a folder that was cloned without Git LFS: text files stand in place of its large files.
+    """Refuse a folder that was cloned without Git LFS, which has text files in place of its large files.
 
     Raises:
-        ConfigError: naming them.
+        ConfigError: the folder has such files.
     """
     pointers = [path.name for path in sorted(folder.iterdir()) if path.is_file() and _starts_with_pointer(path)]
     if pointers:
@@ -54,10 +54,10 @@ def _weight_files(folder: Path) -> list[str]:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{len(missing)} of the {len(names)} weight files that {INDEX} names are missing: {shortened(missing)}",
+            f"{len(missing)} of the {len(names)} weight files that {INDEX} names are missing: {abbreviated(missing)}",
             field="model",
             value=str(folder),
-            remedy="Copy them there.",
+            remedy="Copy the missing files to the folder.",
         )
     return names
 
@@ -78,11 +78,12 @@ def _no_safetensors(folder: Path) -> ConfigError:
     )
     if others:
         return ConfigError(
-            f"the weights are not in safetensors format ({shortened(others)}); pickled files are never loaded, because "
-            "they can run code",
+            f"the weights are not in safetensors format ({abbreviated(others)}); pickled files are never loaded, "
+            "because they can run code",
             field="model",
             value=str(folder),
-            remedy="Convert them: load the model with transformers where you trust it, and save_pretrained() it.",
+            remedy="Convert them in an environment where you trust the model: load it with transformers and call "
+            "save_pretrained().",
         )
     return ConfigError(
         f"has no weights: neither {SINGLE} nor {INDEX}",
@@ -98,7 +99,7 @@ def _header(path: Path) -> dict[str, Any]:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else _LARGEST_HEADER + 1  # noqa: PLR2004
         if length > min(size, _LARGEST_HEADER):
-            raise _unreadable(path, "is not in safetensors format, or cut short")
+            raise _unreadable(path, "is not in safetensors format, or truncated")
         try:
             header = json.loads(file.read(length))
         except ValueError as error:
@@ -108,7 +109,7 @@ def _header(path: Path) -> dict[str, Any]:
     header.pop("__metadata__", None)
     end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     if 8 + length + end != size:
-        raise _unreadable(path, f"has {size} bytes where its header promises {8 + length + end}")
+        raise _unreadable(path, f"has {size} bytes but its header requires {8 + length + end}")
     return header
 
 
@@ -117,10 +118,10 @@ def _unreadable(path: Path, problem: str) -> ConfigError:
 
 
 def check_finite(folder: Path, files: Mapping[str, Any]) -> None:
-    """Read every weight once and refuse NaN and infinity, of which any product is NaN.
+    """Read every weight and refuse NaN and infinity, which would make all products NaN.
 
     Raises:
-        ConfigError: naming the first such tensor.
+        ConfigError: a tensor has such values. The message names the first one.
     """
     import torch  # noqa: PLC0415 - slow to import, so after the cheap checks
     from safetensors import safe_open  # noqa: PLC0415
@@ -139,7 +140,7 @@ def check_finite(folder: Path, files: Mapping[str, Any]) -> None:
                     )
 
 
-def shortened(names: list[str], *, shown: int = 4) -> str:
-    """The first few of many names."""
+def abbreviated(names: list[str], *, shown: int = 4) -> str:
+    """Return the first names as text, with the number of the others."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,27 +1,27 @@
-"""Checks of a checkpoint's tensors against the architecture: names and shapes, LoRA targets, what recipes cover."""
+"""Checks of a checkpoint's tensors against its architecture: names, shapes, LoRA targets, coverage by recipes."""
 
 from collections.abc import Callable
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_trainer.model.coverage import linear_names, uncovered_matrices
-from surogate_bench_trainer.prepare.checkpoint_files import shortened
+from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
 WRAPPERS = ("_orig_mod.", "module.")
-"""Prefixes that torch.compile and DistributedDataParallel put before the names of a model's tensors."""
+"""Prefixes that torch.compile and DistributedDataParallel add to the names of a model's tensors."""
 
 
 def check_tensors(facts: CheckpointFacts) -> None:
-    """Compare a checkpoint with its architecture, and both with the sweep.
+    """Check a checkpoint against its architecture, and both against the sweep.
 
     Raises:
-        ConfigError: naming tensors or layers, and the remedy.
+        ConfigError: they do not match. The message names tensors or layers, and the remedy.
     """
     for check in CHECKS:
         check(facts)
 
 
-def _no_wrapper(facts: CheckpointFacts) -> None:
+def _check_wrapper(facts: CheckpointFacts) -> None:
     for prefix in WRAPPERS:
         wrapped = [name for name in facts.names if name.startswith(prefix)]
         if wrapped:
@@ -30,15 +30,17 @@ def _no_wrapper(facts: CheckpointFacts) -> None:
                 "checkpoint was written from a wrapped model",
                 field="model",
                 value=facts.sweep.model.label,
-                remedy="Save the model that is inside the wrapper, or rename the tensors without the prefix.",
+                remedy="Save the wrapped model itself, or remove the prefix from the names of the tensors.",
             )
 
 
-def _nothing_missing(facts: CheckpointFacts) -> None:
-    _refuse_keys(facts, "missing_keys", "lacks {count} of its architecture's tensors, which would be random")
+def _check_missing(facts: CheckpointFacts) -> None:
+    _refuse_keys(
+        facts, "missing_keys", "lacks {count} of its architecture's tensors, which would be initialized randomly"
+    )
 
 
-def _nothing_unexpected(facts: CheckpointFacts) -> None:
+def _check_unexpected(facts: CheckpointFacts) -> None:
     _refuse_keys(facts, "unexpected_keys", "has tensors that its architecture does not have ({count})")
 
 
@@ -46,21 +48,21 @@ def _refuse_keys(facts: CheckpointFacts, kind: str, problem: str) -> None:
     names = sorted(facts.loading[kind])
     if names:
         raise ConfigError(
-            f"the checkpoint {problem.format(count=len(names))}: {shortened(names)}",
+            f"the checkpoint {problem.format(count=len(names))}: {abbreviated(names)}",
             field="model",
             value=facts.sweep.model.label,
             remedy="Use a complete checkpoint of the architecture that its config.json names.",
         )
 
 
-def _same_shapes(facts: CheckpointFacts) -> None:
+def _check_shapes(facts: CheckpointFacts) -> None:
     differing = sorted(
-        f"{name} is {_shape(found)} where config.json makes it {_shape(expected)}"
+        f"{name} is {_shape(found)}, but {_shape(expected)} by config.json"
         for name, found, expected in facts.loading["mismatched_keys"]
     )
     if differing:
         raise ConfigError(
-            f"tensors of the checkpoint have other shapes ({len(differing)}): {shortened(differing)}",
+            f"tensors of the checkpoint have unexpected shapes ({len(differing)}): {abbreviated(differing)}",
             field="model",
             value=facts.sweep.model.label,
             remedy="Use the config.json that belongs to these weights.",
@@ -71,27 +73,27 @@ def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
 
 
-def _lora_targets(facts: CheckpointFacts) -> None:
-    targets, there = facts.sweep.training.lora.target_modules, linear_names(facts.model)
-    missing = [target for target in targets if target not in there]
+def _check_lora_targets(facts: CheckpointFacts) -> None:
+    targets, available = facts.sweep.training.lora.target_modules, linear_names(facts.model)
+    missing = [target for target in targets if target not in available]
     if missing:
-        kept = [target for target in targets if target in there]
+        kept = [target for target in targets if target in available]
         raise ConfigError(
             f"match no linear layer of the model: {', '.join(missing)}; its transformer blocks have "
-            f"{', '.join(sorted(there))}",
+            f"{', '.join(sorted(available))}",
             field="training.lora.target_modules",
             value=list(targets),
-            remedy=f"Use {', '.join(kept)} alone." if kept else "Use another model.",
+            remedy=f"Use only {', '.join(kept)}." if kept else "Use another model.",
         )
 
 
-def _recipes_cover(facts: CheckpointFacts) -> None:
-    left = uncovered_matrices(facts.model)
+def _check_coverage(facts: CheckpointFacts) -> None:
+    uncovered = uncovered_matrices(facts.model)
     for recipe in facts.sweep.recipes:
-        if recipe.quantizes and left:
+        if recipe.quantizes and uncovered:
             raise ConfigError(
                 f"would leave weights of the transformer blocks in bf16 that are not linear layers: "
-                f"{shortened(sorted(left))}",
+                f"{abbreviated(sorted(uncovered))}",
                 field=f"recipe {recipe.name}: model",
                 value=facts.config.model_type,
                 remedy="Use a dense model, or the bf16 recipe alone.",
@@ -99,11 +101,11 @@ def _recipes_cover(facts: CheckpointFacts) -> None:
 
 
 CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
-    _no_wrapper,
-    _nothing_missing,
-    _nothing_unexpected,
-    _same_shapes,
-    _lora_targets,
-    _recipes_cover,
+    _check_wrapper,
+    _check_missing,
+    _check_unexpected,
+    _check_shapes,
+    _check_lora_targets,
+    _check_coverage,
 )
-"""In the order in which they are made."""
+"""All checks in order."""

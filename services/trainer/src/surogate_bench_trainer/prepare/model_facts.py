@@ -1,4 +1,4 @@
-"""What the checks of a base model look at, gathered once."""
+"""Inputs of the checks of a base model."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigFacts:
-    """A model's configuration and the sweep that is to use it."""
+    """A model's configuration, and the sweep that uses the model."""
 
     sweep: RecipeSweep
     config: "PreTrainedConfig"
     served_on_cpu: bool
-    """Whether vLLM's CPU build is what serves on this machine."""
+    """Whether this machine serves with vLLM's CPU build."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFacts:
-    """A model's weights on disk, by their headers, compared with the architecture."""
+    """A checkpoint's tensors by its headers, and their comparison with the architecture."""
 
     sweep: RecipeSweep
     config: "PreTrainedConfig"
@@ -30,4 +30,4 @@ class CheckpointFacts:
     loading: dict[str, Any]
     """transformers' loading info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``."""
     names: tuple[str, ...]
-    """Tensors that the checkpoint has."""
+    """Names of the checkpoint's tensors."""

@@ -1,17 +1,17 @@
-"""Records that occur more than once, which a reader of the results must know of."""
+"""Warnings about repeated records, which affect the interpretation of the results."""
 
 from surogate_bench_trainer.prepare.sources import Splits
 
 _OVERLAPS = {
     "test": "so accuracies may reflect memorized answers.",
-    "validation": "so the validation loss is not one of unseen questions.",
+    "validation": "so the validation loss is not measured on unseen questions only.",
 }
 
 
 def repetition_warnings(splits: Splits) -> list[str]:
-    """Count, exactly, questions of test and validation that are trained on, and records repeated within a split.
+    """Count test and validation questions that are also training questions, and records repeated within a split.
 
-    Questions are compared as they are, records by question and answer.
+    Questions are compared exactly, records by question and answer.
     """
     trained = {record.question for record in splits["train"]}
     warnings = []

@@ -9,17 +9,17 @@ from surogate_bench_trainer.data.schedule import schedule_batches
 
 
 def check_schedule(lengths: Sequence[int], sweep: RecipeSweep) -> tuple[str, ...]:
-    """Check that the adapters learn something, and warn of a warmup without an end.
+    """Check that training changes the adapters, and warn if the warmup covers the whole training.
 
     Args:
         lengths: Tokens of each training sample.
-        sweep: Its training settings and seeds; how samples are packed, and so the number of steps, varies by seed.
+        sweep: Provides training settings and seeds. Packing, and so the number of steps, depends on the seed.
 
     Returns:
         Warnings.
 
     Raises:
-        ConfigError: every optimizer step has a learning rate of zero, so that every LoRA B stays zero.
+        ConfigError: every optimizer step has a learning rate of zero, so every LoRA B would stay zero.
     """
     training = sweep.training
     steps = min(schedule_batches(lengths, training, seed=seed).total_steps for seed in sweep.seeds)
@@ -27,7 +27,7 @@ def check_schedule(lengths: Sequence[int], sweep: RecipeSweep) -> tuple[str, ...
     if steps <= steps_without_effect(training):
         raise ConfigError(
             f"the training has {steps} optimizer step, and step 1 of a warmup of {warmup} steps has a learning rate of "
-            "zero: the adapters would stay as they begin, without effect",
+            "zero: the adapters would keep their initial values, which have no effect",
             field="training.warmup_steps",
             value=warmup,
             remedy="Set it to 0, or raise training.epochs or training.max_steps.",
@@ -42,5 +42,5 @@ def check_schedule(lengths: Sequence[int], sweep: RecipeSweep) -> tuple[str, ...
 
 
 def steps_without_effect(training: TrainingSpec) -> int:
-    """First optimizer steps whose learning rate is zero: a linear warmup starts there."""
+    """Return the number of initial steps with a learning rate of zero, at which a linear warmup starts."""
     return 1 if training.warmup_steps else 0

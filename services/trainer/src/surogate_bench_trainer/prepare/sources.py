@@ -1,4 +1,4 @@
-"""Where records come from: generated, a local folder, or the Hugging Face hub."""
+"""Sources of records: the built-in generator, a local folder, or the Hugging Face hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ _LANGUAGE: dict[str, Language] = {"word-problems-ro": "ro", "word-problems-en": 
 
 
 def load_splits(spec: DataSpec) -> Splits:
-    """Get the three splits at the sizes the sweep asks for.
+    """Load the three splits in the requested sizes.
 
     Raises:
         ConfigError: a split is missing, empty or too small, or a record is malformed.
@@ -30,8 +30,8 @@ def load_splits(spec: DataSpec) -> Splits:
     if spec.builtin is not None:
         return _generated(spec, _LANGUAGE[spec.builtin])
     if spec.path is not None:
-        return _cut(_from_folder(spec, spec.path), spec)
-    return _cut(_from_hub(spec, str(spec.hub)), spec)
+        return _resize(_from_folder(spec, spec.path), spec)
+    return _resize(_from_hub(spec, str(spec.hub)), spec)
 
 
 def _generated(spec: DataSpec, language: Language) -> Splits:
@@ -53,12 +53,12 @@ def _from_hub(spec: DataSpec, name: str) -> Splits:
     import datasets  # noqa: PLC0415 - only for hub data
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FILE_FORMATS  # noqa: PLC0415
 
-    if name in FILE_FORMATS:  # load_dataset would read such files of the current folder
+    if name in FILE_FORMATS:  # load_dataset would read files of this format in the current folder
         raise _unusable(name, "is the name of a file format, not of a data set", f"Write OWNER/NAME. {_OR_LOCAL}")
     take_over_logs("datasets", "huggingface_hub")
     datasets.disable_progress_bars()
-    with _hub_explained(name):
-        # With this prefix it is looked for on the hub only, not in the current folder.
+    with _translate_hub_errors(name):
+        # With this prefix only the hub is searched, not the current folder.
         loaded: Any = datasets.load_dataset(f"hf://datasets/{name}", spec.config, revision=spec.revision)
     return {
         split: [
@@ -71,11 +71,11 @@ def _from_hub(spec: DataSpec, name: str) -> Splits:
 
 
 @contextmanager
-def _hub_explained(name: str) -> Iterator[None]:
-    """Translate how loading a data set of the hub fails.
+def _translate_hub_errors(name: str) -> Iterator[None]:
+    """Translate the errors of loading a data set from the hub.
 
     Raises:
-        ConfigError: it cannot be used, or not found.
+        ConfigError: the data set does not exist or cannot be used.
         TransientError: the hub cannot be reached.
     """
     from datasets.exceptions import DatasetNotFoundError, DatasetsError  # noqa: PLC0415
@@ -90,13 +90,13 @@ def _hub_explained(name: str) -> Iterator[None]:
             f"data.hub: {name} cannot be loaded, because the hub cannot be reached: {error}. "
             "Check the network, or give a local folder as data.path"
         ) from error
-    except FileNotFoundError as error:  # there are several kinds, not all of them a DatasetsError
+    except FileNotFoundError as error:  # several classes, not all of them derived from DatasetsError
         raise _unusable(name, "has no data files that can be read", f"{_WITH_FILES} {_OR_LOCAL}") from error
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise _unusable(
-            name, "is a loading script, which the datasets library does not run any more", f"{_CONVERTED} {_OR_LOCAL}"
+            name, "is a loading script, which the datasets library no longer runs", f"{_CONVERTED} {_OR_LOCAL}"
         ) from error
     except (ValueError, DatasetsError) as error:
         if is_passing(error):  # a full disk while the files are converted, for example
@@ -110,7 +110,7 @@ _FIND_IT = (
     "HF_TOKEN."
 )
 _WITH_FILES = "Choose a data set with JSON, CSV or Parquet files."
-_CONVERTED = "Choose a copy of it in Parquet: many have one as data.revision: refs/convert/parquet."
+_CONVERTED = "Use a copy in Parquet format: many data sets have one, selected by data.revision: refs/convert/parquet."
 
 
 def _unusable(name: str, problem: str, remedy: str) -> ConfigError:
@@ -121,8 +121,8 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _cut(splits: Splits, spec: DataSpec) -> Splits:
-    """Take validation from the end of train where there is no such split, then cut all to size."""
+def _resize(splits: Splits, spec: DataSpec) -> Splits:
+    """Take a missing validation split from the end of train, then reduce all splits to the requested sizes."""
     for name in ("train", "test"):
         if not splits.get(name):
             raise ConfigError(
@@ -141,10 +141,10 @@ def _cut(splits: Splits, spec: DataSpec) -> Splits:
                 remedy="Lower it, or add a validation split.",
             )
         train, validation = train[: -spec.validation_size], train[-spec.validation_size :]
-    for name, size, there in (("train", spec.train_size, train), ("test", spec.test_size, splits["test"])):
-        if size is not None and size > len(there):
+    for name, size, available in (("train", spec.train_size, train), ("test", spec.test_size, splits["test"])):
+        if size is not None and size > len(available):
             raise ConfigError(
-                f"asks for more records than the {len(there)} there are",
+                f"is larger than the number of available records, {len(available)}",
                 field=f"data.{name}_size",
                 value=size,
                 remedy="Lower it or leave it out.",

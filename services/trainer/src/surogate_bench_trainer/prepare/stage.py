@@ -1,4 +1,4 @@
-"""The prepare stage."""
+"""The prepare stage: checks model and data, and publishes the data splits."""
 
 import logging
 from datetime import UTC, datetime
@@ -13,13 +13,19 @@ from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
-from surogate_bench.store import open_store
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import write_records
 from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
 from surogate_bench_trainer.prepare.config_checks import has_full_attention
-from surogate_bench_trainer.prepare.disk import NEEDED_FOR_MODEL_MIB, NEEDED_MIB, check_room, clear_disk_errors
+from surogate_bench_trainer.prepare.disk import (
+    NEEDED_FOR_MODEL_MIB,
+    NEEDED_MIB,
+    check_disk_space,
+    translate_disk_errors,
+)
 from surogate_bench_trainer.prepare.model import convert_smollm2, find_smollm2, is_converted
 from surogate_bench_trainer.prepare.model_checks import check_checkpoint, load_config_and_tokenizer
 from surogate_bench_trainer.prepare.repetitions import repetition_warnings
@@ -31,39 +37,29 @@ _log = logging.getLogger(__name__)
 
 
 def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
-    """Check model and data, and publish the data splits (and a model that had to be converted).
+    """Check model and data, and publish the data splits and, if it was converted, the model.
 
-    Cheap checks come first. A finished stage is left alone.
+    Cheap checks come first. A stage that is already complete is not repeated.
 
     Raises:
-        ConfigError: something in the sweep, its model or its data cannot work.
-        TransientError: hub or store are away.
+        ConfigError: the sweep, its model or its data cannot be used.
+        TransientError: the hub or the store is unavailable.
     """
     store = open_store(request.store)
     prefix = request.layout.prepare
     if read_manifest(store, prefix) is not None:
         return
     sweep = request.sweep
-    check_hub_environment(sweep)
-    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
-    converted = is_converted(sweep.model)
-    check_room(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
-    if converted:
-        find_smollm2()
+    _check_environment(sweep, store, work_dir)
     write_progress(work_dir, Progress(phase="reading data"))
-    inputs = digest_inputs(sweep)  # before they are read: what changes meanwhile is found to differ later
+    inputs = digest_inputs(sweep)  # before reading, so that a later change is detected
     splits = load_splits(sweep.data)
     if "data" not in sweep.evaluation.keep_from_task:
         check_answers(splits["test"])
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
-    with clear_disk_errors(work_dir):
-        if converted:
-            write_progress(work_dir, Progress(phase="converting model"))
-            convert_smollm2(outputs / MODEL_FOLDER)
-            location = ModelLocation(str(outputs / MODEL_FOLDER))
-        else:
-            location = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    with translate_disk_errors(work_dir):
+        location = _locate_or_convert(request, store, work_dir)
         write_progress(work_dir, Progress(phase="checking"))
         config, tokenizer = load_config_and_tokenizer(location, sweep)
         lengths, tokens = check_lengths(splits, tokenizer, sweep)
@@ -75,7 +71,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     result = PrepareResult(
         data=data,
         model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,
-        model_in_store=converted,
+        model_in_store=is_converted(sweep.model),
         model_commit=commit,
         inputs=inputs,
         warnings=tuple(warnings),
@@ -87,7 +83,25 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase="uploading"))
     publish_stage(store, prefix, outputs, _manifest(request, result))
     records = {name: info.records for name, info in data.items()}
-    _log.info("the data is checked and stored", extra={"records": records, "model": result.model_source})
+    _log.info("the data has been checked and stored", extra={"records": records, "model": result.model_source})
+
+
+def _check_environment(sweep: RecipeSweep, store: ObjectStore, work_dir: Path) -> None:
+    check_hub_environment(sweep)
+    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
+    converted = is_converted(sweep.model)
+    check_disk_space(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
+    if converted:
+        find_smollm2()
+
+
+def _locate_or_convert(request: PrepareRequest, store: ObjectStore, work_dir: Path) -> ModelLocation:
+    if not is_converted(request.sweep.model):
+        return locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    write_progress(work_dir, Progress(phase="converting model"))
+    folder = work_dir / "outputs" / MODEL_FOLDER
+    convert_smollm2(folder)
+    return ModelLocation(str(folder))
 
 
 def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:

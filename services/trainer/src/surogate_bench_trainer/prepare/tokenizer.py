@@ -1,4 +1,4 @@
-"""Check of a model's tokenizer against its embedding."""
+"""Check of a tokenizer against the model's embedding."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -10,18 +10,18 @@ if TYPE_CHECKING:
 
 
 def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", rows: int, used: Iterable[int]) -> tuple[str, ...]:
-    """Every token that can come up must have a row of the embedding.
+    """Check that every token that can occur has a row of the embedding.
 
     Args:
-        tokenizer: The model's.
+        tokenizer: The model's tokenizer.
         rows: Rows of the embedding, the configuration's ``vocab_size``.
         used: Tokens of the data.
 
     Returns:
-        Warnings: of special tokens without a row, which no text turns into.
+        Warnings about special tokens without a row, which no text is tokenized to.
 
     Raises:
-        ConfigError: the tokenizer has tokens without a row.
+        ConfigError: other tokens have no row.
     """
     beyond = {identifier for identifier in tokenizer.get_vocab().values() if identifier >= rows}
     if not beyond:
@@ -31,7 +31,7 @@ def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", rows: int, used: Iter
     if harmful:
         shown = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(harmful[:4])))
         raise ConfigError(
-            f"the tokenizer has {len(beyond)} tokens more than the {rows} rows of the model's embedding, for example "
+            f"the tokenizer has {len(beyond)} more tokens than the model's embedding of {rows} rows, for example "
             f"{shown}",
             field="model: vocab_size in config.json",
             value=rows,

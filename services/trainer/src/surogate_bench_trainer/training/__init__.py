@@ -1,5 +1,5 @@
 """Training one LoRA adapter.
 
-The loop is our own on transformers' models, schedules and PEFT's adapters, not ``transformers.Trainer``: its
-checkpoints are pickles, it cannot resume amax histories, and it trains padded batches.
+The loop uses transformers' models and learning-rate schedules and PEFT's adapters, but not ``transformers.Trainer``:
+its checkpoints are pickles, it cannot restore amax histories, and it trains on padded batches.
 """

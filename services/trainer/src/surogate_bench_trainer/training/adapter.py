@@ -1,4 +1,4 @@
-"""The adapter as files that PEFT and vLLM load."""
+"""Adapter files in the format that PEFT and vLLM load."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from surogate_bench_trainer.model.lora import ADAPTER
 
 
 def save_adapter(model: PeftModel, folder: Path) -> str:
-    """Write ``adapter_model.safetensors`` (fp32) and ``adapter_config.json``, the same bytes for the same adapter.
+    """Write ``adapter_model.safetensors`` (fp32) and ``adapter_config.json``. Equal adapters give equal bytes.
 
     Returns:
         SHA-256 over the two files' bytes, the configuration first: the adapter's content hash.
@@ -22,7 +22,7 @@ def save_adapter(model: PeftModel, folder: Path) -> str:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     config = model.peft_config[ADAPTER].to_dict() | {"inference_mode": True}
     contents = {
-        ADAPTER_CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_plain) + "\n").encode(),
+        ADAPTER_CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True, default=_to_json) + "\n").encode(),
         ADAPTER_WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -31,5 +31,5 @@ def save_adapter(model: PeftModel, folder: Path) -> str:
     return hashlib.sha256(b"".join(contents.values())).hexdigest()
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever PEFT puts into its configuration
+def _to_json(value: Any) -> Any:  # noqa: ANN401 - any value of PEFT's configuration
     return sorted(value) if isinstance(value, set) else str(value)

@@ -1,4 +1,4 @@
-"""Checkpoints in the store: tensors as safetensors, metrics as they are, and a JSON written last to seal both."""
+"""Checkpoints in the store: tensors as safetensors, the metrics file, and a JSON file written last that seals both."""
 
 import hashlib
 import json
@@ -21,24 +21,24 @@ _STEP = re.compile(r"/step-(\d+)/complete\.json$")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """Everything training needs to go on as if it had never stopped."""
+    """The complete training state: a resumed run equals an uninterrupted one."""
 
     step: int
-    """Optimizer steps done."""
+    """Number of completed optimizer steps."""
     tensors: dict[str, Tensor]
-    """Master weights, moments, recipe state, generator states."""
+    """Master weights, moments, recipe state and random generator states."""
     metrics: bytes
     """``metrics.jsonl`` up to ``step``."""
     peak_memory_bytes: int
-    """Over all attempts so far."""
+    """Maximum over all attempts so far."""
 
 
 def save_checkpoint(store: ObjectStore, prefix: str, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint under ``prefix`` and then drop all but the newest two.
+    """Write a checkpoint under ``prefix``, then delete all but the newest two.
 
     Raises:
-        TransientError: the store is away.
-        PermanentError: the store refuses.
+        TransientError: the store is unavailable.
+        PermanentError: the store refuses the request.
     """
     folder = f"{prefix}/step-{checkpoint.step:06d}"
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}
@@ -51,34 +51,34 @@ def save_checkpoint(store: ObjectStore, prefix: str, checkpoint: Checkpoint) -> 
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in objects.items()},
     }
     store.put(f"{folder}/{_SEAL}", json.dumps(seal).encode())
-    for _, old in _sealed(store, prefix)[_KEPT:]:
+    for _, old in _list_sealed(store, prefix)[_KEPT:]:
         store.delete([f"{old}/{name}" for name in (_SEAL, _STATE, METRICS_FILE)])
 
 
 def load_newest(store: ObjectStore, prefix: str) -> Checkpoint | None:
-    """Read the newest checkpoint that is whole; None where there is none.
+    """Read the newest intact checkpoint, or return None if there is none.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
-    for step, folder in _sealed(store, prefix):
+    for step, folder in _list_sealed(store, prefix):
         checkpoint = _load(store, folder)
         if checkpoint is not None:
             return checkpoint
-        _log.warning("the checkpoint of step %d is damaged; an older one is tried", step)
+        _log.warning("the checkpoint of step %d is damaged; trying an older one", step)
     return None
 
 
 def delete_checkpoints(store: ObjectStore, prefix: str) -> None:
-    """Remove every checkpoint."""
+    """Delete every checkpoint under ``prefix``."""
     store.delete([info.key for info in store.list(prefix)])
 
 
-def _sealed(store: ObjectStore, prefix: str) -> list[tuple[int, str]]:
-    """(step, folder) of the sealed checkpoints, newest first."""
-    found = [(_STEP.search(info.key), info.key) for info in store.list(prefix)]
+def _list_sealed(store: ObjectStore, prefix: str) -> list[tuple[int, str]]:
+    """Return (step, folder) of the sealed checkpoints, newest first."""
+    matches = [(_STEP.search(info.key), info.key) for info in store.list(prefix)]
     return sorted(
-        ((int(match.group(1)), key.removesuffix(f"/{_SEAL}")) for match, key in found if match is not None),
+        ((int(match.group(1)), key.removesuffix(f"/{_SEAL}")) for match, key in matches if match is not None),
         reverse=True,
     )
 
@@ -87,15 +87,15 @@ def _load(store: ObjectStore, folder: str) -> Checkpoint | None:
     raw = [store.get(f"{folder}/{name}") for name in (_SEAL, _STATE, METRICS_FILE)]
     try:
         seal, state, metrics = (data if data is not None else b"" for data in raw)
-        described = json.loads(seal)
+        sealed = json.loads(seal)
         for name, data in ((_STATE, state), (METRICS_FILE, metrics)):
-            if hashlib.sha256(data).hexdigest() != described["sha256"][name]:
+            if hashlib.sha256(data).hexdigest() != sealed["sha256"][name]:
                 return None
         return Checkpoint(
-            step=described["step"],
+            step=sealed["step"],
             tensors=safetensors.torch.load(state),
             metrics=metrics,
-            peak_memory_bytes=described["peak_memory_bytes"],
+            peak_memory_bytes=sealed["peak_memory_bytes"],
         )
     except (ValueError, KeyError, TypeError, safetensors.SafetensorError):
         return None

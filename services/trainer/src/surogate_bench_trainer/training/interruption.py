@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, held back until training is at a point that a checkpoint can describe."""
+"""Deferral of SIGTERM and SIGINT until training reaches a state that a checkpoint can store."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,7 +8,7 @@ from surogate_bench.service import Terminated
 
 
 class HeldSignals:
-    """While entered, the two signals only set a flag; :meth:`check` raises when it is set."""
+    """A context in which the two signals only set a flag, on which :meth:`check` raises."""
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -16,7 +16,7 @@ class HeldSignals:
         self._received = False
 
     def __enter__(self) -> Self:
-        self._previous = {number: signal.signal(number, self._note) for number in self._SIGNALS}
+        self._previous = {number: signal.signal(number, self._record) for number in self._SIGNALS}
         return self
 
     def __exit__(
@@ -26,13 +26,13 @@ class HeldSignals:
             signal.signal(number, handler)
 
     def check(self) -> None:
-        """Return, or stop.
+        """Raise if a signal has arrived.
 
         Raises:
-            Terminated: a signal has arrived.
+            Terminated: SIGTERM or SIGINT has arrived.
         """
         if self._received:
             raise Terminated
 
-    def _note(self, _number: int, _frame: FrameType | None) -> None:
+    def _record(self, _number: int, _frame: FrameType | None) -> None:
         self._received = True

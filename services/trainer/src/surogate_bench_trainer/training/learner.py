@@ -1,4 +1,4 @@
-"""The model with its adapters, recipe and optimizer: one optimizer step, one validation, and all of their state."""
+"""A model with its adapters, recipe and optimizer: optimizer steps, validation, and their state."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,19 +17,19 @@ from surogate_bench_trainer.training.optimizer import FlatAdamW
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """What one optimizer step did."""
+    """The result of one optimizer step."""
 
     loss: float
-    """Mean over the step's counted tokens, nats."""
+    """Mean over the step's counted tokens, in nats."""
     grad_norm: float
-    """Before clipping."""
+    """Global norm before clipping."""
     learning_rate: float
     tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
-    """What learns."""
+    """A model with adapters, the recipe applied to it, and its optimizer."""
 
     model: PeftModel
     recipe: AppliedRecipe
@@ -38,19 +38,19 @@ class Learner:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The model's device."""
         device: torch.device = self.model.device
         return device
 
     def train_step(self, batches: Sequence[PackedBatch], *, between: Callable[[], None]) -> StepOutcome:
-        """One optimizer step over its micro-batches.
+        """Run one optimizer step.
 
         Args:
-            batches: The step's micro-batches; every counted token of all of them weighs the same.
-            between: Called before each micro-batch but the first; may raise to abandon the step.
+            batches: The step's micro-batches. All their counted tokens have equal weight.
+            between: Called before each micro-batch except the first; may raise to abort the step.
 
         Raises:
-            PermanentError: loss or gradient is not finite.
+            PermanentError: the loss or the gradient norm is not finite.
         """
         self.model.train()
         self.optimizer.zero_grad()
@@ -71,16 +71,16 @@ class Learner:
         return outcome
 
     def validate(self, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
-        """Validation loss in the precision of the recipe; see :func:`validation_loss`."""
+        """Return the validation loss in the recipe's precision; see :func:`validation_loss`."""
         return validation_loss(self.model, batches, between=between)
 
     def snapshot(self) -> dict[str, Tensor]:
-        """Copies of all state: master weights, moments, recipe, random generators."""
+        """Copy the complete state: master weights, moments, recipe, random generators."""
         parts = {"optimizer": self.optimizer.state_dict()} | self._volatile()
         return {f"{part}.{name}": tensor.clone() for part, state in parts.items() for name, tensor in state.items()}
 
     def volatile_snapshot(self) -> dict[str, Tensor]:
-        """Copies of the state that forward and backward passes change."""
+        """Copy the state that forward and backward passes change."""
         return {
             f"{part}.{name}": tensor.clone()
             for part, state in self._volatile().items()
@@ -88,7 +88,7 @@ class Learner:
         }
 
     def restore(self, tensors: dict[str, Tensor], *, step: int) -> None:
-        """Go back to a snapshot taken after ``step`` optimizer steps."""
+        """Restore a snapshot taken after ``step`` optimizer steps."""
         parts: dict[str, dict[str, Tensor]] = {"optimizer": {}, "recipe": {}, "random": {}}
         for key, tensor in tensors.items():
             part, _, name = key.partition(".")
@@ -108,12 +108,12 @@ class Learner:
 
 @torch.no_grad()
 def validation_loss(model: PeftModel, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
-    """Mean loss (nats) over the counted tokens of all batches; nothing that training depends on changes.
+    """Return the mean loss (nats) over the counted tokens of all batches, without changing the training state.
 
     Args:
-        model: The base with its adapters; left in eval mode.
+        model: The base model with its adapters; it stays in eval mode.
         batches: The validation split.
-        between: Called before each batch; may raise to abandon the validation.
+        between: Called before each batch; may raise to abort the validation.
     """
     model.eval()
     total, counted = torch.zeros((), dtype=torch.float64, device=model.device), 0

@@ -1,4 +1,4 @@
-"""The training loop: steps, validations, checkpoints and their order, so that any interruption can be resumed."""
+"""The training loop: the order of steps, validations and checkpoints, which can be resumed after any interruption."""
 
 import logging
 import math
@@ -23,12 +23,12 @@ from surogate_bench_trainer.training.metrics import MetricsLog
 _log = logging.getLogger(__name__)
 
 SaveCheckpoint = Callable[[int, dict[str, Tensor]], None]
-"""Stores the state after so many steps."""
+"""Stores the state after the given number of steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLoop:
-    """One run, from wherever it is to its end."""
+    """The loop of one run."""
 
     learner: Learner
     training: TrainingSpec
@@ -40,13 +40,13 @@ class TrainingLoop:
     report: Callable[[Progress], None]
 
     def run(self, first: int) -> None:
-        """Train from the state after ``first`` steps to the end.
+        """Train from the state after ``first`` steps to the last step.
 
-        A signal is acted on between micro-batches: the state before the step, or after it where only its validation was
-        missing, becomes a checkpoint.
+        Signals are handled between micro-batches: the state before the interrupted step, or after it if only its
+        validation is missing, is stored as a checkpoint.
 
         Raises:
-            Terminated: SIGTERM or Ctrl-C arrived, and the checkpoint is stored.
+            Terminated: SIGTERM or SIGINT arrived, and the checkpoint is stored.
             PermanentError: training diverged.
         """
         with HeldSignals() as signals:

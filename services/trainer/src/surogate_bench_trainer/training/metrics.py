@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: a line per optimizer step and per validation, written as they happen."""
+"""``metrics.jsonl``: one line for each optimizer step and each validation, appended immediately."""
 
 from pathlib import Path
 from statistics import fmean
@@ -11,14 +11,14 @@ _FINAL_STEPS = 20
 
 
 class MetricsLog:
-    """The lines so far, in memory and in ``<work_dir>/metrics.jsonl``.
+    """All lines so far, in memory and in ``<work_dir>/metrics.jsonl``.
 
     Args:
         work_dir: Folder of the file.
-        earlier: What the checkpoint that training continues from had; later lines on disk are dropped.
+        earlier: Content of the file in the checkpoint that training resumes from. Later lines on disk are discarded.
 
     Raises:
-        ValueError: ``earlier`` holds something else than metrics.
+        ValueError: ``earlier`` is not a metrics file.
     """
 
     def __init__(self, work_dir: Path, earlier: bytes = b"") -> None:
@@ -27,36 +27,36 @@ class MetricsLog:
         write_atomically(self.path, earlier)
 
     def append(self, line: MetricsLine) -> None:
-        """Add a line; it is in the file when this returns."""
+        """Append a line to the file."""
         self._lines.append(line)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(line.model_dump_json(exclude_none=True) + "\n")
 
     def content(self) -> bytes:
-        """The whole file."""
+        """Return the content of the file."""
         return self.path.read_bytes()
 
     @property
     def steps(self) -> int:
-        """Optimizer steps so far."""
+        """Number of optimizer steps so far."""
         return sum(line.loss is not None for line in self._lines)
 
     def validations(self) -> tuple[ValidationPoint, ...]:
-        """Every validation."""
+        """Return step and loss of every validation."""
         return tuple(
             ValidationPoint(step=line.step, loss=line.eval_loss) for line in self._lines if line.eval_loss is not None
         )
 
     def final_train_loss(self) -> float:
-        """Mean training loss of the last 20 steps."""
+        """Return the mean training loss of the last 20 steps."""
         return fmean([line.loss for line in self._lines if line.loss is not None][-_FINAL_STEPS:])
 
     def totals(self) -> tuple[int, float]:
-        """Tokens and seconds of all steps."""
+        """Return tokens and seconds of all steps."""
         return sum(line.tokens or 0 for line in self._lines), sum(line.seconds or 0.0 for line in self._lines)
 
     def recent_speed(self) -> float | None:
-        """Tokens per second over the last 20 steps; None before the first."""
+        """Return the tokens per second over the last 20 lines, or None before the first step."""
         recent = [line for line in self._lines[-_FINAL_STEPS:] if line.seconds]
         seconds = sum(line.seconds or 0.0 for line in recent)
         return sum(line.tokens or 0 for line in recent) / seconds if seconds else None

@@ -1,4 +1,4 @@
-"""AdamW over one flat vector of fp32 master weights."""
+"""AdamW on one flat vector of fp32 master weights."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,15 @@ from surogate_bench.specs.training import TrainingSpec
 
 
 class FlatAdamW:
-    """AdamW, its schedule and gradient clipping on all trainable parameters at once.
+    """AdamW with its learning-rate schedule and gradient clipping, on all trainable parameters at once.
 
-    The parameters become views into one vector, and so do their gradients: AdamW is elementwise and the norm global,
-    so nothing changes but the number of kernels, a handful instead of several per matrix.
+    Parameters and gradients become views of one vector each. AdamW is elementwise and the gradient norm is global, so
+    the results are the same, with a few kernels in total instead of several for each matrix.
 
     Args:
-        parameters: fp32, all on one device; rebound to views.
+        parameters: fp32, all on one device; their data and gradients are replaced by views.
         training: Hyper-parameters.
-        total_steps: Length of the schedule.
+        total_steps: Length of the schedule in optimizer steps.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], training: TrainingSpec, *, total_steps: int) -> None:
@@ -47,18 +47,18 @@ class FlatAdamW:
 
     @property
     def learning_rate(self) -> float:
-        """Rate of the coming step."""
+        """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Set all gradients to zero."""
         self._gradient.zero_()
 
     def step(self) -> float:
-        """Clip, update and move the schedule on.
+        """Clip the gradients, update the parameters and advance the schedule.
 
         Returns:
-            Gradient norm before clipping.
+            The gradient norm before clipping.
         """
         norm = nn.utils.clip_grad_norm_([self._flat], self._max_norm)
         self._adamw.step()
@@ -66,7 +66,7 @@ class FlatAdamW:
         return float(norm)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Master weights and moments; views, not copies."""
+        """Return master weights and moments, not copied."""
         state = self._adamw.state.get(self._flat, {})
         zeros = torch.zeros_like(self._flat.data)
         return {
@@ -76,7 +76,7 @@ class FlatAdamW:
         }
 
     def load_state_dict(self, state: dict[str, Tensor], *, step: int) -> None:
-        """Continue after ``step`` optimizer steps.
+        """Restore the state after ``step`` optimizer steps.
 
         Raises:
             RuntimeError: the state belongs to another model.

@@ -1,17 +1,17 @@
-"""How memory that ran out shows itself."""
+"""Detection of out-of-memory errors."""
 
 import errno
 
 import torch
 
 _CPU_ALLOCATOR = ("can't allocate memory", "not enough memory")
-"""PyTorch's words on Linux and elsewhere."""
+"""Messages of PyTorch's CPU allocator on Linux and on other systems."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether memory ran out: on a GPU, in PyTorch's allocator on a CPU, in Python, or while a file was mapped."""
+    """Return whether memory ran out: on a GPU, in PyTorch's CPU allocator, in Python, or while mapping a file."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _CPU_ALLOCATOR)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in _CPU_ALLOCATOR)

@@ -1,4 +1,4 @@
-"""Progress reports, at most two a second."""
+"""Progress reports, at most two per second."""
 
 import time
 from collections.abc import Callable
@@ -13,11 +13,11 @@ _INTERVAL_S = 0.5
 
 
 class ProgressReporter:
-    """Writes ``progress.json``; a report that comes too soon after another of the same phase is dropped.
+    """Writes ``progress.json``, and skips a report that follows another of the same phase too soon.
 
     Args:
         work_dir: Folder of the file.
-        memory: Gives the memory in use, bytes; it is added to every report.
+        memory: Returns the memory in use (bytes), which is added to every report.
     """
 
     def __init__(self, work_dir: Path, memory: Callable[[], int]) -> None:
@@ -27,7 +27,7 @@ class ProgressReporter:
         self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
-        """Report."""
+        """Write a report, unless one of the same phase was written just before."""
         now = time.monotonic()
         if progress.phase == self._phase and now < self._next and progress.step != progress.total:
             return
@@ -36,7 +36,7 @@ class ProgressReporter:
 
 
 def memory_in_use(device: torch.device) -> int:
-    """Memory in use now, bytes: of the device on a GPU, resident set on a CPU."""
+    """Return the memory in use, in bytes: allocated device memory on a GPU, resident set size on a CPU."""
     if device.type == "cuda":
         return torch.cuda.memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

@@ -1,4 +1,4 @@
-"""One training run: from the prepared data to the published adapter."""
+"""One training run, from the prepared data to the published adapter."""
 
 import logging
 import os
@@ -34,14 +34,14 @@ from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
-from surogate_bench_trainer.training.setup import build_data, build_learner, load_base, training_device
+from surogate_bench_trainer.training.setup import TrainingData, build_data, build_learner, load_base, training_device
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Run:
-    """One attempt at a run: where its state comes from and goes to."""
+    """One attempt of a run: its state, and the place of its checkpoints."""
 
     store: ObjectStore
     prefix: str
@@ -51,7 +51,7 @@ class _Run:
 
     @property
     def checkpoints(self) -> str:
-        """Prefix of the run's checkpoints."""
+        """Prefix of the run's checkpoints in the store."""
         return f"{self.prefix}/checkpoints"
 
     def save(self, step: int, tensors: dict[str, Tensor]) -> None:
@@ -63,16 +63,16 @@ class _Run:
         _log.info("checkpoint of step %d stored", step)
 
     def peak_memory(self) -> int:
-        """Peak over all attempts, bytes: device memory on a GPU, resident set on a CPU."""
+        """Return the peak over all attempts, in bytes: device memory on a GPU, resident set size on a CPU."""
         if self.learner.device.type == "cuda":
-            here = torch.cuda.max_memory_allocated(self.learner.device)
+            current = torch.cuda.max_memory_allocated(self.learner.device)
         else:
-            here = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return max(here, self.earlier_peak)
+            current = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return max(current, self.earlier_peak)
 
 
 def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
-    """Train, continuing from the newest checkpoint, and publish; see :mod:`surogate_bench_trainer.train_stage`.
+    """Train from the newest checkpoint on, and publish the adapter; see :mod:`surogate_bench_trainer.train_stage`.
 
     Raises:
         PermanentError: training diverged or memory ran out.
@@ -92,14 +92,14 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     report = ProgressReporter(work_dir, lambda: memory_in_use(device))
     report(Progress(phase="loading"))
     location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
-    # What trained is released when _learn returns: the base is loaded anew below.
+    # The trained model is released when _learn returns: the validation below loads the base model again.
     learned = _learn(request, store, work_dir, location, report)
     total = learned.result.steps
     if request.sweep.recipe(request.recipe).quantizes:
         report(Progress(phase="validating as served", step=total, total=total))
         loss = served_validation_loss(location, learned.adapter, request.sweep, learned.validation, device)
     else:
-        loss = learned.result.validation[-1].loss  # trained on what is served
+        loss = learned.result.validation[-1].loss  # trained with the weights and products that are served
     report(Progress(phase="uploading", step=total, total=total))
     result = learned.result.model_copy(update={"served_validation_loss": loss})
     _publish(request, store, learned, result, device)
@@ -107,10 +107,10 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Learned:
-    """What is left of a run when training has ended."""
+    """Results of a run whose training has ended and whose model has been released."""
 
     result: TrainResult
-    """Complete but for the validation loss on the served base."""
+    """Complete except for the validation loss on the served base model."""
     engine: str
     outputs: Path
     validation: list[PackedBatch]
@@ -125,7 +125,7 @@ class _Learned:
 def _learn(
     request: TrainRequest, store: ObjectStore, work_dir: Path, location: ModelLocation, report: ProgressReporter
 ) -> _Learned:
-    """Train to the end and write adapter and metrics to ``<work_dir>/outputs``."""
+    """Train to the last step, and write adapter and metrics to ``<work_dir>/outputs``."""
     sweep, device = request.sweep, training_device()
     base, tokenizer = load_base(location, device)
     prepared = work_dir / "prepared" / DATA_FOLDER
@@ -141,19 +141,7 @@ def _learn(
     if checkpoint is not None:
         learner.restore(checkpoint.tensors, step=first)
         _log.info("continuing after step %d", first)
-    _log.info(
-        "training on %s: %d samples, %d steps",
-        device,
-        len(data.samples),
-        data.schedule.total_steps,
-        extra={
-            "recipe": request.recipe,
-            "engine": learner.recipe.engine_name,
-            "weight_bytes": learner.recipe.weight_bytes,
-            "covered_share": round(learner.recipe.covered_share, 4),
-            "threads": torch.get_num_threads(),
-        },
-    )
+    _log_start(request, learner, data)
     metrics = MetricsLog(work_dir, b"" if checkpoint is None else checkpoint.metrics)
     run = _Run(store, prefix, learner, metrics, 0 if checkpoint is None else checkpoint.peak_memory_bytes)
     TrainingLoop(
@@ -167,13 +155,29 @@ def _learn(
         report=report,
     ).run(first)
     if sweep.recipe(request.recipe).quantizes and first < metrics.steps:
-        run.save(metrics.steps, learner.snapshot())  # an interruption of the last validation repeats no training
+        run.save(metrics.steps, learner.snapshot())  # interrupting the last validation repeats no training
     return _Learned(
         result=_save_outputs(request, run, work_dir / "outputs", resumed_from=first),
         engine=learner.recipe.engine_name,
         outputs=work_dir / "outputs",
         validation=data.validation,
         checkpoints=run.checkpoints,
+    )
+
+
+def _log_start(request: TrainRequest, learner: Learner, data: TrainingData) -> None:
+    _log.info(
+        "training on %s: %d samples, %d steps",
+        learner.device,
+        len(data.samples),
+        data.schedule.total_steps,
+        extra={
+            "recipe": request.recipe,
+            "engine": learner.recipe.engine_name,
+            "weight_bytes": learner.recipe.weight_bytes,
+            "covered_share": round(learner.recipe.covered_share, 4),
+            "threads": torch.get_num_threads(),
+        },
     )
 
 
@@ -215,8 +219,8 @@ def _publish(
         procedure_version=TRAINING_VERSION,
     )
     publish_stage(store, request.layout.train(manifest.run), learned.outputs, manifest)
-    told = {"final_train_loss", "served_validation_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
-    _log.info("trained, and the adapter is stored", extra=result.model_dump(include=told))
+    logged = {"final_train_loss", "served_validation_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
+    _log.info("training has ended and the adapter is stored", extra=result.model_dump(include=logged))
     delete_checkpoints(store, learned.checkpoints)
 
 

@@ -1,7 +1,7 @@
-"""Validation loss of a finished adapter on the base model as it is served: bf16 weights and bf16 products.
+"""Validation loss of a finished adapter on the base model as it is served, with bf16 weights and bf16 products.
 
-Validation during training is in the precision of the recipe, so the losses of two recipes differ by their arithmetic as
-well as by what their adapters learned. On the served base the arithmetic is the same for all of them.
+Validation during training uses the precision of the recipe, so the losses of two recipes differ in their arithmetic as
+well as in their adapters. On the served base model the arithmetic is the same for all recipes.
 """
 
 import gc
@@ -34,25 +34,25 @@ def served_validation_loss(
     validation: Sequence[PackedBatch],
     device: torch.device,
 ) -> float | None:
-    """Load the published base anew, put the saved adapter on it and validate.
+    """Load the published base model again, load the saved adapter into it and validate.
 
-    Call it when training has ended and the trained model is released: it needs the memory of the base in bf16, which is
-    what loading the base took at the start.
+    Call it after the trained model has been released: it needs as much memory as loading the base model in bf16 did at
+    the start.
 
     Args:
         location: The base model.
         adapter: Folder of the saved adapter.
-        sweep: LoRA's shape.
-        validation: The split, on ``device``.
-        device: Where to compute.
+        sweep: Provides the shape of LoRA.
+        validation: The validation split, on ``device``.
+        device: Device to compute on.
 
     Returns:
-        Nats per counted token; None where memory ran out or the loss is not finite, which is no reason to lose a
+        The loss in nats per counted token; None if memory ran out or the loss is not finite, which must not discard a
         finished training run.
 
     Raises:
         ConfigError, TransientError: as :func:`surogate_bench_trainer.training.setup.load_base`.
-        Terminated: SIGTERM or Ctrl-C arrived.
+        Terminated: SIGTERM or SIGINT arrived.
     """
     gc.collect()
     if device.type == "cuda":
@@ -62,10 +62,10 @@ def served_validation_loss(
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        _log.warning("no validation loss on the served base: memory ran out")
+        _log.warning("no validation loss on the served base model: memory ran out")
         return None
     if not math.isfinite(loss):
-        _log.warning("the validation loss on the served base is %s", loss)
+        _log.warning("the validation loss on the served base model is %s", loss)
         return None
     return loss
 

@@ -1,4 +1,4 @@
-"""Build what a run needs: the base model under its recipe with adapters, and the data as batches."""
+"""Setup of a run: the base model with recipe and adapters, and the data as batches."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from surogate_bench_trainer.training.optimizer import FlatAdamW
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingData:
-    """Samples, the order they are trained in, and the validation split."""
+    """Training samples, their schedule, and the validation split."""
 
     samples: list[Sample]
     schedule: BatchSchedule
@@ -37,7 +37,7 @@ class TrainingData:
 
 
 def training_device() -> torch.device:
-    """The first GPU, or the CPU."""
+    """Return the first GPU, or the CPU if there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
@@ -45,7 +45,7 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
     """Load the base model in bf16 with packed attention, and its tokenizer.
 
     Raises:
-        ConfigError: there is no such model, it cannot be loaded, tensors are missing or not finite, or the device does
+        ConfigError: the model does not exist or cannot be loaded, tensors are missing or not finite, or the device does
             not support its attention.
         TransientError: the hub cannot be reached.
     """
@@ -66,18 +66,18 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
 def build_learner(
     base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, seed: int, steps: int, capture: bool = True
 ) -> Learner:
-    """Apply the recipe, attach LoRA and make the optimizer; the same seed gives the same adapters under any recipe.
+    """Apply the recipe, attach LoRA and create the optimizer. LoRA is initialized from the seed alone.
 
     Args:
         base: From :func:`load_base`.
-        sweep: LoRA, optimizer and engine.
-        recipe: What to apply.
-        seed: Of adapters and stochastic rounding.
-        steps: Length of the schedule.
-        capture: On a GPU, capture passes as CUDA graphs.
+        sweep: Provides the settings of LoRA and optimizer, and the engine.
+        recipe: The recipe to apply.
+        seed: Seed of LoRA's initial weights and of stochastic rounding.
+        steps: Length of the learning-rate schedule.
+        capture: Whether to capture passes as CUDA graphs on a GPU.
 
     Raises:
-        UnsupportedRecipeError: no engine can run the recipe here.
+        UnsupportedRecipeError: no engine can run the recipe on this device.
         ConfigError: the recipe does not fit the model.
     """
     torch.manual_seed(seed)
@@ -93,7 +93,7 @@ def build_learner(
 
 
 def public_name(model: ModelSpec) -> str:
-    """What an adapter calls its base model: never a path of this machine."""
+    """Return the base model's name for the adapter's configuration, which never contains a local path."""
     return model.path.name if model.path is not None else model.label
 
 
@@ -106,9 +106,9 @@ def build_data(
     device: torch.device,
     special_tokens: bool = True,
 ) -> TrainingData:
-    """Tokenize ``train`` and ``validation`` and lay out the run; validation is packed whether or not training is.
+    """Tokenize ``train`` and ``validation``, schedule training, and pack validation (even if training is not packed).
 
-    Prompts get the tokenizer's own special tokens unless ``special_tokens`` is False.
+    Prompts get the special tokens that the tokenizer adds, unless ``special_tokens`` is False.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.

@@ -26,12 +26,12 @@ def _parse(arguments: list[str] | None) -> tuple[Path, PretrainSettings]:
     parser.add_argument("--out", type=Path, required=True, help="new folder for the model")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="initial weights and order of the texts")
     parser.add_argument("--steps", type=_positive, default=defaults.steps, help="optimizer steps")
-    parser.add_argument("--rows", type=_positive, default=defaults.rows, help="packed rows a step")
-    parser.add_argument("--row-length", type=_positive, default=defaults.row_length, help="tokens a row")
+    parser.add_argument("--rows", type=_positive, default=defaults.rows, help="packed rows per step")
+    parser.add_argument("--row-length", type=_positive, default=defaults.row_length, help="tokens per row")
     parser.add_argument("--matrix-lr", type=float, default=defaults.matrix_lr, help="peak learning rate of Muon")
     parser.add_argument("--other-lr", type=float, default=defaults.other_lr, help="peak learning rate of AdamW")
     parser.add_argument(
-        "--validation-size", type=_positive, default=defaults.validation_size, help="problems a language to answer"
+        "--validation-size", type=_positive, default=defaults.validation_size, help="validation problems per language"
     )
     parser.add_argument("--threads", type=_positive, default=defaults.threads, help="CPU threads")
     parser.add_argument("--compile", dest="compiled", action="store_true", help="use torch.compile; needs g++")
@@ -48,7 +48,7 @@ def _positive(text: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Pre-trains and reports; returns the exit code."""
+    """Pre-train a model, log its accuracies and return the exit code."""
     out, settings = _parse(arguments)
     configure_logging("pretrain")
     disable_progress_bar()

@@ -1,4 +1,4 @@
-"""Exact match of greedy answers, the measure that a pre-training run is judged by."""
+"""Exact match of greedy answers, the metric of a pre-training run."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ _BATCH_SIZE = 100
 def exact_match(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], *, language: Language
 ) -> float:
-    """Share of the problems whose greedy answer ends in the right number, written as GSM8K writes it."""
+    """Return the fraction of problems whose greedy answer ends with the correct number in GSM8K's format."""
     right = 0
     for first in range(0, len(problems), _BATCH_SIZE):
         batch = problems[first : first + _BATCH_SIZE]
@@ -30,7 +30,7 @@ def exact_match(
 
 
 def greedy_answers(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str]) -> list[str]:
-    """What the model writes after each prompt, up to its end of text, all prompts in one left-padded batch."""
+    """Generate a greedy answer to each prompt, up to the end-of-text token, in one left-padded batch."""
     inputs = tokenizer(
         list(prompts), return_tensors="pt", padding=True, padding_side="left", return_token_type_ids=False
     )

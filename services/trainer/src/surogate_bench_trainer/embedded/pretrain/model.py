@@ -8,7 +8,7 @@ _WIDTH_MULTIPLE = 64
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    """A freshly initialized float32 model of about 0.9 M parameters; torch's random state decides its weights."""
+    """Initialize a float32 model of about 0.9 M parameters from torch's random state."""
     config = Qwen3Config(
         vocab_size=-(-len(tokenizer) // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE,
         hidden_size=128,

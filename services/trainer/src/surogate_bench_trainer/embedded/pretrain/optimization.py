@@ -10,7 +10,7 @@ _MATRIX_DIMENSIONS = 2
 
 
 def build_optimizers(model: nn.Module, settings: PretrainSettings) -> tuple[Optimizer, Optimizer]:
-    """Muon (https://kellerjordan.github.io/posts/muon/) over all matrices but the embedding, AdamW over the rest."""
+    """Create Muon (https://kellerjordan.github.io/posts/muon/) for all matrices but the embedding, else AdamW."""
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
@@ -21,12 +21,12 @@ def build_optimizers(model: nn.Module, settings: PretrainSettings) -> tuple[Opti
 
 
 def schedule(optimizer: Optimizer, settings: PretrainSettings) -> LambdaLR:
-    """Applies ``lr_factor`` to the optimizer's learning rate."""
+    """Create the schedule that applies ``lr_factor`` to the optimizer's learning rate."""
     return LambdaLR(optimizer, lambda step: lr_factor(step, settings))
 
 
 def lr_factor(step: int, settings: PretrainSettings) -> float:
-    """Share of the peak learning rate at ``step`` (from 0): linear warm-up, constant, linear decay to zero."""
+    """Return the fraction of the peak learning rate at ``step`` (from 0): warmup, constant, linear decay to zero."""
     warmup = min(1.0, (step + 1) / settings.warmup_steps)
     remaining = (settings.steps - step) / settings.steps
     return warmup * min(1.0, remaining / (1.0 - settings.constant_until))

@@ -24,7 +24,7 @@ _TEXTS_PER_POOL = 1024
 
 
 def iter_texts(seed: int) -> Iterator[str]:
-    """English training problems, one text in ten bare equations and one in ten plain Romanian, without end."""
+    """Yield English training problems, with 10 % of bare equations and 10 % of plain Romanian, endlessly."""
     rng = Random(seed)  # noqa: S311 - data, not secrets
     problems = iter_problems("train", language="en", seed=seed)
     while True:
@@ -39,10 +39,10 @@ def iter_texts(seed: int) -> Iterator[str]:
 
 
 def pack(texts: list[list[int]], row_length: int) -> list[list[int]]:
-    """First-fit-decreasing bin packing of whole token sequences.
+    """Pack whole token sequences into rows by first-fit decreasing.
 
     Raises:
-        ConfigError: If a sequence is longer than a row.
+        ConfigError: a sequence is longer than a row.
     """
     longest = max(map(len, texts))
     if longest > row_length:
@@ -61,9 +61,9 @@ def pack(texts: list[list[int]], row_length: int) -> list[list[int]]:
 def iter_batches(
     tokenizer: PreTrainedTokenizerFast, *, seed: int, rows: int, row_length: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Input ids and labels, both int64 of shape (``rows``, ``row_length``); padding is not a label.
+    """Yield input ids and labels, both int64 of shape (``rows``, ``row_length``). Padding has ignored labels.
 
-    Texts in one row attend to what precedes them, which costs a pre-training nothing measurable.
+    Texts attend to earlier texts of the same row, which has no measurable effect on pre-training.
     """
     texts, rng = iter_texts(seed), Random(seed)  # noqa: S311 - data, not secrets
     end = tokenizer.eos_token_id

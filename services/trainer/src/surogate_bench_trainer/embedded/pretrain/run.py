@@ -1,4 +1,4 @@
-"""A pre-training run from nothing to a model folder."""
+"""A pre-training run, from random weights to a model folder."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainRecord:
-    """How a model came about and what it can do; the accuracies are exact match on validation problems."""
+    """Settings and results of a pre-training run. Accuracies are exact match on validation problems."""
 
     settings: PretrainSettings
     parameters: int
@@ -46,11 +46,11 @@ class PretrainRecord:
 
 
 def pretrain(out: Path, settings: PretrainSettings) -> PretrainRecord:
-    """Trains a tokenizer and a model and writes both to ``out``, bfloat16 safetensors, with a record beside them.
+    """Train a tokenizer and a model, and write both to ``out`` (bfloat16 safetensors) with a record of the run.
 
     Raises:
-        ConfigError: If ``out`` is a folder with something in it, or a file.
-        PermanentError: If the loss stops being a number.
+        ConfigError: ``out`` is a file or a folder that is not empty.
+        PermanentError: the loss is no longer finite.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(
@@ -85,7 +85,7 @@ def pretrain(out: Path, settings: PretrainSettings) -> PretrainRecord:
 def _train(
     model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, settings: PretrainSettings
 ) -> tuple[float, int]:
-    """Takes all steps; returns the mean loss over the last of them and the number of tokens read."""
+    """Run all steps, and return the mean loss over the last of them and the number of tokens."""
     optimizers = build_optimizers(model.train(), settings)
     schedules = [schedule(optimizer, settings) for optimizer in optimizers]
     loss_of = _loss_function(model, compiled=settings.compiled)
@@ -128,7 +128,7 @@ def _save(out: Path, model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
 
 
 def _accuracies(out: Path, settings: PretrainSettings) -> tuple[float, float]:
-    """Exact match in English and Romanian of the model as it was written."""
+    """Return the exact match in English and Romanian of the saved model."""
     model = Qwen3ForCausalLM.from_pretrained(out, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(out)
 

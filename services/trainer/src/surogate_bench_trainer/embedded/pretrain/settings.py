@@ -1,24 +1,24 @@
-"""What a pre-training run is made of."""
+"""Settings of a pre-training run."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainSettings:
-    """One run. Its length is given in steps, so that the same settings give the same model on the same machine.
+    """Settings of one run. Its length is a number of steps, so equal settings give equal models on the same machine.
 
     Attributes:
-        seed: Seeds the initial weights and the order of the texts.
+        seed: Seed of the initial weights and of the order of the texts.
         steps: Optimizer steps.
-        rows: Packed rows a step.
-        row_length: Tokens a row.
+        rows: Packed rows per step.
+        row_length: Tokens per row.
         matrix_lr: Peak learning rate of Muon, for the layers' matrices.
         other_lr: Peak learning rate of AdamW, for the embedding and the norms.
         warmup_steps: Steps over which the learning rates rise linearly.
-        constant_until: Share of the steps after which the learning rates fall linearly to zero.
-        validation_size: Problems of each language that the finished model answers.
-        threads: CPU threads; another number gives other rounding, hence another model.
-        compiled: Whether the forward and backward pass go through ``torch.compile``, which needs a C++ compiler.
+        constant_until: Fraction of the steps after which the learning rates decay linearly to zero.
+        validation_size: Validation problems of each language that the trained model answers.
+        threads: CPU threads. Their number affects rounding, and so the model.
+        compiled: Whether to use ``torch.compile``, which needs a C++ compiler.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""The embedded model's tokenizer: byte-level BPE in which every digit is a token of its own."""
+"""The embedded model's tokenizer: byte-level BPE in which every digit is a separate token."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -29,9 +29,9 @@ _LANGUAGES: tuple[Language, ...] = ("en", "ro")
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """Learns merges from both languages' training problems, equations and plain Romanian.
+    """Learn merges from both languages' training problems, equations and plain Romanian.
 
-    The tokenizer, unlike the model, sees Romanian problems: their words become tokens whose meaning is left to learn.
+    Unlike the model, the tokenizer is trained on Romanian problems, so that fine-tuning finds tokens for their words.
     """
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = Sequence([Digits(individual_digits=True), ByteLevel(add_prefix_space=False)])

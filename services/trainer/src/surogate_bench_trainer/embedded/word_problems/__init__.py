@@ -1,7 +1,7 @@
 """Grade-school word problems in English and Romanian: the embedded data set, generated instead of shipped.
 
-A problem is sampled as a language-neutral scenario (``scenario``, ``sampling``), told by a renderer (``english``,
-``romanian``) and assigned to exactly one split (``corpus``). Everything is a pure function of its arguments.
+A problem is sampled as a language-neutral scenario (``scenario``, ``sampling``), rendered as text (``english``,
+``romanian``) and assigned to exactly one split (``corpus``). All functions are pure.
 """
 
 from surogate_bench_trainer.embedded.word_problems.corpus import (

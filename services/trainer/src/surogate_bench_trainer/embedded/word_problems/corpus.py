@@ -1,4 +1,4 @@
-"""Problems in GSM8K format, each assigned to exactly one split."""
+"""Problems in GSM8K's format, each assigned to exactly one split."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -10,45 +10,45 @@ from typing import Literal, TypeAlias, get_args
 from surogate_bench.errors import ConfigError
 from surogate_bench_trainer.embedded.word_problems import english, romanian
 from surogate_bench_trainer.embedded.word_problems.sampling import sample_scenario
-from surogate_bench_trainer.embedded.word_problems.scenario import Scenario, Telling
+from surogate_bench_trainer.embedded.word_problems.scenario import RenderedScenario, Scenario
 
 Language: TypeAlias = Literal["en", "ro"]
 SplitName: TypeAlias = Literal["train", "validation", "test"]
 
 MAX_SPLIT_SIZE = 100_000
-"""Most problems that ``split`` gives; each split holds many more distinct ones."""
+"""Most problems that ``split`` returns; each split has many more distinct ones."""
 
-_TELL: dict[Language, Callable[[Scenario], Telling]] = {"en": english.tell, "ro": romanian.tell}
+_RENDER: dict[Language, Callable[[Scenario], RenderedScenario]] = {"en": english.render, "ro": romanian.render}
 _QUARTERS: tuple[SplitName, ...] = ("train", "train", "validation", "test")
 _PROMPTS: dict[Language, str] = {"en": "Question: {}\nAnswer:", "ro": "Întrebare: {}\nRăspuns:"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """A question and its worked answer: one step a line, the last line ``#### N`` (GSM8K's format)."""
+    """A question and its worked answer: one step per line, then ``#### N`` (GSM8K's format)."""
 
     question: str
     answer: str
 
 
 def prompt_text(question: str, *, language: Language) -> str:
-    """What a model is asked; ``completion_text`` of the answer follows it."""
+    """Return the prompt of a question, which ``completion_text`` of the answer follows."""
     return _PROMPTS[language].format(question)
 
 
 def completion_text(answer: str) -> str:
-    """What a model should write after ``prompt_text``: the answer, set off by a space."""
+    """Return the text that follows ``prompt_text``: the answer after a space."""
     return f" {answer}"
 
 
 def split(name: SplitName, *, language: Language, size: int, seed: int = 0) -> list[Problem]:
-    """The first ``size`` distinct problems of a split, the same on every machine.
+    """Return the first ``size`` distinct problems of a split, which are the same on every machine.
 
     Problem i of a split is the same problem in every language, and no question is in two splits of a language,
-    whatever the sizes and seeds. A smaller split is a prefix of a larger one with the same seed.
+    for all sizes and seeds. A smaller split is a prefix of a larger one with the same seed.
 
     Raises:
-        ConfigError: For an unknown name or language, or a size outside 1 to ``MAX_SPLIT_SIZE``.
+        ConfigError: the name or language is unknown, or the size is not between 1 and ``MAX_SPLIT_SIZE``.
     """
     if not 1 <= size <= MAX_SPLIT_SIZE:
         remedy = f"Ask for 1 to {MAX_SPLIT_SIZE} problems."
@@ -57,10 +57,10 @@ def split(name: SplitName, *, language: Language, size: int, seed: int = 0) -> l
 
 
 def iter_problems(name: SplitName, *, language: Language, seed: int = 0) -> Iterator[Problem]:
-    """Distinct problems of a split without end; ``split`` holds the first of them.
+    """Yield distinct problems of a split endlessly, beginning with those of ``split``.
 
     Raises:
-        ConfigError: For an unknown name or language.
+        ConfigError: the name or language is unknown.
     """
     _check("name", name, get_args(SplitName))
     _check("language", language, get_args(Language))
@@ -74,27 +74,27 @@ def _check(field: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def _iter_problems(name: SplitName, language: Language, seed: int) -> Iterator[Problem]:
-    rng = Random(f"word problems {name} {seed}")  # noqa: S311 - data, not secrets; a text seeds alike everywhere
-    seen: set[bytes] = set()
+    rng = Random(f"word problems {name} {seed}")  # noqa: S311 - data, not secrets; a text seed gives the same problems everywhere
+    yielded: set[bytes] = set()
     while True:
         scenario = sample_scenario(rng)
-        # A scenario belongs to a split only if its question does in every language. So a question's text alone
-        # decides where it can be, which keeps the splits disjoint, and the languages stay parallel.
-        tellings: dict[Language, Telling] = {}
-        for told_in, tell in _TELL.items():
-            tellings[told_in] = tell(scenario)
-            if _split_of(tellings[told_in].question) != name:
+        # A scenario belongs to a split only if its question does in every language. So the text of a question alone
+        # determines its split, which keeps the splits disjoint and the languages parallel.
+        rendered: dict[Language, RenderedScenario] = {}
+        for render_language, render in _RENDER.items():
+            rendered[render_language] = render(scenario)
+            if _split_of(rendered[render_language].question) != name:
                 break
         else:
-            key = _digest(tellings["en"].question)
-            if key not in seen:
-                seen.add(key)
-                yield _problem(scenario, tellings[language])
+            key = _digest(rendered["en"].question)
+            if key not in yielded:
+                yielded.add(key)
+                yield _problem(scenario, rendered[language])
 
 
-def _problem(scenario: Scenario, telling: Telling) -> Problem:
-    lines = (*telling.working, f"#### {scenario.steps[-1].result}")
-    return Problem(question=telling.question, answer="\n".join(lines))
+def _problem(scenario: Scenario, rendered: RenderedScenario) -> Problem:
+    lines = (*rendered.working, f"#### {scenario.steps[-1].result}")
+    return Problem(question=rendered.question, answer="\n".join(lines))
 
 
 def _digest(text: str) -> bytes:

@@ -1,4 +1,4 @@
-"""Tells a scenario in English."""
+"""Rendering of scenarios in English."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from surogate_bench_trainer.embedded.word_problems.scenario import (
     Person,
     Purchase,
     Reading,
+    RenderedScenario,
     Scenario,
     Step,
-    Telling,
     TwoOwners,
 )
 
@@ -70,24 +70,24 @@ _PAGE = _Noun("page", "pages")
 _TIMES = {2: "twice", 3: "three times", 4: "four times"}
 
 
-def tell(scenario: Scenario) -> Telling:
-    """Question and working of ``scenario`` in English."""
+def render(scenario: Scenario) -> RenderedScenario:
+    """Return question and working of ``scenario`` in English."""
     match scenario:
         case Chain():
-            telling = _chain(scenario)
+            rendered = _chain(scenario)
         case Groups():
-            telling = _groups(scenario)
+            rendered = _groups(scenario)
         case Comparison():
-            telling = _comparison(scenario)
+            rendered = _comparison(scenario)
         case Multiple():
-            telling = _multiple(scenario)
+            rendered = _multiple(scenario)
         case Purchase():
-            telling = _purchase(scenario)
+            rendered = _purchase(scenario)
         case Reading():
-            telling = _reading(scenario)
+            rendered = _reading(scenario)
         case TwoOwners():
-            telling = _two_owners(scenario)
-    return telling
+            rendered = _two_owners(scenario)
+    return rendered
 
 
 def _name(person: Person) -> str:
@@ -106,14 +106,14 @@ def _there(count: int) -> str:
     return "there is" if count == 1 else "there are"
 
 
-def _chain(chain: Chain) -> Telling:
+def _chain(chain: Chain) -> RenderedScenario:
     name, noun = _name(chain.owner), _ITEMS[chain.item]
     start = noun.counted(chain.start)
     sentences = [f"There are {start} on {name}'s table." if chain.on_table else f"{name} has {start}."]
     subject = _pronoun(chain.owner).capitalize()
     for change in chain.changes:
         sentences.append(_change(change, subject, chain))
-        # After a sentence with somebody else in it a pronoun could mean either.
+        # After a sentence that names another person, a pronoun would be ambiguous.
         others = change.kind in (ChangeKind.RECEIVES, ChangeKind.GIVES)
         subject = name if others else _pronoun(chain.owner).capitalize()
     sentences.append(f"How many {noun.plural} does {name} have now?")
@@ -121,7 +121,7 @@ def _chain(chain: Chain) -> Telling:
         _change_working(change.kind, name, noun.computed(step))
         for change, step in zip(chain.changes, chain.steps, strict=True)
     )
-    return Telling(question=" ".join(sentences), working=tuple(working))
+    return RenderedScenario(question=" ".join(sentences), working=tuple(working))
 
 
 def _change(change: Change, subject: str, chain: Chain) -> str:
@@ -145,7 +145,7 @@ def _change_working(kind: ChangeKind, name: str, computed: str) -> str:
     return f"After that {name} has {computed}." if kind in GAINS else f"After that {name} has {computed} left."
 
 
-def _groups(groups: Groups) -> Telling:
+def _groups(groups: Groups) -> RenderedScenario:
     noun, container = _ITEMS[groups.item], _CONTAINERS[groups.container]
     where, other = _preposition(groups.container), _name(groups.other)
     containers, each = container.counted(groups.groups), noun.counted(groups.each)
@@ -158,7 +158,7 @@ def _groups(groups: Groups) -> Telling:
     working = [f"{where.capitalize()} the {container.plural} there are {noun.computed(product)}."]
     total = f"How many {noun.plural} are there in total?"
     if not rest:
-        return Telling(question=f"{opening} {total}", working=tuple(working))
+        return RenderedScenario(question=f"{opening} {total}", working=tuple(working))
     (final,) = rest
     if groups.change > 0:
         event = f"{other} brings {groups.change} more {noun.after(groups.change)}. {total}"
@@ -166,10 +166,10 @@ def _groups(groups: Groups) -> Telling:
     else:
         event = f"{other} takes {noun.counted(-groups.change)}. How many {noun.plural} are left?"
         working.append(f"{_there(final.result).capitalize()} {noun.computed(final)} left.")
-    return Telling(question=f"{opening} {event}", working=tuple(working))
+    return RenderedScenario(question=f"{opening} {event}", working=tuple(working))
 
 
-def _comparison(comparison: Comparison) -> Telling:
+def _comparison(comparison: Comparison) -> RenderedScenario:
     noun, owner, other = _ITEMS[comparison.item], _name(comparison.owner), _name(comparison.other)
     size = abs(comparison.difference)
     word = "more" if comparison.difference > 0 else "fewer"
@@ -177,7 +177,7 @@ def _comparison(comparison: Comparison) -> Telling:
     return _two_people(facts, comparison, noun)
 
 
-def _multiple(multiple: Multiple) -> Telling:
+def _multiple(multiple: Multiple) -> RenderedScenario:
     noun, owner, other = _ITEMS[multiple.item], _name(multiple.owner), _name(multiple.other)
     facts = (
         f"{owner} has {noun.counted(multiple.amount)}. "
@@ -186,7 +186,7 @@ def _multiple(multiple: Multiple) -> Telling:
     return _two_people(facts, multiple, noun)
 
 
-def _two_people(facts: str, scenario: Comparison | Multiple, noun: _Noun) -> Telling:
+def _two_people(facts: str, scenario: Comparison | Multiple, noun: _Noun) -> RenderedScenario:
     owner, other = _name(scenario.owner), _name(scenario.other)
     working = [f"{other} has {noun.computed(scenario.steps[0])}."]
     final = noun.computed(scenario.steps[-1])
@@ -198,10 +198,10 @@ def _two_people(facts: str, scenario: Comparison | Multiple, noun: _Noun) -> Tel
     else:
         question = f"How many more {noun.plural} does {other} have than {owner}?"
         working.append(f"The difference is {final}.")
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _purchase(purchase: Purchase) -> Telling:
+def _purchase(purchase: Purchase) -> RenderedScenario:
     noun, pronoun = _ITEMS[purchase.item], _pronoun(purchase.buyer)
     facts = (
         f"{_name(purchase.buyer)} buys {noun.counted(purchase.count)}. "
@@ -209,31 +209,31 @@ def _purchase(purchase: Purchase) -> Telling:
     )
     working = [f"The {noun.plural} cost {_DOLLAR.computed(purchase.steps[0])}."]
     if purchase.paid is None:
-        return Telling(question=f"{facts} How many dollars does {pronoun} pay?", working=tuple(working))
+        return RenderedScenario(question=f"{facts} How many dollars does {pronoun} pay?", working=tuple(working))
     question = f"{pronoun.capitalize()} pays with {_DOLLAR.counted(purchase.paid)}. How much change does {pronoun} get?"
     working.append(f"The change is {_DOLLAR.computed(purchase.steps[1])}.")
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _reading(reading: Reading) -> Telling:
+def _reading(reading: Reading) -> RenderedScenario:
     name = _name(reading.reader)
     facts = f"{name} reads {_PAGE.counted(reading.pages)} each day for {reading.days} days."
     working = [f"In {reading.days} days {name} reads {_PAGE.computed(reading.steps[0])}."]
     if reading.total is None:
-        return Telling(question=f"{facts} How many pages does {name} read?", working=tuple(working))
+        return RenderedScenario(question=f"{facts} How many pages does {name} read?", working=tuple(working))
     left = reading.steps[1]
     working.append(f"{_there(left.result).capitalize()} {_PAGE.computed(left)} left.")
     question = f"The book has {_PAGE.counted(reading.total)}. How many pages are left to read?"
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _two_owners(scenario: TwoOwners) -> Telling:
+def _two_owners(scenario: TwoOwners) -> RenderedScenario:
     noun, container = _ITEMS[scenario.item], _CONTAINERS[scenario.container]
     owner, other = _name(scenario.owner), _name(scenario.other)
     owners = f"{container.counted(scenario.owners[0])} with {noun.counted(scenario.owners[1])} each"
     others = f"{container.counted(scenario.others[0])} with {noun.counted(scenario.others[1])} each"
     first, second, total = (noun.computed(step) for step in scenario.steps)
-    return Telling(
+    return RenderedScenario(
         question=f"{owner} has {owners}. {other} has {others}. How many {noun.plural} do they have together?",
         working=(f"{owner} has {first}.", f"{other} has {second}.", f"Together they have {total}."),
     )

@@ -1,4 +1,4 @@
-"""Texts beside the word problems that the embedded base model is pre-trained on."""
+"""Texts other than word problems for the pre-training of the embedded base model."""
 
 from random import Random
 
@@ -25,7 +25,7 @@ _LINES_OF_EQUATIONS = 8
 
 
 def equations(rng: Random) -> str:
-    """Eight lines of bare arithmetic, such as "12+5=17", within the range of the word problems."""
+    """Return eight lines of arithmetic, such as "12+5=17", in the number range of the word problems."""
     return "\n".join(str(_equation(rng)) for _ in range(_LINES_OF_EQUATIONS))
 
 
@@ -40,7 +40,7 @@ def _equation(rng: Random) -> Step:
 
 
 def plain_romanian(rng: Random) -> str:
-    """Two to four Romanian statements that ask nothing and compute nothing."""
+    """Return two to four Romanian statements without a question or calculation."""
     return " ".join(
         rng.choice((_about_somebody, _about_things, _about_two_people))(rng) for _ in range(rng.randint(2, 4))
     )

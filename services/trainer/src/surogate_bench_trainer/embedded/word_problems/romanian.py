@@ -1,4 +1,4 @@
-"""Tells a scenario in Romanian."""
+"""Rendering of scenarios in Romanian."""
 
 from surogate_bench_trainer.embedded.word_problems.romanian_grammar import (
     Noun,
@@ -31,31 +31,31 @@ from surogate_bench_trainer.embedded.word_problems.scenario import (
     Person,
     Purchase,
     Reading,
+    RenderedScenario,
     Scenario,
     Step,
-    Telling,
     TwoOwners,
 )
 
 
-def tell(scenario: Scenario) -> Telling:
-    """Question and working of ``scenario`` in Romanian."""
+def render(scenario: Scenario) -> RenderedScenario:
+    """Return question and working of ``scenario`` in Romanian."""
     match scenario:
         case Chain():
-            telling = _chain(scenario)
+            rendered = _chain(scenario)
         case Groups():
-            telling = _groups(scenario)
+            rendered = _groups(scenario)
         case Comparison():
-            telling = _comparison(scenario)
+            rendered = _comparison(scenario)
         case Multiple():
-            telling = _multiple(scenario)
+            rendered = _multiple(scenario)
         case Purchase():
-            telling = _purchase(scenario)
+            rendered = _purchase(scenario)
         case Reading():
-            telling = _reading(scenario)
+            rendered = _reading(scenario)
         case TwoOwners():
-            telling = _two_owners(scenario)
-    return telling
+            rendered = _two_owners(scenario)
+    return rendered
 
 
 def _pronoun(person: Person) -> str:
@@ -74,21 +74,21 @@ def _remain(count: int) -> str:
     return "rămâne" if count == 1 else "rămân"
 
 
-def _chain(chain: Chain) -> Telling:
+def _chain(chain: Chain) -> RenderedScenario:
     name, noun = name_of(chain.owner), ITEMS[chain.item]
     start = noun.counted(chain.start)
     sentences = [f"Pe masa {_dative(chain.owner)} sunt {start}." if chain.on_table else f"{name} are {start}."]
     subject = capitalized(_pronoun(chain.owner))
     for change in chain.changes:
         sentences.append(_change(change, subject, chain))
-        # After a sentence with somebody else in it a pronoun could mean either.
+        # After a sentence that names another person, a pronoun would be ambiguous.
         others = change.kind in (ChangeKind.RECEIVES, ChangeKind.GIVES)
         subject = name if others else capitalized(_pronoun(chain.owner))
     sentences.append(f"{capitalized(noun.how_many)} are {name} acum?")
     working = (
         _change_working(change.kind, chain, step) for change, step in zip(chain.changes, chain.steps, strict=True)
     )
-    return Telling(question=" ".join(sentences), working=tuple(working))
+    return RenderedScenario(question=" ".join(sentences), working=tuple(working))
 
 
 def _change(change: Change, subject: str, chain: Chain) -> str:
@@ -112,7 +112,7 @@ def _change_working(kind: ChangeKind, chain: Chain, step: Step) -> str:
     return f"După aceea {name} are {computed}." if kind in GAINS else f"După aceea {name} mai are {computed}."
 
 
-def _groups(groups: Groups) -> Telling:
+def _groups(groups: Groups) -> RenderedScenario:
     noun, container = ITEMS[groups.item], CONTAINERS[groups.container]
     where, other = preposition(groups.container), name_of(groups.other)
     containers, each = container.counted(groups.groups), noun.counted(groups.each)
@@ -125,7 +125,7 @@ def _groups(groups: Groups) -> Telling:
     working = [f"{capitalized(where)} {container.plural} sunt {_computed(product, noun)}."]
     total = f"{capitalized(noun.how_many)} sunt în total?"
     if not rest:
-        return Telling(question=f"{opening} {total}", working=tuple(working))
+        return RenderedScenario(question=f"{opening} {total}", working=tuple(working))
     (final,) = rest
     if groups.change > 0:
         event = f"{other} mai aduce {noun.counted(groups.change)}. {total}"
@@ -133,17 +133,17 @@ def _groups(groups: Groups) -> Telling:
     else:
         event = f"{other} ia {noun.counted(-groups.change)}. {capitalized(noun.how_many)} rămân?"
         working.append(f"{capitalized(_remain(final.result))} {_computed(final, noun)}.")
-    return Telling(question=f"{opening} {event}", working=tuple(working))
+    return RenderedScenario(question=f"{opening} {event}", working=tuple(working))
 
 
-def _comparison(comparison: Comparison) -> Telling:
+def _comparison(comparison: Comparison) -> RenderedScenario:
     noun, owner = ITEMS[comparison.item], name_of(comparison.owner)
     change = difference(noun, comparison.difference)
     facts = f"{owner} are {noun.counted(comparison.amount)}. {name_of(comparison.other)} are {change} decât {owner}."
     return _two_people(facts, comparison, noun)
 
 
-def _multiple(multiple: Multiple) -> Telling:
+def _multiple(multiple: Multiple) -> RenderedScenario:
     noun, owner = ITEMS[multiple.item], name_of(multiple.owner)
     facts = (
         f"{owner} are {noun.counted(multiple.amount)}. "
@@ -152,7 +152,7 @@ def _multiple(multiple: Multiple) -> Telling:
     return _two_people(facts, multiple, noun)
 
 
-def _two_people(facts: str, scenario: Comparison | Multiple, noun: Noun) -> Telling:
+def _two_people(facts: str, scenario: Comparison | Multiple, noun: Noun) -> RenderedScenario:
     owner, other = name_of(scenario.owner), name_of(scenario.other)
     working = [f"{other} are {_computed(scenario.steps[0], noun)}."]
     final = _computed(scenario.steps[-1], noun)
@@ -164,10 +164,10 @@ def _two_people(facts: str, scenario: Comparison | Multiple, noun: Noun) -> Tell
     else:
         question = f"Cu {noun.how_many} {more(noun)} are {other} decât {owner}?"
         working.append(f"Diferența este de {final}.")
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _purchase(purchase: Purchase) -> Telling:
+def _purchase(purchase: Purchase) -> RenderedScenario:
     noun, subject = ITEMS[purchase.item], _pronoun(purchase.buyer)
     facts = (
         f"{name_of(purchase.buyer)} cumpără {noun.counted(purchase.count)}. "
@@ -179,10 +179,10 @@ def _purchase(purchase: Purchase) -> Telling:
     else:
         question = f"{capitalized(subject)} plătește cu {LEU.counted(purchase.paid)}. Ce rest primește?"
         working.append(f"Restul este de {_computed(purchase.steps[1], LEU)}.")
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _reading(reading: Reading) -> Telling:
+def _reading(reading: Reading) -> RenderedScenario:
     name, days = name_of(reading.reader), DAY.counted(reading.days)
     facts = f"{name} citește câte {PAGE.counted(reading.pages)} pe zi timp de {days}."
     working = [f"În {days} {name} citește {_computed(reading.steps[0], PAGE)}."]
@@ -194,17 +194,17 @@ def _reading(reading: Reading) -> Telling:
             f"Cartea are {PAGE.counted(reading.total)}. {capitalized(PAGE.how_many)} mai are {pronoun_} de citit?"
         )
         working.append(f"{name} mai are de citit {_computed(reading.steps[1], PAGE)}.")
-    return Telling(question=f"{facts} {question}", working=tuple(working))
+    return RenderedScenario(question=f"{facts} {question}", working=tuple(working))
 
 
-def _two_owners(scenario: TwoOwners) -> Telling:
+def _two_owners(scenario: TwoOwners) -> RenderedScenario:
     noun, container = ITEMS[scenario.item], CONTAINERS[scenario.container]
     owner, other = name_of(scenario.owner), name_of(scenario.other)
     owners = f"{container.counted(scenario.owners[0])} cu câte {noun.counted(scenario.owners[1])}"
     others = f"{container.counted(scenario.others[0])} cu câte {noun.counted(scenario.others[1])}"
     both = the_two(both_female=scenario.owner.female and scenario.other.female)
     first, second, total = (_computed(step, noun) for step in scenario.steps)
-    return Telling(
+    return RenderedScenario(
         question=f"{owner} are {owners}. {other} are {others}. {capitalized(noun.how_many)} au împreună {both}?",
         working=(f"{owner} are {first}.", f"{other} are {second}.", f"Împreună au {total}."),
     )

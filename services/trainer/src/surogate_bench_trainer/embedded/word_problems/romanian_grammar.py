@@ -1,4 +1,4 @@
-"""The Romanian that the word problems need: numerals, agreement in gender and number, definite and dative forms.
+"""The Romanian grammar of the word problems: numerals, agreement in gender and number, definite and dative forms.
 
 Source: Academia Română, Gramatica limbii române; DOOM 3 for the forms of the nouns.
 """
@@ -35,7 +35,7 @@ class Noun:
 
     @property
     def how_many(self) -> str:
-        """Asks for a number: "câți biscuiți", "câte mere"."""
+        """The question for a number: "câți biscuiți", "câte mere"."""
         return f"{'câți' if self.masculine_plural else 'câte'} {self.plural}"
 
     @property
@@ -44,18 +44,18 @@ class Noun:
         return f"{cardinal_word(1, self.gender)} {self.singular}"
 
     def after(self, count: int) -> str:
-        """What follows the numeral ``count``: "măr" (1), "mere" (19), "de mere" (20)."""
+        """Return the text after the numeral ``count``: "măr" (1), "mere" (19), "de mere" (20)."""
         if count == 1:
             return self.singular
         return f"de {self.plural}" if takes_de(count) else self.plural
 
     def counted(self, count: int) -> str:
-        """Numeral and noun: "1 măr", "19 mere", "20 de mere"."""
+        """Return numeral and noun: "1 măr", "19 mere", "20 de mere"."""
         return f"{count} {self.after(count)}"
 
 
 def takes_de(count: int) -> bool:
-    """Whether "de" stands between a numeral and its noun: if the last two digits are 00 or 20 to 99, save for 0."""
+    """Return whether "de" links numeral and noun: if the last two digits are 00 or 20 to 99, except for 0."""
     return count != 0 and count % 100 not in range(1, 20)
 
 
@@ -68,29 +68,29 @@ _CARDINALS = {
 
 
 def cardinal_word(number: int, gender: Gender) -> str:
-    """The numeral ``number`` (1 to 4) in words before a noun of ``gender``: "un"/"o", "doi"/"două", "trei", "patru"."""
+    """Return the numeral 1 to 4 in the form before a noun of ``gender``: "un"/"o", "doi"/"două", "trei", "patru"."""
     masculine, feminine = _CARDINALS[number]
     agrees_as_masculine = gender is Gender.MASCULINE or (gender is Gender.NEUTER and number == 1)
     return masculine if agrees_as_masculine else feminine
 
 
 def times(factor: int) -> str:
-    """How often, for ``factor`` 2 to 4: "de două ori"."""
+    """Return the multiplicative numeral of ``factor`` (2 to 4): "de două ori"."""
     return f"de {cardinal_word(factor, Gender.FEMININE)} ori"
 
 
 def more(noun: Noun) -> str:
-    """The comparative "more" agreeing with the plural: "mai mulți", "mai multe"."""
+    """Return the comparative "more" in agreement with the plural: "mai mulți", "mai multe"."""
     return "mai mulți" if noun.masculine_plural else "mai multe"
 
 
 def fewer(noun: Noun) -> str:
-    """The comparative "fewer" agreeing with the plural: "mai puțini", "mai puține"."""
+    """Return the comparative "fewer" in agreement with the plural: "mai puțini", "mai puține"."""
     return "mai puțini" if noun.masculine_plural else "mai puține"
 
 
 def difference(noun: Noun, change: int) -> str:
-    """By how many more (``change`` > 0) or fewer (< 0): "cu 5 mere mai multe", "cu 1 măr mai puțin"."""
+    """Return a difference, more (``change`` > 0) or fewer (< 0): "cu 5 mere mai multe", "cu 1 măr mai puțin"."""
     count = abs(change)
     if count == 1:
         return f"cu {noun.counted(1)} {'mai mult' if change > 0 else 'mai puțin'}"
@@ -98,22 +98,22 @@ def difference(noun: Noun, change: int) -> str:
 
 
 def pronoun(*, female: bool) -> str:
-    """The third-person subject: "ea", "el"."""
+    """Return the third-person subject: "ea", "el"."""
     return "ea" if female else "el"
 
 
 def dative(name: str, *, female: bool) -> str:
-    """Dative and genitive of a first name; women's names must end in -a: "lui Radu", "Mariei"."""
+    """Return the dative and genitive of a first name (of women ending in -a): "lui Radu", "Mariei"."""
     return f"{name.removesuffix('a')}ei" if female else f"lui {name}"
 
 
 def the_two(*, both_female: bool) -> str:
-    """Two people: "cele două" for two women, otherwise "cei doi"."""
+    """Return "the two" of two people: "cele două" for two women, otherwise "cei doi"."""
     if both_female:
         return f"cele {cardinal_word(2, Gender.FEMININE)}"
     return f"cei {cardinal_word(2, Gender.MASCULINE)}"
 
 
 def capitalized(text: str) -> str:
-    """``text`` with its first letter in upper case and the rest untouched."""
+    """Return ``text`` with its first letter in upper case and the rest unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""The Romanian words of the problems: names, items, containers and units."""
+"""The Romanian lexicon of the problems: names, items, containers and units."""
 
 from surogate_bench_trainer.embedded.word_problems.romanian_grammar import Gender, Noun
 from surogate_bench_trainer.embedded.word_problems.scenario import Container, Item, Person
@@ -37,10 +37,10 @@ DAY = Noun("zi", "zile", Gender.FEMININE)
 
 
 def name_of(person: Person) -> str:
-    """First name of ``person``."""
+    """Return the first name of ``person``."""
     return (_WOMEN if person.female else _MEN)[person.number]
 
 
 def preposition(container: Container) -> str:
-    """What places items: "pe" a shelf, "în" everything else."""
+    """Return the preposition of a container: "pe" for a shelf, otherwise "în"."""
     return "pe" if container is Container.SHELF else "în"

@@ -32,7 +32,7 @@ _NOTES = (20, 50, 100)
 
 
 def sample_scenario(rng: Random) -> Scenario:
-    """Draws one scenario; the same state of ``rng`` gives the same scenario."""
+    """Draw one scenario; equal states of ``rng`` give equal scenarios."""
     return rng.choice(_SAMPLERS)(rng)
 
 
@@ -140,7 +140,7 @@ def _two_owners(rng: Random) -> TwoOwners:
     )
 
 
-# Chains vary most (kinds, order, one to three steps), so they come up twice as often.
+# Chains vary most (kinds, order, one to three steps), so they are drawn twice as often.
 _SAMPLERS: tuple[Callable[[Random], Scenario], ...] = (
     _chain,
     _chain,

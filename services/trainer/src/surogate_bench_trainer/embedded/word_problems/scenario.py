@@ -1,6 +1,6 @@
-"""What a word problem is about, independent of the language that tells it.
+"""The content of a word problem, independent of the language it is rendered in.
 
-Every scenario knows its reasoning: one to three arithmetic steps, the last of which yields the answer.
+Every scenario has its solution: one to three arithmetic steps, the last of which yields the answer.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 
 class Item(Enum):
-    """A thing that is counted, owned, bought and given away."""
+    """A thing that people count, own, buy and give away."""
 
     APPLE = auto()
     PENCIL = auto()
@@ -40,7 +40,7 @@ class Container(Enum):
 
 
 class ChangeKind(Enum):
-    """How somebody's number of items changes."""
+    """How the number of a person's items changes."""
 
     BUYS = auto()
     RECEIVES = auto()
@@ -55,7 +55,7 @@ LOSSES = (ChangeKind.GIVES, ChangeKind.LOSES, ChangeKind.SELLS)
 
 
 class Asks(Enum):
-    """What a problem about two people wants to know."""
+    """The question of a problem about two people."""
 
     OTHER = auto()
     TOGETHER = auto()
@@ -64,7 +64,7 @@ class Asks(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Somebody; each language has its own name for the ``number``-th woman or man."""
+    """A person; each language has its own name for the ``number``-th woman or man."""
 
     number: int
     female: bool
@@ -101,7 +101,7 @@ def _signed_step(left: int, change: int) -> Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """``amount`` items gained or lost."""
+    """A gain or loss of ``amount`` items."""
 
     kind: ChangeKind
     amount: int
@@ -252,8 +252,8 @@ Scenario: TypeAlias = Chain | Groups | Comparison | Multiple | Purchase | Readin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Telling:
-    """A scenario in words: its question and one line of working for each step."""
+class RenderedScenario:
+    """The text of a scenario: its question, and one line of working for each step."""
 
     question: str
     working: tuple[str, ...]
