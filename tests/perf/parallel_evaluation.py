@@ -26,11 +26,12 @@ from typing import Any
 import httpx
 
 from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest
+from surogate_bench.manifest import Manifest
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -219,7 +220,7 @@ def summarize(options: argparse.Namespace, seconds: dict[int, list[float]]) -> d
         "questions": options.questions,
         "concurrent_requests_per_evaluation": options.concurrent,
         "model": options.model,
-        "machine": describe_machine(),
+        "machine": describe_machine().model_dump(),
         "versions": package_versions(),
         "ways": [
             {

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 
 

@@ -24,10 +24,10 @@ from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import fetch_stage, publish_stage, read_manifest
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.main import handle

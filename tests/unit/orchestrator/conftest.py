@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from surogate_bench.layout import BASE_RUN, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.manifest import Manifest
 from surogate_bench.results import (
     EvalResult,
     Metric,
@@ -25,6 +25,7 @@ from surogate_bench.results import (
 )
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore, open_store
 
 SPEC: dict[str, Any] = {

@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs, require_unchanged
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import publish_stage
 from surogate_bench.store import open_store
 from surogate_bench.task_files import CONFIGS_VARIABLE
 from surogate_bench_evaluator.stage import prepare_task
@@ -55,13 +54,9 @@ def sweep_on(folder: Path, **sections: Any) -> RecipeSweep:
     )
 
 
-def prepared(sweep: RecipeSweep, **changes: Any) -> Manifest:
+def prepared(sweep: RecipeSweep, **changes: Any) -> PrepareResult:
     values = {"data": {}, "model_source": "local", "model_in_store": False, "inputs": digest_inputs(sweep)} | changes
-    result = PrepareResult.model_validate(values).model_dump(mode="json", exclude_defaults=True)
-    return Manifest(
-        stage="prepare", run="prepare", spec_hash=sweep.spec_hash, created=datetime.now(UTC), files={}, hardware={},
-        versions={}, result=result,
-    )  # fmt: skip
+    return PrepareResult.model_validate(values)
 
 
 def test_the_digest_of_a_model_depends_on_names_and_bytes_and_on_nothing_else(folders: Path, tmp_path: Path) -> None:
@@ -104,7 +99,7 @@ def test_a_task_that_is_a_link_counts_as_what_it_points_to(folders: Path) -> Non
     (folders / "tasks/ours.yaml").symlink_to("../tasks-1/ours.yaml")
     sweep = sweep_on(folders)
     result = prepared(sweep)
-    assert sorted(result.result["inputs"]["tasks"]) == ["_base.yaml", "helpers.py", "ours.yaml"]
+    assert sorted(result.inputs["tasks"]) == ["_base.yaml", "helpers.py", "ours.yaml"]
     (folders / "tasks-1/_base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"evaluation\.tasks_dir: _base\.yaml was changed"):
         require_unchanged(result, sweep)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.manifest import sha256_of
+from surogate_bench.files import sha256_of
 
 Digests = dict[str, str]
 """SHA-256 in hex by file name."""

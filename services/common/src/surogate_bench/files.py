@@ -1,5 +1,6 @@
-"""Files that are whole or absent, whatever happens."""
+"""Digests of files, and files that are whole or absent whatever happens."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -18,3 +19,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

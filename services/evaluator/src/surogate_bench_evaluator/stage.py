@@ -5,19 +5,16 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from surogate_bench.contract import RESULTS_FILE, SAMPLES_FILE, VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import TransientError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stage_identity import SCORING_VERSION
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
@@ -51,7 +48,8 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase="uploading"))
     output = work_dir / "output"
     _write_output(output, scores)
-    if not publish_stage(store, prefix, output, _manifest(request, scores, served_by)):
+    manifest = new_manifest(request, scores.result, served_by=served_by)
+    if not publish_stage(store, prefix, output, manifest):
         _log.info("another evaluator finished first", extra={"run": request.run})
         return
     told = scores.result.model_dump(include={"strict", "flexible", "empty_answers", "seconds"})
@@ -122,17 +120,3 @@ def _write_output(folder: Path, scores: Scores) -> None:
     (folder / RESULTS_FILE).write_text(results + "\n", encoding="utf-8")
     samples = "".join(line.model_dump_json() + "\n" for line in scores.samples)
     (folder / SAMPLES_FILE).write_text(samples, encoding="utf-8")
-
-
-def _manifest(request: EvaluateRequest, scores: Scores, served_by: Mapping[str, str]) -> Manifest:
-    return Manifest(
-        stage="eval",
-        run=request.run,
-        spec_hash=request.layout.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=describe_machine(),
-        versions={**served_by, **package_versions()},
-        result=scores.result.model_dump(mode="json"),
-        procedure_version=SCORING_VERSION,
-    )

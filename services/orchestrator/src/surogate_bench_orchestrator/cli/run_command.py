@@ -10,7 +10,8 @@ from surogate_bench.errors import ExitCode, StoreAwayError
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
 from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.manifest import read_manifest
+from surogate_bench.results import PrepareResult
+from surogate_bench.stages import read_result
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.cli.live import choose_display
@@ -125,9 +126,9 @@ def _finished_already(session: Session) -> Snapshot | None:
 
 def _require_unchanged_inputs(session: Session) -> None:
     """Refuse to go on with a sweep, or to show its results, once its data, model or task is not what was prepared."""
-    manifest = read_manifest(session.store, session.plan.layout.prepare)
-    if manifest is not None:
-        require_unchanged(manifest, session.sweep)
+    prepared = read_result(session.store, session.plan.layout.prepare, PrepareResult)
+    if prepared is not None:
+        require_unchanged(prepared, session.sweep)
 
 
 def _require_store(store: ObjectStore) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import Manifest
+from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.formats import listed, seeds
 from surogate_bench_orchestrator.report.provenance import describe_machine
@@ -116,7 +116,7 @@ def _version(manifest: Manifest, packages: Sequence[str]) -> str:
 
 
 def _machine(manifest: Manifest) -> str:
-    return describe_machine(manifest.hardware) if manifest.hardware else ""
+    return describe_machine(manifest.hardware) if manifest.hardware != Hardware() else ""
 
 
 def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:

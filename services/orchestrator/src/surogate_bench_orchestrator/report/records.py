@@ -1,6 +1,5 @@
 """Read what the stages of a sweep left in the object store, and check it against its digests."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,9 +8,10 @@ from pydantic import BaseModel, ValidationError
 from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
 from surogate_bench.results import EvalResult, MetricsLine, PrepareResult, SampleLine, TrainResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -88,7 +88,7 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     prepared = read_manifest(store, layout.prepare)
     return SweepRecords(
-        prepare=None if prepared is None else (prepared, _result(prepared, PrepareResult)),
+        prepare=None if prepared is None else (prepared, prepared.require_result(PrepareResult)),
         base=_read_run(store, layout, BASE_RUN) if sweep.evaluation.evaluate_base else None,
         runs=tuple(
             _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
@@ -120,14 +120,14 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
         for line in _lines(store, prefix, manifest, METRICS_FILE, MetricsLine)
     }
     metrics = tuple(lines[key] for key in sorted(lines))
-    return TrainRecord(manifest=manifest, result=_result(manifest, TrainResult), metrics=metrics)
+    return TrainRecord(manifest=manifest, result=manifest.require_result(TrainResult), metrics=metrics)
 
 
 def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    result = _result(manifest, EvalResult)
+    result = manifest.require_result(EvalResult)
     samples = _lines(store, prefix, manifest, SAMPLES_FILE, SampleLine)
     if samples and (len(samples), sum(line.strict_match for line in samples)) != (
         result.samples,
@@ -137,24 +137,11 @@ def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
     return EvalRecord(manifest=manifest, result=result, samples=samples)
 
 
-def _result(manifest: Manifest, kind: type[_Model]) -> _Model:
-    try:
-        return kind.model_validate(manifest.result)
-    except ValidationError as error:
-        raise PermanentError(
-            f"the {manifest.stage} manifest of {manifest.run} has no usable result: {error}"
-        ) from error
-
-
 def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind: type[_Model]) -> tuple[_Model, ...]:
-    digest = manifest.files.get(name)
-    if digest is None:
+    if name not in manifest.files:
         return ()
-    data = store.get(f"{manifest.location(prefix)}/{name}")
-    if data is None or hashlib.sha256(data).hexdigest() != digest.sha256:
-        raise PermanentError(f"{prefix}/{name} in {store.url} is missing or differs from its manifest")
     found = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(read_file(store, prefix, manifest, name).splitlines(), start=1):
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError as error:

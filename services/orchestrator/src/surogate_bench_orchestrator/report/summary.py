@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from surogate_bench.manifest import Hardware
 
 RowState = Literal["succeeded", "failed", "skipped", "pending"]
 
@@ -164,7 +166,7 @@ class Machine(_Part):
     """One kind of machine, and the stages that ran on it."""
 
     description: str
-    details: dict[str, Any]
+    details: Hardware
     runs: tuple[str, ...]
 
 

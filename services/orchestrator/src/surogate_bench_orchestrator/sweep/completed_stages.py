@@ -3,12 +3,11 @@
 from collections.abc import Iterable
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.tasks import Task
-
-_LEFT_OUT: dict[str, dict[str, str]] = {"files": {}, "hardware": {}, "versions": {}}
 
 
 class StageFacts:
@@ -49,4 +48,4 @@ class StageFacts:
             if task.output is None or task.name in self.manifests:
                 continue
             if manifest := read_manifest(self._store, task.output):
-                self.manifests[task.name] = manifest.model_copy(update=_LEFT_OUT)
+                self.manifests[task.name] = manifest.without_details()

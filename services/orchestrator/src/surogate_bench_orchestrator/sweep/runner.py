@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from surogate_bench.errors import TransientError
-from surogate_bench.manifest import Manifest, reuse_stage
+from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.stages import reuse_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
