@@ -33,7 +33,8 @@ SPEC: dict[str, Any] = {
     "recipes": ["bf16", "fp8"],
     "placement": "phased",
 }
-
+STRICT = {"accuracy": 0.625, "stderr": 0.18}
+"""Of every evaluation."""
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -127,7 +128,8 @@ class Node:
         else:
             assert request.kind == "train"
             prefix = laid_out.layout.train(f"{request.recipe}-s{request.seed}")
-        manifest = manifest_of(request)
+        scored = {"strict": STRICT} if isinstance(request, EvaluateRequest) else {}
+        manifest = manifest_of(request, **scored)
         if self._store.create(manifest_key(prefix), manifest.model_dump_json().encode()):
             self.results.append(prefix)
 

@@ -14,11 +14,11 @@ from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs, require_unchanged
 from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest
+from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.stages import publish_stage
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench.task_files import CONFIGS_VARIABLE
 from surogate_bench_evaluator.stage import prepare_task
@@ -182,7 +182,8 @@ def test_every_stage_that_loads_the_model_refuses_another_one_in_its_folder(fold
     sweep = sweep_on(folders)
     store, layout = open_store(str(tmp_path / "store")), SweepLayout(sweep.name, sweep.spec_hash)
     (tmp_path / "outputs").mkdir()
-    publish_stage(store, layout.prepare, tmp_path / "outputs", prepared(sweep))
+    request = PrepareRequest(sweep=sweep, store=store.url)
+    publish_stage(store, layout.prepare, tmp_path / "outputs", new_manifest(request, prepared(sweep)))
     located = locate_model(sweep.model, store=store, layout=layout, cache=tmp_path / "cache")
     assert located.name_or_path == str(folders / "model")
     (folders / "model/model.safetensors").write_bytes(b"another")
@@ -196,7 +197,8 @@ def test_an_evaluation_refuses_a_task_that_was_edited_between_two_of_them(folder
     (tmp_path / "outputs/data").mkdir(parents=True)
     (tmp_path / "outputs/data/test.jsonl").write_text('{"question": "q", "answer": "#### 1"}\n' * 2, encoding="utf-8")
     store = open_store(request.store)
-    publish_stage(store, request.layout.prepare, tmp_path / "outputs", prepared(sweep))
+    prepare = PrepareRequest(sweep=sweep, store=request.store)
+    publish_stage(store, request.layout.prepare, tmp_path / "outputs", new_manifest(prepare, prepared(sweep)))
     assert prepare_task(request, store, tmp_path / "first").name == "ours.yaml"
     (folders / "tasks/_base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"evaluation\.tasks_dir: _base\.yaml was changed"):

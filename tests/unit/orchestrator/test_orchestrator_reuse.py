@@ -12,6 +12,7 @@ from memory_runtime import Ending, MemoryRuntime
 from surogate_bench.content import combined, digests_of, task_files
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
+from surogate_bench.manifest import Hardware
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.yaml_io import parse_sweep
@@ -217,8 +218,8 @@ def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypat
     ("recipe", "changes", "full_attention", "taken"),
     [
         ("qfp4", {}, True, True),
-        ("qfp4", {"hardware": {"gpu": "H100"}}, True, False),  # its scales were rounded to bf16 there
-        ("bf16", {"hardware": {"gpu": "H100"}}, True, True),
+        ("qfp4", {"hardware": Hardware(gpu="H100")}, True, False),  # its scales were rounded to bf16 there
+        ("bf16", {"hardware": Hardware(gpu="H100")}, True, True),
         ("bf16", {}, False, False),  # windows, soft-capping and sinks were ignored
         ("bf16", {}, None, False),
     ],
