@@ -66,7 +66,7 @@ def test_an_unknown_task_names_the_known_ones_but_not_the_included_parts(tmp_pat
 
 def test_without_any_folder_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(CONFIGS_VARIABLE, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, or .*looked in no folder"):
+    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, or .*folders searched: none"):
         TaskFolders.of(None).find("ro_gsm8k")
 
 

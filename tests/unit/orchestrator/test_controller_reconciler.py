@@ -27,7 +27,7 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Task
 from surogate_bench_orchestrator.resource.model import parse_resource
 from surogate_bench_orchestrator.sweep import locks
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import Lease, SweepLock
 
 SPEC: dict[str, Any] = {
@@ -374,14 +374,14 @@ def test_a_sweep_deleted_and_made_again_starts_with_an_empty_status(world: World
 def test_a_store_that_goes_away_is_told_and_the_sweep_goes_on_afterwards(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if 10 <= world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     world.store_trouble = "Pod store-1 is not ready: it used too much memory."
     world.add()
     world.settle()

@@ -15,7 +15,7 @@ from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
 
@@ -127,14 +127,14 @@ def test_the_store_is_asked_when_a_task_changes_and_not_every_round(
 def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if 2 < world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     last = world.run()
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     assert not any(
@@ -143,14 +143,14 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 
 
 def test_a_store_that_stays_away_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if world.time > 2:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     with pytest.raises(TransientError, match="away for 600 s"):
         world.run()
     assert 600 < world.time < 700

@@ -49,7 +49,7 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights that transformers and vLLM load."""
+    """Return whether a folder has weights that transformers and vLLM load."""
     return any(_has(path.name, _WEIGHTS) for path in folder.iterdir() if path.is_file())
 
 

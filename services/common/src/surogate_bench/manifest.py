@@ -108,8 +108,8 @@ class Manifest(BaseModel):
         Raises:
             PermanentError: it is of another type, or this version cannot read it.
         """
-        if isinstance(self.result, kind):
-            return self.result
+        if (result := result_of(self, kind)) is not None:
+            return result
         try:
             return kind.model_validate(self.result.model_dump())
         except ValidationError as error:
@@ -126,6 +126,5 @@ class Manifest(BaseModel):
 
 def result_of(manifest: Manifest | None, kind: type[ResultT]) -> ResultT | None:
     """Return a manifest's result; None without a manifest, and where this version cannot read the result."""
-    if manifest is not None and isinstance(manifest.result, kind):
-        return manifest.result
-    return None
+    result: object = None if manifest is None else manifest.result
+    return result if isinstance(result, kind) else None

@@ -70,7 +70,7 @@ def _process_metrics() -> Callable[[], bytes]:
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """Not ``http.server.HTTPServer``, which looks this machine's name up and waits where there is no DNS."""
+    """Not ``http.server.HTTPServer``, which resolves this machine's name and waits where there is no DNS."""
 
     allow_reuse_address = True
     daemon_threads = True

@@ -67,7 +67,7 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
 
 
 def local_model_folder(model: ModelSpec) -> Path | None:
-    """Folder of a model that lies on this machine, the user's or one that comes with this package; else None.
+    """Return the folder of a model on this machine, the user's or one shipped with this package; else None.
 
     Raises:
         ConfigError: the user's folder holds no model.
@@ -78,7 +78,7 @@ def local_model_folder(model: ModelSpec) -> Path | None:
 
 
 def require_model_folder(path: Path) -> Path:
-    """Check that a folder looks like a transformers model.
+    """Check that a folder holds a model in transformers format.
 
     Raises:
         ConfigError: it does not.
@@ -94,5 +94,5 @@ def require_model_folder(path: Path) -> Path:
 
 
 def local_folder(store: ObjectStore) -> Path | None:
-    """Folder of a local store; None for a remote one."""
+    """Return the folder of a local store; None for a remote one."""
     return folder_of(store.url) if store.url.startswith("file:") else None

@@ -50,7 +50,7 @@ class ObjectStore:
     _waiting: WaitingNotice | None = field(default=None, repr=False)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, replacing what was there; a reader sees the old or the new one, never a mixture."""
+        """Write an object, replacing what was there; a reader gets the old or the new one, never a mixture."""
         with self._request(key, writes=True):
             obstore.put(self._backend, key, data)
 
@@ -72,13 +72,13 @@ class ObjectStore:
             return None
 
     def exists(self, key: str) -> bool:
-        """Say whether there is such an object."""
+        """Return whether an object exists."""
         try:
             with self._request(key, may_be_missing=True):
                 obstore.head(self._backend, key)
         except KeyError:
             return False
-        except StoreRefusedError:  # the answer to HEAD has no body that could say why
+        except StoreRefusedError:  # the answer to HEAD has no body with a reason
             return self.get(key) is not None
         return True
 

@@ -45,7 +45,7 @@ def parse_location(location: str) -> Path | str:
 
 
 def folder_of(url: str) -> Path:
-    """Folder that a ``file://`` URL names.
+    """Return the folder of a ``file://`` URL.
 
     Raises:
         ConfigError: it names another machine, or no absolute path.
@@ -61,7 +61,7 @@ def folder_of(url: str) -> Path:
 
 
 def canonical_url(scheme: str, rest: str, location: str) -> str:
-    """Spell a remote store's URL in the one way that a prefix has.
+    """Return the canonical form of a remote store's URL, the same for each spelling of a prefix.
 
     Args:
         scheme: ``s3``, ``gs`` or ``az``.

@@ -1,4 +1,4 @@
-"""The check of a task, before anything is trained: would the reference answers themselves be scored as right?"""
+"""The check of a task, before anything is trained: the reference answers themselves must score 1."""
 
 import logging
 from pathlib import Path
@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_stage(request: CheckRequest, work_dir: Path) -> None:
-    """Score every reference answer against itself by the very task, and publish which data the task scores.
+    """Score every reference answer against itself with the same task, and publish which data the task scores.
 
     Raises:
         ConfigError: the task is unknown or cannot be used, there are too few test records, or a record's own reference
@@ -76,7 +76,7 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
 
 
 def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) -> None:
-    """Check that a task shows the records as they were written for it: its own functions might change them.
+    """Check that a task shows the records as they were written for it: its own functions may change them.
 
     Raises:
         ConfigError: it does not.
@@ -91,7 +91,7 @@ def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) ->
     if len(records) != expected or not all(fields <= record.keys() for record in records):
         raise unusable(
             sweep.evaluation.task,
-            f"its process_docs or custom_dataset turns the {expected} test records into {len(records)} others; remove "
+            f"its process_docs or custom_dataset replaces the {expected} test records by {len(records)} others; remove "
             "it, or let the task keep its own data and prompt (evaluation.keep_from_task)",
         )
 

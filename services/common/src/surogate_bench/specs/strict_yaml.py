@@ -77,7 +77,7 @@ def _decode(data: bytes) -> str:
 
 
 def _check_nesting(text: str) -> None:
-    """Refuse deep nesting before anything that recurses sees it; events come one by one."""
+    """Refuse deep nesting before any recursive parser runs; events come one by one."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -125,19 +125,19 @@ def _children(node: Node, path: str) -> Iterator[tuple[Node, str]]:
 
 
 def _check_keys(node: MappingNode, path: str) -> None:
-    """Each key once; keys that a merge (``<<``) brings may be replaced, as YAML means them to."""
-    seen: dict[Hashable, int] = {}
+    """Refuse a key that is written twice; keys from a merge (``<<``) may be replaced, as YAML intends."""
+    lines: dict[Hashable, int] = {}
     for key, _ in node.value:
         if not isinstance(key, ScalarNode):
             raise StrictYamlError(f"{_line(key)}: a key must be a single word, not a {key.id}")
         if key.tag not in {f"{_TAG}str", _MERGE}:
             raise StrictYamlError(f"{_line(key)}: the key {key.value!r} is not text; put it in quotes")
         line = key.start_mark.line + 1
-        if key.value in seen:
+        if key.value in lines:
             raise StrictYamlError(
-                f"line {line}: the key {_join(path, key.value)!r} is written twice, first in line {seen[key.value]}"
+                f"line {line}: the key {_join(path, key.value)!r} is written twice, first in line {lines[key.value]}"
             )
-        seen[key.value] = line
+        lines[key.value] = line
 
 
 def _check_scalar(node: ScalarNode, path: str) -> None:

@@ -18,9 +18,9 @@ from surogate_bench_orchestrator.cli.live import choose_display
 from surogate_bench_orchestrator.cli.session import Session, require_free_space
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, failure_of
-from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table, write_report
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import SweepLock, hold, sweep_lock
 from surogate_bench_orchestrator.sweep.rows import run_rows, sweep_view, warnings_of
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
@@ -88,9 +88,9 @@ def _bad_input(snapshot: Snapshot) -> Failure | None:
 
 def publish_report(session: Session, snapshot: Snapshot) -> Summary:
     """Write the report into the store, unless it is there already as it should be."""
-    summary = build_summary(session.store, session.sweep, *snapshot.troubles())
-    write_report(session.store, session.sweep, summary)
-    return summary
+    report = build_report(session.store, session.sweep, *snapshot.troubles())
+    write_report(session.store, report)
+    return report.summary
 
 
 def show_report(session: Session, summary: Summary, output: Console) -> None:
@@ -116,7 +116,7 @@ def as_json(session: Session, snapshot: Snapshot) -> dict[str, object]:
 
 def _finished_already(session: Session) -> Snapshot | None:
     """Recognize a sweep of which nothing is left to do, without starting anything."""
-    facts = StageFacts(session.store, session.plan)
+    facts = CompletedStages(session.store, session.plan)
     facts.read_all()
     snapshot = Snapshot(
         plan=session.plan, observed=Observed(done=facts.done, tasks={}, slots=0), manifests=facts.manifests

@@ -1,4 +1,4 @@
-"""What made the stages: machines and versions, from their manifests."""
+"""Machines and versions that stages ran with, from their manifests."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from surogate_bench_orchestrator.report.summary import Machine
 
 
 def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
-    """Each kind of machine once, with the stages that ran on it."""
+    """Return each kind of machine once, with the stages that ran on it."""
     details: dict[str, Hardware] = {}
     stages: dict[str, list[str]] = {}
     for manifest in manifests:
@@ -34,7 +34,7 @@ def describe_machine(hardware: Hardware) -> str:
 
 
 def versions(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """Versions of every package; where stages differ, all of them."""
+    """Return the version of every package; where stages differ, all of them."""
     found: dict[str, list[str]] = {}
     for manifest in manifests:
         for package, version in manifest.versions.items():

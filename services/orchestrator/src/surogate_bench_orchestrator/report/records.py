@@ -1,4 +1,4 @@
-"""Read what the stages of a sweep left in the object store, and check it against its digests."""
+"""Read the results of a sweep's stages from the object store, and check them against their digests."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -37,7 +37,7 @@ class EvalRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run as the store has it; a stage that is not finished is None."""
+    """One run in the store; a stage that is not finished is None."""
 
     name: str
     recipe: str | None
@@ -49,7 +49,7 @@ class RunRecord:
     """What is wrong with the stored files; empty if nothing is."""
 
     def stages(self) -> dict[str, Manifest]:
-        """Manifests of the finished stages: ``training``, ``evaluation``."""
+        """Return the manifests of the finished stages: ``training``, ``evaluation``."""
         stages = {"training": self.train, "evaluation": self.evaluation}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
@@ -65,25 +65,25 @@ class SweepRecords:
     """In the order of recipes, then seeds."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
-        """All seeds of one recipe."""
+        """Return the runs of one recipe."""
         return tuple(run for run in self.runs if run.recipe == recipe)
 
     def every_run(self) -> tuple[RunRecord, ...]:
-        """The base model where it is scored, then every run."""
+        """Return the base model if it is scored, then every run."""
         return self.runs if self.base is None else (self.base, *self.runs)
 
     def manifests(self) -> list[Manifest]:
-        """Manifests of every finished stage."""
+        """Return the manifests of all finished stages."""
         prepared = [] if self.prepare is None else [self.prepare[0]]
         return prepared + [manifest for run in self.every_run() for manifest in run.stages().values()]
 
 
 def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
-    """Read a sweep's finished stages. A run whose files are damaged says so and does not stop the others.
+    """Read a sweep's finished stages. Damaged files of a run are recorded in it and do not stop the others.
 
     Raises:
         TransientError: the store is away.
-        PermanentError: the prepare stage's manifest cannot be understood.
+        PermanentError: the prepare stage's manifest cannot be parsed.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     prepared = read_manifest(store, layout.prepare)
@@ -114,7 +114,7 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    # A resumed trainer may have logged a step twice: what it logged last is what became of the adapter.
+    # A resumed trainer may have logged a step twice: the last line belongs to the adapter.
     lines = {
         (line.step, line.eval_loss is not None): line
         for line in _lines(store, prefix, manifest, METRICS_FILE, MetricsLine)
@@ -145,5 +145,5 @@ def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind:
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise PermanentError(f"{prefix}/{name}:{number} in {store.url} cannot be understood: {error}") from error
+            raise PermanentError(f"{prefix}/{name}:{number} in {store.url} cannot be parsed: {error}") from error
     return tuple(found)

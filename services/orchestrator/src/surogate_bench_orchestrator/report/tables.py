@@ -34,7 +34,7 @@ _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(summary: Summary) -> str:
-    """One line per row of the summary, then one per run where there are several seeds."""
+    """Return CSV: one line per row of the summary, then one per run where there are several seeds."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -91,7 +91,7 @@ def _inert(text: str) -> str:
 
 
 def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
-    """The report as Markdown.
+    """Return the report as Markdown.
 
     Args:
         summary: What to write.
@@ -162,7 +162,7 @@ def _details(summary: Summary, rows: Sequence[Row]) -> str:
 
 
 def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
+    """Return header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
     header, cells = _detail_header(rows), [_detail_cells(row) for row in rows]
     kept = [index for index in range(len(header)) if any(texts[index] != formats.ABSENT for texts in cells)]
     return tuple(header[index] for index in kept), tuple(tuple(texts[index] for index in kept) for texts in cells)
@@ -222,7 +222,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line of text that Markdown shows as it is, without markup, links or table breaks of its own."""
+    """Escape text for one cell: Markdown shows it literally, without markup, links or line breaks."""
     line = " ".join(text.split())
     for character in "\\`*_[]<>|#":
         line = line.replace(character, f"\\{character}")
