@@ -58,7 +58,7 @@ class UnreadableResult(RootModel[dict[str, Any]]):
 
 
 StageResult = PrepareResult | CheckResult | TrainResult | EvalResult
-ResultT = TypeVar("ResultT", bound=StageResult)
+ResultT = TypeVar("ResultT", bound=BaseModel)
 
 RESULT_TYPES: Mapping[Stage, type[StageResult]] = MappingProxyType(
     {"prepare": PrepareResult, "check": CheckResult, "train": TrainResult, "eval": EvalResult}
