@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from finished_stages import manifest_of
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.requests import EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import EvalResult, SampleLine
-from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages import fetch_stage, publish_stage
 from surogate_bench.store import ObjectStore, open_store
 
@@ -141,30 +142,17 @@ def serving(answer: Callable[[str], str | int]) -> Iterator[FakeServer]:
             thread.join()
 
 
-def sweep(**evaluation: Any) -> dict[str, Any]:
-    return {
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {
-            "builtin": "word-problems-ro",
-            "train_size": 8,
-            "test_size": 14,
-            "prompt": "Întrebare: {question}\nRăspuns:",
-        },
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "serving": {"start_timeout_s": PATIENCE_S},
-        "evaluation": {"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
-    }
-
-
-def make_request(
-    folder: Path, server_url: str, *, run: str = RUN, spec: dict[str, Any] | None = None
-) -> EvaluateRequest:
-    """Prepare a store whose test split has one question for each of ANSWERS."""
-    request = EvaluateRequest(
-        sweep=parse_sweep(spec or sweep()), store=str(folder / "store"), run=run, server_url=server_url
+def sweep(*, start_timeout_s: float = PATIENCE_S, **evaluation: object) -> RecipeSweep:
+    return small_sweep(
+        data={"test_size": 14, "prompt": "Întrebare: {question}\nRăspuns:"},
+        serving={"start_timeout_s": start_timeout_s},
+        evaluation={"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
     )
+
+
+def make_request(folder: Path, server_url: str, *, run: str = RUN, spec: RecipeSweep | None = None) -> EvaluateRequest:
+    """Prepare a store whose test split has one question for each of ANSWERS."""
+    request = EvaluateRequest(sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url)
     data = folder / "prepared" / "data"
     data.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):

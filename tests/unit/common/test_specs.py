@@ -4,24 +4,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sweeps import small_document
 
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.specs import load_sweep
 from surogate_bench.specs.reference import reference
 
 SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
-MINIMAL = {
-    "name": "mini",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 4},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
 
 
 def write(folder: Path, **changes: object) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump(MINIMAL | changes), encoding="utf-8")
+    path.write_text(yaml.safe_dump(small_document() | changes), encoding="utf-8")
     return path
 
 
@@ -122,7 +116,7 @@ def test_a_recipe_can_be_spelled_out_in_its_own_file(tmp_path: Path) -> None:
 def test_the_spec_hash_follows_content_and_not_the_order_of_keys(tmp_path: Path) -> None:
     first = load_sweep(write(tmp_path))
     reordered = tmp_path / "reordered.yaml"
-    reordered.write_text(yaml.safe_dump(dict(reversed(MINIMAL.items())), sort_keys=False), encoding="utf-8")
+    reordered.write_text(yaml.safe_dump(dict(reversed(small_document().items())), sort_keys=False), encoding="utf-8")
     assert load_sweep(reordered).spec_hash == first.spec_hash
     assert load_sweep(write(tmp_path, seeds=[1])).spec_hash != first.spec_hash
 

@@ -78,7 +78,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (LAUGHS, "its aliases make it more than 100,000 values"),
         ("a: *nobody", "line 1: found undefined alias 'nobody'"),
         ("a: 1\nb: x\0y", "line 2: the character U+0000 is not allowed"),
-        ("a: 1\nb:\n\t- 1", "line 3: a tab cannot stand here; indent with blanks"),
+        ("a: 1\nb:\n\t- 1", "line 3: a tab is not allowed here; indent with spaces"),
         ("a: !!python/object/apply:os.system ['true']", "line 1: could not determine a constructor for the tag"),
         ("a: !mine 1", "could not determine a constructor for the tag '!mine'"),
         ("a: !!set {b, c}", "could not determine a constructor for the tag"),

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 from evaluator_world import publish_prepared
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, ScoredData
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.main import handle
@@ -31,15 +31,8 @@ def _own_environment() -> Iterator[None]:
 
 
 def request_of(folder: Path, **evaluation: Any) -> CheckRequest:
-    spec = {
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"path": str(folder)},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "evaluation": evaluation,
-    }
-    return CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="task")
+    sweep = small_sweep(data={"path": str(folder)}, evaluation=evaluation)
+    return CheckRequest(sweep=sweep, store=str(folder / "store"), subject="task")
 
 
 def prepare(request: CheckRequest, folder: Path, answers: list[str]) -> None:

@@ -26,7 +26,6 @@ from surogate_bench.errors import ConfigError, ExitCode, PermanentError, Transie
 from surogate_bench.layout import manifest_key
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator import server as server_module
@@ -161,7 +160,7 @@ def test_a_server_that_is_not_ready_yet_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_comes_is_given_up_in_time(tmp_path: Path) -> None:
-    request = make_request(tmp_path, "http://127.0.0.1:9", spec=sweep() | {"serving": {"start_timeout_s": 0.2}})
+    request = make_request(tmp_path, "http://127.0.0.1:9", spec=sweep(start_timeout_s=0.2))
     with pytest.raises(TransientError, match=r"GET /readyz within 0.2 s"):
         evaluate_stage(request, tmp_path / "work")
 
@@ -216,7 +215,7 @@ def test_progress_counts_answers(tmp_path: Path) -> None:
 
 def test_a_request_for_another_service_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not for the evaluator"):
-        handle(PrepareRequest(sweep=parse_sweep(sweep()), store=str(tmp_path / "store")), tmp_path / "work")
+        handle(PrepareRequest(sweep=sweep(), store=str(tmp_path / "store")), tmp_path / "work")
 
 
 def test_as_a_process_it_evaluates_and_later_ends_at_once_without_the_heavy_libraries(tmp_path: Path) -> None:

@@ -96,6 +96,8 @@ SAMPLES_FILE = "samples.jsonl"
 """Lines of :class:`surogate_bench.results.SampleLine`."""
 RESULTS_FILE = "results.json"
 """Results in lm-eval's own form."""
+SUMMARY_FILE = "summary.json"
+"""The report as data; the last file of a report that is written."""
 
 # Files of a running task
 

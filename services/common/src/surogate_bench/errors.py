@@ -4,7 +4,7 @@
 
     BenchError
     ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
-    ├── TransientError           may well work when tried again (network, a server restart)  exit 75
+    ├── TransientError           another attempt may succeed (network, a server restart)     exit 75
     │   └── StoreAwayError           the object store does not answer, or answers that it is busy
     └── PermanentError           will fail again in the same way                             exit 4
         ├── StoreRefusedError        the object store refuses: rights, credentials, room
@@ -61,19 +61,19 @@ class ConfigError(BenchError):
 
 
 class TransientError(BenchError):
-    """Something outside failed in a way that may pass."""
+    """An external failure that may be transient."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class PermanentError(BenchError):
-    """Something failed, and trying again would not help."""
+    """A failure that another attempt cannot resolve."""
 
     exit_code = ExitCode.PERMANENT
 
 
 class StoreAwayError(TransientError):
-    """The object store does not answer, or answers that it cannot just now.
+    """The object store does not answer, or answers that it cannot serve the request now.
 
     Args:
         where: Key and store.

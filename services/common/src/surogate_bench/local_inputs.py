@@ -1,4 +1,4 @@
-"""The local files that a sweep's results depend on, and whether they still are what the prepare stage read.
+"""The local files that a sweep's results depend on, and a check that they are what the prepare stage read.
 
 Model and data of the hub are pinned by commit or kept in the store instead.
 """
@@ -29,7 +29,7 @@ class LocalInput:
     """Setting that names it."""
     folder: Path
     files: Mapping[str, Path]
-    """Those that count."""
+    """Files that determine results, by name."""
 
 
 def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
@@ -58,7 +58,7 @@ def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
 
 
 def require_unchanged(prepared: PrepareResult, sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> None:
-    """Check local inputs against what was prepared; what an older version prepared, without digests, passes.
+    """Check local inputs against what was prepared; data prepared by a version without digests passes.
 
     Args:
         prepared: Result of the prepare stage.

@@ -1,4 +1,4 @@
-"""A small HTTP server beside the work: ``GET /metrics`` for Prometheus and ``GET /progress`` for the controller."""
+"""A small HTTP server in a stage's process: ``GET /metrics`` for Prometheus, ``GET /progress`` for the controller."""
 
 import logging
 import threading
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"there is nothing here\n")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401 - http.server's own
-        """Log nothing: every scrape would be a line."""
+        """Log nothing: every scrape would add a line."""
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -27,9 +27,9 @@ from surogate_bench.user_paths import require_folder
 _REQUEST_TIMEOUT = timedelta(seconds=30)
 _PROBE_TIMEOUT = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=60)
-"""How long a request is repeated while the store is away: a restart of it must cost no attempt of a stage."""
+"""How long a request is repeated while the store is away: a restart of the store must cost no attempt of a stage."""
 _RETRIES = 1000
-"""More than fit into that time, which alone decides."""
+"""More than fit into that time, which is the limit that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ObjectStore:
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, keys: builtins.list[str]) -> None:
-        """Delete objects; those already gone are no error."""
+        """Delete objects; missing ones are ignored."""
         for key in keys:
             try:
                 with self._request(key, may_be_missing=True):

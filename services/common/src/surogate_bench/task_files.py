@@ -1,7 +1,7 @@
 """Find the YAML of an lm-eval task.
 
-A task ``name`` lives in a file ``name.yaml``, or is one of lm-eval's own (:data:`STOCK_TASKS`). The files that come
-with surogate-bench lie in ``configs/tasks``: below the folder that SUROGATE_BENCH_CONFIGS names (container images set
+A task ``name`` is in a file ``name.yaml``, or is one of lm-eval's own (:data:`STOCK_TASKS`). The files that come
+with surogate-bench are in ``configs/tasks``: below the folder that SUROGATE_BENCH_CONFIGS names (container images set
 it), or else of the checkout this package is in.
 """
 
@@ -17,7 +17,7 @@ from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
 
 STOCK_TASKS: Mapping[str, str] = MappingProxyType({"gsm8k": "gsm8k/gsm8k.yaml"})
-"""Tasks of lm-eval's own that score both ways which are reported, by file below its folder ``tasks``.
+"""Tasks of lm-eval that give both scores of the report, by file below its folder ``tasks``.
 
 The evaluator's image holds no others.
 """

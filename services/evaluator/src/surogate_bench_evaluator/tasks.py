@@ -61,8 +61,8 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
 
     What ``evaluation.keep_from_task`` names stays as the base task has it.
 
-    Prompts are written out beside it, as fields of the records: lm-eval would compile a template anew for every use of
-    every record, which takes as long as all else that it does.
+    Prompts are written beside it, as fields of the records: lm-eval would compile a template again for every use of
+    every record, which doubles its time.
 
     Args:
         base: The task's own file, which the new one includes.
@@ -112,7 +112,7 @@ def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, An
 
 
 def _own_data(base: Path) -> dict[str, Any]:
-    """Take files of a task's own data relative to the task's file, where they lie there."""
+    """Take files of a task's own data relative to the task's file, if they are there."""
     from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
 
     def located(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds

@@ -1,4 +1,4 @@
-"""YAML without its surprises: what could be read in two ways, or not at all, is refused with its line.
+"""Strict YAML: what is ambiguous or unreadable is refused with its line.
 
 Refused are keys written twice (YAML 1.2 forbids them; PyYAML lets the last one win), tags beyond plain data, recursive
 or exploding aliases, deep nesting, and numbers that YAML 1.1 reads as octal or base 60.
@@ -162,7 +162,7 @@ def _in_a_line(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     problem = " ".join(part for part in (error.context, error.problem) if part)
     if "\\t" in problem:
-        problem = "a tab cannot stand here; indent with blanks"
+        problem = "a tab is not allowed here; indent with spaces"
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 

@@ -34,7 +34,7 @@ def score_interval(proportion: float, n: float, critical: float) -> tuple[float,
 
     Args:
         proportion: In 0..1.
-        n: Questions, not necessarily whole; above 0.
+        n: Questions, not necessarily an integer; above 0.
         critical: Half-width in standard errors, such as a quantile of the normal or of Student's t distribution.
     """
     square = critical * critical

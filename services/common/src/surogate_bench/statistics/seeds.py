@@ -79,7 +79,7 @@ class _CrossedMean:
         t = abs(self.mean) / self.stderr if self.stderr else 0.0
         if t == 0:
             return 1.0
-        # The critical value lies between those of the two distributions, and so does the p value.
+        # The critical value is between those of the two distributions, and so does the p value.
         low, high = sorted((two_sided_p_value(t, self.seeds - 1), two_sided_p_value(t, self.n - 1)))
         return solve_decreasing(lambda level: self.critical_value(level) - t, low, high)
 

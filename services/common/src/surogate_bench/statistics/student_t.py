@@ -1,4 +1,4 @@
-"""Student's t distribution with any positive number of degrees of freedom, whole or not."""
+"""Student's t distribution with any positive number of degrees of freedom, integer or not."""
 
 from collections.abc import Callable
 from math import exp, inf, lgamma, log
@@ -53,7 +53,7 @@ def solve_decreasing(function: Callable[[float], float], low: float, high: float
 def _regularized_beta(x: float, rest: float, a: float, b: float) -> float:
     """Return I_x(a, b). ``rest`` is 1 - x, passed separately to keep precision where x is close to 1.
 
-    The continued fraction converges fast left of the mean, so it is mirrored where x lies right of it.
+    The continued fraction converges fast left of the mean, so it is mirrored where x is right of it.
     """
     if x <= 0 or rest <= 0:
         return 0.0 if x <= 0 else 1.0

@@ -104,7 +104,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _cell(summary.evaluated_on),
         _table(_main_header(summary, summary.rows), [_main_cells(row, summary) for row in summary.rows]),
         "\n\n".join(_cell(note) for note in summary.footnotes),
-        _troubles(summary),
+        _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         "## More figures",
         _cell(summary.evaluated_on),
@@ -195,7 +195,7 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _troubles(summary: Summary) -> str:
+def _incomplete_rows(summary: Summary) -> str:
     return "\n".join(
         f"- {_cell(row.title)} {row.state}: {_cell(row.reason)}" for row in summary.rows if row.state != "succeeded"
     )

@@ -1,11 +1,11 @@
 """Write a report into the object store."""
 
+from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
 from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
 
-SUMMARY_FILE = "summary.json"
 PAGE_FILE = "report.html"
 
 
