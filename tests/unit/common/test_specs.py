@@ -41,7 +41,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "said"),
+    ("changes", "field", "expected"),
     [
         ({"baseline": {}}, "baseline", "no such field"),
         ({"recipes": ["fp7"]}, "recipes.0", "fp7"),
@@ -77,21 +77,23 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"data": {"hub": "a/b", "prompt": "no placeholder"}}, "data", "{question}"),
     ],
 )
-def test_bad_input_is_refused_with_its_field(tmp_path: Path, changes: dict[str, object], field: str, said: str) -> None:
+def test_bad_input_is_refused_with_its_field(
+    tmp_path: Path, changes: dict[str, object], field: str, expected: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load_sweep(write(tmp_path, **changes))
     assert caught.value.field == field
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert caught.value.exit_code == ExitCode.BAD_INPUT
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: [", "not valid YAML"), ("- just\n- a list", "must be a mapping, not list")]
+    ("text", "expected"), [("a: [", "not valid YAML"), ("- just\n- a list", "must be a mapping, not list")]
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=expected):
         load_sweep(path)
 
 

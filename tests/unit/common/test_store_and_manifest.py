@@ -71,10 +71,10 @@ def test_a_store_that_ignores_the_condition_is_refused(store: ObjectStore, monke
 
 
 @pytest.mark.parametrize(
-    ("location", "said"), [("ftp://host/x", "unknown scheme"), ("/proc/nowhere/store", "cannot be created")]
+    ("location", "expected"), [("ftp://host/x", "unknown scheme"), ("/proc/nowhere/store", "cannot be created")]
 )
-def test_a_bad_location_is_refused(location: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_bad_location_is_refused(location: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         open_store(location)
 
 

@@ -133,15 +133,15 @@ def test_of_two_evaluators_of_one_run_the_first_to_finish_stands(tmp_path: Path)
     def answer(prompt: str) -> str:
         other = tmp_path / "other"
         other.mkdir(exist_ok=True)
-        publish_stage(open_store(request.store), request.layout.eval(RUN), other, manifest_of("eval", request))
+        publish_stage(open_store(request.store), request.layout.eval(RUN), other, manifest_of(request))
         return answer_by_table(prompt)
 
     with serving(answer) as fake:
         request = make_request(tmp_path, fake.url)
         evaluate_stage(request, tmp_path / "work")
-    standing = read_manifest(open_store(request.store), request.layout.eval(RUN))
-    assert standing is not None
-    assert standing.files == {}
+    stored = read_manifest(open_store(request.store), request.layout.eval(RUN))
+    assert stored is not None
+    assert stored.files == {}
 
 
 def test_a_refused_adapter_is_permanent_and_gives_the_servers_reason(tmp_path: Path) -> None:
@@ -200,16 +200,16 @@ def test_examples_stay_the_same_when_a_lost_server_is_asked_again(tmp_path: Path
 
 
 def test_progress_counts_answers(tmp_path: Path) -> None:
-    seen = []
+    progress = []
 
     def answer(prompt: str) -> str:
-        seen.append(read_progress(tmp_path / "work"))
+        progress.append(read_progress(tmp_path / "work"))
         return answer_by_table(prompt)
 
     with serving(answer) as fake:
         evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
-    assert seen[0] is not None
-    assert (seen[0].phase, seen[0].step, seen[0].total) == ("evaluating", 0, len(ANSWERS))
+    assert progress[0] is not None
+    assert (progress[0].phase, progress[0].step, progress[0].total) == ("evaluating", 0, len(ANSWERS))
     assert getattr(read_progress(tmp_path / "work"), "phase", None) == "uploading"
 
 

@@ -147,8 +147,8 @@ def test_the_headline_has_three_sentences_and_notes_do_not_repeat_one_another(
     world.publish_everything()
     summary = summarized(world)
     assert len(sentences(summary.headline)) == 3
-    said = [sentence for note in (summary.headline, *summary.notes) for sentence in sentences(note)]
-    assert len(set(said)) == len(said)
+    all_sentences = [sentence for note in (summary.headline, *summary.notes) for sentence in sentences(note)]
+    assert len(set(all_sentences)) == len(all_sentences)
     words = [re.findall(r"[\w%.]+", note) for note in (summary.headline, *summary.notes)]
     parts = [{" ".join(each[start : start + 9]) for start in range(len(each) - 8)} for each in words]
     for one, other in itertools.combinations(parts, 2):
