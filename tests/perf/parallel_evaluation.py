@@ -51,10 +51,11 @@ class Bench:
 
     def publish(self, stage: str, run: str, prefix: str, folder: Path) -> None:
         """Publish one stage as the trainer service would have."""
-        manifest = Manifest(
-            stage=stage, run=run, spec_hash=self.sweep.spec_hash, created=datetime.now(UTC), files={}, hardware={},
-            versions={}, result={},
-        )  # fmt: skip
+        prepared = {"data": {}, "model_source": self.sweep.model.label, "model_in_store": False}
+        manifest = Manifest.model_validate({
+            "stage": stage, "run": run, "spec_hash": self.sweep.spec_hash, "created": datetime.now(UTC), "files": {},
+            "hardware": {}, "versions": {}, "result": prepared if stage == "prepare" else {},
+        })  # fmt: skip
         publish_stage(self.store, prefix, folder, manifest)
 
 

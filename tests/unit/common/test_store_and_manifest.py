@@ -2,13 +2,15 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from finished_stages import manifest_of
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.manifest import Manifest
+from surogate_bench.requests import TrainRequest
 from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 
@@ -28,16 +30,8 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def a_manifest(run: str = "bf16-s0") -> Manifest:
-    return Manifest(
-        stage="train",
-        run=run,
-        spec_hash="abc",
-        created=datetime.now(UTC),
-        files={},
-        hardware={},
-        versions={},
-        result={},
-    )
+    request = TrainRequest(sweep=small_sweep(), store="file:///unused", recipe="bf16", seed=0)
+    return manifest_of(request).model_copy(update={"run": run})
 
 
 def test_objects_are_listed_read_and_deleted(store: ObjectStore) -> None:
