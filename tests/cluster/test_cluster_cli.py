@@ -19,7 +19,7 @@ import yaml
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.report import build_summary
+from surogate_bench_orchestrator.report import build_report
 from surogate_bench_orchestrator.resource import API_VERSION, PLURAL
 from surogate_bench_orchestrator.resource.model import resource_of
 
@@ -167,7 +167,7 @@ def serving(lab: Lab, python_image: tuple[str, str], until: Callable[..., None])
 
 
 def report(folder: Path) -> bytes:
-    summary = build_summary(open_store(str(folder / "store")), parse_sweep(SPEC), {})
+    summary = build_report(open_store(str(folder / "store")), parse_sweep(SPEC), {})
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         for name, data in {"summary.json": summary.model_dump_json().encode(), "big.bin": os.urandom(400_000)}.items():

@@ -13,7 +13,9 @@ import pytest
 
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.results import TrainResult
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
@@ -32,7 +34,7 @@ def has_checkpoint(store: ObjectStore, layout: SweepLayout, run: str) -> bool:
 
 
 def resumed_from(results: dict[str, Manifest], run: str) -> int:
-    return int(results[f"{run}/train"].result["resumed_from_step"])
+    return results[f"{run}/train"].require_result(TrainResult).resumed_from_step
 
 
 def succeeds(release: Any, until: Until, name: str, patience_s: float = 400) -> None:

@@ -12,6 +12,7 @@ import yaml
 from cluster_release import IMAGE_TAG, Release
 from cluster_tools import kubectl
 
+from surogate_bench.results import PrepareResult
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -155,7 +156,7 @@ def test_a_sweep_of_a_gated_model_and_hub_data_completes(from_hub: Release) -> N
     status = from_hub.status(SWEEP)
     assert status["phase"] == "Complete", status
     with from_hub.store() as store:
-        source = from_hub.results(store, SWEEP)["prepare"].result["model_source"]
+        source = from_hub.results(store, SWEEP)["prepare"].require_result(PrepareResult).model_source
     name, _, commit = source.partition("@")
     assert name == "lab/tiny-qwen3"
     assert len(commit) == 40

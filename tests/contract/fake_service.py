@@ -9,21 +9,20 @@ import os
 import signal
 import sys
 import time
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
 
 from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import BASE_RUN
 from surogate_bench.local_inputs import digest_inputs
-from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.manifest import StageResult
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ServeRequest, StageRequest, TrainRequest
 from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
 from surogate_bench.service import run_service
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 
 _SAMPLES = 4
@@ -131,11 +130,13 @@ def _behave(behaviour: str, work_dir: Path, *, first: bool) -> None:
 def _publish(request: AnyRequest, work_dir: Path, stage: str, run: str) -> None:
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
+    assert not isinstance(request, ServeRequest)
+    result: StageResult
     if isinstance(request, TrainRequest):
-        prefix, result = request.layout.train(run), _trained(request).model_dump(mode="json")
+        prefix, result = request.layout.train(run), _trained(request)
         (output / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "seconds": 0.1, "tokens": 5}\n')
     elif isinstance(request, EvaluateRequest):
-        prefix, result = request.layout.eval(run), _scored(run).model_dump(mode="json")
+        prefix, result = request.layout.eval(run), _scored(run)
         lines = [
             SampleLine(
                 index=i, question=f"q{i}", target="1", response="#### 1", strict_match=i > 1, flexible_match=i > 1
@@ -144,20 +145,10 @@ def _publish(request: AnyRequest, work_dir: Path, stage: str, run: str) -> None:
         ]
         (output / "samples.jsonl").write_text("\n".join(lines) + "\n")
     elif isinstance(request, CheckRequest):
-        prefix, result = request.layout.check(request.subject), CheckResult().model_dump(mode="json")
+        prefix, result = request.layout.check(request.subject), CheckResult()
     else:
-        prefix, result = request.layout.prepare, _prepared(request).model_dump(mode="json")
-    manifest = Manifest(
-        stage=stage,
-        run=run,
-        spec_hash=request.sweep.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        engine="emulated" if stage == "train" else None,
-        hardware=describe_machine(),
-        versions=package_versions(),
-        result=result,
-    )
+        prefix, result = request.layout.prepare, _prepared(request)
+    manifest = new_manifest(request, result, engine="emulated" if stage == "train" else None)
     publish_stage(open_store(request.store), prefix, output, manifest)
 
 

@@ -23,10 +23,11 @@ from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.layout import BASE_RUN
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
+from surogate_bench.manifest import Manifest
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, SampleLine
+from surogate_bench.stages import fetch_stage, publish_stage
 from surogate_bench.statistics import compare_paired
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
@@ -217,7 +218,7 @@ class Published:
 def published(served: Served, run: str, folder: Path) -> Published:
     manifest = fetch_stage(served.store, served.request.layout.eval(run), folder)
     lines = (folder / "samples.jsonl").read_text().splitlines()
-    return Published(EvalResult.model_validate(manifest.result), [SampleLine.model_validate_json(x) for x in lines])
+    return Published(manifest.require_result(EvalResult), [SampleLine.model_validate_json(x) for x in lines])
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from completions_stand_in import Completions, completing
 from hub_stand_in import Hub, Repository, serving
 from sweeps import small_sweep
 
-from surogate_bench.manifest import fetch_stage, read_manifest
-from surogate_bench.requests import CheckRequest, EvaluateRequest, StageRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -98,18 +98,10 @@ def sweep(**evaluation: Any) -> RecipeSweep:
 
 
 def prepare(request: StageRequest, folder: Path) -> None:
-    from surogate_bench.manifest import Manifest, publish_stage
-
     (folder / "prepared").mkdir()
     info = SplitInfo(records=8, sha256="0" * 64)
     result = PrepareResult(data={"train": info}, model_source="tiny", model_in_store=False, special_tokens=())
-    manifest = Manifest.model_validate(
-        {
-            "stage": "prepare", "run": "prepare", "spec_hash": request.layout.spec_hash,
-            "created": "2026-01-01T00:00:00Z", "files": {}, "hardware": {}, "versions": {},
-            "result": result.model_dump(mode="json"),
-        }
-    )  # fmt: skip
+    manifest = new_manifest(PrepareRequest(sweep=request.sweep, store=request.store), result)
     publish_stage(open_store(request.store), request.layout.prepare, folder / "prepared", manifest)
 
 
@@ -134,7 +126,7 @@ def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Pa
         assert body.pop("add_special_tokens"), "as it is where a request does not say"
         assert body == other
     store = open_store(str(tmp_path / "store"))
-    result = EvalResult.model_validate(fetch_stage(store, evaluate.layout.eval("base"), tmp_path / "out").result)
+    result = fetch_stage(store, evaluate.layout.eval("base"), tmp_path / "out").require_result(EvalResult)
     assert result.strict.accuracy == results["exact_match,strict-match"]
     assert result.flexible.accuracy == results["exact_match,flexible-extract"]
     assert result.strict.stderr == results["exact_match_stderr,strict-match"]
@@ -145,7 +137,7 @@ def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Pa
     assert (result.scored.num_fewshot, result.special_tokens) == (0, ())
     checked = read_manifest(store, check.layout.check("task"))
     assert checked is not None
-    assert CheckResult.model_validate(checked.result).scored == result.scored
+    assert checked.require_result(CheckResult).scored == result.scored
 
 
 def test_a_task_keeps_its_own_examples_if_the_sweep_requests_it(tmp_path: Path, endpoint: str) -> None:

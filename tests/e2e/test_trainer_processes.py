@@ -15,11 +15,11 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
-from surogate_bench.manifest import read_manifest
 from surogate_bench.progress import read_termination
 from surogate_bench.requests import PrepareRequest, StageRequest, TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 
 pytestmark = pytest.mark.e2e
@@ -88,7 +88,7 @@ def outcome(request: TrainRequest) -> tuple[TrainResult, list[dict[str, Any]]]:
     assert metrics is not None
     lines = [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in metrics.splitlines()]
     assert store.list(f"{prefix}/checkpoints") == []
-    return TrainResult.model_validate(manifest.result), lines
+    return manifest.require_result(TrainResult), lines
 
 
 @pytest.mark.parametrize("recipe", ["fp4", "fp8-short"])

@@ -17,10 +17,10 @@ from pathlib import Path
 import httpx
 
 from surogate_bench.layout import SweepLayout, run_name
-from surogate_bench.manifest import fetch_stage
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.stages import fetch_stage
 from surogate_bench.store import open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_evaluator.tasks import render_task

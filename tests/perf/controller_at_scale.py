@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("scale.json"))
     options = parser.parse_args()
     rows = measure(options.runs, options.slots, options.every)
-    found = {"hardware": describe_machine(), "runs": options.runs, "slots": options.slots, "samples": rows}
+    found = {"hardware": describe_machine().model_dump(), "runs": options.runs, "slots": options.slots, "samples": rows}
     options.out.write_text(json.dumps(found, indent=2))
 
 

@@ -106,7 +106,7 @@ def compare(plain: Measurement, ours: Measurement) -> dict[str, object]:
         "max_lora_rank": MAX_LORA_RANK,
         "concurrent": CONCURRENT,
         "rounds": ROUNDS,
-        "machine": describe_machine(),
+        "machine": describe_machine().model_dump(),
         "versions": package_versions(),
     }
 

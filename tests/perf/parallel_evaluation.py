@@ -26,11 +26,12 @@ from typing import Any
 import httpx
 
 from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest
+from surogate_bench.manifest import Manifest
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -50,10 +51,11 @@ class Bench:
 
     def publish(self, stage: str, run: str, prefix: str, folder: Path) -> None:
         """Publish one stage as the trainer service would have."""
-        manifest = Manifest(
-            stage=stage, run=run, spec_hash=self.sweep.spec_hash, created=datetime.now(UTC), files={}, hardware={},
-            versions={}, result={},
-        )  # fmt: skip
+        prepared = {"data": {}, "model_source": self.sweep.model.label, "model_in_store": False}
+        manifest = Manifest.model_validate({
+            "stage": stage, "run": run, "spec_hash": self.sweep.spec_hash, "created": datetime.now(UTC), "files": {},
+            "hardware": {}, "versions": {}, "result": prepared if stage == "prepare" else {},
+        })  # fmt: skip
         publish_stage(self.store, prefix, folder, manifest)
 
 
@@ -219,7 +221,7 @@ def summarize(options: argparse.Namespace, seconds: dict[int, list[float]]) -> d
         "questions": options.questions,
         "concurrent_requests_per_evaluation": options.concurrent,
         "model": options.model,
-        "machine": describe_machine(),
+        "machine": describe_machine().model_dump(),
         "versions": package_versions(),
         "ways": [
             {

@@ -104,7 +104,7 @@ def compare(arguments: argparse.Namespace, sweep: RecipeSweep, store: str) -> di
     used = speeds["ours"] * timings["ours"][0]["flops_per_token"]
     return {
         "model": sweep.model.label,
-        "machine": describe_machine(),
+        "machine": describe_machine().model_dump(),
         "threads": arguments.threads,
         "steps": arguments.steps,
         "tokens_per_second": speeds,

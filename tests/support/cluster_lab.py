@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
 
 from surogate_bench.errors import BenchError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, read_request
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
@@ -33,20 +33,8 @@ SPEC: dict[str, Any] = {
     "recipes": ["bf16", "fp8"],
     "placement": "phased",
 }
-PREPARED = {
-    "data": {"train": {"records": 8, "sha256": "a" * 64}, "test": {"records": 8, "sha256": "b" * 64}},
-    "model_source": "built in", "model_in_store": False,
-}  # fmt: skip
-TRAINED = {
-    "steps": 2, "tokens": 100, "train_seconds": 3.5, "tokens_per_second": 28.0, "side_by_side": 1, "threads": 1,
-    "peak_memory_bytes": 1, "weight_bytes": 1, "operand_cache_bytes": 0, "final_train_loss": 0.25,
-    "validation": [], "adapter_sha256": "c" * 64, "resumed_from_step": 0,
-}  # fmt: skip
-SCORED = {
-    "task": "ro_gsm8k", "model": "m", "samples": 8, "strict": {"accuracy": 0.625, "stderr": 0.18},
-    "flexible": {"accuracy": 0.75, "stderr": 0.16}, "empty_answers": 0, "seconds": 2.5, "parallel_evaluations": 1,
-}  # fmt: skip
-
+STRICT = {"accuracy": 0.625, "stderr": 0.18}
+"""Of every evaluation."""
 
 _NOT_ENDED = "status.phase!=Succeeded,status.phase!=Failed"
 
@@ -130,22 +118,18 @@ class Node:
         request = read_request(file)
         file.unlink()
         laid_out = plan(request.sweep, request.store)
-        result: dict[str, Any]
         if isinstance(request, PrepareRequest):
-            prefix, result, run = laid_out.layout.prepare, PREPARED, ""
+            prefix = laid_out.layout.prepare
         elif isinstance(request, CheckRequest):
-            prefix, result, run = laid_out.layout.check(request.subject), {}, request.subject
+            prefix = laid_out.layout.check(request.subject)
         elif isinstance(request, EvaluateRequest):
-            prefix, result, run = laid_out.layout.eval(request.run), SCORED, request.run
+            prefix = laid_out.layout.eval(request.run)
             assert request.server_url == f"http://{laid_out.server.name}.{self._core.rsplit('/')[-1]}.svc:8100"
         else:
             assert request.kind == "train"
-            run = f"{request.recipe}-s{request.seed}"
-            prefix, result = laid_out.layout.train(run), TRAINED
-        manifest = Manifest(
-            stage=request.kind, run=run, spec_hash=request.sweep.spec_hash, created=datetime.now(UTC), files={},
-            hardware={}, versions={}, result=result,
-        )  # fmt: skip
+            prefix = laid_out.layout.train(f"{request.recipe}-s{request.seed}")
+        scored = {"strict": STRICT} if isinstance(request, EvaluateRequest) else {}
+        manifest = manifest_of(request, **scored)
         if self._store.create(manifest_key(prefix), manifest.model_dump_json().encode()):
             self.results.append(prefix)
 

@@ -14,7 +14,8 @@ import pytest
 from cluster_tools import helm, kubectl, port_forward, until
 
 from surogate_bench.layout import SweepLayout, manifest_key
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 

@@ -9,13 +9,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from finished_stages import manifest_of
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
-from surogate_bench.hardware import describe_machine
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
-from surogate_bench.requests import EvaluateRequest
+from surogate_bench.requests import EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import EvalResult, SampleLine
-from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import fetch_stage, publish_stage
 from surogate_bench.store import ObjectStore, open_store
 
 RUN = "bf16-s0"
@@ -141,53 +142,31 @@ def serving(answer: Callable[[str], str | int]) -> Iterator[FakeServer]:
             thread.join()
 
 
-def sweep(**evaluation: Any) -> dict[str, Any]:
-    return {
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {
-            "builtin": "word-problems-ro",
-            "train_size": 8,
-            "test_size": 14,
-            "prompt": "Întrebare: {question}\nRăspuns:",
-        },
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "serving": {"start_timeout_s": PATIENCE_S},
-        "evaluation": {"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
-    }
-
-
-def make_request(
-    folder: Path, server_url: str, *, run: str = RUN, spec: dict[str, Any] | None = None
-) -> EvaluateRequest:
-    """Prepare a store whose test split has one question for each of ANSWERS."""
-    request = EvaluateRequest(
-        sweep=parse_sweep(spec or sweep()), store=str(folder / "store"), run=run, server_url=server_url
+def sweep(*, start_timeout_s: float = PATIENCE_S, **evaluation: object) -> RecipeSweep:
+    return small_sweep(
+        data={"test_size": 14, "prompt": "Întrebare: {question}\nRăspuns:"},
+        serving={"start_timeout_s": start_timeout_s},
+        evaluation={"num_concurrent": 4, "max_retries": 1, "max_gen_toks": 32, **evaluation},
     )
+
+
+def make_request(folder: Path, server_url: str, *, run: str = RUN, spec: RecipeSweep | None = None) -> EvaluateRequest:
+    """Prepare a store whose test split has one question for each of ANSWERS."""
+    request = EvaluateRequest(sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url)
     data = folder / "prepared" / "data"
     data.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):
         records = [{"question": f"{split} {i}?", "answer": "Gândim.\n#### 1,234"} for i in range(len(ANSWERS))]
         (data / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    store = open_store(request.store)
-    publish_stage(store, request.layout.prepare, data.parent, manifest_of("prepare", request))
+    publish_prepared(request, data.parent)
     return request
 
 
-def manifest_of(stage: str, request: EvaluateRequest) -> Manifest:
-    return Manifest.model_validate(
-        {
-            "stage": stage,
-            "run": request.run,
-            "spec_hash": request.layout.spec_hash,
-            "created": "2026-01-01T00:00:00Z",
-            "files": {},
-            "hardware": describe_machine(),
-            "versions": {},
-            "result": {},
-        }
-    )
+def publish_prepared(request: StageRequest, folder: Path, **changes: object) -> None:
+    """Publish a folder as the prepare stage of a request's sweep."""
+    prepare = PrepareRequest(sweep=request.sweep, store=request.store)
+    manifest = manifest_of(prepare, inputs={}, **changes)
+    publish_stage(open_store(request.store), request.layout.prepare, folder, manifest)
 
 
 def index_of(prompt: str) -> int:
@@ -202,4 +181,4 @@ def published(store: ObjectStore, request: EvaluateRequest, folder: Path) -> tup
     manifest = fetch_stage(store, request.layout.eval(request.run), folder)
     lines = (folder / "samples.jsonl").read_text().splitlines()
     results = json.loads((folder / "results.json").read_text())
-    return EvalResult.model_validate(manifest.result), [SampleLine.model_validate_json(line) for line in lines], results
+    return manifest.require_result(EvalResult), [SampleLine.model_validate_json(line) for line in lines], results

@@ -1,50 +1,60 @@
-"""Stages that look as real services leave them, made up: for tests of what is done with finished stages."""
+"""Synthetic finished stages, as services publish them, for tests of what reads them."""
 
 import hashlib
-from datetime import UTC, datetime
 from pathlib import Path
 
-from surogate_bench.layout import run_name
-from surogate_bench.manifest import Manifest, publish_stage
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
+from surogate_bench.manifest import Manifest, StageResult
+from surogate_bench.requests import (
+    AnyRequest,
+    CheckRequest,
+    EvaluateRequest,
+    PrepareRequest,
+    ServeRequest,
+    TrainRequest,
+)
 from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SplitInfo, TrainResult
-from surogate_bench.stage_identity import SCORING_VERSION, TRAINING_VERSION
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
 
 
-def publish(store: ObjectStore, task: Task, scratch: Path) -> None:
+def publish(store: ObjectStore, task: Task, scratch: Path, **changes: object) -> None:
     """Publish what the task's service would have: content that follows from the request alone."""
-    request = task.request
     assert task.output is not None
     folder = scratch / task.name
     folder.mkdir(parents=True, exist_ok=True)
-    stage: str
-    result: PrepareResult | CheckResult | TrainResult | EvalResult
-    if isinstance(request, PrepareRequest):
-        stage, run, result = "prepare", "prepare", _prepared(request)
-    elif isinstance(request, CheckRequest):
-        stage, run, result = "check", request.subject, CheckResult()
-    elif isinstance(request, TrainRequest):
-        stage, run, result = "train", run_name(request.recipe, request.seed), _trained(request)
+    manifest = manifest_of(task.request, **changes)
+    if isinstance(task.request, TrainRequest):
         (folder / "adapter").mkdir(exist_ok=True)
-        (folder / "adapter" / "adapter_model.safetensors").write_bytes(f"weights of {run}".encode())
-    else:
-        assert isinstance(request, EvaluateRequest)
-        stage, run, result = "eval", request.run, _scored(request)
+        (folder / "adapter" / "adapter_model.safetensors").write_bytes(f"weights of {manifest.run}".encode())
+    elif isinstance(task.request, EvaluateRequest):
         (folder / "samples.jsonl").write_bytes(b"")
-    manifest = Manifest(
-        stage=stage,
-        run=run,
-        spec_hash=request.sweep.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware={},
-        versions={},
-        result=result.model_dump(mode="json"),
-        procedure_version={"train": TRAINING_VERSION, "eval": SCORING_VERSION}.get(stage, 1),
-    )
     assert publish_stage(store, task.output, folder, manifest)
+
+
+def manifest_of(request: AnyRequest, **changes: object) -> Manifest:
+    """Make the manifest of a finished stage, without machine and versions.
+
+    Args:
+        request: Of the stage.
+        changes: Values of fields of its result.
+    """
+    assert not isinstance(request, ServeRequest)
+    result = _result(request)
+    changed = type(result).model_validate(result.model_dump() | changes)
+    return new_manifest(request, changed).without_details()
+
+
+def _result(request: AnyRequest) -> StageResult:
+    match request:
+        case PrepareRequest():
+            return _prepared(request)
+        case CheckRequest():
+            return CheckResult()
+        case TrainRequest():
+            return _trained(request)
+    assert isinstance(request, EvaluateRequest)
+    return _scored(request)
 
 
 def _prepared(request: PrepareRequest) -> PrepareResult:

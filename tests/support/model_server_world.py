@@ -17,7 +17,8 @@ from safetensors.numpy import save_file
 from waiting import PATIENCE_S
 
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.manifest import Manifest
+from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.supervisor import Limits, Supervisor

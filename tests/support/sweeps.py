@@ -17,8 +17,8 @@ _SMALL: dict[str, Any] = {
     "training": {"max_steps": 2},
     "recipes": ["bf16"],
 }
-_SOURCES = {"builtin", "hub", "path"}
-"""The source of a model or data: one of them."""
+_ALTERNATIVES = ({"builtin", "hub", "path"}, {"epochs", "max_steps"})
+"""Fields of a section of which exactly one is set."""
 
 
 def small_document(**changes: Any) -> dict[str, Any]:
@@ -45,5 +45,5 @@ def changed(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]
 
 
 def _merged(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
-    replaced = _SOURCES if _SOURCES & change.keys() else set()
+    replaced = set[str]().union(*(fields for fields in _ALTERNATIVES if fields & change.keys()))
     return {name: value for name, value in section.items() if name not in replaced} | change

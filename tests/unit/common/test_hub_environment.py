@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 
 MODEL = {"model": {"hub": "owner/model"}}
 DATA = {"data": {"hub": "owner/data"}}
@@ -25,22 +25,9 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def sweep(**changes: object) -> RecipeSweep:
-    return parse_sweep(
-        {
-            "name": "small",
-            "model": {"builtin": "tiny-qwen3-en"},
-            "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-            "training": {"max_steps": 2},
-            "recipes": ["bf16"],
-            **changes,
-        }
-    )
-
-
-def refused(wanted: RecipeSweep) -> ConfigError:
+def refused(sweep: RecipeSweep) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
-        check_hub_environment(wanted)
+        check_hub_environment(sweep)
     return caught.value
 
 
@@ -50,7 +37,7 @@ def test_an_endpoint_without_scheme_or_host_is_refused(
     changes: dict[str, object], value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
-    error = refused(sweep(**changes))
+    error = refused(small_sweep(**changes))
     assert (error.field, error.value) == ("HF_ENDPOINT", value)
     assert "https://huggingface.co" in error.remedy
 
@@ -69,7 +56,7 @@ def test_a_cache_that_cannot_be_written_is_refused_by_its_variable(
     (tmp_path / "file").touch()
     value = str(tmp_path / "file") if value == "file" else value
     monkeypatch.setenv(name, value)
-    error = refused(sweep(**changes))
+    error = refused(small_sweep(**changes))
     assert (error.field, error.value) == (name, value)
 
 
@@ -77,7 +64,7 @@ def test_a_home_folder_that_cannot_hold_the_cache_leads_to_the_variable_that_mov
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HOME", "/proc/nowhere")
-    error = refused(sweep(**MODEL))
+    error = refused(small_sweep(**MODEL))
     assert error.field == "HF_HOME"
     assert "is not set, and its default cannot be used" in error.problem
 
@@ -94,7 +81,7 @@ def test_offline_with_nothing_in_the_cache_names_the_switch(
     name: str, changes: dict[str, object], value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, value)
-    error = refused(sweep(**changes))
+    error = refused(small_sweep(**changes))
     assert (error.field, error.value) == (name, value)
     assert "is not in the cache" in error.problem
     assert "hf download" in error.remedy
@@ -106,17 +93,17 @@ def test_offline_with_a_filled_cache_is_fine(home: Path, monkeypatch: pytest.Mon
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").touch()
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    check_hub_environment(sweep(**MODEL, **DATA))
+    check_hub_environment(small_sweep(**MODEL, **DATA))
 
 
 def test_online_with_an_empty_cache_is_fine_and_so_is_a_mirror(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/hub/")
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    check_hub_environment(sweep(**MODEL, **DATA))
+    check_hub_environment(small_sweep(**MODEL, **DATA))
 
 
 def test_a_sweep_without_the_hub_needs_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.setenv(name, "nonsense")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    check_hub_environment(sweep())
+    check_hub_environment(small_sweep())

@@ -4,24 +4,18 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sweeps import small_document
 
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.specs import load_sweep
 from surogate_bench.specs.reference import reference
 
 SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
-MINIMAL = {
-    "name": "mini",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 4},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
 
 
 def write(folder: Path, **changes: object) -> Path:
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump(MINIMAL | changes), encoding="utf-8")
+    path.write_text(yaml.safe_dump(small_document() | changes), encoding="utf-8")
     return path
 
 
@@ -47,7 +41,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "field", "said"),
+    ("changes", "field", "expected"),
     [
         ({"baseline": {}}, "baseline", "no such field"),
         ({"recipes": ["fp7"]}, "recipes.0", "fp7"),
@@ -83,21 +77,23 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"data": {"hub": "a/b", "prompt": "no placeholder"}}, "data", "{question}"),
     ],
 )
-def test_bad_input_is_refused_with_its_field(tmp_path: Path, changes: dict[str, object], field: str, said: str) -> None:
+def test_bad_input_is_refused_with_its_field(
+    tmp_path: Path, changes: dict[str, object], field: str, expected: str
+) -> None:
     with pytest.raises(ConfigError) as caught:
         load_sweep(write(tmp_path, **changes))
     assert caught.value.field == field
-    assert said in str(caught.value)
+    assert expected in str(caught.value)
     assert caught.value.exit_code == ExitCode.BAD_INPUT
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a: [", "not valid YAML"), ("- just\n- a list", "must be a mapping, not list")]
+    ("text", "expected"), [("a: [", "not valid YAML"), ("- just\n- a list", "must be a mapping, not list")]
 )
-def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     path = tmp_path / "broken.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=expected):
         load_sweep(path)
 
 
@@ -122,7 +118,7 @@ def test_a_recipe_can_be_spelled_out_in_its_own_file(tmp_path: Path) -> None:
 def test_the_spec_hash_follows_content_and_not_the_order_of_keys(tmp_path: Path) -> None:
     first = load_sweep(write(tmp_path))
     reordered = tmp_path / "reordered.yaml"
-    reordered.write_text(yaml.safe_dump(dict(reversed(MINIMAL.items())), sort_keys=False), encoding="utf-8")
+    reordered.write_text(yaml.safe_dump(dict(reversed(small_document().items())), sort_keys=False), encoding="utf-8")
     assert load_sweep(reordered).spec_hash == first.spec_hash
     assert load_sweep(write(tmp_path, seeds=[1])).spec_hash != first.spec_hash
 

@@ -63,7 +63,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "expected"),
     [
         ("a: 2024-02-30", "line 1: a: '2024-02-30' is not a valid date"),
         ("a:\n  b: [1, 2024-13-01]", "line 2: a.b.1: '2024-13-01' is not a valid date"),
@@ -78,7 +78,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (LAUGHS, "its aliases make it more than 100,000 values"),
         ("a: *nobody", "line 1: found undefined alias 'nobody'"),
         ("a: 1\nb: x\0y", "line 2: the character U+0000 is not allowed"),
-        ("a: 1\nb:\n\t- 1", "line 3: a tab cannot stand here; indent with blanks"),
+        ("a: 1\nb:\n\t- 1", "line 3: a tab is not allowed here; indent with spaces"),
         ("a: !!python/object/apply:os.system ['true']", "line 1: could not determine a constructor for the tag"),
         ("a: !mine 1", "could not determine a constructor for the tag '!mine'"),
         ("a: !!set {b, c}", "could not determine a constructor for the tag"),
@@ -95,11 +95,11 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"a" * (2**20 + 1), "it is larger than 1 MiB"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, data: str | bytes, said: str) -> None:
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, data: str | bytes, expected: str) -> None:
     error = refused(tmp_path, data)
     assert error.field == "sweep file"
     assert error.problem.startswith("is not valid YAML: ")
-    assert said in error.problem
+    assert expected in error.problem
 
 
 def test_an_empty_file_is_said_to_be_empty(tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from finished_stages import manifest_of
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.requests import TrainRequest
+from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 
 
@@ -27,16 +30,8 @@ def outputs(tmp_path: Path) -> Path:
 
 
 def a_manifest(run: str = "bf16-s0") -> Manifest:
-    return Manifest(
-        stage="train",
-        run=run,
-        spec_hash="abc",
-        created=datetime.now(UTC),
-        files={},
-        hardware={},
-        versions={},
-        result={},
-    )
+    request = TrainRequest(sweep=small_sweep(), store="file:///unused", recipe="bf16", seed=0)
+    return manifest_of(request).model_copy(update={"run": run})
 
 
 def test_objects_are_listed_read_and_deleted(store: ObjectStore) -> None:
@@ -70,10 +65,10 @@ def test_a_store_that_ignores_the_condition_is_refused(store: ObjectStore, monke
 
 
 @pytest.mark.parametrize(
-    ("location", "said"), [("ftp://host/x", "unknown scheme"), ("/proc/nowhere/store", "cannot be created")]
+    ("location", "expected"), [("ftp://host/x", "unknown scheme"), ("/proc/nowhere/store", "cannot be created")]
 )
-def test_a_bad_location_is_refused(location: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_a_bad_location_is_refused(location: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         open_store(location)
 
 

@@ -1,4 +1,4 @@
-"""What a store refuses is said in words, with the remedy that fits it."""
+"""A refusal by a store is reported with its reason, and the remedy that fits it."""
 
 from collections.abc import Iterator
 from datetime import timedelta

@@ -95,7 +95,7 @@ def test_plain_urls_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("location", "said"),
+    ("location", "expected"),
     [
         ("", "is empty"), ("  ", "is empty"),
         ("s3://", "names no bucket"), ("s3:///p", "names no bucket"), ("gs://", "names no bucket"),
@@ -113,11 +113,11 @@ def test_plain_urls_stay_as_they_are() -> None:
         ("~nosuchuser/results", "there is no user nosuchuser"),
     ],
 )  # fmt: skip
-def test_what_names_no_store_is_refused_in_one_line(location: str, said: str) -> None:
+def test_what_names_no_store_is_refused_in_one_line(location: str, expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         open_store(location)
     assert caught.value.field == "store"
-    assert said in caught.value.problem
+    assert expected in caught.value.problem
     assert "\n" not in str(caught.value)
 
 

@@ -3,18 +3,18 @@
 import json
 import os
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from evaluator_world import publish_prepared
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, ScoredData
-from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.main import handle
 
@@ -31,15 +31,8 @@ def _own_environment() -> Iterator[None]:
 
 
 def request_of(folder: Path, **evaluation: Any) -> CheckRequest:
-    spec = {
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"path": str(folder)},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "evaluation": evaluation,
-    }
-    return CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="task")
+    sweep = small_sweep(data={"path": str(folder)}, evaluation=evaluation)
+    return CheckRequest(sweep=sweep, store=str(folder / "store"), subject="task")
 
 
 def prepare(request: CheckRequest, folder: Path, answers: list[str]) -> None:
@@ -49,11 +42,7 @@ def prepare(request: CheckRequest, folder: Path, answers: list[str]) -> None:
     for split in ("train", "test"):
         records = [{"question": f"{split} {i}?", "answer": answer} for i, answer in enumerate(answers)]
         (data / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    manifest = Manifest(
-        stage="prepare", run="prepare", spec_hash=request.layout.spec_hash, created=datetime.now(UTC), files={},
-        hardware={}, versions={}, result={},
-    )  # fmt: skip
-    publish_stage(open_store(request.store), request.layout.prepare, data.parent, manifest)
+    publish_prepared(request, data.parent)
 
 
 def check(folder: Path, answers: list[str], *, task: str | None = None, **evaluation: Any) -> ScoredData:
@@ -74,7 +63,7 @@ def check(folder: Path, answers: list[str], *, task: str | None = None, **evalua
     handle(request, folder / "work")
     manifest = read_manifest(open_store(request.store), request.layout.check("task"))
     assert manifest is not None
-    scored = CheckResult.model_validate(manifest.result).scored
+    scored = manifest.require_result(CheckResult).scored
     assert scored is not None
     return scored
 

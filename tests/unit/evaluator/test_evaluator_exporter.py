@@ -3,21 +3,15 @@
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from sweeps import small_sweep
 
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_evaluator.exporter import EvaluationExposition
 from surogate_bench_evaluator.main import _metrics
 
 REQUEST = EvaluateRequest(
-    sweep=parse_sweep({
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 4},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-    }),
+    sweep=small_sweep(),
     store="file:///tmp/none",
     run="bf16-s0",
     server_url="http://127.0.0.1:1",
@@ -29,7 +23,7 @@ def read(exposition: EvaluationExposition) -> tuple[dict[str, float], str]:
     values, phases = {}, []
     for made in text_string_to_metric_families(exposition().decode()):
         for sample in made.samples:
-            assert (sample.labels["sweep"], sample.labels["run"]) == ("toy", "bf16-s0")
+            assert (sample.labels["sweep"], sample.labels["run"]) == ("small", "bf16-s0")
             if "phase" in sample.labels:
                 phases += [sample.labels["phase"]] * int(sample.value)
             else:

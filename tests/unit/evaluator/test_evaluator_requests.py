@@ -9,7 +9,7 @@ import pytest
 from evaluator_world import ANSWERS, RUN, answer_by_table, index_of, make_request, published, serving, sweep
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench.manifest import read_manifest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.stage import evaluate_stage

@@ -1,4 +1,4 @@
-"""lm-eval's verdicts, recomputed by code that shares nothing with it, not even regular expressions."""
+"""lm-eval's scores, recomputed by code that shares nothing with it, not even regular expressions."""
 
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def flexible_number(answer: str) -> str | None:
     return last
 
 
-def verdict(number: str | None, target: str) -> bool:
+def is_right(number: str | None, target: str) -> bool:
     return canonical("[invalid]" if number is None else number.strip()) == canonical(target)
 
 
@@ -104,8 +104,8 @@ def test_accuracies_recomputed_from_the_samples_are_lm_evals_exactly(answers: li
     scores = score(lm_eval_outcome(answers, target), evaluation, model="m")
     assert [line.response for line in scores.samples] == answers
     assert {line.target for line in scores.samples} == {target}
-    strict = [verdict(strict_number(line.response), line.target) for line in scores.samples]
-    flexible = [verdict(flexible_number(line.response), line.target) for line in scores.samples]
+    strict = [is_right(strict_number(line.response), line.target) for line in scores.samples]
+    flexible = [is_right(flexible_number(line.response), line.target) for line in scores.samples]
     assert [line.strict_match for line in scores.samples] == strict
     assert [line.flexible_match for line in scores.samples] == flexible
     n = len(answers)

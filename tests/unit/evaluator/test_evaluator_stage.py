@@ -24,10 +24,9 @@ from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import fetch_stage, publish_stage, read_manifest
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
-from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.main import handle
@@ -134,15 +133,15 @@ def test_of_two_evaluators_of_one_run_the_first_to_finish_stands(tmp_path: Path)
     def answer(prompt: str) -> str:
         other = tmp_path / "other"
         other.mkdir(exist_ok=True)
-        publish_stage(open_store(request.store), request.layout.eval(RUN), other, manifest_of("eval", request))
+        publish_stage(open_store(request.store), request.layout.eval(RUN), other, manifest_of(request))
         return answer_by_table(prompt)
 
     with serving(answer) as fake:
         request = make_request(tmp_path, fake.url)
         evaluate_stage(request, tmp_path / "work")
-    standing = read_manifest(open_store(request.store), request.layout.eval(RUN))
-    assert standing is not None
-    assert standing.files == {}
+    stored = read_manifest(open_store(request.store), request.layout.eval(RUN))
+    assert stored is not None
+    assert stored.files == {}
 
 
 def test_a_refused_adapter_is_permanent_and_gives_the_servers_reason(tmp_path: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_server_that_is_not_ready_yet_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_server_that_never_comes_is_given_up_in_time(tmp_path: Path) -> None:
-    request = make_request(tmp_path, "http://127.0.0.1:9", spec=sweep() | {"serving": {"start_timeout_s": 0.2}})
+    request = make_request(tmp_path, "http://127.0.0.1:9", spec=sweep(start_timeout_s=0.2))
     with pytest.raises(TransientError, match=r"GET /readyz within 0.2 s"):
         evaluate_stage(request, tmp_path / "work")
 
@@ -201,22 +200,22 @@ def test_examples_stay_the_same_when_a_lost_server_is_asked_again(tmp_path: Path
 
 
 def test_progress_counts_answers(tmp_path: Path) -> None:
-    seen = []
+    progress = []
 
     def answer(prompt: str) -> str:
-        seen.append(read_progress(tmp_path / "work"))
+        progress.append(read_progress(tmp_path / "work"))
         return answer_by_table(prompt)
 
     with serving(answer) as fake:
         evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
-    assert seen[0] is not None
-    assert (seen[0].phase, seen[0].step, seen[0].total) == ("evaluating", 0, len(ANSWERS))
+    assert progress[0] is not None
+    assert (progress[0].phase, progress[0].step, progress[0].total) == ("evaluating", 0, len(ANSWERS))
     assert getattr(read_progress(tmp_path / "work"), "phase", None) == "uploading"
 
 
 def test_a_request_for_another_service_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not for the evaluator"):
-        handle(PrepareRequest(sweep=parse_sweep(sweep()), store=str(tmp_path / "store")), tmp_path / "work")
+        handle(PrepareRequest(sweep=sweep(), store=str(tmp_path / "store")), tmp_path / "work")
 
 
 def test_as_a_process_it_evaluates_and_later_ends_at_once_without_the_heavy_libraries(tmp_path: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from sweeps import small_sweep
 
 from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.task_files import TaskFolders, builtin_tasks
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.tasks import render_task
@@ -20,16 +20,7 @@ RO_GSM8K = CONFIGS / "tasks" / "ro_gsm8k.yaml"
 
 
 def sweep(*, evaluation: dict[str, Any] | None = None, **data: Any) -> RecipeSweep:
-    return parse_sweep(
-        {
-            "name": "toy",
-            "model": {"builtin": "tiny-qwen3-en"},
-            "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 4, **data},
-            "training": {"max_steps": 2},
-            "recipes": ["bf16"],
-            "evaluation": evaluation or {},
-        }
-    )
+    return small_sweep(data=data, evaluation=evaluation or {})
 
 
 def test_the_shipped_tasks_are_found_from_a_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +57,7 @@ def test_an_unknown_task_names_the_known_ones_but_not_the_included_parts(tmp_pat
 
 def test_without_any_folder_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(CONFIGS_VARIABLE, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, or .*looked in no folder"):
+    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, or .*folders searched: none"):
         TaskFolders.of(None).find("ro_gsm8k")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.manifest import read_manifest
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_model_server import check, main
 from surogate_bench_model_server.vllm_command import Command
@@ -48,7 +48,7 @@ def test_a_parser_that_cannot_be_asked_keeps_no_sweep_from_running(
     main._handle(request, tmp_path / "work")
     manifest = read_manifest(open_store(request.store), request.layout.check("serving"))
     assert manifest is not None
-    assert "no_such_module" in (CheckResult.model_validate(manifest.result).omitted or "")
+    assert "no_such_module" in (manifest.require_result(CheckResult).omitted or "")
     main._handle(request, tmp_path / "again")
     assert not (tmp_path / "again").exists()
 

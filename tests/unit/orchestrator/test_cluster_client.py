@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from report_world import MakeWorld
 from rich.console import Console
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
@@ -21,7 +22,7 @@ from surogate_bench_orchestrator.cli.cluster.ports import Pod, Resource
 from surogate_bench_orchestrator.cli.cluster.reports import unpack
 from surogate_bench_orchestrator.cli.cluster.standing import read_standing
 from surogate_bench_orchestrator.controller.http_server import write_tar
-from surogate_bench_orchestrator.report import build_summary
+from surogate_bench_orchestrator.report import build_report
 from surogate_bench_orchestrator.resource.model import resource_of
 
 SPEC: dict[str, Any] = {
@@ -162,11 +163,11 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 @pytest.fixture
-def report(report_world: Any) -> bytes:
+def report(report_world: MakeWorld) -> bytes:
     """A report as a controller serves it."""
     world = report_world(**SPEC)
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     return tar({"summary.json": summary.model_dump_json().encode(), "charts/loss.png": b"PNG"})
 
 

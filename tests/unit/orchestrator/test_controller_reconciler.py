@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_stages import manifest_of
 from memory_runtime import Ending, MemoryRuntime
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.controller.metrics.exposition import Board
@@ -27,7 +27,7 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Task
 from surogate_bench_orchestrator.resource.model import parse_resource
 from surogate_bench_orchestrator.sweep import locks
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import Lease, SweepLock
 
 SPEC: dict[str, Any] = {
@@ -36,10 +36,6 @@ SPEC: dict[str, Any] = {
     "training": {"max_steps": 2},
     "recipes": ["bf16", "fp8"],
 }
-RESULT = {
-    "strict": {"accuracy": 0.5, "stderr": 0.1}, "samples": 8, "seconds": 2.0, "train_seconds": 3.0,
-    "final_train_loss": 0.25, "tokens_per_second": 10.0,
-}  # fmt: skip
 
 
 class Killed(BaseException):
@@ -156,10 +152,7 @@ class World:
 
     def publish(self, task: Task) -> None:
         assert task.output is not None
-        manifest = Manifest(
-            stage="x", run="x", spec_hash="x", created=datetime.now(UTC), files={}, hardware={}, versions={},
-            result=RESULT,
-        )  # fmt: skip
+        manifest = manifest_of(task.request)
         assert self.store.create(manifest_key(task.output), manifest.model_dump_json().encode()), "done twice"
         self.completions.append(task.name)
 
@@ -381,14 +374,14 @@ def test_a_sweep_deleted_and_made_again_starts_with_an_empty_status(world: World
 def test_a_store_that_goes_away_is_told_and_the_sweep_goes_on_afterwards(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if 10 <= world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     world.store_trouble = "Pod store-1 is not ready: it used too much memory."
     world.add()
     world.settle()

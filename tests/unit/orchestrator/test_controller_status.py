@@ -3,12 +3,11 @@
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from finished_stages import manifest_of
 
-from surogate_bench.manifest import Manifest
 from surogate_bench.progress import Progress
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.controller.status.document import (
@@ -45,13 +44,7 @@ def scored(accuracy: float) -> dict[str, Any]:
 def snapshot(
     seen: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]], laid_out: Plan = PLAN
 ) -> Snapshot:
-    manifests = {
-        task.name: Manifest(
-            stage="x", run="x", spec_hash="x", created=datetime.now(UTC), files={}, hardware={}, versions={},
-            result=result,
-        )
-        for task, result in results.items()
-    }  # fmt: skip
+    manifests = {task.name: manifest_of(task.request, **result) for task, result in results.items()}
     tasks = {task.name: observation for task, observation in seen.items()}
     observed = Observed(done=frozenset(manifests), tasks=tasks, slots=2)
     return Snapshot(plan=laid_out, observed=observed, manifests=manifests)

@@ -8,8 +8,8 @@ from finished_stages import publish
 from rich.console import Console
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import fetch_stage, read_manifest, reuse_stage
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import fetch_stage, read_manifest, reuse_stage
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.cli.gc_command import collect_garbage
 from surogate_bench_orchestrator.domain.plan import Plan, plan

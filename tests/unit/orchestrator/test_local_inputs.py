@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs, require_unchanged
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest
+from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench.task_files import CONFIGS_VARIABLE
 from surogate_bench_evaluator.stage import prepare_task
@@ -55,13 +54,9 @@ def sweep_on(folder: Path, **sections: Any) -> RecipeSweep:
     )
 
 
-def prepared(sweep: RecipeSweep, **changes: Any) -> Manifest:
+def prepared(sweep: RecipeSweep, **changes: Any) -> PrepareResult:
     values = {"data": {}, "model_source": "local", "model_in_store": False, "inputs": digest_inputs(sweep)} | changes
-    result = PrepareResult.model_validate(values).model_dump(mode="json", exclude_defaults=True)
-    return Manifest(
-        stage="prepare", run="prepare", spec_hash=sweep.spec_hash, created=datetime.now(UTC), files={}, hardware={},
-        versions={}, result=result,
-    )  # fmt: skip
+    return PrepareResult.model_validate(values)
 
 
 def test_the_digest_of_a_model_depends_on_names_and_bytes_and_on_nothing_else(folders: Path, tmp_path: Path) -> None:
@@ -104,7 +99,7 @@ def test_a_task_that_is_a_link_counts_as_what_it_points_to(folders: Path) -> Non
     (folders / "tasks/ours.yaml").symlink_to("../tasks-1/ours.yaml")
     sweep = sweep_on(folders)
     result = prepared(sweep)
-    assert sorted(result.result["inputs"]["tasks"]) == ["_base.yaml", "helpers.py", "ours.yaml"]
+    assert sorted(result.inputs["tasks"]) == ["_base.yaml", "helpers.py", "ours.yaml"]
     (folders / "tasks-1/_base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"evaluation\.tasks_dir: _base\.yaml was changed"):
         require_unchanged(result, sweep)
@@ -187,7 +182,8 @@ def test_every_stage_that_loads_the_model_refuses_another_one_in_its_folder(fold
     sweep = sweep_on(folders)
     store, layout = open_store(str(tmp_path / "store")), SweepLayout(sweep.name, sweep.spec_hash)
     (tmp_path / "outputs").mkdir()
-    publish_stage(store, layout.prepare, tmp_path / "outputs", prepared(sweep))
+    request = PrepareRequest(sweep=sweep, store=store.url)
+    publish_stage(store, layout.prepare, tmp_path / "outputs", new_manifest(request, prepared(sweep)))
     located = locate_model(sweep.model, store=store, layout=layout, cache=tmp_path / "cache")
     assert located.name_or_path == str(folders / "model")
     (folders / "model/model.safetensors").write_bytes(b"another")
@@ -201,7 +197,8 @@ def test_an_evaluation_refuses_a_task_that_was_edited_between_two_of_them(folder
     (tmp_path / "outputs/data").mkdir(parents=True)
     (tmp_path / "outputs/data/test.jsonl").write_text('{"question": "q", "answer": "#### 1"}\n' * 2, encoding="utf-8")
     store = open_store(request.store)
-    publish_stage(store, request.layout.prepare, tmp_path / "outputs", prepared(sweep))
+    prepare = PrepareRequest(sweep=sweep, store=request.store)
+    publish_stage(store, request.layout.prepare, tmp_path / "outputs", new_manifest(prepare, prepared(sweep)))
     assert prepare_task(request, store, tmp_path / "first").name == "ours.yaml"
     (folders / "tasks/_base.yaml").write_text("output_type: multiple_choice\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"evaluation\.tasks_dir: _base\.yaml was changed"):

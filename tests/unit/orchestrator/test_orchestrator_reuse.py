@@ -12,10 +12,12 @@ from memory_runtime import Ending, MemoryRuntime
 from surogate_bench.content import combined, digests_of, task_files
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import fetch_stage, read_manifest, reuse_stage
+from surogate_bench.manifest import Hardware
 from surogate_bench.requests import PrepareRequest
+from surogate_bench.results import PrepareResult
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stage_identity import BUILTIN_TASKS
+from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_orchestrator.domain.observed import RunState
@@ -58,11 +60,7 @@ class World:
         return last
 
     def _publish(self, task: Task) -> None:
-        publish(self.store, task, self.scratch)
-        if isinstance(task.request, PrepareRequest) and task.output and self.prepared:
-            manifest = read_manifest(self.store, task.output)
-            assert manifest is not None
-            change(self.store, task.output, result=manifest.result | self.prepared)
+        publish(self.store, task, self.scratch, **(self.prepared if isinstance(task.request, PrepareRequest) else {}))
 
 
 def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
@@ -169,10 +167,9 @@ def test_a_local_model_is_known_by_its_content_wherever_it_lies(world: World) ->
 def test_a_local_model_whose_content_was_not_recorded_is_never_taken_for_another(world: World) -> None:
     first = world.run(model={"path": "/models/one"})
     prepare = first.plan.layout.prepare
-    manifest = read_manifest(world.store, prepare)
-    assert manifest is not None
-    forgotten = manifest.model_copy(update={"result": manifest.result | {"inputs": {}}})
-    world.store.put(manifest_key(prepare), forgotten.model_dump_json().encode())
+    recorded = read_result(world.store, prepare, PrepareResult)
+    assert recorded is not None
+    change(world.store, prepare, result=recorded.model_copy(update={"inputs": {}}))
     world.run(name="small-2", model={"path": "/models/one"})
     assert len(world.submitted) == 5
 
@@ -221,8 +218,8 @@ def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypat
     ("recipe", "changes", "full_attention", "taken"),
     [
         ("qfp4", {}, True, True),
-        ("qfp4", {"hardware": {"gpu": "H100"}}, True, False),  # its scales were rounded to bf16 there
-        ("bf16", {"hardware": {"gpu": "H100"}}, True, True),
+        ("qfp4", {"hardware": Hardware(gpu="H100")}, True, False),  # its scales were rounded to bf16 there
+        ("bf16", {"hardware": Hardware(gpu="H100")}, True, True),
         ("bf16", {}, False, False),  # windows, soft-capping and sinks were ignored
         ("bf16", {}, None, False),
     ],

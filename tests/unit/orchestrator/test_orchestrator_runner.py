@@ -1,34 +1,26 @@
 """The loop around reconcile: what it asks of the store, and what it does when that is away."""
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from finished_stages import manifest_of
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
 
 def small_plan(store: ObjectStore) -> Plan:
-    spec = {
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16", "fp8"],
-    }
-    return plan(parse_sweep(spec), store.url)
+    return plan(small_sweep(recipes=["bf16", "fp8"]), store.url)
 
 
 @dataclass
@@ -53,9 +45,7 @@ class World:
         assert task.output is not None
         if isinstance(task.request, EvaluateRequest):
             self.requests.append(task.request)
-        manifest = Manifest(
-            stage="x", run="x", spec_hash="x", created=datetime.now(UTC), files={}, hardware={}, versions={}, result={}
-        )
+        manifest = manifest_of(task.request)
         assert self.store.create(manifest_key(task.output), manifest.model_dump_json().encode())
 
     def now(self) -> float:
@@ -137,14 +127,14 @@ def test_the_store_is_asked_when_a_task_changes_and_not_every_round(
 def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if 2 < world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     last = world.run()
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     assert not any(
@@ -153,14 +143,14 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 
 
 def test_a_store_that_stays_away_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = StageFacts.read
+    read = CompletedStages.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def away(self: CompletedStages, tasks: list[Task]) -> None:
         if world.time > 2:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", away)
     with pytest.raises(TransientError, match="away for 600 s"):
         world.run()
     assert 600 < world.time < 700

@@ -3,15 +3,14 @@
 import io
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from finished_stages import manifest_of
 from rich.console import Console
+from sweeps import small_sweep
 
-from surogate_bench.manifest import Manifest
 from surogate_bench.progress import Progress
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.cli.live import LineLog, LiveTable, choose_display, duration, render_view
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import plan
@@ -19,16 +18,7 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.sweep.rows import Pace, ViewRow, all_rows, run_rows, service_rows, sweep_view
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
-PLAN = plan(
-    parse_sweep({
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-    }),
-    "file:///results",
-)  # fmt: skip
+PLAN = plan(small_sweep(), "file:///results")
 BASE, RUN = PLAN.runs
 TRAIN = PLAN.training_order[0]
 TRAINING = Observation(
@@ -40,13 +30,7 @@ SCORED = {"strict": {"accuracy": 0.625, "stderr": 0.02}, "seconds": 12.0}
 
 
 def snapshot(seen: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]]) -> Snapshot:
-    manifests = {
-        task.name: Manifest(
-            stage="x", run="x", spec_hash="x", created=datetime.now(UTC), files={}, hardware={}, versions={},
-            result=result,
-        )
-        for task, result in results.items()
-    }  # fmt: skip
+    manifests = {task.name: manifest_of(task.request, **result) for task, result in results.items()}
     tasks = {task.name: observation for task, observation in seen.items()}
     return Snapshot(plan=PLAN, observed=Observed(done=frozenset(manifests), tasks=tasks, slots=2), manifests=manifests)
 

@@ -10,30 +10,48 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Callable
+from collections import Counter
 from html.parser import HTMLParser
-from typing import Any
 
 import pytest
 import yaml
+from report_world import MakeWorld, ReportWorld
 
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.report import build_summary, write_report
+from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.report import build_report, write_report
 
-World = Callable[..., Any]
 HOSTILE = '$x_{1}$ <script>alert(1)</script> "quoted" & [link](https://example.org) | *bold*'
 RECIPES = ["bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4"]
 
 
-def write(world: Any, failures: dict[str, str] | None = None) -> None:
-    write_report(world.store, world.sweep, build_summary(world.store, world.sweep, failures or {}))
+def write(world: ReportWorld, failures: dict[str, str] | None = None) -> None:
+    write_report(world.store, build_report(world.store, world.sweep, failures or {}))
 
 
-def report_files(world: Any) -> dict[str, bytes]:
+def test_a_report_reads_every_file_of_a_stage_once(report_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = report_world(seeds=[0, 1])
+    world.publish_everything()
+    reads = Counter[str]()
+    get = ObjectStore.get
+
+    def counted(store: ObjectStore, key: str) -> bytes | None:
+        reads[key] += 1
+        return get(store, key)
+
+    monkeypatch.setattr(ObjectStore, "get", counted)
+    write(world)
+    stages = {key: number for key, number in reads.items() if not key.startswith(world.layout.report)}
+    assert sum(key.endswith("/samples.jsonl") for key in stages) == 15
+    assert sum(key.endswith("/metrics.jsonl") for key in stages) == 14
+    assert set(stages.values()) == {1}
+
+
+def report_files(world: ReportWorld) -> dict[str, bytes]:
     return {info.key: world.store.get(info.key) for info in world.store.list(world.layout.report)}
 
 
-def markdown_rows(world: Any) -> list[list[str]]:
+def markdown_rows(world: ReportWorld) -> list[list[str]]:
     lines = world.report_file("summary.md").decode().splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("| Precision / Config |"))
     table = lines[start : lines.index("", start)]
@@ -72,7 +90,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_json_csv_and_markdown_tell_the_same(report_world: World) -> None:
+def test_json_csv_and_markdown_tell_the_same(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"])
     world.publish_everything()
     write(world)
@@ -91,7 +109,7 @@ def test_json_csv_and_markdown_tell_the_same(report_world: World) -> None:
             assert f"{abs(row['versus_reference']['delta']):.4f}" in texts[4]
 
 
-def test_the_first_columns_of_the_markdown_are_those_of_the_published_table(report_world: World) -> None:
+def test_the_first_columns_of_the_markdown_are_those_of_the_published_table(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
     write(world)
@@ -100,7 +118,7 @@ def test_the_first_columns_of_the_markdown_are_those_of_the_published_table(repo
     assert any(re.match(r"\| BF16 \| 0\.\d{4} \| 0\.\d{4} \|", line) for line in lines)
 
 
-def test_a_failed_run_stands_in_every_file_with_its_reason(report_world: World) -> None:
+def test_a_failed_run_stands_in_every_file_with_its_reason(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_run("bf16")
     write(world, {"fp4-s0": "the model server ran out of memory"})
@@ -108,7 +126,7 @@ def test_a_failed_run_stands_in_every_file_with_its_reason(report_world: World) 
         assert "the model server ran out of memory" in world.report_file(name).decode(), name
 
 
-def test_every_recipe_has_a_loss_chart_and_all_share_an_overlay(report_world: World) -> None:
+def test_every_recipe_has_a_loss_chart_and_all_share_an_overlay(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
     write(world)
@@ -120,7 +138,7 @@ def test_every_recipe_has_a_loss_chart_and_all_share_an_overlay(report_world: Wo
         assert world.report_file(f"charts/{name}.svg").startswith(b"<svg")
 
 
-def test_charts_follow_the_losses(report_world: World) -> None:
+def test_charts_follow_the_losses(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()
     write(world)
@@ -131,7 +149,7 @@ def test_charts_follow_the_losses(report_world: World) -> None:
         assert text in drawing
 
 
-def test_a_run_without_kept_losses_has_no_chart_and_stops_nothing(report_world: World) -> None:
+def test_a_run_without_kept_losses_has_no_chart_and_stops_nothing(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_run("bf16")
     world.publish_train("fp8", metrics=False)
@@ -143,14 +161,14 @@ def test_a_run_without_kept_losses_has_no_chart_and_stops_nothing(report_world: 
     assert "FP8" in world.report_file("report.html").decode()
 
 
-def test_no_finished_run_gives_a_report_without_charts(report_world: World) -> None:
+def test_no_finished_run_gives_a_report_without_charts(report_world: MakeWorld) -> None:
     world = report_world()
     write(world)
     assert not [key for key in report_files(world) if "/charts/" in key]
     assert "not trained yet" in world.report_file("report.html").decode()
 
 
-def test_a_diverged_run_is_drawn_as_far_as_it_went(report_world: World) -> None:
+def test_a_diverged_run_is_drawn_as_far_as_it_went(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_train("bf16", steps=60)
     key = f"{world.layout.train('bf16-s0')}/metrics.jsonl"
@@ -161,7 +179,7 @@ def test_a_diverged_run_is_drawn_as_far_as_it_went(report_world: World) -> None:
     assert pixels(world.report_file("charts/loss-bf16.png"))
 
 
-def replace_file(world: Any, run: str, name: str, data: bytes) -> None:
+def replace_file(world: ReportWorld, run: str, name: str, data: bytes) -> None:
     """Replace a training output as if the stage had left it so."""
     prefix = world.layout.train(run)
     manifest = json.loads(world.store.get(f"{prefix}/manifest.json"))
@@ -170,7 +188,7 @@ def replace_file(world: Any, run: str, name: str, data: bytes) -> None:
     world.store.put(f"{prefix}/manifest.json", json.dumps(manifest).encode())
 
 
-def test_the_page_needs_nothing_from_outside_and_runs_no_script(report_world: World) -> None:
+def test_the_page_needs_nothing_from_outside_and_runs_no_script(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()
     write(world)
@@ -188,7 +206,7 @@ def test_the_page_needs_nothing_from_outside_and_runs_no_script(report_world: Wo
     )
 
 
-def test_hostile_texts_are_shown_and_not_obeyed(report_world: World) -> None:
+def test_hostile_texts_are_shown_and_not_obeyed(report_world: MakeWorld) -> None:
     recipe = {"name": "evil", "title": HOSTILE, "weight_storage": "nf4", "compute": "bf16"}
     world = report_world(description=HOSTILE, recipes=["bf16", recipe, "fp8"])
     world.publish_run("bf16")
@@ -209,7 +227,7 @@ def test_hostile_texts_are_shown_and_not_obeyed(report_world: World) -> None:
     assert reasons[0] == "'=HYPERLINK(1)"
 
 
-def test_the_same_store_gives_the_same_bytes_in_another_process(report_world: World) -> None:
+def test_the_same_store_gives_the_same_bytes_in_another_process(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1])
     world.publish_everything()
     write(world)
@@ -218,9 +236,9 @@ def test_the_same_store_gives_the_same_bytes_in_another_process(report_world: Wo
         "import sys, yaml\n"
         "from surogate_bench.specs.yaml_io import parse_sweep\n"
         "from surogate_bench.store import open_store\n"
-        "from surogate_bench_orchestrator.report import build_summary, write_report\n"
+        "from surogate_bench_orchestrator.report import build_report, write_report\n"
         "store, sweep = open_store(sys.argv[1]), parse_sweep(yaml.safe_load(sys.stdin))\n"
-        "write_report(store, sweep, build_summary(store, sweep, {}), force=True)"
+        "write_report(store, build_report(store, sweep, {}), force=True)"
     )
     spec = world.report_file("sweep.yaml").decode()
     world.store.delete([key for key in first if not key.endswith("summary.json")])
@@ -230,7 +248,7 @@ def test_the_same_store_gives_the_same_bytes_in_another_process(report_world: Wo
     assert [key for key in first if first[key] != second[key]] == []
 
 
-def test_a_complete_report_is_left_alone(report_world: World) -> None:
+def test_a_complete_report_is_left_alone(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
     write(world)
@@ -239,7 +257,7 @@ def test_a_complete_report_is_left_alone(report_world: World) -> None:
     assert world.report_file("report.html") == b"left alone"
 
 
-def test_new_results_replace_a_report(report_world: World) -> None:
+def test_new_results_replace_a_report(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_run("bf16")
     write(world)
@@ -248,7 +266,7 @@ def test_new_results_replace_a_report(report_world: World) -> None:
     assert markdown_rows(world)[-1][1] == f"{sum(world.outcomes['fp8-s0']) / 500:.4f}"
 
 
-def test_the_ends_of_epochs_are_marked(report_world: World) -> None:
+def test_the_ends_of_epochs_are_marked(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"], training={"epochs": 2})
     world.publish_everything()
     write(world)
@@ -257,7 +275,7 @@ def test_the_ends_of_epochs_are_marked(report_world: World) -> None:
     assert "epoch 2 ends" not in drawing
 
 
-def test_the_published_specification_gives_the_same_experiment(report_world: World) -> None:
+def test_the_published_specification_gives_the_same_experiment(report_world: MakeWorld) -> None:
     world = report_world(
         recipes=["bf16", {"name": "mine", "title": "Mine", "weight_storage": "nvfp4", "compute": "fp8-hybrid"}],
         training={"epochs": 2},

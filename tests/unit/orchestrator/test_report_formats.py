@@ -6,7 +6,7 @@ import pytest
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.loss_chart import averaging_window, moving_average
-from surogate_bench_orchestrator.report.recipe_words import recipe_text
+from surogate_bench_orchestrator.report.recipe_texts import recipe_text
 
 
 @pytest.mark.parametrize(

@@ -5,21 +5,19 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
+from report_world import MakeWorld, ReportWorld
 from rich.console import Console
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.statistics import minimal_detectable_difference
-from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table, write_report
-from surogate_bench_orchestrator.report.recipe_words import mismatch, mismatch_details
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
+from surogate_bench_orchestrator.report.recipe_texts import mismatch, mismatch_details
 from surogate_bench_orchestrator.report.summary import Row
 
-World = Callable[..., Any]
 VERDICTS = re.compile(r"significant|scores? (lower|higher)|better|worse|outperform", re.IGNORECASE)
 OUTPUTS = ("summary.md", "report.html", "summary.json")
 
@@ -29,7 +27,7 @@ def right(count: int, *, shift: int = 0) -> list[bool]:
     return [(index - shift) % 500 < count for index in range(500)]
 
 
-def publish(world: Any, answers: dict[str, list[bool]]) -> None:
+def publish(world: ReportWorld, answers: dict[str, list[bool]]) -> None:
     world.publish_prepare()
     world.publish_eval("base", right(4))
     for run, outcomes in answers.items():
@@ -38,9 +36,10 @@ def publish(world: Any, answers: dict[str, list[bool]]) -> None:
         world.publish_eval(run, outcomes)
 
 
-def summarized(world: Any) -> Summary:
-    summary = build_summary(world.store, world.sweep, {})
-    write_report(world.store, world.sweep, summary)
+def summarized(world: ReportWorld) -> Summary:
+    report = build_report(world.store, world.sweep, {})
+    summary = report.summary
+    write_report(world.store, report)
     return summary
 
 
@@ -54,12 +53,12 @@ def on_the_terminal(summary: Summary, width: int = 120) -> str:
     return out.getvalue()
 
 
-def csv_rows(world: Any) -> dict[str, dict[str, str]]:
+def csv_rows(world: ReportWorld) -> dict[str, dict[str, str]]:
     table = csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))
     return {cells["key"]: cells for cells in table}
 
 
-def markdown_cells(world: Any, title: str) -> list[str]:
+def markdown_cells(world: ReportWorld, title: str) -> list[str]:
     lines = world.report_file("summary.md").decode().splitlines()
     line = next(line for line in lines if line.startswith(f"| {title} "))
     return [cell.strip() for cell in line.strip("|").split(" | ")]
@@ -68,13 +67,13 @@ def markdown_cells(world: Any, title: str) -> list[str]:
 ONE_SEED = {"bf16-s0": right(411), "fp8-s0": right(409), "fp4-s0": right(375), "qfp4-s0": right(411, shift=5)}
 
 
-def one_seed(report_world: World) -> Any:
+def one_seed(report_world: MakeWorld) -> ReportWorld:
     world = report_world(recipes=["bf16", "fp8", "fp4", "qfp4"], training={"max_steps": 60})
     publish(world, ONE_SEED)
     return world
 
 
-def test_one_seed_gives_neither_stars_nor_verdicts_in_any_output(report_world: World) -> None:
+def test_one_seed_gives_neither_stars_nor_verdicts_in_any_output(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
     summary = summarized(world)
     texts = {name: world.report_file(name).decode() for name in OUTPUTS}
@@ -90,7 +89,7 @@ def test_one_seed_gives_neither_stars_nor_verdicts_in_any_output(report_world: W
     assert 'class="higher"' not in texts["report.html"]
 
 
-def test_the_headline_of_one_seed_says_what_was_seen_with_it(report_world: World) -> None:
+def test_the_headline_of_one_seed_says_what_was_seen_with_it(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
     assert summarized(world).headline == (
         "Fine-tuning with BF16 (seed 0) raised accuracy from 0.8 % to 82.2 % on 500 questions of word-problems-ro. "
@@ -114,24 +113,26 @@ def test_the_headline_of_one_seed_says_what_was_seen_with_it(report_world: World
         ([0], "FP8 had 411 fewer correct answers than BF16 (411 of 500);"),
     ],
 )
-def test_counts_are_grammatical(report_world: World, counts: list[int], clause: str) -> None:
+def test_counts_are_grammatical(report_world: MakeWorld, counts: list[int], clause: str) -> None:
     others = ["fp8", "qfp4", "fp4"][: len(counts)]
     world = report_world(recipes=["bf16", *others], training={"max_steps": 60})
     runs = {f"{recipe}-s0": right(count) for recipe, count in zip(others, counts, strict=True)}
     publish(world, {"bf16-s0": right(411)} | runs)
-    assert f"With seed 0, {clause}" in build_summary(world.store, world.sweep, {}).headline
+    assert f"With seed 0, {clause}" in build_report(world.store, world.sweep, {}).summary.headline
 
 
 @pytest.mark.parametrize(
     ("before", "words"),
     [(4, "raised accuracy from 0.8 % to"), (450, "lowered accuracy from 90.0 % to"), (411, "left accuracy at")],
 )
-def test_the_headline_says_in_which_direction_fine_tuning_went(report_world: World, before: int, words: str) -> None:
+def test_the_headline_says_in_which_direction_fine_tuning_went(
+    report_world: MakeWorld, before: int, words: str
+) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_eval("base", right(before))
     world.publish_train("bf16")
     world.publish_eval("bf16-s0", right(411))
-    assert f"{words} 82.2 % on 500 questions" in build_summary(world.store, world.sweep, {}).headline
+    assert f"{words} 82.2 % on 500 questions" in build_report(world.store, world.sweep, {}).summary.headline
 
 
 def sentences(text: str) -> list[str]:
@@ -140,21 +141,21 @@ def sentences(text: str) -> list[str]:
 
 @pytest.mark.parametrize("seeds", [[0], [0, 1]])
 def test_the_headline_has_three_sentences_and_notes_do_not_repeat_one_another(
-    report_world: World, seeds: list[int]
+    report_world: MakeWorld, seeds: list[int]
 ) -> None:
     world = report_world(seeds=seeds)
     world.publish_everything()
     summary = summarized(world)
     assert len(sentences(summary.headline)) == 3
-    said = [sentence for note in (summary.headline, *summary.notes) for sentence in sentences(note)]
-    assert len(set(said)) == len(said)
+    all_sentences = [sentence for note in (summary.headline, *summary.notes) for sentence in sentences(note)]
+    assert len(set(all_sentences)) == len(all_sentences)
     words = [re.findall(r"[\w%.]+", note) for note in (summary.headline, *summary.notes)]
     parts = [{" ".join(each[start : start + 9]) for start in range(len(each) - 8)} for each in words]
     for one, other in itertools.combinations(parts, 2):
         assert not one & other
 
 
-def test_p_values_of_one_seed_are_kept_under_names_that_say_what_they_concern(report_world: World) -> None:
+def test_p_values_of_one_seed_are_kept_under_names_that_say_what_they_concern(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
     summary = summarized(world)
     found = row(summary, "fp4").versus_reference
@@ -170,14 +171,14 @@ def test_p_values_of_one_seed_are_kept_under_names_that_say_what_they_concern(re
     assert (stored["p_value"], stored["p_questions"]) == (None, found.p_questions)
 
 
-def test_intervals_say_what_they_cover(report_world: World) -> None:
+def test_intervals_say_what_they_cover(report_world: MakeWorld) -> None:
     single = one_seed(report_world)
     summarized(single)
     assert "95 % interval over questions |" in single.report_file("summary.md").decode()
     assert "95 % interval over questions" in single.report_file("charts/accuracy.svg").decode()
 
 
-def test_several_paired_seeds_are_tested_and_named(report_world: World) -> None:
+def test_several_paired_seeds_are_tested_and_named(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp4", "fp8"], seeds=[0, 1, 2])
     lower = {f"fp4-s{seed}": right(300 + seed) for seed in range(3)}
     alike = {f"fp8-s{seed}": right(410 + seed, shift=seed) for seed in range(3)}
@@ -195,7 +196,7 @@ def test_several_paired_seeds_are_tested_and_named(report_world: World) -> None:
     assert csv_rows(world)["fp4-s0"]["p_questions_adjusted"]
 
 
-def missing_seeds(report_world: World) -> Any:
+def missing_seeds(report_world: MakeWorld) -> ReportWorld:
     """Five seeds of FP4, and of BF16 only the first: accuracies .7164 and .8220, a difference of -.0720."""
     world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1, 2, 3, 4])
     others = {f"fp4-s{seed}": right(354) for seed in range(1, 5)}
@@ -204,7 +205,7 @@ def missing_seeds(report_world: World) -> Any:
 
 
 def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_every_output(
-    report_world: World,
+    report_world: MakeWorld,
 ) -> None:
     world = missing_seeds(report_world)
     summary = summarized(world)
@@ -227,7 +228,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     assert "† " not in (markdown_cells(world, "FP4, seed 0")[4])
 
 
-def test_one_common_seed_of_several_is_no_verdict(report_world: World) -> None:
+def test_one_common_seed_of_several_is_no_verdict(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     headline = summarized(world).headline
     assert not VERDICTS.search(headline)
@@ -235,7 +236,7 @@ def test_one_common_seed_of_several_is_no_verdict(report_world: World) -> None:
     assert "between seeds: 1.9 points for FP4 over seeds 0, 1, 2, 3 and 4)" in headline
 
 
-def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_world: World) -> None:
+def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_world: MakeWorld) -> None:
     sets = [(), (0,), (1,), (0, 1), (0, 2), (0, 1, 2)]
     for number, (ours, theirs) in enumerate(itertools.product(sets, sets)):
         world = report_world(name=f"sweep-{number}", recipes=["bf16", "fp4"], seeds=[0, 1, 2])
@@ -245,7 +246,7 @@ def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_w
             {f"bf16-s{seed}": right(400 + 7 * seed) for seed in theirs}
             | {f"fp4-s{seed}": right(380 + 5 * seed, shift=seed) for seed in ours},
         )
-        summary = build_summary(world.store, world.sweep, {})
+        summary = build_report(world.store, world.sweep, {}).summary
         fp4, bf16 = row(summary, "fp4"), row(summary, "bf16")
         found = fp4.versus_reference
         assert (found is not None) == bool(set(ours) & set(theirs))
@@ -260,7 +261,7 @@ def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_w
         assert (found.p_adjusted is not None) == (len(found.seeds) > 1)
 
 
-def test_a_row_of_one_seed_among_several_says_that_its_interval_covers_less(report_world: World) -> None:
+def test_a_row_of_one_seed_among_several_says_that_its_interval_covers_less(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     summary = summarized(world)
     assert markdown_cells(world, "BF16 (1 of 5 seeds)")[3].endswith("‡")
@@ -268,7 +269,7 @@ def test_a_row_of_one_seed_among_several_says_that_its_interval_covers_less(repo
     assert "82.2‡" in world.report_file("charts/accuracy.svg").decode()
 
 
-def test_the_detectable_difference_counts_the_pairs_that_there_are(report_world: World) -> None:
+def test_the_detectable_difference_counts_the_pairs_that_there_are(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     note = next(note for note in summarized(world).notes if "a paired test detects" in note)
     smallest = minimal_detectable_difference(500, 36 / 500)
@@ -276,7 +277,7 @@ def test_the_detectable_difference_counts_the_pairs_that_there_are(report_world:
     assert f"{100 * smallest:.1f} points" in note
 
 
-def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensitive_row(report_world: World) -> None:
+def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensitive_row(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"], seeds=[0, 1, 2])
     fp4 = {f"fp4-s{seed}": right(330 + 40 * seed) for seed in range(2)}
     fp8 = {f"fp8-s{seed}": right(410 + seed) for seed in range(3)}
@@ -292,7 +293,7 @@ def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensiti
     assert printed > 100 * (found.high - found.delta)
 
 
-def test_seeds_whose_answers_were_not_kept_are_not_compared_silently(report_world: World) -> None:
+def test_seeds_whose_answers_were_not_kept_are_not_compared_silently(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1])
     publish(world, {"bf16-s0": right(411), "bf16-s1": right(411), "fp4-s0": right(375)})
     world.publish_train("fp4", 1)
@@ -321,7 +322,7 @@ def test_the_mismatch_names_storage_and_products(storage: WeightStorage, compute
         assert re.search(r"Mine on \S+ weights with \S+ products", long)
 
 
-def test_recipes_with_quantized_products_on_bf16_weights_are_named_as_mismatched(report_world: World) -> None:
+def test_recipes_with_quantized_products_on_bf16_weights_are_named_as_mismatched(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
     summary = summarized(world)
@@ -332,7 +333,7 @@ def test_recipes_with_quantized_products_on_bf16_weights_are_named_as_mismatched
     assert any("FP4 on bf16 weights with NVFP4 products" in note for note in summary.notes)
 
 
-def test_the_source_of_the_questions_and_their_number_stand_with_every_table(report_world: World) -> None:
+def test_the_source_of_the_questions_and_their_number_stand_with_every_table(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
     world.publish_everything()
     summary = summarized(world)
@@ -347,7 +348,7 @@ def test_the_source_of_the_questions_and_their_number_stand_with_every_table(rep
     assert {cells["samples"] for cells in csv_rows(world).values()} == {"500"}
 
 
-def test_bytes_held_in_training_are_a_column_of_their_own(report_world: World) -> None:
+def test_bytes_held_in_training_are_a_column_of_their_own(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_run("bf16")
     world.publish_train("fp8", weight_bytes=1_572_864, operand_cache_bytes=1_572_864)
@@ -360,7 +361,7 @@ def test_bytes_held_in_training_are_a_column_of_their_own(report_world: World) -
     assert "3.00 MiB" in world.report_file("report.html").decode()
 
 
-def test_validation_losses_say_their_precision(report_world: World) -> None:
+def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp4", "fp8"])
     world.publish_train("bf16", served_validation_loss=0.301)
     world.publish_train("fp4", served_validation_loss=0.4567)
@@ -376,7 +377,7 @@ def test_validation_losses_say_their_precision(report_world: World) -> None:
     assert "validation, as served" not in world.report_file("charts/loss-fp8.svg").decode()
 
 
-def test_the_shipped_embedded_sweep_has_a_documented_spread_between_seeds(report_world: World) -> None:
+def test_the_shipped_embedded_sweep_has_a_documented_spread_between_seeds(report_world: MakeWorld) -> None:
     document = yaml.safe_load((Path(__file__).parents[3] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
     world = report_world(**document)
     publish(world, {"bf16-s0": right(411), "fp4-s0": right(375)})

@@ -4,25 +4,25 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from report_world import MakeWorld, ReportWorld
 from rich.console import Console
 
-from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table, write_report
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.report.summary import Row
 
-World = Callable[..., Any]
 ENGLISH = {"source": "openai/gsm8k:main", "split": "test", "records": 500, "sha256": "e" * 64, "prompt": "task",
            "num_fewshot": 0}  # fmt: skip
 ROMANIAN = ENGLISH | {"source": "word-problems-ro", "sha256": "f" * 64, "prompt": "sweep"}
 OTHER = "sweeps/earlier/0123456789ab"
 
 
-def summarized(world: Any) -> Summary:
-    summary = build_summary(world.store, world.sweep, {})
-    write_report(world.store, world.sweep, summary)
+def summarized(world: ReportWorld) -> Summary:
+    report = build_report(world.store, world.sweep, {})
+    summary = report.summary
+    write_report(world.store, report)
     return summary
 
 
@@ -30,17 +30,17 @@ def row(summary: Summary, key: str) -> Row:
     return next(found for found in summary.all_rows() if found.key == key)
 
 
-def csv_rows(world: Any) -> dict[str, dict[str, str]]:
+def csv_rows(world: ReportWorld) -> dict[str, dict[str, str]]:
     table = csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))
     return {cells["key"]: cells for cells in table}
 
 
-def scored(world: Any, runs: dict[str, dict[str, Any]], **result: object) -> None:
+def scored(world: ReportWorld, runs: dict[str, dict[str, Any]], **result: object) -> None:
     for run, data in runs.items():
         world.alter_manifest(world.layout.eval(run), result={"scored": data, **result})
 
 
-def of_task(report_world: World) -> Any:
+def of_task(report_world: MakeWorld) -> ReportWorld:
     """A task that keeps its own data and prompt: what is scored is not the sweep's data."""
     evaluation = {"task": "gsm8k", "keep_from_task": ["data", "prompt"]}
     world = report_world(recipes=["bf16", "fp8"], evaluation=evaluation)
@@ -48,7 +48,7 @@ def of_task(report_world: World) -> Any:
     return world
 
 
-def test_captions_and_headline_name_the_data_that_was_scored(report_world: World) -> None:
+def test_captions_and_headline_name_the_data_that_was_scored(report_world: MakeWorld) -> None:
     world = of_task(report_world)
     scored(world, dict.fromkeys(["base", "bf16-s0", "fp8-s0"], ENGLISH))
     summary = summarized(world)
@@ -66,13 +66,13 @@ def test_captions_and_headline_name_the_data_that_was_scored(report_world: World
     assert (cells["prompt"], cells["num_fewshot"]) == ("task", "0")
 
 
-def test_before_anything_is_scored_a_task_with_its_own_data_is_not_given_the_sweeps(report_world: World) -> None:
+def test_before_anything_is_scored_a_task_with_its_own_data_is_not_given_the_sweeps(report_world: MakeWorld) -> None:
     evaluation = {"task": "gsm8k", "keep_from_task": ["data", "prompt"]}
     world = report_world(recipes=["bf16"], evaluation=evaluation)
-    assert "test questions of the task's own data" in build_summary(world.store, world.sweep, {}).evaluated_on
+    assert "test questions of the task's own data" in build_report(world.store, world.sweep, {}).summary.evaluated_on
 
 
-def test_provenance_gives_prompt_examples_and_special_tokens(report_world: World) -> None:
+def test_provenance_gives_prompt_examples_and_special_tokens(report_world: MakeWorld) -> None:
     world = of_task(report_world)
     world.alter_manifest(world.layout.prepare, result={"special_tokens": ["<s>"]})
     shots = ENGLISH | {"num_fewshot": 5}
@@ -86,13 +86,13 @@ def test_provenance_gives_prompt_examples_and_special_tokens(report_world: World
     assert "&lt;s&gt; added to prompts, in training and in scoring" in world.report_file("report.html").decode()
 
 
-def test_results_of_versions_that_added_no_special_tokens_say_so(report_world: World) -> None:
+def test_results_of_versions_that_added_no_special_tokens_say_so(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
     assert summarized(world).special_tokens == "none added to prompts, in training or in scoring"
 
 
-def test_prompts_that_begin_otherwise_in_scoring_than_in_training_are_noted(report_world: World) -> None:
+def test_prompts_that_begin_otherwise_in_scoring_than_in_training_are_noted(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
     world.alter_manifest(world.layout.prepare, result={"special_tokens": ["<s>"]})
@@ -110,7 +110,7 @@ def test_prompts_that_begin_otherwise_in_scoring_than_in_training_are_noted(repo
     ],
 )
 def test_rows_that_were_scored_on_different_data_are_refused_by_name(
-    report_world: World, changes: dict[str, Any], named: str
+    report_world: MakeWorld, changes: dict[str, Any], named: str
 ) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"])
     world.publish_everything()
@@ -133,7 +133,7 @@ def test_rows_that_were_scored_on_different_data_are_refused_by_name(
     assert "not compared" in out.getvalue()
 
 
-def test_the_headline_does_not_compare_with_a_base_model_that_answered_other_questions(report_world: World) -> None:
+def test_the_headline_does_not_compare_with_a_base_model_that_answered_other_questions(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
     scored(world, {"base": ENGLISH, "bf16-s0": ROMANIAN})
@@ -143,7 +143,9 @@ def test_the_headline_does_not_compare_with_a_base_model_that_answered_other_que
     assert "(bf16-s0)" in summary.evaluated_on
 
 
-def test_the_same_records_under_two_names_and_results_of_an_earlier_version_are_compared(report_world: World) -> None:
+def test_the_same_records_under_two_names_and_results_of_an_earlier_version_are_compared(
+    report_world: MakeWorld,
+) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"])
     world.publish_everything()
     scored(world, {"bf16-s0": ROMANIAN, "fp8-s0": ROMANIAN | {"source": "/data/copy"}})
@@ -153,7 +155,7 @@ def test_the_same_records_under_two_names_and_results_of_an_earlier_version_are_
     assert summary.evaluated_on.startswith("Task ro_gsm8k: 500 test questions of word-problems-ro;")
 
 
-def test_seeds_that_were_scored_on_different_data_have_no_mean(report_world: World) -> None:
+def test_seeds_that_were_scored_on_different_data_have_no_mean(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"], seeds=[0, 1])
     world.publish_everything()
     scored(world, {"bf16-s0": ROMANIAN, "bf16-s1": ENGLISH})
@@ -162,7 +164,7 @@ def test_seeds_that_were_scored_on_different_data_have_no_mean(report_world: Wor
     assert "bf16-s1 with 500 records of openai/gsm8k:main" in found.reason
 
 
-def test_runs_that_were_not_computed_again_are_named_with_their_origin(report_world: World) -> None:
+def test_runs_that_were_not_computed_again_are_named_with_their_origin(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"], seeds=[0, 1])
     world.publish_everything()
     world.alter_manifest(world.layout.eval("base"), reused_from=f"{OTHER}/runs/base/eval")
@@ -188,7 +190,7 @@ def test_runs_that_were_not_computed_again_are_named_with_their_origin(report_wo
     assert {each["key"]: each["reused_from"] for each in document["runs"]}["bf16-s0"] == whole
 
 
-def test_stages_made_alike_and_here_need_no_note(report_world: World) -> None:
+def test_stages_made_alike_and_here_need_no_note(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
     world.publish_everything()
     text = " ".join(summarized(world).notes)
@@ -196,7 +198,7 @@ def test_stages_made_alike_and_here_need_no_note(report_world: World) -> None:
     assert "made alike" not in text
 
 
-def test_versions_engines_and_machines_that_differ_between_compared_stages_are_listed(report_world: World) -> None:
+def test_versions_engines_and_machines_that_differ_between_compared_stages_are_listed(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
     world.publish_everything()
     world.alter_manifest(world.layout.eval("fp8-s1"), versions={"vllm": "0.31.0", "torch": "2.13.0"})
@@ -214,7 +216,7 @@ def test_versions_engines_and_machines_that_differ_between_compared_stages_are_l
     )
 
 
-def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_not_all(report_world: World) -> None:
+def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_not_all(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "qfp4"])
     world.publish_everything()
     for recipe, share in (("bf16", 1.0), ("fp8", 0.99999), ("qfp4", 0.625)):
@@ -232,7 +234,7 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     assert row(summary, "qfp4").training.covered_share == 0.625  # type: ignore[union-attr]
 
 
-def test_results_without_a_covered_share_have_neither_column_nor_note(report_world: World) -> None:
+def test_results_without_a_covered_share_have_neither_column_nor_note(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()
     text = " ".join(summarized(world).notes)
@@ -240,7 +242,7 @@ def test_results_without_a_covered_share_have_neither_column_nor_note(report_wor
     assert "block weights covered" not in world.report_file("summary.md").decode()
 
 
-def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: World) -> None:
+def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"], evaluation={"max_empty_fraction": 0.1})
     world.publish_everything()
     for run, empty in (("fp8-s0", 50), ("fp4-s0", 51)):
@@ -263,7 +265,7 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: World) 
     assert csv_rows(world)["fp8"]["many_empty"] == ""
 
 
-def test_one_seed_with_many_empty_answers_marks_the_row_over_all_seeds(report_world: World) -> None:
+def test_one_seed_with_many_empty_answers_marks_the_row_over_all_seeds(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1, 2])
     world.publish_everything()
     world.alter_manifest(world.layout.eval("fp8-s1"), result={"empty_answers": 150})

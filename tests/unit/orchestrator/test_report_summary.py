@@ -4,39 +4,36 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
 
 import pytest
+from report_world import MakeWorld
 from rich.console import Console
 from scipy.stats import binomtest
 
 from surogate_bench.layout import manifest_key
-from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.summary import Row
-
-World = Callable[..., Any]
 
 
 def row(summary: Summary, key: str) -> Row:
     return next(found for found in summary.all_rows() if found.key == key)
 
 
-def test_a_finished_sweep_has_the_base_model_and_its_recipes_in_the_order_of_the_sweep(report_world: World) -> None:
+def test_a_finished_sweep_has_the_base_model_and_its_recipes_in_the_order_of_the_sweep(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     expected = ["base", "bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4"]
     assert [found.key for found in summary.rows] == expected
     assert {found.state for found in summary.rows} == {"succeeded"}
     assert summary.runs == ()
 
 
-def test_accuracy_stderr_and_interval_are_those_of_the_answers(report_world: World) -> None:
+def test_accuracy_stderr_and_interval_are_those_of_the_answers(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
-    score = row(build_summary(world.store, world.sweep, {}), "fp4").score
+    score = row(build_report(world.store, world.sweep, {}).summary, "fp4").score
     answers = world.outcomes["fp4-s0"]
     p, n = sum(answers) / len(answers), len(answers)
     wilson = binomtest(sum(answers), n).proportion_ci(method="wilson")
@@ -46,10 +43,10 @@ def test_accuracy_stderr_and_interval_are_those_of_the_answers(report_world: Wor
     assert (score.low, score.high) == pytest.approx((wilson.low, wilson.high))
 
 
-def test_differences_are_paired_by_question_and_adjusted_over_all_recipes(report_world: World) -> None:
+def test_differences_are_paired_by_question_and_adjusted_over_all_recipes(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     reference = world.outcomes["bf16-s0"]
     p_values = {}
     for recipe in ("fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4"):
@@ -68,10 +65,10 @@ def test_differences_are_paired_by_question_and_adjusted_over_all_recipes(report
     assert row(summary, "bf16").versus_reference is None
 
 
-def test_every_recipe_is_compared_with_the_base_model(report_world: World) -> None:
+def test_every_recipe_is_compared_with_the_base_model(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     base = sum(world.outcomes["base"]) / 500
     for found in summary.rows[1:]:
         assert found.score is not None
@@ -79,14 +76,14 @@ def test_every_recipe_is_compared_with_the_base_model(report_world: World) -> No
         assert found.versus_base.delta == pytest.approx(found.score.accuracy - base)
 
 
-def test_runs_that_failed_or_were_skipped_or_still_wait_are_shown_with_their_reason(report_world: World) -> None:
+def test_runs_that_failed_or_were_skipped_or_still_wait_are_shown_with_their_reason(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_eval("base")
     world.publish_run("bf16")
     world.publish_train("fp8")
     world.publish_train("fp4")
     failures = {"fp4-s0": "the model server did not start", "bf16-s0": "an attempt failed before one succeeded"}
-    summary = build_summary(world.store, world.sweep, failures, {"qbnb-s0": "no such tensor cores here"})
+    summary = build_report(world.store, world.sweep, failures, {"qbnb-s0": "no such tensor cores here"}).summary
     assert (row(summary, "fp4").state, row(summary, "fp4").reason) == ("failed", failures["fp4-s0"])
     assert (row(summary, "qbnb").state, row(summary, "qbnb").reason) == ("skipped", "no such tensor cores here")
     assert (row(summary, "fp8").state, row(summary, "fp8").reason) == ("pending", "not evaluated yet")
@@ -96,37 +93,37 @@ def test_runs_that_failed_or_were_skipped_or_still_wait_are_shown_with_their_rea
     assert row(summary, "fp4").training is not None
 
 
-def test_nothing_finished_yet_is_a_summary_too(report_world: World) -> None:
+def test_nothing_finished_yet_is_a_summary_too(report_world: MakeWorld) -> None:
     world = report_world()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert summary.date is None
     assert {found.state for found in summary.rows} == {"pending"}
     assert summary.headline.startswith("No recipe has been scored yet.")
 
 
-def test_answers_that_differ_from_their_digest_fail_their_run_alone(report_world: World) -> None:
+def test_answers_that_differ_from_their_digest_fail_their_run_alone(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
     key = f"{world.layout.eval('fp8-s0')}/samples.jsonl"
     world.store.put(key, world.store.get(key).replace(b'"strict_match":false', b'"strict_match":true'))
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert row(summary, "fp8").state == "failed"
     assert "samples.jsonl" in row(summary, "fp8").reason
     assert "differs from its manifest" in row(summary, "fp8").reason
     assert row(summary, "fp4").state == "succeeded"
 
 
-def test_a_recorded_accuracy_that_the_answers_do_not_give_is_not_believed(report_world: World) -> None:
+def test_a_recorded_accuracy_that_the_answers_do_not_give_is_not_believed(report_world: MakeWorld) -> None:
     world = report_world()
     world.publish_everything()
     key = manifest_key(world.layout.eval("fp8-s0"))
     manifest = json.loads(world.store.get(key))
     manifest["result"]["strict"]["accuracy"] = 0.99
     world.store.put(key, json.dumps(manifest).encode())
-    assert "does not give the accuracy" in row(build_summary(world.store, world.sweep, {}), "fp8").reason
+    assert "does not give the accuracy" in row(build_report(world.store, world.sweep, {}).summary, "fp8").reason
 
 
-def test_a_malformed_line_is_named_by_its_number(report_world: World) -> None:
+def test_a_malformed_line_is_named_by_its_number(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_train("bf16", metrics=False)
     data = b'{"step": 1, "loss": 2.0}\n{"step": 2, "los\n'
@@ -135,37 +132,37 @@ def test_a_malformed_line_is_named_by_its_number(report_world: World) -> None:
     manifest = json.loads(world.store.get(key))
     manifest["files"]["metrics.jsonl"] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
     world.store.put(key, json.dumps(manifest).encode())
-    assert "metrics.jsonl:2" in row(build_summary(world.store, world.sweep, {}), "bf16").reason
+    assert "metrics.jsonl:2" in row(build_report(world.store, world.sweep, {}).summary, "bf16").reason
 
 
-def test_runs_asked_different_questions_are_not_compared_and_the_notes_say_so(report_world: World) -> None:
+def test_runs_asked_different_questions_are_not_compared_and_the_notes_say_so(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"])
     world.publish_train("fp8")
     world.publish_eval("fp8-s0", topic="pears")
     world.publish_run("bf16")
     world.publish_run("fp4")
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert row(summary, "fp8").score is not None
     assert row(summary, "fp8").versus_reference is None
     assert row(summary, "fp4").versus_reference is not None
     assert any(note.startswith("FP8 is not compared") and "same questions" in note for note in summary.notes)
 
 
-def test_kept_answers_are_needed_for_comparisons_but_not_for_accuracies(report_world: World) -> None:
+def test_kept_answers_are_needed_for_comparisons_but_not_for_accuracies(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_run("bf16")
     world.publish_train("fp8")
     world.publish_eval("fp8-s0", samples=False)
-    found = row(build_summary(world.store, world.sweep, {}), "fp8")
+    found = row(build_report(world.store, world.sweep, {}).summary, "fp8")
     assert found.score is not None
     assert found.score.accuracy == pytest.approx(sum(world.outcomes["fp8-s0"]) / 500)
     assert found.versus_reference is None
 
 
-def test_several_seeds_give_a_row_over_them_and_a_row_each(report_world: World) -> None:
+def test_several_seeds_give_a_row_over_them_and_a_row_each(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1, 2])
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert [found.key for found in summary.rows] == ["base", "bf16", "fp8"]
     assert [found.key for found in summary.runs] == [f"{name}-s{seed}" for name in ("bf16", "fp8") for seed in range(3)]
     pooled = row(summary, "fp8")
@@ -181,12 +178,12 @@ def test_several_seeds_give_a_row_over_them_and_a_row_each(report_world: World) 
         assert delta == pytest.approx(ours - theirs)
 
 
-def test_a_missing_seed_is_paired_away_and_named(report_world: World) -> None:
+def test_a_missing_seed_is_paired_away_and_named(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
     world.publish_run("bf16", 0)
     world.publish_run("bf16", 1)
     world.publish_run("fp8", 1)
-    summary = build_summary(world.store, world.sweep, {"fp8-s0": "out of memory"})
+    summary = build_report(world.store, world.sweep, {"fp8-s0": "out of memory"}).summary
     found = row(summary, "fp8")
     assert (found.state, found.reason, found.seeds_scored) == ("failed", "seed 0: out of memory", 1)
     assert found.versus_reference is not None
@@ -194,20 +191,20 @@ def test_a_missing_seed_is_paired_away_and_named(report_world: World) -> None:
     assert found.versus_reference.delta == pytest.approx(expected)
 
 
-def test_without_an_unquantized_recipe_there_is_no_reference(report_world: World) -> None:
+def test_without_an_unquantized_recipe_there_is_no_reference(report_world: MakeWorld) -> None:
     world = report_world(recipes=["fp8", "fp4"])
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert summary.reference is None
     assert all(found.versus_reference is None for found in summary.rows)
     assert "no unquantized run" in summary.headline
 
 
-def test_provenance_comes_from_the_manifests(report_world: World) -> None:
+def test_provenance_comes_from_the_manifests(report_world: MakeWorld) -> None:
     world = report_world()
     before = datetime.now(UTC)
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     assert summary.date is not None
     assert before <= summary.date <= datetime.now(UTC)
     assert summary.spec_hash == world.sweep.spec_hash
@@ -216,10 +213,10 @@ def test_provenance_comes_from_the_manifests(report_world: World) -> None:
     assert summary.versions["torch"] == "2.13.0"
 
 
-def test_speeds_are_never_without_how_many_trainers_shared_the_machine(report_world: World) -> None:
+def test_speeds_are_never_without_how_many_trainers_shared_the_machine(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
     world.publish_everything()
-    notes = " ".join(build_summary(world.store, world.sweep, {}).notes)
+    notes = " ".join(build_report(world.store, world.sweep, {}).summary.notes)
     assert "2 trainers side by side with 1 thread each" in notes
 
 
@@ -233,7 +230,7 @@ def test_speeds_are_never_without_how_many_trainers_shared_the_machine(report_wo
     ],
 )
 def test_the_terminal_table_drops_columns_and_never_cuts_a_figure(
-    report_world: World, width: int, shown: list[str]
+    report_world: MakeWorld, width: int, shown: list[str]
 ) -> None:
     world = report_world()
     world.publish_eval("base")
@@ -241,7 +238,7 @@ def test_the_terminal_table_drops_columns_and_never_cuts_a_figure(
     world.publish_run("fp8")
     world.publish_train("qbnb", engine="bitsandbytes")
     world.publish_eval("qfp8-fp8-hybrid-s0", [False] * 500)
-    summary = build_summary(world.store, world.sweep, {"fp4-s0": "[bold]out of memory[/bold]"})
+    summary = build_report(world.store, world.sweep, {"fp4-s0": "[bold]out of memory[/bold]"}).summary
     out = io.StringIO()
     Console(width=width, file=out).print(render_terminal_table(summary))
     text = out.getvalue()
@@ -259,10 +256,10 @@ def test_the_terminal_table_drops_columns_and_never_cuts_a_figure(
 
 
 @pytest.mark.parametrize("width", [24, 30, 36, 48, 60, 90, 118, 119, 160])
-def test_a_terminal_of_any_width_shows_accuracies_whole(report_world: World, width: int) -> None:
+def test_a_terminal_of_any_width_shows_accuracies_whole(report_world: MakeWorld, width: int) -> None:
     world = report_world(seeds=[0, 1])
     world.publish_everything()
-    summary = build_summary(world.store, world.sweep, {})
+    summary = build_report(world.store, world.sweep, {}).summary
     out = io.StringIO()
     Console(width=width, file=out).print(render_terminal_table(summary))
     for found in summary.rows:

@@ -11,11 +11,11 @@ import yaml
 from sweeps import MakeSweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.manifest import read_manifest
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import DataSpec, RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
@@ -30,7 +30,7 @@ def prepare(sweep: RecipeSweep, tmp_path: Path) -> tuple[PrepareResult, Path]:
     prepare_stage(request, work_dir)
     manifest = read_manifest(open_store(request.store), request.layout.prepare)
     assert manifest is not None
-    return PrepareResult.model_validate(manifest.result), tmp_path / "store" / request.layout.prepare
+    return manifest.require_result(PrepareResult), tmp_path / "store" / request.layout.prepare
 
 
 def refused(sweep: RecipeSweep, tmp_path: Path) -> ConfigError:

@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.manifest import read_manifest
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare import prepare_stage
@@ -39,7 +39,7 @@ def prepare(sweep: RecipeSweep, tmp_path: Path) -> PrepareResult:
     prepare_stage(request, tmp_path / "work")
     manifest = read_manifest(open_store(request.store), request.layout.prepare)
     assert manifest is not None
-    return PrepareResult.model_validate(manifest.result)
+    return manifest.require_result(PrepareResult)
 
 
 def refusal(make_sweep: MakeSweep, folder: Path, tmp_path: Path, **changes: Any) -> str:

@@ -11,12 +11,12 @@ import torch
 from sweeps import MakeSweep
 from torch import Tensor
 
-from surogate_bench.manifest import read_manifest
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_trainer.data.records import read_prepared
@@ -42,7 +42,7 @@ def train(request: TrainRequest, work_dir: Path) -> TrainResult:
     handle(request, work_dir)
     manifest = read_manifest(open_store(request.store), request.layout.train(f"{request.recipe}-s0"))
     assert manifest is not None
-    return TrainResult.model_validate(manifest.result)
+    return manifest.require_result(TrainResult)
 
 
 def computed_anew(request: TrainRequest, work_dir: Path) -> float | None:

@@ -7,11 +7,11 @@ from sweeps import MakeSweep
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from surogate_bench.manifest import read_manifest
 from surogate_bench.prepared import special_tokens
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.encoding import encode, special_tokens_of
 from surogate_bench_trainer.data.records import Record
@@ -77,4 +77,4 @@ def test_the_tokens_that_a_tokenizer_adds_are_recorded_for_later_stages(
         assert special_tokens(store, request.layout) == added
         manifest = read_manifest(store, request.layout.prepare)
         assert manifest is not None
-        assert PrepareResult.model_validate(manifest.result).special_tokens == added
+        assert manifest.require_result(PrepareResult).special_tokens == added

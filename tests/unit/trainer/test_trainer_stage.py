@@ -19,12 +19,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
 from surogate_bench.progress import read_progress
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model import passes as passes_module
@@ -73,7 +74,7 @@ def train(request: TrainRequest, work_dir: Path) -> Trained:
     prefix = request.layout.train(f"{request.recipe}-s{request.seed}")
     manifest = read_manifest(open_store(request.store), prefix)
     assert manifest is not None
-    return Trained(manifest, TrainResult.model_validate(manifest.result), Path(request.store) / prefix)
+    return Trained(manifest, manifest.require_result(TrainResult), Path(request.store) / prefix)
 
 
 def test_a_run_publishes_adapter_metrics_and_manifest(make_sweep: MakeSweep, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What local inputs contain: SHA-256 digests that depend on names and bytes, never on a path or a time.
+"""Digests of local inputs: SHA-256 that depends on names and bytes, never on a path or a time.
 
 A digest of a folder is made of the digests of those of its files that decide a result (:func:`model_files`,
 :func:`task_files`, and :func:`surogate_bench.data_files.split_files` for data), so a README or a checkpoint of another
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.manifest import sha256_of
+from surogate_bench.files import sha256_of
 
 Digests = dict[str, str]
 """SHA-256 in hex by file name."""
@@ -21,7 +21,7 @@ Digests = dict[str, str]
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 """Configuration, tokenizer and chat templates of a model."""
 _WEIGHTS = (".safetensors", ".bin")
-"""In the order in which transformers and vLLM prefer them: what comes later is not read."""
+"""In the order in which transformers and vLLM prefer them: the later ones are not read."""
 _INCLUDE = re.compile(r"^include:\s*(\S+)", re.MULTILINE)
 _FUNCTION = re.compile(r"!function\s+([\w.]+)")
 """A function of a module beside the YAML, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
@@ -49,7 +49,7 @@ def model_files(folder: Path) -> dict[str, Path]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether a folder has weights that transformers and vLLM load."""
+    """Return whether a folder has weights that transformers and vLLM load."""
     return any(_has(path.name, _WEIGHTS) for path in folder.iterdir() if path.is_file())
 
 

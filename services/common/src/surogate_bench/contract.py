@@ -32,7 +32,7 @@ VARIABLE_PREFIX = "SUROGATE_BENCH_"
 """Prefix of every environment variable of surogate-bench."""
 
 PARENT_PID_VARIABLE = f"{VARIABLE_PREFIX}PARENT_PID"
-"""Set by a parent that wants the child to end with it."""
+"""Set by a parent whose children should end with it."""
 
 TERMINATION_LOG_VARIABLE = f"{VARIABLE_PREFIX}TERMINATION_LOG"
 """Names a further file for the :class:`surogate_bench.progress.Termination`: a container's termination message."""
@@ -96,6 +96,8 @@ SAMPLES_FILE = "samples.jsonl"
 """Lines of :class:`surogate_bench.results.SampleLine`."""
 RESULTS_FILE = "results.json"
 """Results in lm-eval's own form."""
+SUMMARY_FILE = "summary.json"
+"""The report as data; the last file of a report that is written."""
 
 # Files of a running task
 
@@ -113,5 +115,5 @@ LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE
 
 
 def split_file(split: str) -> str:
-    """File of one split in :data:`DATA_FOLDER`: records of question and answer, one JSON object a line."""
+    """Return the name of a split's file in :data:`DATA_FOLDER`: one JSON object with question and answer a line."""
     return f"{split}.jsonl"

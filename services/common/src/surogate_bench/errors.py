@@ -4,11 +4,11 @@
 
     BenchError
     ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
-    ├── TransientError           may well work when tried again (network, a server restart)  exit 75
+    ├── TransientError           another attempt may succeed (network, a server restart)     exit 75
     │   └── StoreAwayError           the object store does not answer, or answers that it is busy
     └── PermanentError           will fail again in the same way                             exit 4
         ├── StoreRefusedError        the object store refuses: rights, credentials, room
-        └── UnsupportedRecipeError   this machine cannot run the recipe as asked             exit 3
+        └── UnsupportedRecipeError   this machine cannot run the requested recipe            exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
 a crash that another attempt may survive (:func:`surogate_bench.service.run_service` lists those that it would not). The
@@ -61,19 +61,19 @@ class ConfigError(BenchError):
 
 
 class TransientError(BenchError):
-    """Something outside failed in a way that may pass."""
+    """An external failure that may be transient."""
 
     exit_code = ExitCode.TRANSIENT
 
 
 class PermanentError(BenchError):
-    """Something failed, and trying again would not help."""
+    """A failure that another attempt cannot resolve."""
 
     exit_code = ExitCode.PERMANENT
 
 
 class StoreAwayError(TransientError):
-    """The object store does not answer, or answers that it cannot just now.
+    """The object store does not answer, or answers that it cannot serve the request now.
 
     Args:
         where: Key and store.
@@ -88,11 +88,11 @@ class StoreAwayError(TransientError):
 
 
 class StoreRefusedError(PermanentError):
-    """The object store refuses, and would again.
+    """The object store refuses, and would refuse again.
 
     Args:
         where: Key and store.
-        problem: What is wrong, as a clause, with the store's own code and words.
+        problem: What is wrong, as a clause, with the store's own code and message.
         remedy: What the user should do.
     """
 
@@ -103,7 +103,7 @@ class StoreRefusedError(PermanentError):
 
 
 class UnsupportedRecipeError(PermanentError):
-    """The recipe cannot run here with the engine asked for; it never falls back silently."""
+    """The recipe cannot run here with the requested engine; there is no silent fallback."""
 
     exit_code = ExitCode.UNSUPPORTED
 

@@ -1,12 +1,13 @@
-"""Files that are whole or absent, whatever happens."""
+"""Digests of files, and files that are whole or absent whatever happens."""
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``path`` so that a reader, or a power loss, sees the old content or the new, never a part."""
+    """Write ``path`` so that a reader, even after a power loss, gets the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -18,3 +19,9 @@ def write_atomically(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,12 +1,13 @@
-"""What ran a stage: recorded in every manifest, so that no figure is without its machine."""
+"""The machine and the package versions of this process, recorded in every manifest."""
 
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from surogate_bench.manifest import Hardware
 
 _PACKAGES = (
     "surogate-bench-common",
@@ -21,19 +22,24 @@ _PACKAGES = (
 )
 
 
-def describe_machine() -> dict[str, Any]:
-    """CPU model, usable cores, memory (bytes) and operating system."""
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
-        "system": platform.platform(terse=True),
-        "python": platform.python_version(),
-    }
+def describe_machine(gpu: str | None = None) -> Hardware:
+    """Describe this machine: CPU model, usable cores, memory and operating system.
+
+    Args:
+        gpu: Name of the GPU in use.
+    """
+    return Hardware(
+        cpu=_cpu_model(),
+        cores=len(os.sched_getaffinity(0)),
+        memory_bytes=psutil.virtual_memory().total,
+        system=platform.platform(terse=True),
+        python=platform.python_version(),
+        gpu=gpu,
+    )
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide results, those that are installed."""
+    """Return the versions of the installed packages that can change results."""
     found = {}
     for package in _PACKAGES:
         try:

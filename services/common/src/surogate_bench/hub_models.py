@@ -1,6 +1,6 @@
 """A model of the Hugging Face hub as a folder of the local cache.
 
-Libraries are given this folder and never the model's name, which they would look for in the current folder first.
+Libraries get this folder and never the model's name, which they would search for in the current folder first.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The local files that a sweep's results depend on, and whether they still are what the prepare stage read.
+"""The local files that a sweep's results depend on, and a check that they are what the prepare stage read.
 
 Model and data of the hub are pinned by commit or kept in the store instead.
 """
@@ -9,9 +9,8 @@ from pathlib import Path
 
 from surogate_bench.content import Digests, digests_of, model_files, require_same, task_files
 from surogate_bench.data_files import split_files
-from surogate_bench.manifest import Manifest
 from surogate_bench.model_source import local_model_folder
-from surogate_bench.results import InputName
+from surogate_bench.results import InputName, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -30,7 +29,7 @@ class LocalInput:
     """Setting that names it."""
     folder: Path
     files: Mapping[str, Path]
-    """Those that count."""
+    """Files that determine results, by name."""
 
 
 def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
@@ -58,20 +57,19 @@ def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
     return {each.name: digests_of(each.files) for each in found if each is not None}
 
 
-def require_unchanged(prepared: Manifest, sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> None:
-    """Check local inputs against what was prepared; what an older version prepared, without digests, passes.
+def require_unchanged(prepared: PrepareResult, sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> None:
+    """Check local inputs against what was prepared; data prepared by a version without digests passes.
 
     Args:
-        prepared: Of the prepare stage.
+        prepared: Result of the prepare stage.
         sweep: The same sweep.
         names: Inputs that this process can see.
 
     Raises:
         ConfigError: one differs; names file and digests.
     """
-    inputs: Mapping[InputName, Digests] = prepared.result.get("inputs", {})
     for name in names:
-        recorded = inputs.get(name)
+        recorded = prepared.inputs.get(name)
         if recorded is not None and (found := local_input(sweep, name)) is not None:
             require_same(recorded, found.files, field=found.field, folder=found.folder)
 

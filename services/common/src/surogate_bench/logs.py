@@ -11,7 +11,7 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def redact(text: str) -> str:
-    """Replace what looks like a credential."""
+    """Replace what may be a credential."""
     return _SECRET.sub("[redacted]", text)
 
 
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def take_over_logs(*libraries: str) -> None:
-    """Remove the handlers that libraries bring along: their messages reach ours, and would be written twice."""
+    """Remove handlers that libraries have installed: their messages reach ours, and would be written twice."""
     for library in libraries:
         logging.getLogger(library).handlers.clear()
 

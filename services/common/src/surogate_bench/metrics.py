@@ -63,7 +63,7 @@ METRICS: tuple[MetricInfo, ...] = (
         "1 for what the evaluator is doing, 0 for the rest: starting, evaluating, uploading.", "evaluator",
     ),
     MetricInfo(
-        "surogate_bench_vllm_up", "gauge", "1", _SWEEP, "1 while vLLM is up and lists every wanted adapter, else 0.",
+        "surogate_bench_vllm_up", "gauge", "1", _SWEEP, "1 while vLLM is up and lists every requested adapter, else 0.",
         "model server",
     ),
     MetricInfo(
@@ -98,15 +98,15 @@ METRICS: tuple[MetricInfo, ...] = (
         "controller",
     ),
     MetricInfo(
-        "surogate_bench_reconcile_seconds", "histogram", "s", (), "Time to look at a sweep and act.", "controller"
+        "surogate_bench_reconcile_seconds", "histogram", "s", (), "Duration of a reconciliation.", "controller"
     ),
     MetricInfo(
-        "surogate_bench_reconcile_errors_total", "counter", "looks", (),
-        "Looks that ended in an error and are repeated.", "controller",
+        "surogate_bench_reconcile_errors_total", "counter", "reconciliations", (),
+        "Reconciliations that ended in an error and are repeated.", "controller",
     ),
     MetricInfo(
         "surogate_bench_kubernetes_requests_total", "counter", "requests", ("method",),
-        "Requests to the Kubernetes API that looks at sweeps made; watches and the Lease are not counted.",
+        "Requests to the Kubernetes API while reconciling; watches and the Lease are not counted.",
         "controller",
     ),
 )  # fmt: skip
@@ -133,7 +133,7 @@ class _Families:
 
 
 def meaning(name: str) -> str:
-    """Say what one of :data:`METRICS` means, for metrics that prometheus_client keeps itself."""
+    """Return the meaning of one of :data:`METRICS`, for metrics that prometheus_client keeps itself."""
     return _BY_NAME[name].meaning
 
 

@@ -1,4 +1,4 @@
-"""A small HTTP server beside the work: ``GET /metrics`` for Prometheus and ``GET /progress`` for the controller."""
+"""A small HTTP server in a stage's process: ``GET /metrics`` for Prometheus, ``GET /progress`` for the controller."""
 
 import logging
 import threading
@@ -70,7 +70,7 @@ def _process_metrics() -> Callable[[], bytes]:
 
 
 class _Server(ThreadingMixIn, TCPServer):
-    """Not ``http.server.HTTPServer``, which looks this machine's name up and waits where there is no DNS."""
+    """Not ``http.server.HTTPServer``, which resolves this machine's name and waits where there is no DNS."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"there is nothing here\n")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401 - http.server's own
-        """Log nothing: every scrape would be a line."""
+        """Log nothing: every scrape would add a line."""
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
         self.send_response(status)

@@ -8,9 +8,9 @@ from surogate_bench.contract import MODEL_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.hub_models import snapshot_of
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import fetch_stage, read_manifest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.stages import fetch_stage, read_result
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_location import folder_of
 
@@ -41,7 +41,7 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
         TransientError: a model of the hub is not in the cache, and the hub cannot be reached.
         PermanentError: a converted model is missing from the store, or damaged.
     """
-    prepared = _prepared(store, layout)
+    prepared = read_result(store, layout.prepare, PrepareResult)
     if model.hub is not None:
         return ModelLocation(str(snapshot_of(model.hub, (prepared and prepared.model_commit) or model.revision)))
     folder = local_model_folder(model)
@@ -67,7 +67,7 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
 
 
 def local_model_folder(model: ModelSpec) -> Path | None:
-    """Folder of a model that lies on this machine, the user's or one that comes with this package; else None.
+    """Return the folder of a model on this machine, the user's or one shipped with this package; else None.
 
     Raises:
         ConfigError: the user's folder holds no model.
@@ -77,13 +77,8 @@ def local_model_folder(model: ModelSpec) -> Path | None:
     return _SHIPPED / str(model.builtin) if model.builtin in SHIPPED_MODELS else None
 
 
-def _prepared(store: ObjectStore, layout: SweepLayout) -> PrepareResult | None:
-    manifest = read_manifest(store, layout.prepare)
-    return None if manifest is None else PrepareResult.model_validate(manifest.result)
-
-
 def require_model_folder(path: Path) -> Path:
-    """Check that a folder looks like a transformers model.
+    """Check that a folder holds a model in transformers format.
 
     Raises:
         ConfigError: it does not.
@@ -99,5 +94,5 @@ def require_model_folder(path: Path) -> Path:
 
 
 def local_folder(store: ObjectStore) -> Path | None:
-    """Folder of a local store; None for a remote one."""
+    """Return the folder of a local store; None for a remote one."""
     return folder_of(store.url) if store.url.startswith("file:") else None

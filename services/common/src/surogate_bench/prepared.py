@@ -1,21 +1,19 @@
-"""What the prepare stage recorded for the stages after it."""
+"""What later stages read from the result of the prepare stage."""
 
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import read_manifest
 from surogate_bench.results import PrepareResult
+from surogate_bench.stages import read_result
 from surogate_bench.store import ObjectStore
 
 
 def special_tokens(store: ObjectStore, layout: SweepLayout) -> tuple[str, ...] | None:
-    """Read which special tokens the tokenizer adds to a prompt, in training as in scoring.
+    """Read which special tokens the tokenizer adds to a prompt, in training and in scoring alike.
 
     Returns:
         None where neither adds any: the data was prepared by a version that left them out.
 
     Raises:
-        PermanentError: the manifest cannot be understood.
+        PermanentError: the manifest cannot be parsed.
     """
-    prepared = read_manifest(store, layout.prepare)
-    if prepared is None or not prepared.result:
-        return None
-    return PrepareResult.model_validate(prepared.result).special_tokens
+    prepared = read_result(store, layout.prepare, PrepareResult)
+    return None if prepared is None else prepared.special_tokens

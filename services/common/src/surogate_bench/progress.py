@@ -1,4 +1,4 @@
-"""How a running service tells how far it is: a small file in its work folder, replaced atomically."""
+"""The progress of a running service: a small file in its work folder, replaced atomically."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from surogate_bench.files import write_atomically
 
 
 class Progress(BaseModel):
-    """Where a stage is."""
+    """Progress of a stage."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -35,10 +35,10 @@ class Termination(BaseModel):
 
     def to_json(self, limit: int) -> bytes:
         """Write as UTF-8 JSON of at most ``limit`` bytes (128 or more), shortening the message where needed."""
-        word = self
-        while (excess := len(data := word.model_dump_json().encode()) - limit) > 0:
+        shown = self
+        while (excess := len(data := shown.model_dump_json().encode()) - limit) > 0:
             # A character takes six bytes at most, as an escape.
-            word = word.model_copy(update={"message": word.message[: -(excess // 6 + 2)] + "…"})
+            shown = shown.model_copy(update={"message": shown.message[: -(excess // 6 + 2)] + "…"})
         return data
 
 

@@ -1,4 +1,4 @@
-"""The figures a finished stage records in its manifest."""
+"""Results of stages, as their manifests record them, and lines of their output files."""
 
 from typing import Literal
 
@@ -21,7 +21,7 @@ class SplitInfo(_Result):
 
 
 class PrepareResult(_Result):
-    """Which data and model the sweep really used."""
+    """The data and model that the sweep used."""
 
     data: dict[Literal["train", "validation", "test"], SplitInfo]
     model_source: str
@@ -29,14 +29,14 @@ class PrepareResult(_Result):
     model_in_store: bool
     """True where the model was converted and lies under ``prepare/model``."""
     model_commit: str | None = None
-    """Of a hub model: what every later stage loads, wherever the branch has moved since."""
+    """Of a hub model: what every later stage loads, even if the branch has moved."""
     inputs: dict[InputName, dict[str, str]] = {}
     """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
     warnings: tuple[str, ...] = ()
-    """What the user should know before the results are trusted, a sentence each."""
+    """What a user should know before relying on the results, one sentence each."""
     special_tokens: tuple[str, ...] | None = None
-    """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training as
-    in scoring; None where the store is of a version that added none in either."""
+    """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training and
+    in scoring alike; None in results of versions that added none."""
     full_attention: bool | None = None
     """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks; None in manifests of
     versions that ignored them."""
@@ -58,7 +58,7 @@ class ScoredData(_Result):
 
 
 class CheckResult(_Result):
-    """What a check found; a check that finds a fault has no result."""
+    """Result of a passed check; a failed check has none."""
 
     scored: ScoredData | None = None
     """Of the task check."""
@@ -83,7 +83,7 @@ class TrainResult(_Result):
     """Wall time of the optimizer steps, over all attempts; validation and checkpoints excluded."""
     tokens_per_second: float
     side_by_side: int
-    """Trainers that may have shared the machine meanwhile."""
+    """Trainers that may have shared the machine during the run."""
     threads: int
     peak_memory_bytes: int
     """Peak device memory on a GPU, peak resident set on a CPU."""
@@ -158,6 +158,6 @@ class SampleLine(_Result):
     target: str
     """The reference number, as text."""
     response: str
-    """The model's answer, whole."""
+    """The complete answer of the model."""
     strict_match: bool
     flexible_match: bool

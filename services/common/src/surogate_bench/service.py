@@ -32,7 +32,7 @@ from surogate_bench.requests import AnyRequest, read_request
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 
-_WORD_BYTES = 16 * 1024
+_TERMINATION_BYTES = 16 * 1024
 _TERMINATION_LOG_BYTES = 4096
 """What Kubernetes reads of a termination message."""
 
@@ -76,7 +76,7 @@ def run_service(
       ``AssertionError``, ``NotImplementedError``, ``RecursionError``),
     - tensors whose shapes or types do not fit (PyTorch raises a plain ``RuntimeError``, recognized by its message).
 
-    Left out are those that followed from a failure of network, disk or memory (:func:`is_passing`), and JSON or text
+    Left out are those that followed from a failure of network, disk or memory (:func:`is_transient`), and JSON or text
     that cannot be decoded, which may have been cut short on its way.
 
     All others end with 1, a crash that another attempt may survive: memory, the operating system, a device.
@@ -95,27 +95,27 @@ def run_service(
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         request = read_request(arguments.request)
-        _log.info("started: %s", request.kind, extra=_told_by(request))
+        _log.info("started: %s", request.kind, extra=_log_fields(request))
         with _observable(request, work_dir, metrics):
             handle(request, work_dir)
     except BenchError as error:
         _log.error("%s", error, extra={"reason": type(error).__name__})
-        _leave_word(work_dir, type(error).__name__, str(error))
+        _write_termination(work_dir, type(error).__name__, str(error))
         return error.exit_code
     except (Terminated, KeyboardInterrupt):
         _log.warning("terminated; another attempt will continue from here")
         return ExitCode.TRANSIENT
     except MemoryError as error:
         _log.exception("out of memory")
-        _leave_word(work_dir, "OutOfMemory", f"out of memory: {error}")
+        _write_termination(work_dir, "OutOfMemory", f"out of memory: {error}")
         return ExitCode.FAILED
     except OSError as error:
         _log.exception("operating system error")
-        _leave_word(work_dir, "OSError", str(error))
+        _write_termination(work_dir, "OSError", str(error))
         return ExitCode.FAILED
     except Exception as error:  # noqa: BLE001 - the process boundary: whatever it is must reach the user
         _log.exception("unexpected error")
-        _leave_word(work_dir, type(error).__name__, str(error))
+        _write_termination(work_dir, type(error).__name__, str(error))
         return ExitCode.PERMANENT if is_deterministic(error) else ExitCode.FAILED
     _log.info("done", extra={"seconds": round(time.monotonic() - began, 1)})
     return ExitCode.OK
@@ -135,8 +135,8 @@ def run_main(module: str) -> int:
         configure_logging(name)
         _log.exception("the service cannot be imported")
         arguments.work_dir.mkdir(parents=True, exist_ok=True)
-        _leave_word(arguments.work_dir, type(error).__name__, str(error))
-        return ExitCode.FAILED if is_passing(error) else ExitCode.PERMANENT
+        _write_termination(arguments.work_dir, type(error).__name__, str(error))
+        return ExitCode.FAILED if is_transient(error) else ExitCode.PERMANENT
     return main()
 
 
@@ -148,30 +148,30 @@ def _parse_arguments(name: str) -> argparse.Namespace:
 
 
 def is_deterministic(error: Exception) -> bool:
-    """Say whether the same input would give this error again; see :func:`run_service`."""
-    if is_passing(error) or isinstance(error, _CUT_SHORT):
+    """Return whether the same input would give this error again; see :func:`run_service`."""
+    if is_transient(error) or isinstance(error, _CUT_SHORT):
         return False
     if isinstance(error, _DETERMINISTIC):
         return True
     return type(error) is RuntimeError and _SHAPES_DIFFER.search(str(error)) is not None
 
 
-def is_passing(error: BaseException) -> bool:
-    """Say whether an error is, or followed from, a failure of network, disk or memory that may be over next time."""
-    seen: BaseException | None = error
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error is, or was caused by, a transient failure of network, disk or memory."""
+    cause: BaseException | None = error
     for _ in range(_LONGEST_CHAIN):
-        if seen is None:
+        if cause is None:
             return False
-        if isinstance(seen, MemoryError) or _NETWORK & {each.__name__ for each in type(seen).__mro__}:
+        if isinstance(cause, MemoryError) or _NETWORK & {each.__name__ for each in type(cause).__mro__}:
             return True
-        if isinstance(seen, OSError) and seen.errno not in _LASTING:
+        if isinstance(cause, OSError) and cause.errno not in _LASTING:
             return True
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 
 def die_with_parent() -> None:
-    """Have the kernel send SIGTERM when the parent dies, where the parent asked for it (Linux ``prctl(2)``)."""
+    """Have the kernel send SIGTERM when the parent dies, if the parent requested it (Linux ``prctl(2)``)."""
     expected = os.environ.get(PARENT_PID_VARIABLE)
     if expected is None:
         return
@@ -182,10 +182,11 @@ def die_with_parent() -> None:
         sys.exit(ExitCode.TRANSIENT)
 
 
-def _told_by(request: AnyRequest) -> dict[str, object]:
-    """What of a request a log should say."""
-    told = request.model_dump(include={"recipe", "seed", "run", "subject", "threads", "server_url"}, exclude_none=True)
-    return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **told}
+def _log_fields(request: AnyRequest) -> dict[str, object]:
+    """Return the fields of a request that belong into the log."""
+    included = {"recipe", "seed", "run", "subject", "threads", "server_url"}
+    fields = request.model_dump(include=included, exclude_none=True)
+    return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **fields}
 
 
 def _raise_terminated(_signal: int, _frame: FrameType | None) -> None:
@@ -198,16 +199,16 @@ def _observable(
     setting = os.environ.get(METRICS_PORT_VARIABLE)
     if not setting:
         return nullcontext()
-    from surogate_bench.metrics_endpoint import serving_metrics  # noqa: PLC0415 - costs nothing where nobody asks
+    from surogate_bench.metrics_endpoint import serving_metrics  # noqa: PLC0415 - only imported where it is used
 
     return serving_metrics(setting, work_dir, metrics(request, work_dir) if metrics else ())
 
 
-def _leave_word(work_dir: Path, reason: str, message: str) -> None:
-    word = Termination(reason=reason, message=message.encode(errors="replace").decode())
+def _write_termination(work_dir: Path, reason: str, message: str) -> None:
+    termination = Termination(reason=reason, message=message.encode(errors="replace").decode())
     try:
-        write_atomically(work_dir / TERMINATION_FILE, word.to_json(_WORD_BYTES))
+        write_atomically(work_dir / TERMINATION_FILE, termination.to_json(_TERMINATION_BYTES))
         if log := os.environ.get(TERMINATION_LOG_VARIABLE):
-            Path(log).write_bytes(word.to_json(_TERMINATION_LOG_BYTES))  # a mount: it cannot be replaced, only written
+            Path(log).write_bytes(termination.to_json(_TERMINATION_LOG_BYTES))  # a mount cannot be replaced
     except OSError:
         _log.exception("the reason could not be written")

@@ -105,7 +105,7 @@ def trains_alike(manifest: Manifest, recipe: Recipe, prepared: PrepareResult) ->
     """
     if manifest.procedure_version == TRAINING_VERSION:
         return True
-    on_gpu_otherwise = recipe.weight_storage is WeightStorage.NVFP4 and "gpu" in manifest.hardware
+    on_gpu_otherwise = recipe.weight_storage is WeightStorage.NVFP4 and manifest.hardware.gpu is not None
     return manifest.procedure_version == 1 and prepared.full_attention is True and not on_gpu_otherwise
 
 

@@ -27,9 +27,9 @@ from surogate_bench.user_paths import require_folder
 _REQUEST_TIMEOUT = timedelta(seconds=30)
 _PROBE_TIMEOUT = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=60)
-"""How long a request is repeated while the store is away: a restart of it must cost no attempt of a stage."""
+"""How long a request is repeated while the store is away: a restart of the store must cost no attempt of a stage."""
 _RETRIES = 1000
-"""More than fit into that time, which alone decides."""
+"""More than fit into that time, which is the limit that counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class ObjectStore:
     _waiting: WaitingNotice | None = field(default=None, repr=False)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, replacing what was there; a reader sees the old or the new one, never a mixture."""
+        """Write an object, replacing what was there; a reader gets the old or the new one, never a mixture."""
         with self._request(key, writes=True):
             obstore.put(self._backend, key, data)
 
@@ -72,13 +72,13 @@ class ObjectStore:
             return None
 
     def exists(self, key: str) -> bool:
-        """Say whether there is such an object."""
+        """Return whether an object exists."""
         try:
             with self._request(key, may_be_missing=True):
                 obstore.head(self._backend, key)
         except KeyError:
             return False
-        except StoreRefusedError:  # the answer to HEAD has no body that could say why
+        except StoreRefusedError:  # the answer to HEAD has no body with a reason
             return self.get(key) is not None
         return True
 
@@ -93,7 +93,7 @@ class ObjectStore:
         return sorted(found, key=lambda info: info.key)
 
     def delete(self, keys: builtins.list[str]) -> None:
-        """Delete objects; those already gone are no error."""
+        """Delete objects; missing ones are ignored."""
         for key in keys:
             try:
                 with self._request(key, may_be_missing=True):

@@ -19,7 +19,7 @@ _SECRETS = frozenset({
     "AZURE_CLIENT_SECRET", "GOOGLE_SERVICE_ACCOUNT_KEY",
 })  # fmt: skip
 """Their values are never shown."""
-_WORDS = (
+_SINGLE_WORDS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY",
 )  # fmt: skip
@@ -37,14 +37,14 @@ def check_environment(scheme: str) -> None:
     for name in _ADDRESSES:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
             require_address(name, value, example="http://host:9000 or https://host")
-    for name in _WORDS:
+    for name in _SINGLE_WORDS:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
             _check_word(name, value)
 
 
 @contextmanager
 def without_empty_variables(scheme: str) -> Iterator[None]:
-    """Hide variables without a value from the library, which would take them for settings."""
+    """Hide variables without a value from the library, which would use them as settings."""
     empty = [name for name, value in os.environ.items() if not value and name.startswith(_PREFIXES[scheme])]
     for name in empty:
         del os.environ[name]
@@ -56,8 +56,8 @@ def without_empty_variables(scheme: str) -> Iterator[None]:
 
 def blamed_variable(scheme: str, complaint: str) -> ConfigError | None:
     """Find the variable that the library complains about without naming it; None if there is none."""
-    for words, name in _NOT_SET.items():
-        if words in complaint:
+    for message, name in _NOT_SET.items():
+        if message in complaint:
             return ConfigError(
                 "is not set, but other variables with credentials are",
                 field=name,

@@ -66,7 +66,7 @@ _CHECK_AWAY = "Check the URL, that the store runs, and that the network lets req
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>\s*([^<\s]+)\s*</Code>")
-_WORDS = re.compile(r"<Message>\s*([^<]+?)\s*</Message>")
+_MESSAGE = re.compile(r"<Message>\s*([^<]+?)\s*</Message>")
 _ERRNO = re.compile(r"\(os error (\d+)\)")
 _CAUSES = (
     re.compile(r'(?:message|error): "([^"]+)"'),
@@ -77,50 +77,50 @@ _SHOWN = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the library's error says that the store answered."""
+    """The store's answer, as the library's error quotes it."""
 
     status: int | None
     code: str | None
-    words: str | None
+    message: str | None
 
     def __str__(self) -> str:
-        """Such as ``403 Forbidden, AccessDenied: Access Denied.``."""
+        """Format the answer, such as ``403 Forbidden, AccessDenied: Access Denied.``."""
         try:
             status = f"{self.status} {HTTPStatus(self.status or 0).phrase}"
         except ValueError:
             status = str(self.status)
         named = ", ".join(part for part in (self.status and status, self.code) if part)
-        return f"{named}: {self.words}" if self.words else named
+        return f"{named}: {self.message}" if self.message else named
 
 
 def read_answer(error: BaseException) -> Answer:
-    """Find status, code and words in an error's text."""
+    """Find status, code and message in an error's text."""
     text = str(error).partition("\n\nDebug source:")[0]
-    status, code, words = _STATUS.search(text), _CODE.search(text), _WORDS.search(text)
+    status, code, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
     return Answer(
         status=int(status[1]) if status else None,
         code=code[1] if code else None,
-        words=" ".join(words[1].split())[:_SHOWN] if words else None,
+        message=" ".join(message[1].split())[:_SHOWN] if message else None,
     )
 
 
 def is_absence(error: BaseException) -> bool:
-    """Whether there is no such object: not so where the bucket itself, or the access key, is unknown."""
+    """Return whether an object does not exist; False where the bucket itself, or the access key, is unknown."""
     return isinstance(error, (NotFoundError, FileNotFoundError)) and read_answer(error).code not in _REFUSALS
 
 
 def translate(error: Exception, where: str) -> StoreRefusedError | StoreAwayError:
-    """Make an error of ours: refused if asking again would not help, away if it may."""
+    """Convert the library's error: refused if repeating the request cannot help, away if it may."""
     answer = read_answer(error)
     if refusal := _refusal(error, answer):
         problem, remedy = refusal
-        said = f" ({answer})" if str(answer) else ""
-        return StoreRefusedError(where, problem + said, remedy)
+        details = f" ({answer})" if str(answer) else ""
+        return StoreRefusedError(where, problem + details, remedy)
     return StoreAwayError(where, why_away(error), _CHECK_AWAY)
 
 
 def why_away(error: BaseException) -> str:
-    """Say in a line what keeps a store from doing what was asked."""
+    """Return, on one line, why a store cannot do what was requested."""
     answer = read_answer(error)
     if answer.status is not None:
         return f"the store answers {answer}"
@@ -136,7 +136,7 @@ def why_away(error: BaseException) -> str:
 
 
 def _refusal(error: Exception, answer: Answer) -> tuple[str, str] | None:
-    """Problem and remedy; None if it may pass."""
+    """Return problem and remedy; None if the failure may be transient."""
     if answer.status is not None:
         return _refusal_by_server(answer)
     if "Received redirect without LOCATION" in str(error):
@@ -162,7 +162,7 @@ def _refusal_by_server(answer: Answer) -> tuple[str, str] | None:
 
 
 def as_bad_input(error: StoreRefusedError | StoreAwayError, url: str) -> ConfigError:
-    """Say the same of the store as a setting, where a command cannot do anything without it."""
+    """Convert the error into one of the setting, for commands that can do nothing without the store."""
     if isinstance(error, StoreAwayError):
         return ConfigError(
             f"cannot be reached: {error.problem}",
@@ -174,14 +174,14 @@ def as_bad_input(error: StoreRefusedError | StoreAwayError, url: str) -> ConfigE
     return ConfigError(f"cannot be used: {error.problem}", field="store", value=url, remedy=error.remedy)
 
 
-class translated:  # noqa: N801 - reads as a verb where it is used
-    """Turn the library's errors into ours.
+class translated:  # noqa: N801 - a context manager that reads as a verb
+    """Convert the library's errors into ours.
 
     An existing key becomes FileExistsError, and a missing one KeyError where it may be missing.
 
     Args:
         url: The store's.
-        key: What is asked for.
+        key: The key in the request.
         may_be_missing: Whether a missing key is a KeyError.
     """
 

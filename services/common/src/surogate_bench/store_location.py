@@ -1,8 +1,8 @@
 """Where a store is: a local folder, or a bucket and a prefix.
 
 A location is a folder or a URL. Characters of a URL's path may be percent-encoded (``%20``), and those that need no
-encoding to be understood (blanks, ``#``, ``?``, letters with accents) may stand as they are: a store's URL has neither
-query nor fragment. :func:`canonical_url` is the one spelling of each store.
+encoding to be understood (blanks, ``#``, ``?``, letters with accents) may be written literally: a store's URL has no
+query and no fragment. :func:`canonical_url` is the one spelling of each store.
 """
 
 import os
@@ -45,7 +45,7 @@ def parse_location(location: str) -> Path | str:
 
 
 def folder_of(url: str) -> Path:
-    """Folder that a ``file://`` URL names.
+    """Return the folder of a ``file://`` URL.
 
     Raises:
         ConfigError: it names another machine, or no absolute path.
@@ -61,12 +61,12 @@ def folder_of(url: str) -> Path:
 
 
 def canonical_url(scheme: str, rest: str, location: str) -> str:
-    """Spell a remote store's URL in the one way that a prefix has.
+    """Return the canonical form of a remote store's URL, the same for each spelling of a prefix.
 
     Args:
         scheme: ``s3``, ``gs`` or ``az``.
         rest: What follows ``://``.
-        location: The whole, as the user wrote it.
+        location: The complete location, as the user wrote it.
 
     Raises:
         ConfigError: there is no bucket, or the prefix has parts that no key can have.
@@ -94,7 +94,7 @@ def _absolute(text: str) -> Path:
         path = require_current_folder() / path
     try:
         return path.resolve()
-    except (OSError, RuntimeError) as error:  # a circle of links is a RuntimeError in Python 3.11 and 3.12
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError in Python 3.11 and 3.12
         raise _refused(
             f"cannot be resolved: {getattr(error, 'strerror', None) or error}", text, "Choose another folder."
         ) from error

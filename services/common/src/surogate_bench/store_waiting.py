@@ -1,7 +1,8 @@
-"""Say that a request to a remote store takes long because the store is away, and why; silence looks like a hang.
+"""Log why a request to a remote store takes long; without a message the process would appear to hang.
 
-The library repeats a request by itself and says nothing until it gives up. So after a few seconds a request of our own,
-which is not repeated, asks what is wrong. A store that answers it is only slow (a big upload), and nothing is said.
+The library repeats a request by itself and logs nothing until it gives up. So after a few seconds a request of our own,
+which is not repeated, finds out what is wrong. If the store answers it, the store is only slow (a large upload), and
+nothing is logged.
 """
 
 import logging
@@ -29,7 +30,7 @@ class WaitingNotice:
         url: The store's.
         probe: The library's store, with no retries and a short timeout.
         patience: How long the library repeats a request; part of the message.
-        after: How long a request may take until the store is asked.
+        after: How long a request may take before the store is probed.
     """
 
     def __init__(self, url: str, probe: Any, *, patience: timedelta, after: timedelta) -> None:  # noqa: ANN401 - a class per provider
@@ -40,13 +41,13 @@ class WaitingNotice:
 
     @contextmanager
     def watch(self, *, writes: bool) -> Iterator[None]:
-        """Watch one request; log a warning if it waits, and another when it was answered after all.
+        """Watch one request; log a warning if it waits, and another message once it has been answered.
 
         Args:
             writes: Whether it writes: a store that is full answers only requests to read.
         """
-        ended, told = threading.Event(), threading.Event()
-        timer = threading.Timer(self._after.total_seconds(), self._look, (writes, ended, told))
+        ended, warned = threading.Event(), threading.Event()
+        timer = threading.Timer(self._after.total_seconds(), self._warn, (writes, ended, warned))
         timer.daemon = True
         timer.start()
         try:
@@ -54,22 +55,22 @@ class WaitingNotice:
         finally:
             timer.cancel()
             ended.set()
-        if told.is_set():
+        if warned.is_set():
             _log.warning("the store %s answers again", self._url)
 
-    def _look(self, writes: bool, ended: threading.Event, told: threading.Event) -> None:
-        trouble = self._trouble(writes)
-        if trouble is None or ended.is_set():
+    def _warn(self, writes: bool, ended: threading.Event, warned: threading.Event) -> None:
+        problem = self._find_problem(writes)
+        if problem is None or ended.is_set():
             return
-        told.set()
+        warned.set()
         _log.warning(
             "waiting for the store %s: %s; a request is given up after %.0f s",
             self._url,
-            trouble,
+            problem,
             self._patience.total_seconds(),
         )
 
-    def _trouble(self, writes: bool) -> str | None:
+    def _find_problem(self, writes: bool) -> str | None:
         try:
             if writes:
                 obstore.put(self._probe, _KEY, b"")

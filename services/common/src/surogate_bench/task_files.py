@@ -1,7 +1,7 @@
 """Find the YAML of an lm-eval task.
 
-A task ``name`` lives in a file ``name.yaml``, or is one of lm-eval's own (:data:`STOCK_TASKS`). The files that come
-with surogate-bench lie in ``configs/tasks``: below the folder that SUROGATE_BENCH_CONFIGS names (container images set
+A task ``name`` is in a file ``name.yaml``, or is one of lm-eval's own (:data:`STOCK_TASKS`). The files that come
+with surogate-bench are in ``configs/tasks``: below the folder that SUROGATE_BENCH_CONFIGS names (container images set
 it), or else of the checkout this package is in.
 """
 
@@ -17,7 +17,7 @@ from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
 
 STOCK_TASKS: Mapping[str, str] = MappingProxyType({"gsm8k": "gsm8k/gsm8k.yaml"})
-"""Tasks of lm-eval's own that score both ways which are reported, by file below its folder ``tasks``.
+"""Tasks of lm-eval that give both scores of the report, by file below its folder ``tasks``.
 
 The evaluator's image holds no others.
 """
@@ -25,13 +25,13 @@ The evaluator's image holds no others.
 
 @dataclass(frozen=True, slots=True)
 class TaskFolders:
-    """Folders that tasks are looked for in; the first that has a task wins."""
+    """Folders that are searched for tasks; the first that has a task wins."""
 
     folders: tuple[Path, ...]
 
     @classmethod
     def of(cls, tasks_dir: Path | None) -> Self:
-        """Look in the user's folder, where there is one, and then among the tasks that come along.
+        """Return the user's folder, if there is one, followed by that of the shipped tasks.
 
         Raises:
             ConfigError: the user's folder does not exist.
@@ -70,11 +70,11 @@ class TaskFolders:
             field="evaluation.task",
             value=task,
             remedy=f"Choose one of {', '.join(known)}, or add {task}.yaml to evaluation.tasks_dir "
-            f"(looked in {', '.join(map(str, self.folders)) or 'no folder'}).",
+            f"(folders searched: {', '.join(map(str, self.folders)) or 'none'}).",
         )
 
     def own(self, task: str) -> Path | None:
-        """File of a task in one of the folders; None where there is none, as for lm-eval's own."""
+        """Return a task's file in one of the folders; None if there is none, as for lm-eval's own."""
         files = (folder / f"{task}.yaml" for folder in self.folders)
         return next((path.resolve() for path in files if path.is_file()), None)
 
@@ -87,7 +87,7 @@ def _stock_tasks() -> Path:
 
 
 def builtin_tasks() -> Path | None:
-    """Folder of the tasks that come with surogate-bench; None where they are not installed."""
+    """Return the folder of the shipped tasks; None where they are not installed."""
     configured = os.environ.get(CONFIGS_VARIABLE)
     candidates = [Path(configured)] if configured else [parent / "configs" for parent in Path(__file__).parents]
     return next((folder / "tasks" for folder in candidates if (folder / "tasks").is_dir()), None)

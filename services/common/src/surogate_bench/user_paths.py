@@ -55,7 +55,7 @@ def require_current_folder() -> Path:
 
 
 def require_folder(path: Path, *, field: str) -> None:
-    """Check that a folder is one, or could be made.
+    """Check that a path is a folder, or can become one.
 
     Raises:
         ConfigError: it or a folder above it is a file, or its name is not possible.

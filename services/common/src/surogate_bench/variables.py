@@ -32,5 +32,5 @@ def require_address(name: str, value: str, *, example: str) -> None:
 
 
 def is_on(value: str | None) -> bool:
-    """Whether a switch is on, as the Hugging Face libraries read it."""
+    """Return whether a switch is on, as the Hugging Face libraries read it."""
     return (value or "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -7,9 +7,9 @@ _REPORT_EVERY_S = 0.5
 
 
 class Answers:
-    """Answers by prompt, kept as they arrive, so that a lost server costs only those under way.
+    """Answers by prompt, kept as they arrive, so that a lost server costs only those in flight.
 
-    Decoding is greedy: a prompt has one answer, whoever asks again. This is a cache hook in lm-eval's sense
+    Decoding is greedy: a prompt has one answer, however often it is sent. This is a cache hook in lm-eval's sense
     (``lm_eval.api.model.CacheHook``), which calls ``add_partial`` once for each answer.
 
     Args:
@@ -23,12 +23,12 @@ class Answers:
         self._reported_at = -_REPORT_EVERY_S
 
     def expect(self, prompts: Sequence[str]) -> None:
-        """Say which prompts will be answered in all."""
+        """Register all prompts that will be answered."""
         self._total = len(set(prompts))
         self._report(len(self), self._total)
 
     def add_partial(self, _method: str, request: Sequence[object], answer: str) -> None:
-        """Keep one answer; the request's first item is its prompt."""
+        """Keep one answer; the first item of the request is its prompt."""
         self._by_prompt[str(request[0])] = answer
         now = time.monotonic()
         if len(self) == self._total or now - self._reported_at >= _REPORT_EVERY_S:

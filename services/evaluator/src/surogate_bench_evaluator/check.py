@@ -1,19 +1,17 @@
-"""The check of a task, before anything is trained: would the reference answers themselves be scored as right?"""
+"""The check of a task, before anything is trained: the reference answers themselves must score 1."""
 
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from surogate_bench.contract import split_file
 from surogate_bench.errors import BenchError, ConfigError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, SampleLine, ScoredData
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import score
@@ -27,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def check_stage(request: CheckRequest, work_dir: Path) -> None:
-    """Score every reference answer against itself by the very task, and publish which data the task scores.
+    """Score every reference answer against itself with the same task, and publish which data the task scores.
 
     Raises:
         ConfigError: the task is unknown or cannot be used, there are too few test records, or a record's own reference
@@ -43,7 +41,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     scored = check_task(request.sweep, prepare_task(request, store, work_dir))
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
-    publish_stage(store, prefix, output, _manifest(request, CheckResult(scored=scored)))
+    publish_stage(store, prefix, output, new_manifest(request, CheckResult(scored=scored)))
     _log.info("each of %d reference answers is scored as right by %s", scored.records, request.sweep.evaluation.task)
 
 
@@ -78,7 +76,7 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
 
 
 def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) -> None:
-    """Check that a task shows the records as they were written for it: its own functions might change them.
+    """Check that a task shows the records as they were written for it: its own functions may change them.
 
     Raises:
         ConfigError: it does not.
@@ -93,7 +91,7 @@ def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) ->
     if len(records) != expected or not all(fields <= record.keys() for record in records):
         raise unusable(
             sweep.evaluation.task,
-            f"its process_docs or custom_dataset turns the {expected} test records into {len(records)} others; remove "
+            f"its process_docs or custom_dataset replaces the {expected} test records by {len(records)} others; remove "
             "it, or let the task keep its own data and prompt (evaluation.keep_from_task)",
         )
 
@@ -117,17 +115,4 @@ def _require_right(samples: tuple[SampleLine, ...], sweep: RecipeSweep) -> None:
         value=first.response[-80:],
         remedy="End each test answer with one line '#### ' and a bare number, without unit, blank, percent sign or "
         "text after it, and use '####' nowhere else; or score by a task whose filters take such answers.",
-    )
-
-
-def _manifest(request: CheckRequest, result: CheckResult) -> Manifest:
-    return Manifest(
-        stage="check",
-        run=request.subject,
-        spec_hash=request.layout.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=describe_machine(),
-        versions=package_versions(),
-        result=result.model_dump(mode="json"),
     )

@@ -1,4 +1,4 @@
-"""lm-eval's ``local-completions`` model, able to go on after its server was lost."""
+"""lm-eval's ``local-completions`` model, resumable after its server was lost."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 from lm_eval.models.openai_completions import LocalCompletionsAPI
+from typing_extensions import override
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -16,21 +17,21 @@ from surogate_bench_evaluator.server import ServedModel, ServerLostError
 _log = logging.getLogger(__name__)
 
 
-class _LastWords(logging.Filter):
-    """Remembers the server's last words, and drops errors: they repeat them with the request's headers, the key too."""
+class _LastMessage(logging.Filter):
+    """Keeps the server's last message, and drops errors: they repeat it with the request's headers and its key."""
 
     text = ""
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """Decide on one record of lm-eval's API models."""
         if record.levelno == logging.WARNING:
             self.text = record.getMessage()[:500]
         return record.levelno < logging.ERROR
 
 
-_last_words = _LastWords()
+_last_message = _LastMessage()
 logging.getLogger("lm_eval").setLevel(logging.WARNING)
-logging.getLogger("lm_eval.models.api_models").addFilter(_last_words)
+logging.getLogger("lm_eval.models.api_models").addFilter(_last_message)
 
 _REFUSALS = frozenset({400, 401, 403, 413, 422})
 _FINISHED = frozenset({"stop", "length", "repetition"})
@@ -39,9 +40,9 @@ _ASYNCHRONOUS = 2
 
 
 class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is not typed
-    """``local-completions`` that asks only what is not answered yet, until a deadline.
+    """``local-completions`` that sends only prompts without an answer, until a deadline.
 
-    Prompts go to vLLM as text, which it turns into tokens with the base model's tokenizer. lm-eval needs no tokenizer
+    Prompts go to vLLM as text, which it tokenizes with the base model's tokenizer. lm-eval needs no tokenizer
     of its own then, which saves importing torch and transformers; a prompt that is too long is refused by vLLM, where
     lm-eval would cut it.
 
@@ -108,7 +109,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
 
     @property
     def api_key(self) -> str:
-        """No key but the server's own: lm-eval would send ``OPENAI_API_KEY`` to it."""
+        """Empty: lm-eval would send ``OPENAI_API_KEY``; the server's own key is in the header."""
         return ""
 
     async def get_batched_requests(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - lm-eval's own
@@ -135,12 +136,12 @@ HTTP_ERRORS = (aiohttp.ClientError, TimeoutError)
 
 
 def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError | PermanentError:
-    """Say whether going on with a server that came back could help (a lost adapter is a 404), or not."""
+    """Convert an HTTP error: another attempt can resolve a lost server or adapter (a 404), but not a refusal."""
     status = getattr(error, "status", None)
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:
         return PermanentError(
             f"vLLM refuses a question ({what}). Where it is too long: question, examples and evaluation.max_gen_toks "
-            f"together must fit into serving.max_model_len ({model.max_model_len} tokens). {_last_words.text}"
+            f"together must fit into serving.max_model_len ({model.max_model_len} tokens). {_last_message.text}"
         )
     return ServerLostError(f"vLLM at {model.vllm_url} failed while answering: {what}")

@@ -1,7 +1,7 @@
 """Run lm-eval in this process.
 
 Through ``lm_eval.evaluate`` and not ``simple_evaluate``: the latter imports torch and transformers to describe the
-environment, which costs every evaluator of a sweep seconds of CPU time and the manifest tells already.
+environment, which costs every evaluator of a sweep seconds of CPU time; the manifest has that information already.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ _MOST_STOPS = 4
 
 
 class Harness:
-    """One task, ready to be put to a served model; again, if the model server was lost, and only what is unanswered.
+    """One task, ready to be scored on a served model. A repeated run sends only the prompts without an answer.
 
     Args:
         task_file: Rendered task, alone in its folder and named after the task.
         evaluation: Settings of the run.
-        answers: Where answers are kept from one try to the next.
+        answers: Keeps answers from one attempt to the next.
         api_key: vLLM's, where it has one.
         special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
 
@@ -93,11 +93,11 @@ class Harness:
         )
 
     def run(self, model: ServedModel, *, deadline: float) -> Outcome:
-        """Ask and score.
+        """Send the prompts and score the answers.
 
         Args:
-            model: What to ask.
-            deadline: On the monotonic clock, for all tries together.
+            model: The model to score.
+            deadline: On the monotonic clock, for all attempts together.
 
         Raises:
             ServerLostError: vLLM stopped answering.
@@ -172,6 +172,6 @@ def stops_of(generation: dict[str, Any]) -> list[str]:
 
 
 def explain_task_error(error: Exception) -> str:
-    """Say what went wrong in a task; some errors are a bare name."""
+    """Return a description of an error in a task; some errors are a bare name."""
     kind = type(error).__name__
     return f"{kind}: {error}" if isinstance(error, (KeyError, AssertionError)) or not str(error) else str(error)

@@ -17,7 +17,7 @@ def main() -> int:
 
 
 def handle(request: AnyRequest, work_dir: Path) -> None:
-    """Do what the request asks for.
+    """Run the requested stage.
 
     Raises:
         ConfigError: it is meant for another service.

@@ -1,14 +1,15 @@
-"""A model that knows the answers."""
+"""A model that answers with the reference answers."""
 
 from typing import Any
 
 from lm_eval.api.model import LM
+from typing_extensions import override
 
 from surogate_bench_evaluator.harness import stops_of
 
 
 class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
-    """Answers each question with its reference: what a model that has learned the data perfectly would answer.
+    """Answers each question with its reference, up to the first stop string, as a perfect model behind a server would.
 
     Args:
         task: lm-eval's task.
@@ -18,21 +19,21 @@ class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
         super().__init__()
         self._task = task
 
+    @override
     def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answer every request, up to the first stop string, where a server ends an answer."""
         del disable_tqdm
         return [self._answer(request.doc, stops_of(request.args[1])) for request in requests]
 
+    @override
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        """Not asked for by tasks that generate."""
-        raise NotImplementedError
+        raise NotImplementedError  # not used by tasks that generate
 
+    @override
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        """Not asked for by tasks that generate."""
-        raise NotImplementedError
+        raise NotImplementedError  # not used by tasks that generate
 
     def _answer(self, record: dict[str, Any], stops: list[str]) -> str:
-        if self._task.config.doc_to_text == "prompt":  # the sweep's prompt: trained is its completion
+        if self._task.config.doc_to_text == "prompt":  # the sweep's prompt, for which the completion is trained
             answer = str(record["completion"])
         else:
             target = self._task.doc_to_target(record)

@@ -1,4 +1,4 @@
-"""From what lm-eval returns to what the sweep records, checking lm-eval's figures on the way."""
+"""Convert what lm-eval returns into what the sweep records, and check lm-eval's figures."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What lm-eval returned for one task, and how long it asked and scored (seconds)."""
+    """What lm-eval returned for one task, and how long it took (seconds)."""
 
     task: str
     results: Mapping[str, Any]
@@ -39,12 +39,12 @@ class Scores:
 
     def describing(self, scored: ScoredData, special_tokens: tuple[str, ...] | None) -> Self:
         """Add what was scored."""
-        told = {"scored": scored, "special_tokens": special_tokens}
-        return replace(self, result=self.result.model_copy(update=told))
+        added = {"scored": scored, "special_tokens": special_tokens}
+        return replace(self, result=self.result.model_copy(update=added))
 
 
 def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores:
-    """Turn lm-eval's results into figures and samples.
+    """Convert lm-eval's results into figures and samples.
 
     Raises:
         ConfigError: the task does not score exact_match with both filters.
@@ -117,7 +117,7 @@ def _metric(outcome: Outcome, match: Match, right: list[bool]) -> Metric:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Plain JSON of lm-eval's results: NumPy scalars as numbers, functions and paths by name, no NaN."""
+    """Convert lm-eval's results into plain JSON: NumPy scalars as numbers, functions and paths by name, no NaN."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set)):

@@ -6,7 +6,7 @@
     GET    /status            {"vllm_url", "model", "max_model_len", "versions", ...}
     PUT    /adapters/{run}    {"prefix"} -> {"model"}; 422 {"reason", "message"} when refused, 503 while not ready
     DELETE /adapters/{run}
-    POST   /probe             200 if models asked together answer as they do alone; 422 if vLLM mixes them up
+    POST   /probe             200 if models in one batch answer as they do alone; 422 if vLLM mixes them up
 """
 
 import logging
@@ -34,7 +34,7 @@ class ServerLostError(TransientError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
-    """What vLLM serves the run as: model name, base URL of vLLM, longest prompt and answer together (tokens)."""
+    """How a run is served: model name, base URL of vLLM, longest prompt and answer together (tokens)."""
 
     name: str
     vllm_url: str
@@ -55,7 +55,7 @@ class ModelServer:
     def __init__(self, url: str, *, start_timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
         self._url = url
         self._start_timeout_s = start_timeout_s
-        # The server is always inside: a proxy that the environment names for the outside has no part in this.
+        # The server is on the same network: a proxy named in the environment must not be used.
         self._client = httpx.Client(base_url=url, timeout=_QUICK_S, transport=transport, trust_env=False)
 
     def __enter__(self) -> Self:
@@ -96,10 +96,10 @@ class ModelServer:
     def _until_done(
         self, method: str, path: str, body: dict[str, str] | None = None, *, unknown_before: bool = False
     ) -> dict[str, Any]:
-        """Ask until the server says yes; JSON object of its answer, empty where it sent none.
+        """Repeat a request until it succeeds; return the JSON object of the answer, empty if there is none.
 
-        ``unknown_before``: earlier versions have no such path. While a release is upgraded a server of the version
-        before goes on serving, and answers 404; it serves as it always did.
+        ``unknown_before``: earlier versions have no such path. During an upgrade a server of the previous
+        version still runs and answers 404; it serves as before.
         """
         deadline = time.monotonic() + self._start_timeout_s
         while True:
@@ -108,7 +108,7 @@ class ModelServer:
             try:
                 response = self._client.request(method, path, json=body, timeout=max(left, _POLL_S))
             except httpx.TransportError as error:
-                trouble, cause = str(error) or type(error).__name__, error
+                problem, cause = str(error) or type(error).__name__, error
             else:
                 if response.is_success:
                     return _object_of(response)
@@ -116,24 +116,24 @@ class ModelServer:
                     _log.warning("the model server is of an earlier version, which has no %s %s", method, path)
                     return {}
                 if response.is_client_error:
-                    raise PermanentError(f"the model server refuses {method} {path}: {_words_of(response)}")
-                trouble = f"HTTP {response.status_code} {_words_of(response)}"
+                    raise PermanentError(f"the model server refuses {method} {path}: {_message_of(response)}")
+                problem = f"HTTP {response.status_code} {_message_of(response)}"
             if time.monotonic() + _POLL_S >= deadline:
                 raise TransientError(
-                    f"the model server at {self._url} did not manage {method} {path} within "
-                    f"{self._start_timeout_s:g} s; last: {trouble}"
+                    f"the model server at {self._url} did not complete {method} {path} within "
+                    f"{self._start_timeout_s:g} s; last: {problem}"
                 ) from cause
             time.sleep(_POLL_S)
 
     def _unload(self, run: str) -> None:
-        """Unload an adapter; a server that cannot do it now is no reason to lose an evaluation."""
+        """Unload an adapter; a failure is logged only, because the evaluation is complete."""
         try:
             response = self._client.delete(f"{ADAPTERS_PATH}/{run}")
         except httpx.TransportError as error:
             _log.warning("the adapter could not be unloaded: %s", error, extra={"run": run})
             return
         if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
-            _log.warning("the adapter could not be unloaded: %s", _words_of(response), extra={"run": run})
+            _log.warning("the adapter could not be unloaded: %s", _message_of(response), extra={"run": run})
 
 
 def _object_of(response: httpx.Response) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _object_of(response: httpx.Response) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _words_of(response: httpx.Response) -> str:
+def _message_of(response: httpx.Response) -> str:
     document = _object_of(response)
     if "message" in document:
         return f"{document.get('reason', 'Refused')}: {document['message']}"

@@ -5,19 +5,16 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from surogate_bench.contract import RESULTS_FILE, SAMPLES_FILE, VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import TransientError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stage_identity import SCORING_VERSION
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
@@ -27,7 +24,7 @@ from surogate_bench_evaluator.tasks import prepare_task
 _log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""Times that an evaluation takes up its questions; between two of them the model server was lost and came back."""
+"""Attempts of an evaluation; between two of them the model server was lost and came back."""
 
 
 def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
@@ -51,17 +48,18 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase="uploading"))
     output = work_dir / "output"
     _write_output(output, scores)
-    if not publish_stage(store, prefix, output, _manifest(request, scores, served_by)):
+    manifest = new_manifest(request, scores.result, served_by=served_by)
+    if not publish_stage(store, prefix, output, manifest):
         _log.info("another evaluator finished first", extra={"run": request.run})
         return
-    told = scores.result.model_dump(include={"strict", "flexible", "empty_answers", "seconds"})
-    _log.info("evaluated: accuracy %.4f", scores.result.strict.accuracy, extra=told)
+    figures = scores.result.model_dump(include={"strict", "flexible", "empty_answers", "seconds"})
+    _log.info("evaluated: accuracy %.4f", scores.result.strict.accuracy, extra=figures)
 
 
 def _evaluate(
     request: EvaluateRequest, task_file: Path, work_dir: Path, added: tuple[str, ...] | None
 ) -> tuple[Scores, Mapping[str, str]]:
-    """Run lm-eval, going on with a server that comes back until the attempts or the time are used up.
+    """Run lm-eval, and continue with a server that comes back until the attempts or the time are used up.
 
     Returns:
         The scores, and the versions of what served the model.
@@ -72,13 +70,13 @@ def _evaluate(
     sweep = request.sweep
     deadline = time.monotonic() + sweep.evaluation.timeout_s
 
-    tenths_told = -1
+    reported_tenths = -1
 
     def report(done: int, total: int) -> None:
-        nonlocal tenths_told
+        nonlocal reported_tenths
         write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
-        if (tenths := done * 10 // max(1, total)) > tenths_told:
-            tenths_told = tenths
+        if (tenths := done * 10 // max(1, total)) > reported_tenths:
+            reported_tenths = tenths
             _log.info("%d of %d questions answered", done, total)
 
     answers = Answers(report)
@@ -108,8 +106,8 @@ def _evaluate(
 def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
     """Keep what lm-eval's libraries write inside ``cache``, away from the network, and their progress bars silent.
 
-    Evaluators side by side share nothing, the root file system may be read-only, and everything read is local; but for
-    a task that keeps its own data, which comes from the hub by way of the user's cache.
+    Concurrent evaluators share nothing, the root file system may be read-only, and everything that is read is local,
+    except the data of a task that keeps its own, which comes from the hub through the user's cache.
     """
     os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     if "data" not in evaluation.keep_from_task:
@@ -122,17 +120,3 @@ def _write_output(folder: Path, scores: Scores) -> None:
     (folder / RESULTS_FILE).write_text(results + "\n", encoding="utf-8")
     samples = "".join(line.model_dump_json() + "\n" for line in scores.samples)
     (folder / SAMPLES_FILE).write_text(samples, encoding="utf-8")
-
-
-def _manifest(request: EvaluateRequest, scores: Scores, served_by: Mapping[str, str]) -> Manifest:
-    return Manifest(
-        stage="eval",
-        run=request.run,
-        spec_hash=request.layout.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=describe_machine(),
-        versions={**served_by, **package_versions()},
-        result=scores.result.model_dump(mode="json"),
-        procedure_version=SCORING_VERSION,
-    )

@@ -10,10 +10,11 @@ import yaml
 from surogate_bench.contract import DATA_FOLDER, split_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.manifest import fetch_stage
 from surogate_bench.requests import StageRequest
+from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.stages import fetch_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench.task_files import TaskFolders
 
@@ -32,7 +33,7 @@ def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> P
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
     data = work_dir / "prepare" / DATA_FOLDER
     prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under=f"{DATA_FOLDER}/")
-    require_unchanged(prepared, request.sweep, ["tasks"])
+    require_unchanged(prepared.require_result(PrepareResult), request.sweep, ["tasks"])
     if "data" not in evaluation.keep_from_task:
         with (data / split_file("test")).open(encoding="utf-8") as lines:
             records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
@@ -60,8 +61,8 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
 
     What ``evaluation.keep_from_task`` names stays as the base task has it.
 
-    Prompts are written out beside it, as fields of the records: lm-eval would compile a template anew for every use of
-    every record, which takes as long as all else that it does.
+    Prompts are written beside it, as fields of the records: lm-eval would compile a template again for every use of
+    every record, which doubles its time.
 
     Args:
         base: The task's own file, which the new one includes.
@@ -111,7 +112,7 @@ def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, An
 
 
 def _own_data(base: Path) -> dict[str, Any]:
-    """Take files of a task's own data relative to the task's file, where they lie there."""
+    """Take files of a task's own data relative to the task's file, if they are there."""
     from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
 
     def located(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds

@@ -17,8 +17,10 @@ from safetensors.numpy import save_file
 
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest, fetch_stage, sha256_of
+from surogate_bench.files import sha256_of
+from surogate_bench.manifest import Manifest
 from surogate_bench.specs.training import Projection
+from surogate_bench.stages import fetch_stage
 from surogate_bench.store import ObjectStore
 
 _PREFIX = f"{ADAPTER_FOLDER}/"

@@ -4,18 +4,16 @@ import logging
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 from surogate_bench.contract import LOOPBACK, VLLM_PORT
 from surogate_bench.errors import ExitCode, TransientError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_model_server.vllm_arguments import refused
 from surogate_bench_model_server.vllm_command import Command, ServerSettings, detect_platform, vllm_command
@@ -45,7 +43,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     result = ask_parser(command, request.sweep.serving.extra_args)
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
-    publish_stage(store, prefix, output, _manifest(request, result))
+    publish_stage(store, prefix, output, new_manifest(request, result))
 
 
 def ask_parser(command: Command, extra: tuple[str, ...]) -> CheckResult:
@@ -77,16 +75,3 @@ def ask_parser(command: Command, extra: tuple[str, ...]) -> CheckResult:
         _log.warning("serving.extra_args could not be checked: vLLM's parser ended with exit code %d", done.returncode)
         return CheckResult(omitted=f"vLLM's parser ended with exit code {done.returncode}: {last}")
     return CheckResult()
-
-
-def _manifest(request: CheckRequest, result: CheckResult) -> Manifest:
-    return Manifest(
-        stage="check",
-        run=request.subject,
-        spec_hash=request.layout.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=describe_machine(),
-        versions=package_versions(),
-        result=result.model_dump(mode="json"),
-    )

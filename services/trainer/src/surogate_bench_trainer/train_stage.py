@@ -5,9 +5,9 @@ from pathlib import Path
 from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import run_name
-from surogate_bench.manifest import fetch_stage, read_manifest
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import TrainRequest
+from surogate_bench.stages import fetch_stage, read_manifest
 from surogate_bench.store import open_store
 
 

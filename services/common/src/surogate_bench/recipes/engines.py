@@ -58,7 +58,7 @@ def select_support(recipe: Recipe, available: ComputeCapability | None, requeste
 
 
 def unsupported_reason(recipe: Recipe, requested: str) -> str:
-    """Why the engine requested cannot run a recipe on a device for which nothing was selected, as a clause."""
+    """Return, as a clause, why the requested engine cannot run a recipe on a device."""
     engines = supported_engines(recipe, requested)
     if not engines:
         if requested not in ENGINE_NAMES:

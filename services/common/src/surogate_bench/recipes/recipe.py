@@ -33,9 +33,9 @@ class Recipe:
     compute: ComputePrecision
     """Precision of the matrix products with those weights."""
     fp8_amax_history_length: int = _AMAX_HISTORY_LENGTH
-    """Optimizer steps that delayed scaling looks back on; Transformer Engine's default."""
+    """Optimizer steps in the history of delayed scaling; Transformer Engine's default."""
     fp8_margin: int = 0
-    """Powers of two kept free above the largest value seen by delayed scaling."""
+    """Powers of two kept free above the largest value in the history of delayed scaling."""
     fp4_profile: Literal["paper", "surogate"] = "paper"
     """Weights under nvfp4 compute: ``paper`` has 16x16 blocks with 4/6 scaling, shared by W and its transpose;
     ``surogate`` has 1x16 blocks, 4/6 for W only, and quantizes the transpose by itself."""

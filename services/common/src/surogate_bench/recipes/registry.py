@@ -14,7 +14,7 @@ RECIPES: tuple[Recipe, ...] = (BF16, FP8, FP4, QBNB, QFP8_FP8_HYBRID, QFP8_BF16,
 
 
 def recipe_by_name(name: str) -> Recipe:
-    """Look a built-in recipe up.
+    """Return a built-in recipe by name.
 
     Raises:
         ConfigError: there is none of that name.

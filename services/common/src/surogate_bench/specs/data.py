@@ -1,4 +1,4 @@
-"""Which questions and answers a sweep trains on and is scored on."""
+"""The questions and answers of a sweep's training and scoring."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -54,5 +54,5 @@ class DataSpec(Spec):
 
     @property
     def label(self) -> str:
-        """What to call the data set in tables."""
+        """Name of the data set in tables."""
         return self.hub or self.builtin or str(self.path)

@@ -1,4 +1,4 @@
-"""Which base model is fine-tuned and served."""
+"""The base model that is fine-tuned and served."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -33,5 +33,5 @@ class ModelSpec(Spec):
 
     @property
     def label(self) -> str:
-        """What to call the model in tables."""
+        """Name of the model in tables."""
         return self.hub or self.builtin or str(self.path)

@@ -1,4 +1,4 @@
-"""How a sweep names its recipes: by name, or spelled out in full."""
+"""Recipes in a sweep: by name, or with all their fields."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""YAML without its surprises: what could be read in two ways, or not at all, is refused with its line.
+"""Strict YAML: what is ambiguous or unreadable is refused with its line.
 
 Refused are keys written twice (YAML 1.2 forbids them; PyYAML lets the last one win), tags beyond plain data, recursive
 or exploding aliases, deep nesting, and numbers that YAML 1.1 reads as octal or base 60.
@@ -77,7 +77,7 @@ def _decode(data: bytes) -> str:
 
 
 def _check_nesting(text: str) -> None:
-    """Refuse deep nesting before anything that recurses sees it; events come one by one."""
+    """Refuse deep nesting before any recursive parser runs; events come one by one."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -125,19 +125,19 @@ def _children(node: Node, path: str) -> Iterator[tuple[Node, str]]:
 
 
 def _check_keys(node: MappingNode, path: str) -> None:
-    """Each key once; keys that a merge (``<<``) brings may be replaced, as YAML means them to."""
-    seen: dict[Hashable, int] = {}
+    """Refuse a key that is written twice; keys from a merge (``<<``) may be replaced, as YAML intends."""
+    lines: dict[Hashable, int] = {}
     for key, _ in node.value:
         if not isinstance(key, ScalarNode):
             raise StrictYamlError(f"{_line(key)}: a key must be a single word, not a {key.id}")
         if key.tag not in {f"{_TAG}str", _MERGE}:
             raise StrictYamlError(f"{_line(key)}: the key {key.value!r} is not text; put it in quotes")
         line = key.start_mark.line + 1
-        if key.value in seen:
+        if key.value in lines:
             raise StrictYamlError(
-                f"line {line}: the key {_join(path, key.value)!r} is written twice, first in line {seen[key.value]}"
+                f"line {line}: the key {_join(path, key.value)!r} is written twice, first in line {lines[key.value]}"
             )
-        seen[key.value] = line
+        lines[key.value] = line
 
 
 def _check_scalar(node: ScalarNode, path: str) -> None:
@@ -162,7 +162,7 @@ def _in_a_line(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
     problem = " ".join(part for part in (error.context, error.problem) if part)
     if "\\t" in problem:
-        problem = "a tab cannot stand here; indent with blanks"
+        problem = "a tab is not allowed here; indent with spaces"
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 

@@ -68,7 +68,7 @@ class RecipeSweep(Spec):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     def recipe(self, name: str) -> RecipeEntry:
-        """Look a recipe of this sweep up by name.
+        """Return a recipe of this sweep by name.
 
         Raises:
             KeyError: the sweep has none of that name.

@@ -1,4 +1,4 @@
-"""How one adapter is trained; every recipe of a sweep is trained in exactly this way."""
+"""Training settings, the same for every recipe of a sweep."""
 
 from typing import Literal, Self
 

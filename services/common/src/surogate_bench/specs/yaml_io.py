@@ -1,4 +1,4 @@
-"""Read a sweep from YAML, with errors that say where and what to do."""
+"""Read a sweep from YAML, with errors that name the place and the remedy."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -40,7 +40,7 @@ def load_sweep(path: Path) -> RecipeSweep:
 
 
 def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:
-    """The same sweep with other seeds; unchanged where none are given.
+    """Return the sweep with other seeds; unchanged if none are given.
 
     Raises:
         ConfigError: the seeds are not what a sweep may have.
@@ -70,7 +70,7 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         first = problems[0]
         problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
-        if isinstance(cause, ConfigError):  # it says better what is wrong, and what to do
+        if isinstance(cause, ConfigError):  # more specific
             raise ConfigError(
                 cause.problem, field=_dotted(first["loc"]), value=cause.value, remedy=cause.remedy
             ) from error
@@ -88,7 +88,7 @@ def _fields(problems: list[ErrorDetails]) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """Such as ``training.lora.r``; odd keys in quotes."""
+    """Format a path such as ``training.lora.r``; unusual keys are quoted."""
     parts = (str(part) for part in location)
     return ".".join(part if part.strip() and part.isprintable() else repr(part) for part in parts) or "sweep"
 
@@ -108,7 +108,7 @@ def _remedy(kind: str, location: tuple[int | str, ...]) -> str:
 
 
 def _fields_beside(location: tuple[int | str, ...]) -> list[str]:
-    """Fields that the section of an unknown one has; none where the section is not a single model's."""
+    """Return the fields of the section that an unknown field is in; none if several models are possible."""
     model: Any = RecipeSweep
     for part in location[:-1]:
         model = model.model_fields[part].annotation if part in model.model_fields else None

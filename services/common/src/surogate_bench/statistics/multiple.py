@@ -1,10 +1,10 @@
-"""Several comparisons in one table."""
+"""Correction for multiple comparisons."""
 
 from collections.abc import Sequence
 
 
 def holm_adjust(p_values: Sequence[float]) -> list[float]:
-    """Adjust p-values for being several, in the order given (Holm 1979, Scand. J. Statist. 6:65).
+    """Adjust p-values for multiple comparisons, in the order given (Holm 1979, Scand. J. Statist. 6:65).
 
     Rejecting where the adjusted value is at most alpha keeps the chance of any false rejection at or below alpha,
     whatever the dependence between the tests; here they share a baseline and the questions.

@@ -58,7 +58,7 @@ def compare_paired(a: Sequence[bool], b: Sequence[bool], confidence: float = 0.9
 
 
 def mcnemar_p_value(only_a: int, only_b: int) -> float:
-    """Exact two-sided p-value: given that two runs differ, either is right with chance 1/2 (McNemar 1947)."""
+    """Return the exact two-sided p-value: either run is right with probability 1/2 where they differ (McNemar 1947)."""
     differing = only_a + only_b
     tail, ways = 0, 1  # ways to choose k of them
     for k in range(min(only_a, only_b) + 1):
@@ -70,7 +70,7 @@ def mcnemar_p_value(only_a: int, only_b: int) -> float:
 def minimal_detectable_difference(
     n: int, disagreement: float, *, significance: float = 0.05, power: float = 0.8
 ) -> float:
-    """Smallest difference of accuracy that a paired test on n questions finds with the given power.
+    """Return the smallest difference of accuracy that a paired test on n questions detects with the given power.
 
     Solves Connor's sample-size formula (Connor 1987, Biometrics 43:207) for the difference.
 

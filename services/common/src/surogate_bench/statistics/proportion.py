@@ -7,7 +7,7 @@ from surogate_bench.errors import PermanentError
 
 
 def binomial_stderr(successes: int, n: int) -> float:
-    """Standard error of a proportion, sqrt(p (1 - p) / (n - 1)): what lm-eval prints as Stderr.
+    """Return the standard error of a proportion, sqrt(p (1 - p) / (n - 1)), as lm-eval's Stderr.
 
     Raises:
         PermanentError: n is below 2, or successes is not between 0 and n.
@@ -30,11 +30,11 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def score_interval(proportion: float, n: float, critical: float) -> tuple[float, float]:
-    """Wilson's score interval for an effective number of questions and any critical value.
+    """Return Wilson's score interval for an effective number of questions and any critical value.
 
     Args:
         proportion: In 0..1.
-        n: Questions, not necessarily whole; above 0.
+        n: Questions, not necessarily an integer; above 0.
         critical: Half-width in standard errors, such as a quantile of the normal or of Student's t distribution.
     """
     square = critical * critical
@@ -47,7 +47,7 @@ def score_interval(proportion: float, n: float, critical: float) -> tuple[float,
 
 
 def normal_quantile(probability: float) -> float:
-    """Quantile of the standard normal distribution; probability strictly between 0 and 1."""
+    """Return a quantile of the standard normal distribution; the probability is strictly between 0 and 1."""
     return NormalDist().inv_cdf(probability)
 
 

@@ -6,7 +6,7 @@ parts, each estimated from the two-way analysis of variance without replication 
 add to it, known with (questions - 1). Treating the answers of all seeds as independent would understate the variance;
 taking only the spread between seeds would leave out the questions' share.
 
-Few seeds say little about their spread: two give one degree of freedom. The critical value is therefore Cochran and
+A few seeds estimate their spread badly: two give one degree of freedom. The critical value is therefore Cochran and
 Cox's (1957, "Experimental Designs", 4.14): the mean of the two t quantiles, weighted by the two parts. It stays on the
 safe side for any ratio of the parts, where Satterthwaite's approximation, which drops a seed variance that happens to
 come out small, calls 12 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
@@ -68,18 +68,18 @@ class _CrossedMean:
         return sqrt(self.seed_variance + self.question_variance)
 
     def critical_value(self, significance: float) -> float:
-        """Standard errors beyond which a two-sided test at that level rejects (Cochran and Cox)."""
+        """Return the standard errors beyond which a two-sided test at that level rejects (Cochran and Cox)."""
         total = self.seed_variance + self.question_variance
         share = self.seed_variance / total if total else 0.0
         by_seeds = share * t_quantile(1 - significance / 2, self.seeds - 1) if share else 0.0
         return by_seeds + (1 - share) * t_quantile(1 - significance / 2, self.n - 1)
 
     def p_value(self) -> float:
-        """Two-sided: the significance level whose critical value is the mean in standard errors."""
+        """Return the two-sided p-value: the significance level whose critical value is the mean in standard errors."""
         t = abs(self.mean) / self.stderr if self.stderr else 0.0
         if t == 0:
             return 1.0
-        # The critical value lies between those of the two distributions, and so does the p value.
+        # The critical value is between those of the two distributions, and so does the p value.
         low, high = sorted((two_sided_p_value(t, self.seeds - 1), two_sided_p_value(t, self.n - 1)))
         return solve_decreasing(lambda level: self.critical_value(level) - t, low, high)
 
@@ -164,7 +164,7 @@ def _shape(rows: Sequence[Sequence[bool]]) -> tuple[int, int]:
 
 
 def _crossed_mean(rows: Sequence[Sequence[float]], *, least_variance: float = 0.0) -> _CrossedMean:
-    """Analyse a (seeds, questions) table.
+    """Analyze a (seeds, questions) table.
 
     With mean squares S (seeds), Q (questions) and I (interaction), the variance of the mean is (S + Q - I) / (s q),
     where the component of the questions, Q - I, is no less than zero.
@@ -196,9 +196,9 @@ def _crossed_mean(rows: Sequence[Sequence[float]], *, least_variance: float = 0.
 
 
 def _effective_questions(pooled: _CrossedMean) -> float:
-    """Independent questions that would give the standard error found: at most all answers of all seeds.
+    """Return how many independent questions would give this standard error: at most all answers of all seeds.
 
-    Where all answers are right, or none, their spread says nothing and the questions count once, as with one seed.
+    Where all answers are right, or none, their spread is uninformative and the questions count once, as for one seed.
     """
     spread = pooled.mean * (1 - pooled.mean)
     if spread <= 0:

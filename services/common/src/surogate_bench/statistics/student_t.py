@@ -1,4 +1,4 @@
-"""Student's t distribution with any positive number of degrees of freedom, whole or not."""
+"""Student's t distribution with any positive number of degrees of freedom, integer or not."""
 
 from collections.abc import Callable
 from math import exp, inf, lgamma, log
@@ -11,12 +11,12 @@ _MAX_STEPS = 200
 
 
 def two_sided_p_value(t: float, df: float) -> float:
-    """Chance of a value at least as far from 0 as t (Abramowitz and Stegun 26.5.27)."""
+    """Return the probability of a value at least as far from 0 as t (Abramowitz and Stegun 26.5.27)."""
     return _regularized_beta(df / (df + t * t), t * t / (df + t * t), df / 2, 0.5)
 
 
 def t_quantile(probability: float, df: float) -> float:
-    """Quantile of Student's t; probability in 0.5..1, exclusive above."""
+    """Return a quantile of Student's t; the probability is in 0.5..1, 1 excluded."""
     tail = 2 * (1 - probability)
     high = 1.0
     while two_sided_p_value(high, df) > tail:
@@ -25,7 +25,7 @@ def t_quantile(probability: float, df: float) -> float:
 
 
 def solve_decreasing(function: Callable[[float], float], low: float, high: float) -> float:
-    """Zero of a continuous decreasing function in low..high; an end of the range where it lies outside.
+    """Return the zero of a continuous decreasing function in low..high; an end of the range if it is outside.
 
     Regula falsi in the Illinois form (Dowell and Jarratt 1971, BIT 11:168): a bracket, as in bisection, that shrinks
     much faster, since an end that stays twice counts half.
@@ -51,9 +51,9 @@ def solve_decreasing(function: Callable[[float], float], low: float, high: float
 
 
 def _regularized_beta(x: float, rest: float, a: float, b: float) -> float:
-    """I_x(a, b), where ``rest`` is 1 - x, given apart so that nothing is lost where x is close to 1.
+    """Return I_x(a, b). ``rest`` is 1 - x, passed separately to keep precision where x is close to 1.
 
-    The continued fraction converges fast left of the mean, so it is mirrored where x lies right of it.
+    The continued fraction converges fast left of the mean, so it is mirrored where x is right of it.
     """
     if x <= 0 or rest <= 0:
         return 0.0 if x <= 0 else 1.0
@@ -64,7 +64,7 @@ def _regularized_beta(x: float, rest: float, a: float, b: float) -> float:
 
 
 def _beta_fraction(x: float, a: float, b: float) -> float:
-    """Continued fraction 1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22, by the modified Lentz method."""
+    """Evaluate the continued fraction 1 + d1/(1 + d2/(1 + ...)) of DLMF 8.17.22 by the modified Lentz method."""
     value, c, d = 1.0, 1.0, 0.0
     change = inf
     for term in range(1, _MAX_TERMS):

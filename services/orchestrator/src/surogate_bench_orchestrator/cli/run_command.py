@@ -10,16 +10,17 @@ from surogate_bench.errors import ExitCode, StoreAwayError
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
 from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.manifest import read_manifest
+from surogate_bench.results import PrepareResult
+from surogate_bench.stages import read_result
 from surogate_bench.store import ObjectStore
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.cli.live import choose_display
 from surogate_bench_orchestrator.cli.session import Session, require_free_space
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, failure_of
-from surogate_bench_orchestrator.report import Summary, build_summary, render_terminal_table, write_report
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import SweepLock, hold, sweep_lock
 from surogate_bench_orchestrator.sweep.rows import run_rows, sweep_view, warnings_of
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
@@ -87,9 +88,9 @@ def _bad_input(snapshot: Snapshot) -> Failure | None:
 
 def publish_report(session: Session, snapshot: Snapshot) -> Summary:
     """Write the report into the store, unless it is there already as it should be."""
-    summary = build_summary(session.store, session.sweep, *snapshot.troubles())
-    write_report(session.store, session.sweep, summary)
-    return summary
+    report = build_report(session.store, session.sweep, *snapshot.troubles())
+    write_report(session.store, report)
+    return report.summary
 
 
 def show_report(session: Session, summary: Summary, output: Console) -> None:
@@ -115,7 +116,7 @@ def as_json(session: Session, snapshot: Snapshot) -> dict[str, object]:
 
 def _finished_already(session: Session) -> Snapshot | None:
     """Recognize a sweep of which nothing is left to do, without starting anything."""
-    facts = StageFacts(session.store, session.plan)
+    facts = CompletedStages(session.store, session.plan)
     facts.read_all()
     snapshot = Snapshot(
         plan=session.plan, observed=Observed(done=facts.done, tasks={}, slots=0), manifests=facts.manifests
@@ -125,9 +126,9 @@ def _finished_already(session: Session) -> Snapshot | None:
 
 def _require_unchanged_inputs(session: Session) -> None:
     """Refuse to go on with a sweep, or to show its results, once its data, model or task is not what was prepared."""
-    manifest = read_manifest(session.store, session.plan.layout.prepare)
-    if manifest is not None:
-        require_unchanged(manifest, session.sweep)
+    prepared = read_result(session.store, session.plan.layout.prepare, PrepareResult)
+    if prepared is not None:
+        require_unchanged(prepared, session.sweep)
 
 
 def _require_store(store: ObjectStore) -> None:

@@ -19,7 +19,7 @@ from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
 _LEAST_FREE = 1024**3
@@ -48,7 +48,7 @@ class Session:
         """
         runtime = self.local_runtime()
         seen = runtime.observe(task.name for task in self.plan.tasks)
-        facts = StageFacts(self.store, self.plan)
+        facts = CompletedStages(self.store, self.plan)
         try:
             facts.read_all()
         except (StoreAwayError, StoreRefusedError) as error:

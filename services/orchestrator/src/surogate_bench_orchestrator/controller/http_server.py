@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from surogate_bench.contract import HEALTH_PATH, METRICS_PATH, READY_PATH
+from surogate_bench.contract import HEALTH_PATH, METRICS_PATH, READY_PATH, SUMMARY_FILE
 from surogate_bench.errors import BenchError
 from surogate_bench.store import ObjectStore
 
@@ -149,7 +149,7 @@ def write_tar(store: ObjectStore, prefix: str, out: IO[bytes]) -> int:
         BenchError: the store is away or refuses.
     """
     infos = store.list(f"{prefix}/")
-    if f"{prefix}/summary.json" not in {info.key for info in infos}:
+    if f"{prefix}/{SUMMARY_FILE}" not in {info.key for info in infos}:
         return 0
     with tarfile.open(fileobj=out, mode="w") as archive:
         for info in infos:

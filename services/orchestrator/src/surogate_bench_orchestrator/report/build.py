@@ -1,47 +1,59 @@
-"""Build the summary of a sweep from what its stages left in the object store, and from nothing else."""
+"""Build the report of a sweep from the results of its stages in the object store, and from nothing else."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.report.headline import headline
 from surogate_bench_orchestrator.report.notes import footnotes, notes
 from surogate_bench_orchestrator.report.origins import reuse_notes, unlike_note
 from surogate_bench_orchestrator.report.provenance import machines, versions
-from surogate_bench_orchestrator.report.recipe_words import recipe_text
+from surogate_bench_orchestrator.report.recipe_texts import recipe_text
 from surogate_bench_orchestrator.report.records import SweepRecords, read_records
-from surogate_bench_orchestrator.report.rows import Troubles, build_rows
+from surogate_bench_orchestrator.report.rows import NoResultReasons, build_rows
 from surogate_bench_orchestrator.report.scoring import caption, data_of, scored_on, special_tokens_text, tokens_note
 from surogate_bench_orchestrator.report.summary import DataDigest, Summary
-from surogate_bench_orchestrator.report.words import headline
 
 
-def build_summary(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A summary and the records that it was made of, so that writing the report reads nothing again."""
+
+    sweep: RecipeSweep
+    records: SweepRecords
+    summary: Summary
+
+
+def build_report(
     store: ObjectStore,
     sweep: RecipeSweep,
     failures: Mapping[str, str],
     skipped: Mapping[str, str] | None = None,
-) -> Summary:
-    """Summarize a sweep, finished or not. The same store gives the same summary.
+) -> Report:
+    """Read a sweep, finished or not, and summarize it. The same store gives the same report.
 
     Args:
-        store: Holds the finished stages.
-        sweep: What was asked for.
-        failures: Why runs failed, by run name (``fp8-s0``, ``base``). A run whose results are in the store succeeded,
-            whatever is said here.
-        skipped: Why runs were not tried, by run name.
+        store: Holds the finished stages; each of their files is read once.
+        sweep: What was requested.
+        failures: Why runs failed, by run name (``fp8-s0``, ``base``). A run whose results are in the store has
+            succeeded all the same.
+        skipped: Why runs were skipped, by run name.
 
     Raises:
         TransientError: the store is away.
-        PermanentError: the store refuses, or the prepare stage's manifest cannot be understood.
+        PermanentError: the store refuses, or the prepare stage's manifest cannot be parsed.
     """
-    return summarize(read_records(store, sweep), sweep, Troubles(failed=failures, skipped=skipped or {}))
+    records = read_records(store, sweep)
+    missing = NoResultReasons(failed=failures, skipped=skipped or {})
+    return Report(sweep=sweep, records=records, summary=summarize(records, sweep, missing))
 
 
-def summarize(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles) -> Summary:
-    """Summarize records that were read already; pure."""
+def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReasons) -> Summary:
+    """Summarize records; pure."""
     reference = _reference(sweep.recipes)
-    rows = build_rows(records, sweep, troubles, reference.name if reference else None)
+    rows = build_rows(records, sweep, missing, reference.name if reference else None)
     manifests = records.manifests()
     prepared = records.prepare[1] if records.prepare else None
     warnings = prepared.warnings if prepared else ()

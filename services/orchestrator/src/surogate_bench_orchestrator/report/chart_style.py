@@ -1,4 +1,4 @@
-"""How charts look, and how they become bytes: the same bytes for the same figures.
+"""Style and rendering of charts: the same figures give the same bytes.
 
 Charts are drawn in one set of light colours. PNGs keep them; in SVGs each becomes a CSS variable, so that a chart
 follows the reader's light or dark scheme.
@@ -82,13 +82,13 @@ _SERIES = (
 
 
 def series_style(index: int) -> SeriesStyle:
-    """Style of the recipe at ``index`` in the sweep; from the eighth on, the styles repeat."""
+    """Return the style of the recipe at ``index`` in the sweep; styles repeat from the eighth on."""
     return _SERIES[index % len(_SERIES)]
 
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Matplotlib's defaults with our changes, whatever the user's matplotlibrc says; undone afterwards."""
+    """Apply Matplotlib's defaults with our changes, whatever the user's matplotlibrc contains; undone afterwards."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)
@@ -104,7 +104,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def lay_out(figure: Figure) -> Figure:
-    """Place everything once, so that not every format that is rendered does so again."""
+    """Compute the layout once for all formats that are rendered."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     return figure

@@ -110,7 +110,7 @@ def _curves(records: SweepRecords, recipe: str) -> tuple[Curve, ...]:
 
 
 def _curve(record: TrainRecord) -> Curve:
-    """Losses of one run; where training diverged, the steps without a finite loss are left out."""
+    """Return the losses of one run; where training diverged, steps without a finite loss are left out."""
     training = [(line.step, line.loss) for line in record.metrics if line.loss is not None and isfinite(line.loss)]
     validation = [(line.step, line.eval_loss) for line in record.metrics if line.eval_loss is not None]
     steps = record.result.steps

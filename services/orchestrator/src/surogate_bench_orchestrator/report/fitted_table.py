@@ -89,11 +89,11 @@ class FittedTable:
         return table
 
     def _natural(self, index: int) -> int:
-        """Width, in columns of the terminal, at which nothing is broken or cut."""
+        """Return the width, in columns of the terminal, at which nothing is broken or cut."""
         return max(map(cell_len, self._lines(index)))
 
     def _least(self, index: int) -> int:
-        """Smallest width at which the column can be read."""
+        """Return the smallest width at which the column is readable."""
         if self._columns[index].remark:
             return min(self._natural(index), _LEAST_REMARK)
         if self._columns[index].folds:

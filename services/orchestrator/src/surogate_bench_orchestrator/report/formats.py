@@ -1,4 +1,4 @@
-"""How figures are written, the same in every output. Minus signs are real ones; absent figures are a dash."""
+"""Format figures, the same in every output. Minus signs are U+2212; an absent figure is a dash."""
 
 from collections.abc import Sequence
 from math import isfinite
@@ -14,19 +14,19 @@ _SHORT = 28
 
 
 def fraction(value: float | None) -> str:
-    """Four decimals, as in the published table."""
+    """Format with four decimals, as in the published table."""
     return ABSENT if value is None else f"{value:.4f}"
 
 
 def accuracy(row: Row) -> str:
-    """A row's accuracy, or its state; \N{SECTION SIGN} where many of its answers are empty."""
+    """Format a row's accuracy, or its state; \N{SECTION SIGN} where many of its answers are empty."""
     if row.score is None:
         return row.state
     return fraction(row.score.accuracy) + (SECTION if row.many_empty else "")
 
 
 def empty_answers(row: Row) -> str:
-    """How many answers are empty, and their share where there are any; \N{SECTION SIGN} where they are many."""
+    """Format the number of empty answers and their share; \N{SECTION SIGN} where they are many."""
     if row.score is None:
         return ABSENT
     count, total = row.score.empty_answers, row.score.samples * max(1, row.seeds_scored)
@@ -34,7 +34,7 @@ def empty_answers(row: Row) -> str:
 
 
 def share(value: float | None) -> str:
-    """A share of a whole in percent; 100 % only for the whole, 0 % only for nothing."""
+    """Format a share in percent; 100 % only for the whole, 0 % only for nothing."""
     if value is None:
         return ABSENT
     if value >= 1:
@@ -44,33 +44,33 @@ def share(value: float | None) -> str:
 
 
 def signed(value: float) -> str:
-    """A difference of fractions: four decimals and always a sign."""
+    """Format a difference of fractions: four decimals and always a sign."""
     return f"{value:+.4f}".replace("-", "\N{MINUS SIGN}")
 
 
 def percent(value: float) -> str:
-    """A fraction as percent, for sentences."""
+    """Format a fraction as percent, for sentences."""
     return f"{100 * value:.1f} %"
 
 
 def points(value: float) -> str:
-    """A difference of fractions in percentage points, for sentences."""
+    """Format a difference of fractions in percentage points, for sentences."""
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def interval(score: Score, digits: int = 4) -> str:
-    """The 95 % interval."""
+    """Format the 95 % interval."""
     return f"{score.low:.{digits}f}\N{EN DASH}{score.high:.{digits}f}"
 
 
 def significance(p_value: float | None) -> str:
-    """Asterisks: * below 0.05, ** below 0.01, *** below 0.001; none where no recipes are tested."""
+    """Return asterisks: * below 0.05, ** below 0.01, *** below 0.001; none where no recipes are tested."""
     return next((marks for limit, marks in _SIGNIFICANCE if p_value is not None and p_value < limit), "")
 
 
 def p_text(p_value: float) -> str:
-    """A p value with as many digits as carry meaning, and no fewer than put it on the right side of every threshold."""
-    if p_value < 0.001:  # noqa: PLR2004 - smaller ones are not told apart
+    """Format a p value with its significant digits, and enough of them to be on the right side of every threshold."""
+    if p_value < 0.001:  # noqa: PLR2004 - smaller values are not distinguished
         return "p < 0.001"
     digits = 3 if p_value < 0.1 else 2  # noqa: PLR2004 - two digits suffice
     while any((round(p_value, digits) < limit) != (p_value < limit) for limit, _ in _SIGNIFICANCE):
@@ -79,13 +79,13 @@ def p_text(p_value: float) -> str:
 
 
 def difference(comparison: Comparison) -> str:
-    """A difference with its marks: \N{DAGGER} where it is not that of the accuracies beside it; asterisks; no p."""
+    """Format a difference, without p: \N{DAGGER} where it is not that of the accuracies beside it; asterisks."""
     unlike = "" if comparison.of_all_seeds else DAGGER
     return signed(comparison.delta) + unlike + significance(comparison.p_adjusted)
 
 
 def delta(row: Row, summary: Summary) -> str:
-    """Difference to the reference with its marks, without p; says so where the row is the reference."""
+    """Format the difference to the reference with its marks, without p; ``reference`` for the reference itself."""
     if row.unlike_reference:
         return "not compared"
     if row.versus_reference is None:
@@ -94,14 +94,14 @@ def delta(row: Row, summary: Summary) -> str:
 
 
 def delta_with_p(row: Row, summary: Summary) -> str:
-    """Difference to the reference with its marks and, where recipes are tested, the adjusted p value."""
+    """Format the difference to the reference with its marks and, where recipes are tested, the adjusted p value."""
     if row.versus_reference is None or row.versus_reference.p_adjusted is None:
         return delta(row, summary)
     return f"{delta(row, summary)} ({p_text(row.versus_reference.p_adjusted)})"
 
 
 def delta_to_base(row: Row) -> str:
-    """Difference to the base model with its mark and, where a recipe is tested, the adjusted p value."""
+    """Format the difference to the base model with its mark and, where a recipe is tested, the adjusted p value."""
     if (found := row.versus_base) is None:
         return "not compared" if row.unlike_base else ABSENT
     unlike = "" if found.of_all_seeds else DAGGER
@@ -110,19 +110,19 @@ def delta_to_base(row: Row) -> str:
 
 
 def row_interval(row: Row, summary: Summary, digits: int = 4) -> str:
-    """The 95 % interval of a row's accuracy; \N{DOUBLE DAGGER} where it covers less than those of the other rows."""
+    """Format the 95 % interval of a row's accuracy; \N{DOUBLE DAGGER} where it covers less than in other rows."""
     if row.score is None:
         return ABSENT
     return interval(row.score, digits) + (DOUBLE_DAGGER if covers_less(row, summary) else "")
 
 
 def covered(rows: Sequence[Row]) -> str:
-    """What the intervals of the recipes' accuracies cover."""
+    """Return what the intervals of the recipes' accuracies cover."""
     return "seeds and questions" if any(len(row.seeds) > 1 for row in rows) else "questions"
 
 
 def covers_less(row: Row, summary: Summary) -> bool:
-    """Whether a recipe's interval covers questions only where other recipes' cover seeds too."""
+    """Return whether a recipe's interval covers questions only while those of other recipes cover seeds too."""
     several = any(len(other.seeds) > 1 for other in summary.rows)
     return several and row.recipe is not None and row.seed is None and len(row.seeds) == 1
 
@@ -132,12 +132,12 @@ def _is_reference(row: Row, summary: Summary) -> bool:
 
 
 def rate(row: Row) -> str:
-    """Tokens per second."""
+    """Format tokens per second."""
     return ABSENT if row.training is None else f"{row.training.tokens_per_second:,.0f}"
 
 
 def size(count: int | None) -> str:
-    """Bytes with a binary unit, three significant digits."""
+    """Format bytes with a binary unit and three significant digits."""
     if count is None:
         return ABSENT
     value, unit = float(count), "B"
@@ -150,7 +150,7 @@ def size(count: int | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds below a minute, then minutes and seconds, then hours and minutes."""
+    """Format a duration: seconds below a minute, then minutes and seconds, then hours and minutes."""
     if seconds is None:
         return ABSENT
     if seconds < _MINUTE:
@@ -162,36 +162,36 @@ def duration(seconds: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """A loss in nats per token; says so where it is no number any more."""
+    """Format a loss in nats per token; ``diverged`` where it is not finite."""
     if value is None:
         return ABSENT
     return f"{value:.3f}" if isfinite(value) else "diverged"
 
 
 def short(text: str) -> str:
-    """A name of at most 28 characters on one line, for charts."""
+    """Shorten a name to at most 28 characters on one line, for charts."""
     line = " ".join(text.split())
     return line if len(line) <= _SHORT else f"{line[: _SHORT - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def title(row: Row, summary: Summary) -> str:
-    """A row's name; with the number of seeds where some are missing."""
+    """Return a row's name, with the number of seeds where some are missing."""
     if row.recipe is None or row.seed is not None or row.seeds_scored in {0, len(summary.seeds)}:
         return row.title
     return f"{row.title} ({row.seeds_scored} of {len(summary.seeds)} seeds)"
 
 
 def listed(items: Sequence[object]) -> str:
-    """An enumeration in a sentence: a, b and c."""
+    """Format an enumeration in a sentence: a, b and c."""
     texts = [str(item) for item in items]
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
 def seeds(numbers: Sequence[int]) -> str:
-    """Seeds in a sentence: seed 0; seeds 0 and 1."""
+    """Format seeds in a sentence: seed 0; seeds 0 and 1."""
     return f"{plural('seed', len(numbers))} {listed(numbers)}"
 
 
 def plural(noun: str, count: int) -> str:
-    """The noun for so many."""
+    """Return the singular or plural of a noun."""
     return noun if count == 1 else f"{noun}s"

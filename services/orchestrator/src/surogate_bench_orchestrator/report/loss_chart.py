@@ -54,7 +54,7 @@ class RecipeCurves:
     curves: tuple[Curve, ...]
 
     def mean(self) -> Curve:
-        """Mean over the seeds, at every step that at least one of them logged."""
+        """Return the mean over the seeds, at every step that at least one of them logged."""
         training: defaultdict[int, list[float]] = defaultdict(list)
         validation: defaultdict[int, list[float]] = defaultdict(list)
         served: defaultdict[int, list[float]] = defaultdict(list)
@@ -74,7 +74,7 @@ class RecipeCurves:
 
 
 def moving_average(losses: Sequence[float], window: int) -> Floats:
-    """Mean of the ``window`` losses around each one; shape and order of ``losses``.
+    """Return the mean of the ``window`` losses around each one, in the shape and order of ``losses``.
 
     The window shrinks on both sides at the start, where the loss falls fast, and ahead only at the end.
     """
@@ -87,7 +87,7 @@ def moving_average(losses: Sequence[float], window: int) -> Floats:
 
 
 def averaging_window(steps: int) -> int:
-    """Width of the moving average of a run of ``steps`` steps: an odd number of steps."""
+    """Return the width of the moving average for a run of ``steps`` steps: an odd number of steps."""
     return max(_MIN_WINDOW, min(_MAX_WINDOW, steps // _WINDOWS_PER_RUN)) | 1
 
 
@@ -130,7 +130,7 @@ def draw_loss(recipe: RecipeCurves, *, limits: tuple[float, float], epoch_ends: 
 
 
 def loss_limits(recipes: Sequence[RecipeCurves]) -> tuple[float, float]:
-    """Loss axis that holds every point of every recipe."""
+    """Return limits of the loss axis that hold every point of every recipe."""
     points = [
         loss
         for recipe in recipes
@@ -172,7 +172,7 @@ def draw_overlay(recipes: Sequence[RecipeCurves], *, layout: Layout, epoch_ends:
 
 
 def _legend_columns(labels: Sequence[str], room: int) -> int:
-    """One row where the labels fit into ``room`` characters, otherwise columns as wide as the longest label."""
+    """Return the number of columns: all if the labels fit into ``room`` characters, else by the longest label."""
     if sum(len(label) + _LEGEND_HANDLE for label in labels) <= room:
         return len(labels)
     return max(1, room // (max(map(len, labels)) + _LEGEND_HANDLE))

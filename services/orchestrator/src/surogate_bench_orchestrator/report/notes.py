@@ -7,17 +7,17 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
-from surogate_bench_orchestrator.report.recipe_words import mismatch_details
+from surogate_bench_orchestrator.report.recipe_texts import mismatch_details
 from surogate_bench_orchestrator.report.summary import Comparison, Row
 
 _POWER = 0.8
 
 
 def notes(sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str]) -> tuple[str, ...]:
-    """Notes by what applies to this sweep.
+    """Return the notes that apply to this sweep.
 
     Args:
-        sweep: What was asked for.
+        sweep: What was requested.
         rows: The base model and every recipe over its seeds.
         further: Notes about how and where stages were made, and rows that could not be compared.
     """
@@ -37,7 +37,7 @@ def notes(sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str]) -> tu
 
 
 def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) -> tuple[str, ...]:
-    """Explain the marks that stand in the tables of these rows."""
+    """Explain the marks in the tables of these rows."""
     starred = any(row.versus_reference and formats.significance(row.versus_reference.p_adjusted) for row in rows)
     several = any(len(row.seeds) > 1 for row in rows)
     candidates = [
@@ -100,7 +100,7 @@ def _seeds_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
 
 
 def _sensitivity_notes(rows: Sequence[Row]) -> list[str]:
-    """The smallest difference that a test would find, from the least sensitive row; one note for each kind of test."""
+    """Return the smallest difference that each kind of test detects, from the least sensitive row."""
     found = [
         (smallest, row, comparison)
         for row in rows
@@ -127,13 +127,13 @@ def _sensitivity(smallest: float, row: Row, comparison: Comparison, *, alone: bo
     count = len(comparison.seeds)
     return (
         f"“Not significant” is not “equal”: with {n:,} questions and {count} seeds ({n * count:,} pairs of answers) "
-        f"and the spread seen here, a paired test detects a true difference of {100 * smallest:.1f} points with a "
+        f"and the spread observed here, a paired test detects a true difference of {100 * smallest:.1f} points with a "
         f"power of 80 % ({where}; before correction for several comparisons)."
     )
 
 
 def _detectable(comparison: Comparison, n: int) -> float:
-    """Smallest difference found with power 0.8 at a two-sided level of 0.05; infinity where there is none.
+    """Return the smallest difference detected with power 0.8 at a two-sided level of 0.05; infinity if there is none.
 
     With one seed it follows from the share of questions on which the two disagree, with several from the standard error
     over seeds and questions: half the interval, which holds the quantile of the test, and the quantile of the power.
@@ -221,7 +221,7 @@ def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
 
 
 def _empty(row: Row) -> str:
-    """Number of empty answers, of how many; and the worst seed where there are several."""
+    """Format the number of empty answers, of how many, and the worst seed where there are several."""
     assert row.score is not None  # noqa: S101 - callers pass scored rows only
     total = row.score.samples * max(1, row.seeds_scored)
     worst = f", with one seed {formats.share(row.score.largest_empty_share)}" if row.seeds_scored > 1 else ""

@@ -1,9 +1,9 @@
-"""Where results come from: which were taken from other sweeps, and whether stages that are compared were made alike."""
+"""The origin of results: which were reused, and whether compared stages ran under equal conditions."""
 
 from collections.abc import Mapping, Sequence
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import Manifest
+from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.formats import listed, seeds
 from surogate_bench_orchestrator.report.provenance import describe_machine
@@ -30,7 +30,7 @@ _PACKAGES: Mapping[str, Mapping[str, Sequence[str]]] = {
 
 
 def reused_from(runs: Sequence[RunRecord]) -> str:
-    """Sweep that a row's run was taken from, or each of its stages; empty for none, and for a row of several runs."""
+    """Return the sweep that a row's run, or each of its stages, was reused from; empty for none or several runs."""
     if len(runs) != 1:
         return ""
     stages = runs[0].stages()
@@ -58,7 +58,7 @@ def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
 
 
 def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
-    """Say in which versions, engines and machines stages that are compared differ; empty where they do not."""
+    """Return how versions, engines and machines of compared stages differ; empty where they do not."""
     parts = [
         f"{kind} with {', '.join(differing)}"
         for kind in _PACKAGES
@@ -91,7 +91,7 @@ def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list
 
 
 def _engines(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
-    """Engines that seeds of one recipe differ in; those of different recipes differ by nature."""
+    """Return how the engines of one recipe's seeds differ; different recipes may need different engines."""
     by_run = [(run, (run.train.manifest.engine or "") if run.train is not None else "") for run in runs]
     return _values("engine", by_run, sweep, others="its other seeds")
 
@@ -99,7 +99,7 @@ def _engines(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
 def _values(
     name: str, by_run: Sequence[tuple[RunRecord, str]], sweep: RecipeSweep, *, others: str = "the others"
 ) -> str:
-    """The values with their runs, the most frequent last; empty where all are equal or unknown."""
+    """Format the values with their runs, the most frequent last; empty where all are equal or unknown."""
     runs: dict[str, list[RunRecord]] = {}
     for run, value in by_run:
         if value:
@@ -116,11 +116,11 @@ def _version(manifest: Manifest, packages: Sequence[str]) -> str:
 
 
 def _machine(manifest: Manifest) -> str:
-    return describe_machine(manifest.hardware) if manifest.hardware else ""
+    return describe_machine(manifest.hardware) if manifest.hardware != Hardware() else ""
 
 
 def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
-    """Runs in a sentence: the base model, FP8 and FP4 (seeds 0 and 1)."""
+    """Format runs in a sentence: the base model, FP8 and FP4 (seeds 0 and 1)."""
     titles = {recipe.name: recipe.title for recipe in sweep.recipes}
     of_recipe: dict[str, list[int]] = {}
     for run in runs:

@@ -51,7 +51,7 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
 
 
 def sweep_yaml(sweep: RecipeSweep) -> str:
-    """The sweep in full, as YAML that gives the same spec hash when it is read again."""
+    """Return the whole sweep as YAML that gives the same spec hash when it is read again."""
     document = sweep.model_dump(mode="json", exclude_none=True)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 

@@ -1,16 +1,15 @@
-"""What made the stages: machines and versions, from their manifests."""
+"""Machines and versions that stages ran with, from their manifests."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from surogate_bench.manifest import Manifest
+from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench_orchestrator.report.formats import size
 from surogate_bench_orchestrator.report.summary import Machine
 
 
 def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
-    """Each kind of machine once, with the stages that ran on it."""
-    details: dict[str, dict[str, Any]] = {}
+    """Return each kind of machine once, with the stages that ran on it."""
+    details: dict[str, Hardware] = {}
     stages: dict[str, list[str]] = {}
     for manifest in manifests:
         description = describe_machine(manifest.hardware)
@@ -23,20 +22,19 @@ def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
     )
 
 
-def describe_machine(hardware: Mapping[str, Any]) -> str:
-    """A machine in words: accelerator, CPU, cores and memory."""
-    accelerator = hardware.get("gpu")
+def describe_machine(hardware: Hardware) -> str:
+    """Describe a machine: accelerator, CPU, cores and memory."""
     parts = [
-        str(accelerator) if accelerator else "",
-        str(hardware.get("cpu") or "unknown CPU"),
-        f"{hardware['cores']} cores" if "cores" in hardware else "",
-        f"{size(hardware['memory_bytes'])} memory" if isinstance(hardware.get("memory_bytes"), int) else "",
+        hardware.gpu or "",
+        hardware.cpu or "unknown CPU",
+        "" if hardware.cores is None else f"{hardware.cores} cores",
+        "" if hardware.memory_bytes is None else f"{size(hardware.memory_bytes)} memory",
     ]
     return ", ".join(part for part in parts if part)
 
 
 def versions(manifests: Sequence[Manifest]) -> dict[str, str]:
-    """Versions of every package; where stages differ, all of them."""
+    """Return the version of every package; where stages differ, all of them."""
     found: dict[str, list[str]] = {}
     for manifest in manifests:
         for package, version in manifest.versions.items():

@@ -1,6 +1,5 @@
-"""Read what the stages of a sweep left in the object store, and check it against its digests."""
+"""Read the results of a sweep's stages from the object store, and check them against their digests."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -9,9 +8,10 @@ from pydantic import BaseModel, ValidationError
 from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
 from surogate_bench.results import EvalResult, MetricsLine, PrepareResult, SampleLine, TrainResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -37,7 +37,7 @@ class EvalRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """One run as the store has it; a stage that is not finished is None."""
+    """One run in the store; a stage that is not finished is None."""
 
     name: str
     recipe: str | None
@@ -49,7 +49,7 @@ class RunRecord:
     """What is wrong with the stored files; empty if nothing is."""
 
     def stages(self) -> dict[str, Manifest]:
-        """Manifests of the finished stages: ``training``, ``evaluation``."""
+        """Return the manifests of the finished stages: ``training``, ``evaluation``."""
         stages = {"training": self.train, "evaluation": self.evaluation}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
@@ -65,30 +65,30 @@ class SweepRecords:
     """In the order of recipes, then seeds."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
-        """All seeds of one recipe."""
+        """Return the runs of one recipe."""
         return tuple(run for run in self.runs if run.recipe == recipe)
 
     def every_run(self) -> tuple[RunRecord, ...]:
-        """The base model where it is scored, then every run."""
+        """Return the base model if it is scored, then every run."""
         return self.runs if self.base is None else (self.base, *self.runs)
 
     def manifests(self) -> list[Manifest]:
-        """Manifests of every finished stage."""
+        """Return the manifests of all finished stages."""
         prepared = [] if self.prepare is None else [self.prepare[0]]
         return prepared + [manifest for run in self.every_run() for manifest in run.stages().values()]
 
 
 def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
-    """Read a sweep's finished stages. A run whose files are damaged says so and does not stop the others.
+    """Read a sweep's finished stages. Damaged files of a run are recorded in it and do not stop the others.
 
     Raises:
         TransientError: the store is away.
-        PermanentError: the prepare stage's manifest cannot be understood.
+        PermanentError: the prepare stage's manifest cannot be parsed.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     prepared = read_manifest(store, layout.prepare)
     return SweepRecords(
-        prepare=None if prepared is None else (prepared, _result(prepared, PrepareResult)),
+        prepare=None if prepared is None else (prepared, prepared.require_result(PrepareResult)),
         base=_read_run(store, layout, BASE_RUN) if sweep.evaluation.evaluate_base else None,
         runs=tuple(
             _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
@@ -114,20 +114,20 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    # A resumed trainer may have logged a step twice: what it logged last is what became of the adapter.
+    # A resumed trainer may have logged a step twice: the last line belongs to the adapter.
     lines = {
         (line.step, line.eval_loss is not None): line
         for line in _lines(store, prefix, manifest, METRICS_FILE, MetricsLine)
     }
     metrics = tuple(lines[key] for key in sorted(lines))
-    return TrainRecord(manifest=manifest, result=_result(manifest, TrainResult), metrics=metrics)
+    return TrainRecord(manifest=manifest, result=manifest.require_result(TrainResult), metrics=metrics)
 
 
 def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
-    result = _result(manifest, EvalResult)
+    result = manifest.require_result(EvalResult)
     samples = _lines(store, prefix, manifest, SAMPLES_FILE, SampleLine)
     if samples and (len(samples), sum(line.strict_match for line in samples)) != (
         result.samples,
@@ -137,26 +137,13 @@ def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
     return EvalRecord(manifest=manifest, result=result, samples=samples)
 
 
-def _result(manifest: Manifest, kind: type[_Model]) -> _Model:
-    try:
-        return kind.model_validate(manifest.result)
-    except ValidationError as error:
-        raise PermanentError(
-            f"the {manifest.stage} manifest of {manifest.run} has no usable result: {error}"
-        ) from error
-
-
 def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind: type[_Model]) -> tuple[_Model, ...]:
-    digest = manifest.files.get(name)
-    if digest is None:
+    if name not in manifest.files:
         return ()
-    data = store.get(f"{manifest.location(prefix)}/{name}")
-    if data is None or hashlib.sha256(data).hexdigest() != digest.sha256:
-        raise PermanentError(f"{prefix}/{name} in {store.url} is missing or differs from its manifest")
     found = []
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(read_file(store, prefix, manifest, name).splitlines(), start=1):
         try:
             found.append(kind.model_validate_json(line))
         except ValidationError as error:
-            raise PermanentError(f"{prefix}/{name}:{number} in {store.url} cannot be understood: {error}") from error
+            raise PermanentError(f"{prefix}/{name}:{number} in {store.url} cannot be parsed: {error}") from error
     return tuple(found)

@@ -15,7 +15,7 @@ BASE_TITLE = "Base model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Troubles:
+class NoResultReasons:
     """Why runs have no result, by run name."""
 
     failed: Mapping[str, str]
@@ -43,13 +43,13 @@ class _Group:
     runs: tuple[RunRecord, ...]
 
 
-def build_rows(records: SweepRecords, sweep: RecipeSweep, troubles: Troubles, reference: str | None) -> Rows:
+def build_rows(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReasons, reference: str | None) -> Rows:
     """Make every row; ``reference`` is the recipe that the others are compared with."""
     groups = _groups(records, sweep)
     per_run = _run_groups(records, sweep) if len(sweep.seeds) > 1 else []
-    over_seeds, problems = _with_comparisons(groups, troubles, reference, sweep)
+    over_seeds, problems = _with_comparisons(groups, missing, reference, sweep)
     single, single_problems = _with_comparisons(
-        [*[group for group in groups if group.recipe is None], *per_run], troubles, reference, sweep
+        [*[group for group in groups if group.recipe is None], *per_run], missing, reference, sweep
     )
     return Rows(
         over_seeds=tuple(over_seeds),
@@ -86,9 +86,9 @@ def _run_groups(records: SweepRecords, sweep: RecipeSweep) -> list[_Group]:
 
 
 def _with_comparisons(
-    groups: Sequence[_Group], troubles: Troubles, reference: str | None, sweep: RecipeSweep
+    groups: Sequence[_Group], missing: NoResultReasons, reference: str | None, sweep: RecipeSweep
 ) -> tuple[list[Row], list[tuple[str | None, str]]]:
-    plain = {group.key: _row(group, troubles, sweep) for group in groups}
+    plain = {group.key: _row(group, missing, sweep) for group in groups}
     scored = [group for group in groups if group.recipe is not None and plain[group.key].score is not None]
     title = plain[reference].title if reference in plain else ""
     to_reference, unlike_reference = _differences(
@@ -117,7 +117,7 @@ def _with_comparisons(
 
 
 def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int, ...] | None) -> Comparison | None:
-    """Note whether a difference is that of the accuracies it stands beside, which are over these seeds.
+    """Record whether a difference is that of the accuracies beside it, which are over these seeds.
 
     ``others`` is None where the other side has one accuracy for every seed: the base model, or, in rows of single runs,
     the reference's run of the same seed.
@@ -130,7 +130,7 @@ def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int,
 def _differences(
     groups: Iterable[_Group], reference: Mapping[int, EvalRecord], title: str
 ) -> tuple[dict[str, Difference], dict[str, str]]:
-    """Differences to a reference by key, and sentences about those that cannot be compared with it."""
+    """Return differences to a reference by key, and sentences about rows that cannot be compared with it."""
     found, unlike = dict[str, Difference](), dict[str, str]()
     for group in groups:
         try:
@@ -147,12 +147,12 @@ def _evaluations(runs: Iterable[RunRecord]) -> dict[int, EvalRecord]:
     return {run.seed: run.evaluation for run in runs if run.seed is not None and run.evaluation is not None}
 
 
-def _row(group: _Group, troubles: Troubles, sweep: RecipeSweep) -> Row:
-    states = [_state(run, troubles) for run in group.runs]
-    troubled = [(run, state, why) for run, (state, why) in zip(group.runs, states, strict=True) if why]
+def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
+    states = [_state(run, missing) for run in group.runs]
+    incomplete = [(run, state, why) for run, (state, why) in zip(group.runs, states, strict=True) if why]
     several = len(group.runs) > 1
-    reason = "; ".join(f"seed {run.seed}: {why}" if several else why for run, _, why in troubled)
-    state: RowState = troubled[0][1] if troubled else "succeeded"
+    reason = "; ".join(f"seed {run.seed}: {why}" if several else why for run, _, why in incomplete)
+    state: RowState = incomplete[0][1] if incomplete else "succeeded"
     sound = [run for run, (_, why) in zip(group.runs, states, strict=True) if not why]
     scored: Score | None = None
     try:
@@ -180,15 +180,15 @@ def _row(group: _Group, troubles: Troubles, sweep: RecipeSweep) -> Row:
     )
 
 
-def _state(run: RunRecord, troubles: Troubles) -> tuple[RowState, str]:
+def _state(run: RunRecord, missing: NoResultReasons) -> tuple[RowState, str]:
     if run.damage:
         return "failed", f"its stored results are damaged: {run.damage}"
     if run.evaluation is not None:
         return "succeeded", ""
-    if run.name in troubles.failed:
-        return "failed", troubles.failed[run.name] or "no reason was given"
-    if run.name in troubles.skipped:
-        return "skipped", troubles.skipped[run.name] or "no reason was given"
+    if run.name in missing.failed:
+        return "failed", missing.failed[run.name] or "no reason was given"
+    if run.name in missing.skipped:
+        return "skipped", missing.skipped[run.name] or "no reason was given"
     waiting_for = "evaluated" if run.train is not None or run.recipe is None else "trained"
     return "pending", f"not {waiting_for} yet"
 

@@ -30,7 +30,7 @@ class Difference:
 
 
 def score(evaluations: Sequence[EvalRecord]) -> Score:
-    """Accuracy over one evaluation or several seeds of one recipe.
+    """Compute the accuracy over one evaluation or several seeds of one recipe.
 
     Raises:
         PermanentError: the seeds were not scored on the same data, or fewer than two questions.

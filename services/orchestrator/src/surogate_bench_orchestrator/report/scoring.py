@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.report.summary import ScoredOn, Summary
 
 
 def scored_on(runs: Iterable[RunRecord], sweep: RecipeSweep) -> tuple[ScoredOn, ...]:
-    """What the runs' answers were scored on, each once, with the names of its runs.
+    """Return what the runs were scored on, each once, with the names of its runs.
 
     What an earlier version did not record is taken from the sweep.
     """
@@ -50,7 +50,7 @@ def require_same_data(evaluations: Sequence[EvalRecord]) -> None:
 
 
 def data_of(sweep: RecipeSweep) -> str:
-    """Where the task's questions come from, as far as the sweep says it."""
+    """Return where the task's questions come from, as far as the sweep defines it."""
     if "data" in sweep.evaluation.keep_from_task:
         return "the task's own data"
     data = sweep.data
@@ -63,7 +63,7 @@ def data_of(sweep: RecipeSweep) -> str:
 
 
 def caption(sweep: RecipeSweep, scored: Sequence[ScoredOn]) -> str:
-    """Task, source and number of its questions, in one line."""
+    """Return task, source and number of its questions, on one line."""
     if len(scored) > 1:
         what = "; ".join(f"{_questions(each)} ({', '.join(each.runs)})" for each in scored)
     elif scored:
@@ -74,7 +74,7 @@ def caption(sweep: RecipeSweep, scored: Sequence[ScoredOn]) -> str:
 
 
 def scored_texts(summary: Summary) -> tuple[str, ...]:
-    """Data, prompt and solved examples of everything that was scored, for the provenance."""
+    """Return data, prompt and solved examples of everything that was scored, for the provenance."""
     several = len(summary.scored) > 1
     return tuple(
         f"{each.records:,} records of {each.source} (split {each.split}), {_prompt(each.prompt)}, "
@@ -86,7 +86,7 @@ def scored_texts(summary: Summary) -> tuple[str, ...]:
 
 
 def special_tokens_text(prepared: PrepareResult | None, scored: Sequence[ScoredOn]) -> str:
-    """Which special tokens the tokenizer added to prompts, in training and in scoring; empty where nothing is known."""
+    """Return which special tokens were added to prompts in training and in scoring; empty where not known."""
     places = {"training": [] if prepared is None else [prepared.special_tokens or ()]}
     places["scoring"] = list(dict.fromkeys(each.special_tokens for each in scored))
     found = {where: tokens for where, tokens in places.items() if tokens}
@@ -121,7 +121,7 @@ def _scored_on(result: EvalResult, sweep: RecipeSweep) -> ScoredOn:
 
 
 def _is_same(one: ScoredOn, other: ScoredOn) -> bool:
-    """Whether both are of the same content; where that of one is not known, whether they are called the same."""
+    """Return whether both have the same content or, where one is not known, the same names."""
     unknown = not one.sha256 or not other.sha256
     hidden = {"runs"} | ({"sha256"} if unknown else {"source", "split"})
     return one.model_dump(exclude=hidden) == other.model_dump(exclude=hidden)
@@ -135,7 +135,7 @@ class _Condition(NamedTuple):
 
 
 def _conditions(result: EvalResult) -> dict[str, _Condition]:
-    """Conditions of an evaluation, as far as they were recorded."""
+    """Return the conditions of an evaluation that were recorded."""
     tokens = result.special_tokens or ()
     found = {
         "special tokens": _Condition(tokens, f"{_tokens(tokens) if tokens else 'no special tokens'} added to prompts")

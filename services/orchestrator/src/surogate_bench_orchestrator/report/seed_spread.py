@@ -11,7 +11,7 @@ _EMBEDDED = "0.6 points for BF16, 3.4 for FP4 and 1.4 for QFP4 over three seeds 
 
 
 def seed_spread(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
-    """Standard deviations of accuracy between seeds, in words; empty if none is known.
+    """Format the standard deviations of accuracy between seeds; empty if none is known.
 
     Args:
         sweep: The experiment.

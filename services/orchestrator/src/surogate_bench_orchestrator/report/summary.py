@@ -1,10 +1,12 @@
-"""What a report says, as data: the one source of every table, chart caption and page."""
+"""The content of a report as data: the one source of every table, chart caption and page."""
 
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from surogate_bench.manifest import Hardware
 
 RowState = Literal["succeeded", "failed", "skipped", "pending"]
 
@@ -143,7 +145,7 @@ class Row(_Part):
 
 
 class RecipeText(_Part):
-    """One recipe in words."""
+    """Description of one recipe."""
 
     name: str
     title: str
@@ -164,7 +166,7 @@ class Machine(_Part):
     """One kind of machine, and the stages that ran on it."""
 
     description: str
-    details: dict[str, Any]
+    details: Hardware
     runs: tuple[str, ...]
 
 
@@ -188,24 +190,24 @@ class Summary(_Part):
     scored: tuple[ScoredOn, ...] = ()
     """All that was scored; more than one where rows cannot be compared."""
     special_tokens: str = ""
-    """Which special tokens were added to prompts in training and in scoring, in words; empty where not known."""
+    """Which special tokens were added to prompts in training and in scoring, as text; empty where not known."""
     evaluated_on: str
-    """Task, source and number of its questions, in one line; stands with every table."""
+    """Task, source and number of its questions, in one line; shown with every table."""
     machines: tuple[Machine, ...]
     versions: dict[str, str]
     reference: str | None
-    """Key of the row that differences are taken to: the recipe without quantization."""
+    """Key of the row that others are compared with: the recipe without quantization."""
     reference_title: str | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    """The base model where it was asked for, then every recipe in the sweep's order."""
+    """The base model where it is scored, then every recipe in the sweep's order."""
     runs: tuple[Row, ...]
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     recipes: tuple[RecipeText, ...]
     footnotes: tuple[str, ...]
     """What the marks in the tables mean."""
     notes: tuple[str, ...]
-    """What a reader must know to read the figures right."""
+    """What a reader must know to interpret the figures."""
     warnings: tuple[str, ...] = ()
     """What the prepare stage warned of; in ``notes`` too."""
 
@@ -215,6 +217,6 @@ class Summary(_Part):
         return any(row.versus_reference and row.versus_reference.p_adjusted is not None for row in self.rows)
 
     def all_rows(self) -> Iterator[Row]:
-        """Rows over seeds, then rows per run."""
+        """Yield rows over seeds, then rows per run."""
         yield from self.rows
         yield from self.runs

@@ -34,7 +34,7 @@ _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def to_csv(summary: Summary) -> str:
-    """One line per row of the summary, then one per run where there are several seeds."""
+    """Return CSV: one line per row of the summary, then one per run where there are several seeds."""
     out = io.StringIO()
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
@@ -91,7 +91,7 @@ def _inert(text: str) -> str:
 
 
 def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
-    """The report as Markdown.
+    """Return the report as Markdown.
 
     Args:
         summary: What to write.
@@ -104,7 +104,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _cell(summary.evaluated_on),
         _table(_main_header(summary, summary.rows), [_main_cells(row, summary) for row in summary.rows]),
         "\n\n".join(_cell(note) for note in summary.footnotes),
-        _troubles(summary),
+        _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         "## More figures",
         _cell(summary.evaluated_on),
@@ -162,7 +162,7 @@ def _details(summary: Summary, rows: Sequence[Row]) -> str:
 
 
 def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
-    """Header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
+    """Return header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
     header, cells = _detail_header(rows), [_detail_cells(row) for row in rows]
     kept = [index for index in range(len(header)) if any(texts[index] != formats.ABSENT for texts in cells)]
     return tuple(header[index] for index in kept), tuple(tuple(texts[index] for index in kept) for texts in cells)
@@ -195,7 +195,7 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _troubles(summary: Summary) -> str:
+def _incomplete_rows(summary: Summary) -> str:
     return "\n".join(
         f"- {_cell(row.title)} {row.state}: {_cell(row.reason)}" for row in summary.rows if row.state != "succeeded"
     )
@@ -222,7 +222,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    """One line of text that Markdown shows as it is, without markup, links or table breaks of its own."""
+    """Escape text for one cell: Markdown shows it literally, without markup, links or line breaks."""
     line = " ".join(text.split())
     for character in "\\`*_[]<>|#":
         line = line.replace(character, f"\\{character}")

@@ -1,32 +1,30 @@
 """Write a report into the object store."""
 
+from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
-from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.report.records import read_records
-from surogate_bench_orchestrator.report.summary import Summary
+from surogate_bench_orchestrator.report.build import Report
 from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
 
-SUMMARY_FILE = "summary.json"
 PAGE_FILE = "report.html"
 
 
-def write_report(store: ObjectStore, sweep: RecipeSweep, summary: Summary, *, force: bool = False) -> None:
+def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> None:
     """Write summary.json, summary.csv, summary.md, sweep.yaml, report.html and charts/ under the sweep's report prefix.
 
-    The same summary gives the same bytes. summary.json is written last: where it says the same already, the report is
-    complete and nothing is done.
+    The same summary gives the same bytes. summary.json is written last: if it is the same already, the report is
+    complete and nothing is written.
 
     Args:
-        store: Where the sweep's results are, and the report goes.
-        sweep: What was asked for.
-        summary: Of that sweep, from :func:`build_summary`.
+        store: Where to.
+        report: From :func:`build_report`.
         force: Write even where the report is complete.
 
     Raises:
         TransientError: the store is away; calling again is safe.
         PermanentError: the store refuses.
     """
+    sweep, summary = report.sweep, report.summary
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     summary_key = f"{layout.report}/{SUMMARY_FILE}"
     document = f"{summary.model_dump_json(indent=2)}\n".encode()
@@ -36,7 +34,7 @@ def write_report(store: ObjectStore, sweep: RecipeSweep, summary: Summary, *, fo
     from surogate_bench_orchestrator.report.charts import draw_charts  # noqa: PLC0415 - see above
     from surogate_bench_orchestrator.report.page import render_page, sweep_yaml  # noqa: PLC0415 - see above
 
-    charts = draw_charts(summary, read_records(store, sweep), sweep)
+    charts = draw_charts(summary, report.records, sweep)
     for chart in charts:
         store.put(f"{layout.report}/charts/{chart.name}.png", chart.png)
         store.put(f"{layout.report}/charts/{chart.name}.svg", chart.svg)

@@ -1,20 +1,23 @@
-"""Which stages of a sweep are done, asked of the store as seldom as possible."""
+"""The completed stages of a sweep, read from the store as seldom as possible."""
 
 from collections.abc import Iterable
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.tasks import Task
 
-_LEFT_OUT: dict[str, dict[str, str]] = {"files": {}, "hardware": {}, "versions": {}}
 
+class CompletedStages:
+    """Manifests of a sweep. Each is read once; :meth:`read` and :meth:`read_all` read further ones.
 
-class StageFacts:
-    """Manifests of a sweep. One that was seen stays; others are looked for when asked to.
+    Details are dropped: the lists of files of a large sweep would fill the memory.
 
-    Kept is what decides and is shown: a large sweep's lists of files would fill the memory.
+    Args:
+        store: Holds the results.
+        plan: Of the sweep.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
@@ -25,28 +28,28 @@ class StageFacts:
 
     @property
     def done(self) -> frozenset[str]:
-        """Names of the tasks known to be done."""
+        """Names of the tasks that are known to be complete."""
         return frozenset(self.manifests)
 
     def read_all(self) -> None:
-        """Look for every manifest, with one listing.
+        """Read every manifest that exists, with one listing.
 
         Raises:
             TransientError: the store is away.
-            PermanentError: the store refuses, or a manifest cannot be understood.
+            PermanentError: the store refuses, or a manifest cannot be parsed.
         """
         present = {info.key for info in self._store.list(f"{self._plan.layout.root}/")}
         self.read(task for task in self._plan.tasks if task.output and manifest_key(task.output) in present)
 
     def read(self, tasks: Iterable[Task]) -> None:
-        """Look for the manifests of these tasks.
+        """Read the manifests of these tasks, as far as they exist.
 
         Raises:
             TransientError: the store is away.
-            PermanentError: the store refuses, or a manifest cannot be understood.
+            PermanentError: the store refuses, or a manifest cannot be parsed.
         """
         for task in tasks:
             if task.output is None or task.name in self.manifests:
                 continue
             if manifest := read_manifest(self._store, task.output):
-                self.manifests[task.name] = manifest.model_copy(update=_LEFT_OUT)
+                self.manifests[task.name] = manifest.without_details()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from surogate_bench.layout import SWEEPS, SweepLayout, manifest_key
-from surogate_bench.manifest import read_manifest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectInfo, ObjectStore
 from surogate_bench_orchestrator.ports import Clock
 from surogate_bench_orchestrator.sweep.locks import SweepLock, sweep_lock

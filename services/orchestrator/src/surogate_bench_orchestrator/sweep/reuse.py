@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from surogate_bench.contract import SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Manifest, read_manifest
+from surogate_bench.manifest import Manifest, result_of
 from surogate_bench.results import PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
@@ -19,6 +19,7 @@ from surogate_bench.stage_identity import (
     training_identity,
     trains_alike,
 )
+from surogate_bench.stages import read_manifest, read_result
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan, Run
 
@@ -60,7 +61,7 @@ class ReusableStages:
         Raises:
             TransientError: the store is away.
         """
-        prepared = self._prepared(manifests)
+        prepared = result_of(manifests.get(self._plan.prepare.name), PrepareResult)
         if prepared is None or not self._plan.reuse:
             return {}
         for run in self._plan.runs:
@@ -72,14 +73,6 @@ class ReusableStages:
         """Leave out a stage that is gone: the task is computed."""
         self._found.pop(task_name, None)
 
-    def _prepared(self, manifests: Mapping[str, Manifest]) -> PrepareResult | None:
-        manifest = manifests.get(self._plan.prepare.name)
-        try:
-            return None if manifest is None else PrepareResult.model_validate(manifest.result)
-        except ValidationError as error:
-            _log.debug("what %s was prepared from is not known: %s", self._plan.layout.root, error)
-            return None
-
     def _find_training(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
         recipe, task = run.recipe, run.train
         if task is None or recipe is None or run.seed is None or not self._is_new(task.name, manifests):
@@ -89,10 +82,10 @@ class ReusableStages:
         self._keep_first(task.name, candidates, lambda manifest: trains_alike(manifest, recipe, prepared))
 
     def _find_evaluation(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
-        trained = manifests.get(run.train.name) if run.train else None
+        trained = result_of(manifests.get(run.train.name), TrainResult) if run.train else None
         if (run.train is not None and trained is None) or not self._is_new(run.evaluate.name, manifests):
             return
-        adapter = TrainResult.model_validate(trained.result).adapter_sha256 if trained else None
+        adapter = trained.adapter_sha256 if trained else None
         identity = evaluation_identity(self._plan.sweep, prepared, adapter)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(run.evaluate.name, candidates, _is_scored_alike)
@@ -171,11 +164,11 @@ def _read_sweep(store: ObjectStore, layout: SweepLayout) -> tuple[RecipeSweep, P
     """None where another version of the product wrote what this one cannot read: its results are left alone."""
     try:
         sweep = RecipeSweep.model_validate_json(store.get(layout.spec) or b"")
-        manifest = read_manifest(store, layout.prepare)
-        return None if manifest is None else (sweep, PrepareResult.model_validate(manifest.result))
+        prepared = read_result(store, layout.prepare, PrepareResult)
     except (ValidationError, PermanentError) as error:
         _log.debug("results under %s are not reused: %s", layout.root, error)
         return None
+    return None if prepared is None else (sweep, prepared)
 
 
 def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterator[tuple[str, str | None]]:
@@ -186,10 +179,10 @@ def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterato
 
 def _adapter(store: ObjectStore, prefix: str) -> str | None:
     try:
-        manifest = read_manifest(store, prefix)
-        return None if manifest is None else TrainResult.model_validate(manifest.result).adapter_sha256
-    except (ValidationError, PermanentError):
+        trained = read_result(store, prefix, TrainResult)
+    except PermanentError:
         return None
+    return None if trained is None else trained.adapter_sha256
 
 
 def _is_scored_alike(manifest: Manifest) -> bool:

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import Manifest
+from surogate_bench.manifest import result_of
+from surogate_bench.results import EvalResult, PrepareResult, TrainResult
 from surogate_bench_orchestrator.domain.observed import Failure, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
@@ -94,7 +95,8 @@ def sweep_view(snapshot: Snapshot) -> SweepView:
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
     """What the prepare stage warns of; empty before it is done."""
-    return tuple(_result(snapshot.manifests.get(snapshot.plan.prepare.name)).get("warnings", ()))
+    prepared = result_of(snapshot.manifests.get(snapshot.plan.prepare.name), PrepareResult)
+    return prepared.warnings if prepared else ()
 
 
 def title_of(sweep: str, *, ended: int, total: int) -> str:
@@ -130,26 +132,18 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     observed = snapshot.observed
     current = run.evaluate if run.train is None or status.state is RunState.EVALUATING else run.train
     seen = observed.of(current)
-    trained = _result(snapshot.manifests.get(run.train.name)) if run.train else {}
-    scored = _result(snapshot.manifests.get(run.evaluate.name))
+    trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
+    scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.EVALUATING}
-    if live:
-        figures = _live_figures(seen)
-    else:
-        figures = {
-            "loss": trained.get("final_train_loss"),
-            "tokens_per_second": trained.get("tokens_per_second"),
-            "elapsed_s": _sum(trained.get("train_seconds"), scored.get("seconds")),
-        }
-    strict = scored.get("strict") or {}
+    figures = _live_figures(seen) if live else _result_figures(trained, scored)
     return ViewRow(
         name=run.name,
         state=status.state.value,
         detail=_doing(seen) if live or seen.unplaced else _origin(snapshot, run),
         trouble=str(status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
         attempt=seen.attempt,
-        accuracy=strict.get("accuracy"),
-        stderr=strict.get("stderr"),
+        accuracy=scored.strict.accuracy if scored else None,
+        stderr=scored.strict.stderr if scored else None,
         **figures,
     )
 
@@ -219,8 +213,12 @@ def _live_figures(seen: Observation) -> dict[str, Any]:
     }
 
 
-def _result(manifest: Manifest | None) -> dict[str, Any]:
-    return manifest.result if manifest else {}
+def _result_figures(trained: TrainResult | None, scored: EvalResult | None) -> dict[str, Any]:
+    return {
+        "loss": trained.final_train_loss if trained else None,
+        "tokens_per_second": trained.tokens_per_second if trained else None,
+        "elapsed_s": _sum(trained.train_seconds if trained else None, scored.seconds if scored else None),
+    }
 
 
 def _sum(*parts: float | None) -> float | None:

@@ -5,15 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from surogate_bench.errors import TransientError
-from surogate_bench.manifest import Manifest, reuse_stage
+from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.stages import reuse_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Reuse, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.ports import Clock, Runtime
-from surogate_bench_orchestrator.sweep.completed_stages import StageFacts
+from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.reuse import ReusableStages
 
 _log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class SweepDriver:
         self._plan = plan
         self._runtime = runtime
         self._store = store
-        self._facts = StageFacts(store, plan)
+        self._facts = CompletedStages(store, plan)
         self._reusable = ReusableStages(store, plan)
         self._looked = False
         self._read_at: dict[str, tuple[Phase, int]] = {}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
-from surogate_bench.service import is_passing
+from surogate_bench.service import is_transient
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ def loading_model(name: str) -> Iterator[None]:
                 f"model: {name} is not in the cache and the hub cannot be reached. "
                 "Check the network, or give a local folder as model.path"
             ) from error
-        if is_passing(error):
+        if is_transient(error):
             raise
         if "trust_remote_code" in str(error):
             raise ConfigError(

@@ -8,7 +8,7 @@ from typing import Any
 from surogate_bench.data_files import SPLITS, split_files
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
-from surogate_bench.service import is_passing
+from surogate_bench.service import is_transient
 from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Record, record_from
@@ -99,7 +99,7 @@ def _translate_hub_errors(name: str) -> Iterator[None]:
             name, "is a loading script, which the datasets library no longer runs", f"{_CONVERTED} {_OR_LOCAL}"
         ) from error
     except (ValueError, DatasetsError) as error:
-        if is_passing(error):  # a full disk while the files are converted, for example
+        if is_transient(error):  # a full disk while the files are converted, for example
             raise
         raise _unusable(name, f"cannot be loaded: {_one_line(error)}", _FIND_IT) from error
 

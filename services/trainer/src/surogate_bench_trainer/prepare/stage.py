@@ -1,19 +1,18 @@
 """The prepare stage: checks model and data, and publishes the data splits."""
 
 import logging
-from datetime import UTC, datetime
 from pathlib import Path
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
-from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.files import sha256_of
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.local_inputs import digest_inputs
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import new_manifest, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
@@ -81,7 +80,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     for warning in result.warnings:
         _log.warning("%s", warning)
     write_progress(work_dir, Progress(phase="uploading"))
-    publish_stage(store, prefix, outputs, _manifest(request, result))
+    publish_stage(store, prefix, outputs, new_manifest(request, result))
     records = {name: info.records for name, info in data.items()}
     _log.info("the data has been checked and stored", extra={"records": records, "model": result.model_source})
 
@@ -111,16 +110,3 @@ def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:
         write_records(path, records)
         written[name] = SplitInfo(records=len(records), sha256=sha256_of(path))
     return written
-
-
-def _manifest(request: PrepareRequest, result: PrepareResult) -> Manifest:
-    return Manifest(
-        stage="prepare",
-        run="prepare",
-        spec_hash=request.sweep.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=describe_machine(),
-        versions=package_versions(),
-        result=result.model_dump(mode="json"),
-    )

@@ -4,7 +4,6 @@ import logging
 import os
 import resource
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -12,15 +11,13 @@ from torch import Tensor
 
 from surogate_bench.contract import ADAPTER_FOLDER, DATA_FOLDER, METRICS_FILE, split_file
 from surogate_bench.errors import PermanentError
-from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import run_name
-from surogate_bench.manifest import Manifest, publish_stage
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
-from surogate_bench.stage_identity import TRAINING_VERSION
+from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.fusion import require_compiler
@@ -206,26 +203,12 @@ def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_fr
 def _publish(
     request: TrainRequest, store: ObjectStore, learned: _Learned, result: TrainResult, device: torch.device
 ) -> None:
-    manifest = Manifest(
-        stage="train",
-        run=run_name(request.recipe, request.seed),
-        spec_hash=request.sweep.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        engine=learned.engine,
-        hardware=describe_machine() | _accelerator(device),
-        versions=package_versions(),
-        result=result.model_dump(mode="json"),
-        procedure_version=TRAINING_VERSION,
-    )
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    manifest = new_manifest(request, result, engine=learned.engine, gpu=gpu)
     publish_stage(store, request.layout.train(manifest.run), learned.outputs, manifest)
     logged = {"final_train_loss", "served_validation_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
     _log.info("training has ended and the adapter is stored", extra=result.model_dump(include=logged))
     delete_checkpoints(store, learned.checkpoints)
-
-
-def _accelerator(device: torch.device) -> dict[str, str]:
-    return {"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
 
 
 def _configure_process(request: TrainRequest) -> None:

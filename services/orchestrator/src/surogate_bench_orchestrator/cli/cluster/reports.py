@@ -6,12 +6,11 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
+from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.files import write_atomically
 from surogate_bench_orchestrator.cli.cluster.ports import ClusterApi
 from surogate_bench_orchestrator.report import Summary
-
-SUMMARY = "summary.json"
 
 
 def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
@@ -27,16 +26,16 @@ def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
         PermanentError: there is no report, or it is damaged.
     """
     files = unpack(_download(api, f"/reports/{sweep}.tar"))
-    if SUMMARY not in files:
-        raise PermanentError(f"the report of sweep {sweep} has no {SUMMARY}")
+    if SUMMARY_FILE not in files:
+        raise PermanentError(f"the report of sweep {sweep} has no {SUMMARY_FILE}")
     try:
-        summary = Summary.model_validate_json(files[SUMMARY])
+        summary = Summary.model_validate_json(files[SUMMARY_FILE])
     except ValidationError as error:
         raise PermanentError(
             f"the report of sweep {sweep} was written by another version of surogate-bench: install the same version "
             "here and in the cluster"
         ) from error
-    for name in sorted(files, key=lambda each: each == SUMMARY):
+    for name in sorted(files, key=lambda each: each == SUMMARY_FILE):
         write_atomically(folder / name, files[name])
     return summary
 

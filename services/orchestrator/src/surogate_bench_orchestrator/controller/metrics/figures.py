@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from surogate_bench.layout import BASE_RUN
+from surogate_bench.manifest import result_of
+from surogate_bench.results import EvalResult, TrainResult
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.sweep.runner import Snapshot
@@ -57,24 +58,18 @@ def figures_of(snapshot: Snapshot) -> SweepFigures:
 
 
 def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
-    trained = _result(snapshot, run.train.name if run.train else "")
-    scored = _result(snapshot, run.evaluate.name)
-    if not trained and not scored:
+    trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
+    scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
+    if trained is None and scored is None:
         return None
-    strict = scored.get("strict") or {}
     return RunFigures(
         recipe=run.recipe.name if run.recipe else BASE_RUN,
         seed="" if run.seed is None else str(run.seed),
-        accuracy=strict.get("accuracy"),
-        stderr=strict.get("stderr"),
-        samples=scored.get("samples"),
-        train_seconds=trained.get("train_seconds"),
-        eval_seconds=scored.get("seconds"),
-        final_loss=trained.get("final_train_loss"),
-        tokens_per_second=trained.get("tokens_per_second"),
+        accuracy=scored.strict.accuracy if scored else None,
+        stderr=scored.strict.stderr if scored else None,
+        samples=scored.samples if scored else None,
+        train_seconds=trained.train_seconds if trained else None,
+        eval_seconds=scored.seconds if scored else None,
+        final_loss=trained.final_train_loss if trained else None,
+        tokens_per_second=trained.tokens_per_second if trained else None,
     )
-
-
-def _result(snapshot: Snapshot, task: str) -> Mapping[str, Any]:
-    manifest = snapshot.manifests.get(task)
-    return manifest.result if manifest else {}

@@ -30,11 +30,11 @@ def main() -> int:
     """Write the report; what goes wrong is said on standard error."""
     die_with_parent()
     request = ReportRequest.model_validate_json(sys.stdin.buffer.read())
-    from surogate_bench_orchestrator.report import build_summary, write_report  # noqa: PLC0415 - heavy, and only here
+    from surogate_bench_orchestrator.report import build_report, write_report  # noqa: PLC0415 - heavy, and only here
 
     try:
         store = open_store(request.store)
-        write_report(store, request.sweep, build_summary(store, request.sweep, request.failed, request.skipped))
+        write_report(store, build_report(store, request.sweep, request.failed, request.skipped))
     except BenchError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code

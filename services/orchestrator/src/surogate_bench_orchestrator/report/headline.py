@@ -1,10 +1,10 @@
-"""The headline: the result in at most three sentences, none of which says more than was measured."""
+"""The headline: the result in at most three sentences, which claim no more than was measured."""
 
 from collections.abc import Sequence
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.formats import listed, percent, points, seeds
-from surogate_bench_orchestrator.report.recipe_words import mismatch
+from surogate_bench_orchestrator.report.recipe_texts import mismatch
 from surogate_bench_orchestrator.report.seed_spread import seed_spread
 from surogate_bench_orchestrator.report.summary import Comparison, Row
 
@@ -12,17 +12,17 @@ _ALPHA = 0.05
 
 
 def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None) -> str:
-    """Say the result plainly: what fine-tuning did, how recipes compare, how serving differs from training.
+    """Summarize the result: what fine-tuning changed, how recipes compare, how serving differs from training.
 
     Args:
-        sweep: What was asked for.
+        sweep: What was requested.
         rows: The base model and every recipe over its seeds.
-        reference: The recipe that differences are taken to.
+        reference: The recipe that others are compared with.
     """
     base = next((row for row in rows if row.recipe is None and row.score), None)
     scored = [row for row in rows if row.recipe is not None and row.score]
     if not scored:
-        return "No recipe has been scored yet. The table says what each run is waiting for or why it ended."
+        return "No recipe has been scored yet. The table shows what each run is waiting for or why it ended."
     served = mismatch([recipe for recipe in sweep.recipes if recipe.name in {row.recipe for row in scored}])
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
@@ -48,23 +48,23 @@ def _gain(row: Row, base: Row | None) -> str:
 
 
 def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> str:
-    """One sentence: verdicts over several seeds, then what was seen with one, and that seeds differ."""
+    """Return one sentence: tests over several seeds, then observations with one seed, and that seeds differ."""
     compared = [(row, row.versus_reference) for row in scored if row.versus_reference is not None]
     if not compared:
         return f"Nothing else has been compared with {reference.title} yet."
     tested = [(row, found) for row, found in compared if found.p_adjusted is not None]
-    seen = [(row, found) for row, found in compared if found.p_adjusted is None]
+    observed = [(row, found) for row, found in compared if found.p_adjusted is None]
     parts = [
-        *([_verdict(tested, reference)] if tested else []),
-        *_observations(seen, reference),
-        *([_caution(sweep, scored)] if seen else []),
+        *([_test_results(tested, reference)] if tested else []),
+        *_observations(observed, reference),
+        *([_caution(sweep, scored)] if observed else []),
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _verdict(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
-    """What tests over seeds and questions say of the recipes."""
+def _test_results(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
+    """Return the results of the tests over seeds and questions."""
     significant = [(row, found) for row, found in compared if (found.p_adjusted or 0.0) < _ALPHA]
     worse = [_with_points(row, found) for row, found in significant if found.delta < 0]
     better = [_with_points(row, found) for row, found in significant if found.delta > 0]
@@ -86,7 +86,7 @@ def _with_points(row: Row, comparison: Comparison) -> str:
 
 
 def _observations(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> list[str]:
-    """What was seen with one seed, without any claim about recipes; a clause for each seed."""
+    """Return what was observed with one seed, a clause for each seed, without any claim about recipes."""
     found: dict[int, list[tuple[Row, Comparison]]] = {}
     for row, comparison in compared:
         found.setdefault(comparison.seeds[0], []).append((row, comparison))

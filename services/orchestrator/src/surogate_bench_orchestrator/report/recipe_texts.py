@@ -1,4 +1,4 @@
-"""Recipes in words: how weights are kept, how products are computed, and how that differs from serving."""
+"""Descriptions of recipes: how weights are kept, how products are computed, and how that differs from serving."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def recipe_text(recipe: Recipe) -> RecipeText:
 
 
 def mismatch(recipes: Sequence[Recipe]) -> str:
-    """Say in one sentence which recipes were trained in other arithmetic than they are served in; empty if none was."""
+    """Return a sentence on the recipes that were trained in other arithmetic than they are served in; empty if none."""
     stored, computed, both = _mismatched(recipes)
     all_kinds = bool(stored and computed and both)
     parts = [
@@ -50,7 +50,7 @@ def mismatch(recipes: Sequence[Recipe]) -> str:
 
 
 def mismatch_details(recipes: Sequence[Recipe]) -> str:
-    """Say for each recipe in which formats it was trained where these are not those of serving; empty if none."""
+    """Return a note on the formats of training for each recipe where they are not those of serving; empty if none."""
     formats = [
         f"{recipe.title} on {STORAGES[recipe.weight_storage].short} weights with {COMPUTES[recipe.compute].short} "
         "products"
@@ -67,7 +67,7 @@ def mismatch_details(recipes: Sequence[Recipe]) -> str:
 
 
 def _mismatched(recipes: Sequence[Recipe]) -> tuple[list[str], list[str], list[str]]:
-    """Titles of recipes that quantize weights only, products only, and both."""
+    """Return titles of recipes that quantize weights only, products only, and both."""
     stored, computed, both = list[str](), list[str](), list[str]()
     for recipe in recipes:
         weights = recipe.weight_storage is not WeightStorage.BF16

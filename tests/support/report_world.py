@@ -1,0 +1,187 @@
+"""Synthetic sweeps in a store, for tests of the report."""
+
+import json
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel
+from sweeps import small_sweep
+
+from surogate_bench.layout import BASE_RUN, Stage, SweepLayout, manifest_key, run_name
+from surogate_bench.manifest import Hardware, Manifest, StageResult
+from surogate_bench.results import (
+    EvalResult,
+    Metric,
+    MetricsLine,
+    PrepareResult,
+    SampleLine,
+    SplitInfo,
+    TrainResult,
+    ValidationPoint,
+)
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import publish_stage
+from surogate_bench.store import ObjectStore
+
+RECIPES = ("bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4")
+HARDWARE = Hardware(cpu="Example CPU 3000", cores=2, memory_bytes=8 * 2**30, system="Linux-6.1", python="3.11.9")
+VERSIONS = {"surogate-bench-common": "0.1.0", "torch": "2.13.0"}
+
+
+@dataclass
+class ReportWorld:
+    """A store and a sweep, and ways to publish what its stages would have left."""
+
+    store: ObjectStore
+    sweep: RecipeSweep
+    folder: Path
+    questions: int = 500
+    outcomes: dict[str, list[bool]] = field(default_factory=dict)
+
+    @property
+    def layout(self) -> SweepLayout:
+        return SweepLayout(self.sweep.name, self.sweep.spec_hash)
+
+    def publish_prepare(self) -> None:
+        splits = {"train": SplitInfo(records=1600, sha256="a" * 64), "test": SplitInfo(records=500, sha256="b" * 64)}
+        result = PrepareResult(data=splits, model_source="built in: tiny-qwen3-en", model_in_store=False)
+        self._publish("prepare", "prepare", self.layout.prepare, {}, result)
+
+    def publish_train(
+        self,
+        recipe: str,
+        seed: int = 0,
+        *,
+        steps: int = 300,
+        metrics: bool = True,
+        engine: str = "emulated",
+        **changes: object,
+    ) -> None:
+        run = run_name(recipe, seed)
+        lines = synthetic_metrics(run, steps)
+        validation = tuple(
+            ValidationPoint(step=line.step, loss=line.eval_loss) for line in lines if line.eval_loss is not None
+        )
+        values: dict[str, object] = {
+            "steps": steps, "tokens": 123_456, "train_seconds": 31.5, "tokens_per_second": 5123.4, "side_by_side": 2,
+            "threads": 1, "peak_memory_bytes": 900 * 2**20, "weight_bytes": 1_572_864, "operand_cache_bytes": 0,
+            "final_train_loss": 0.31, "validation": validation, "adapter_sha256": "c" * 64, "resumed_from_step": 0,
+        }  # fmt: skip
+        result = TrainResult.model_validate(values | changes)
+        files = {"metrics.jsonl": jsonl(lines)} if metrics else {}
+        self._publish("train", run, self.layout.train(run), files, result, engine=engine)
+
+    def alter_manifest(self, prefix: str, **changes: object) -> None:
+        """Replace fields of a finished stage's manifest, those of its result below ``result``."""
+        manifest = json.loads(self.store.get(manifest_key(prefix)) or b"")
+        result = changes.pop("result", {})
+        manifest |= changes | {"result": manifest["result"] | result}  # type: ignore[operator]
+        self.store.put(manifest_key(prefix), json.dumps(manifest).encode())
+
+    def publish_eval(
+        self, run: str, outcomes: list[bool] | None = None, *, samples: bool = True, topic: str = "apples"
+    ) -> None:
+        right = outcomes if outcomes is not None else synthetic_outcomes(run, self.questions)
+        self.outcomes[run] = right
+        lines = [
+            SampleLine(
+                index=index, question=f"How many {topic} are {index}?", target=str(index), response=f"#### {index}",
+                strict_match=strict, flexible_match=strict or index % 50 == 0,
+            )
+            for index, strict in enumerate(right)
+        ]  # fmt: skip
+        result = EvalResult(
+            task="ro_gsm8k", model=run, samples=len(lines), strict=metric([line.strict_match for line in lines]),
+            flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
+            seconds=12.25, parallel_evaluations=2,
+        )  # fmt: skip
+        files = {"samples.jsonl": jsonl(lines)} if samples else {}
+        self._publish("eval", run, self.layout.eval(run), files, result)
+
+    def publish_run(self, recipe: str, seed: int = 0) -> None:
+        self.publish_train(recipe, seed)
+        self.publish_eval(run_name(recipe, seed))
+
+    def publish_everything(self) -> None:
+        self.publish_prepare()
+        self.publish_eval(BASE_RUN)
+        for recipe in self.sweep.recipes:
+            for seed in self.sweep.seeds:
+                self.publish_run(recipe.name, seed)
+
+    def report_file(self, name: str) -> bytes:
+        data = self.store.get(f"{self.layout.report}/{name}")
+        assert data is not None, name
+        return data
+
+    def _publish(
+        self,
+        stage: Stage,
+        run: str,
+        prefix: str,
+        files: Mapping[str, bytes],
+        result: StageResult,
+        engine: str | None = None,
+    ) -> None:
+        folder = self.folder / f"{run}-{stage}"
+        folder.mkdir(parents=True)
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        manifest = Manifest(
+            stage=stage, run=run, spec_hash=self.sweep.spec_hash, created=datetime(2026, 1, 1, tzinfo=UTC), files={},
+            engine=engine, hardware=HARDWARE, versions=VERSIONS, result=result,
+        )  # fmt: skip
+        assert publish_stage(self.store, prefix, folder, manifest)
+
+
+def jsonl(lines: Sequence[BaseModel]) -> bytes:
+    return b"".join(line.model_dump_json(exclude_none=True).encode() + b"\n" for line in lines)
+
+
+def metric(outcomes: list[bool]) -> Metric:
+    accuracy, n = sum(outcomes) / len(outcomes), len(outcomes)
+    return Metric(accuracy=accuracy, stderr=math.sqrt(accuracy * (1 - accuracy) / max(1, n - 1)))
+
+
+def synthetic_outcomes(run: str, questions: int) -> list[bool]:
+    """Correlated answers: every run meets the same hard questions, and each is a little better or worse."""
+    levels = {"base": 0.012, "bf16": 0.69, "fp8": 0.67, "fp4": 0.55, "qbnb": 0.60, "qfp8-fp8": 0.64, "qfp4": 0.61}
+    level = next((value for name, value in reversed(levels.items()) if run.startswith(name)), 0.65)
+    hardness, own = random.Random(7), random.Random(run)
+    return [
+        0.75 * hardness.random() + 0.25 * own.random() < 0.15 + 0.7 * level * (level > 0.1) for _ in range(questions)
+    ]
+
+
+def synthetic_metrics(run: str, steps: int) -> list[MetricsLine]:
+    """A falling, noisy loss with a validation every 25 steps."""
+    rng = random.Random(run)
+    floor = 0.20 + 0.02 * rng.random() + (0.06 if "fp4" in run else 0.0)
+    lines = []
+    for step in range(1, steps + 1):
+        trend = floor + 1.6 * math.exp(-step / 14) + 0.55 * math.exp(-step / 110)
+        loss = trend * math.exp(rng.gauss(0, 0.13))
+        lines.append(MetricsLine(step=step, loss=loss, learning_rate=1e-3, grad_norm=1.0, tokens=900, seconds=0.1))
+        if step % 25 == 0:
+            lines.append(MetricsLine(step=step, eval_loss=trend * 1.03 * math.exp(rng.gauss(0, 0.01))))
+    return lines
+
+
+def report_sweep(**changes: object) -> RecipeSweep:
+    """Make a sweep of the size of the embedded one, with every recipe; see :func:`small_sweep`."""
+    full: dict[str, object] = {
+        "name": "embedded",
+        "description": "Small-scale stand-in: a 0.9 M parameter model. Not evidence about large models.",
+        "data": {"builtin": "word-problems-ro", "train_size": 1600, "test_size": 500},
+        "training": {"max_steps": 300},
+        "recipes": list(RECIPES),
+    }
+    return small_sweep(**(full | changes))
+
+
+MakeWorld = Callable[..., ReportWorld]
+"""Make a store and a sweep; keyword arguments replace fields of the sweep (:func:`report_sweep`)."""
