@@ -1,0 +1,19 @@
+#!/bin/sh
+# Installs packages for an image: `install.sh lock` what /build/lock.txt pins, into /dependencies;
+# `install.sh services NAME…` the services in /build, into /services. Each folder becomes a layer of /opt/venv.
+set -eu
+case $1 in
+  lock)
+    uv pip install --quiet --no-deps --require-hashes --prefix /dependencies -r /build/lock.txt
+    ;;
+  services)
+    shift
+    cd /build
+    for name; do set -- "$@" "./$name"; shift; done
+    uv pip install --quiet --no-deps --build-constraints constraints.txt --prefix /services "$@"
+    ;;
+  *)
+    echo "usage: install.sh lock | services NAME..." >&2
+    exit 2
+    ;;
+esac
