@@ -1,55 +1,31 @@
-"""The command line where its surroundings are odd: streams, folders, stores and variables."""
+"""The command line with unusual streams, folders, stores and variables."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
+from command_line import CommandLine, write_sweep
 from s3_stand_in import CREDENTIALS, Bucket, serving
 
 from surogate_bench.store import open_store
-from surogate_bench_orchestrator.cli import app as cli
-from surogate_bench_orchestrator.cli import gc_command, session
-
-SPEC = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
-Call = Callable[..., tuple[int, str, str]]
+from surogate_bench_orchestrator.cli import gc_command
+from surogate_bench_orchestrator.cli.local import sweep as local_sweep
 
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    return write(tmp_path / "sweep.yaml")
+    return write_sweep(tmp_path / "sweep.yaml")
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
-    """The command line, called in this process, in a folder of its own."""
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
+    """The command line in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["surogate-bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
-    return run
-
-
-def write(path: Path, **changes: Any) -> Path:
-    path.write_text(yaml.safe_dump(SPEC | changes, allow_unicode=True), encoding="utf-8")
-    return path
+    return CommandLine(monkeypatch, capsys)
 
 
 def shell(command: str, folder: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
@@ -64,7 +40,7 @@ def shell(command: str, folder: Path, **variables: str) -> "subprocess.Completed
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("$SB status sweep.yaml >&-", 2, "standard output: is closed, and results are shown there. Redirect it"),
+        ("$SB status sweep.yaml >&-", 2, "standard output: is closed, and results are written there. Redirect it"),
         ("$SB validate sweep.yaml >&-", 2, "standard output: is closed"),
         ("$SB --help >&-", 2, "standard output: is closed"),
         ("$SB status sweep.yaml > /dev/full", 1, "standard output: No space left on device"),
@@ -72,14 +48,16 @@ def shell(command: str, folder: Path, **variables: str) -> "subprocess.Completed
         (
             "(until [ -e closed ]; do sleep 0.1; done; $SB render sweep.yaml) | (exec <&-; touch closed)",
             1,
-            "standard output: what reads it has ended",
+            "standard output: its reader has ended",
         ),
         ("mkdir gone; cd gone; rmdir ../gone; $SB status ../sweep.yaml", 2, "current folder: has been deleted"),
         ("$SB status nowhere.yaml 2>&-", 2, ""),
         ("$SB status sweep.yaml <&-", 0, ""),
     ],
 )
-def test_a_stream_or_folder_that_is_gone_is_said_in_one_line(sweep: Path, command: str, code: int, said: str) -> None:
+def test_a_stream_or_folder_that_is_gone_is_reported_in_one_line(
+    sweep: Path, command: str, code: int, said: str
+) -> None:
     ended = shell(command, sweep.parent)
     assert ended.returncode == code, ended.stderr
     if said:
@@ -90,19 +68,19 @@ def test_a_stream_or_folder_that_is_gone_is_said_in_one_line(sweep: Path, comman
 
 
 def test_a_terminal_without_accents_gets_the_table_all_the_same(tmp_path: Path) -> None:
-    write(tmp_path / "é.yaml", name="small", description="Întrebare")
+    write_sweep(tmp_path / "é.yaml", name="small", description="Întrebare")
     ended = shell("$SB status é.yaml && $SB validate é.yaml", tmp_path, PYTHONIOENCODING="ascii")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert r"\xe9.yaml is valid" in ended.stdout
 
 
 @pytest.mark.parametrize("name", ["My José", "a#b", "a%20b", "a?b", "it's"])
-def test_looking_at_a_sweep_works_in_a_folder_of_any_name_and_leaves_nothing(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_command_that_only_shows_a_sweep_works_in_a_folder_of_any_name_and_leaves_nothing(
+    tmp_path: Path, call: CommandLine, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    path = write(folder / "my sweep.yaml")
+    path = write_sweep(folder / "my sweep.yaml")
     monkeypatch.chdir(folder)
     for arguments in (("status", path), ("render", path), ("validate", path), ("status", path, "--store", "./r#1/")):
         code, _, err = call(*arguments)
@@ -119,9 +97,9 @@ def test_looking_at_a_sweep_works_in_a_folder_of_any_name_and_leaves_nothing(
         (503, "SlowDown", "cannot be reached: the store answers 503", "AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_a_store_that_refuses_or_is_away_is_bad_input_for_every_command(
+def test_a_store_that_refuses_or_is_unreachable_is_bad_input_for_every_command(
     sweep: Path,
-    call: Call,
+    call: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     status: int,
@@ -130,7 +108,7 @@ def test_a_store_that_refuses_or_is_away_is_bad_input_for_every_command(
     remedy: str,
 ) -> None:
     impatient = partial(open_store, patience=timedelta(0))
-    for module in (session, gc_command):
+    for module in (local_sweep, gc_command):
         monkeypatch.setattr(module, "open_store", impatient)
     with serving(Bucket(refusal=(status, code))) as bucket:
         for name, value in bucket.environment.items():
@@ -160,7 +138,7 @@ def test_a_store_that_refuses_or_is_away_is_bad_input_for_every_command(
 )  # fmt: skip
 def test_a_store_that_cannot_be_opened_is_bad_input_in_one_line(
     sweep: Path,
-    call: Call,
+    call: CommandLine,
     monkeypatch: pytest.MonkeyPatch,
     command: str,
     store: str,
@@ -186,7 +164,7 @@ def test_a_store_that_cannot_be_opened_is_bad_input_in_one_line(
     ],
 )
 def test_a_state_folder_that_cannot_be_is_bad_input(
-    sweep: Path, call: Call, command: str, folder: str, said: str
+    sweep: Path, call: CommandLine, command: str, folder: str, said: str
 ) -> None:
     code, out, err = call(command, sweep, "--state-dir", folder)
     assert (code, out) == (2, "")
@@ -194,10 +172,10 @@ def test_a_state_folder_that_cannot_be_is_bad_input(
 
 
 def test_an_endpoint_of_the_hub_that_is_none_stops_a_run_before_it_starts(
-    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, call: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "huggingface.co")
-    path = write(tmp_path / "hub.yaml", model={"hub": "owner/model"})
+    path = write_sweep(tmp_path / "hub.yaml", model={"hub": "owner/model"})
     code, out, err = call("run", path)
     assert (code, out) == (2, "")
     assert err.startswith("surogate-bench: HF_ENDPOINT: is not an address (got 'huggingface.co')")

@@ -13,28 +13,19 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import TrainRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import child_environment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime, service_command
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
-PLAN = plan(
-    parse_sweep({
-        "name": "local",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 4, "test_size": 4},
-        "training": {"max_steps": 1},
-        "recipes": ["bf16", "fp8"],
-    }),
-    "file:///results",
-)  # fmt: skip
+PLAN = plan(small_sweep(recipes=["bf16", "fp8"]), "file:///results")
 CHILD = """
 import json, os, pathlib, signal, subprocess, sys, time
 request, work = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[3])
@@ -74,9 +65,9 @@ class Bench:
         (self.folder / "child.py").write_text(CHILD + body)
 
     def until(self, task: Task, *phases: Phase) -> Observation:
-        return wait_for(lambda: self.see(task), lambda seen: seen.phase in phases, f"{task.name} is in {phases}")
+        return wait_for(lambda: self.observe(task), lambda seen: seen.phase in phases, f"{task.name} is in {phases}")
 
-    def see(self, task: Task) -> Observation:
+    def observe(self, task: Task) -> Observation:
         return self.runtime.observe([task.name])[task.name]
 
     def work(self, task: Task) -> Path:
@@ -103,12 +94,12 @@ TRAIN, OTHER = PLAN.training_order
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], good: Callable[[T], object], what: str) -> T:
+def wait_for(read: Callable[[], T], good: Callable[[T], object], what: str) -> T:
     deadline = time.monotonic() + PATIENCE_S
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, f"{what}: {seen}"
+    while not good(found := read()):
+        assert time.monotonic() < deadline, f"{what}: {found}"
         time.sleep(0.02)
-    return seen
+    return found
 
 
 def make_bench(folder: Path, allotment: Allotment = ALLOTMENT) -> Bench:
@@ -209,9 +200,9 @@ def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) 
     seen = bench.until(TRAIN, Phase.PENDING)
     assert seen.attempt == 1
     bench.clock.time += 0.9
-    assert bench.see(TRAIN).phase is Phase.PENDING
+    assert bench.observe(TRAIN).phase is Phase.PENDING
     bench.clock.time += 0.2
-    assert bench.see(TRAIN).attempt == 2
+    assert bench.observe(TRAIN).attempt == 2
     bench.until(TRAIN, Phase.PENDING)
     bench.clock.time += 60
     bench.until(TRAIN, Phase.FAILED)
@@ -233,17 +224,17 @@ def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp
 def test_a_server_is_pending_until_it_says_that_it_is_ready(bench: Bench) -> None:
     bench.program('write("progress.json", phase="starting"); time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.see(PLAN.server), lambda seen: seen.progress, "it says that it starts")
-    assert bench.see(PLAN.server).phase is Phase.PENDING
+    wait_for(lambda: bench.observe(PLAN.server), lambda seen: seen.progress, "it says that it starts")
+    assert bench.observe(PLAN.server).phase is Phase.PENDING
     (bench.work(PLAN.server) / "progress.json").write_text('{"phase": "ready"}')
-    assert bench.see(PLAN.server).phase is Phase.RUNNING
+    assert bench.observe(PLAN.server).phase is Phase.RUNNING
 
 
 def test_a_server_that_is_never_ready_is_stopped(bench: Bench) -> None:
     bench.program("time.sleep(600)")
     bench.runtime.submit(PLAN.server)
     bench.clock.time += PLAN.server.timeout_s + 1
-    seen = bench.see(PLAN.server)
+    seen = bench.observe(PLAN.server)
     assert (seen.phase, seen.reason) == (Phase.FAILED, "DeadlineExceeded")
     assert "was not ready" in seen.message
 
@@ -255,7 +246,7 @@ def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) 
     for attempt in range(1, PLAN.server.max_attempts + 3):  # more often than attempts in a row are allowed
         bench.until(PLAN.server, Phase.RUNNING)
         bench.clock.time += 10 * PLAN.server.timeout_s
-        assert bench.see(PLAN.server).attempt == attempt
+        assert bench.observe(PLAN.server).attempt == attempt
         pid = json.loads((bench.state / PLAN.server.name / "state.json").read_text())["process"]["pid"]
         os.kill(pid, signal.SIGKILL)
         bench.until(PLAN.server, Phase.PENDING)
@@ -266,9 +257,9 @@ def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) 
 def test_a_server_that_ends_by_itself_is_started_again(bench: Bench) -> None:
     bench.program('sys.exit(0) if not (work / "again").exists() and not (work / "again").touch() else time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.see(PLAN.server), lambda seen: seen.reason, "it ended")
+    wait_for(lambda: bench.observe(PLAN.server), lambda seen: seen.reason, "it ended")
     bench.clock.time += 5
-    assert bench.see(PLAN.server).attempt == 2
+    assert bench.observe(PLAN.server).attempt == 2
 
 
 def test_deleting_a_task_ends_what_it_started_in_sessions_of_its_own(bench: Bench) -> None:
@@ -324,9 +315,9 @@ def test_a_task_whose_process_is_gone_with_its_owner_is_absent(bench: Bench) -> 
     folder.mkdir()
     for fields in ({"phase": "running", "process": gone}, {"phase": "pending"}):
         (folder / "state.json").write_text(json.dumps({"submitted": 0, "owner": gone, **fields}))
-        assert bench.see(TRAIN).phase is Phase.ABSENT
+        assert bench.observe(TRAIN).phase is Phase.ABSENT
     (folder / "state.json").write_text("cut off by a power lo")
-    assert bench.see(TRAIN).phase is Phase.ABSENT
+    assert bench.observe(TRAIN).phase is Phase.ABSENT
 
 
 def test_taking_over_stops_what_still_runs_and_forgets_failures(bench: Bench) -> None:

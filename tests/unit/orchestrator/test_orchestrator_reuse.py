@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, task_files
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import fetch_stage, read_manifest, reuse_stage
 from surogate_bench.requests import PrepareRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stage_identity import BUILTIN_TASKS
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
@@ -25,13 +25,7 @@ from surogate_bench_orchestrator.sweep.rows import run_rows
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
 BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
+RECIPES = ["bf16", "fp8"]
 
 
 @dataclass
@@ -45,8 +39,8 @@ class World:
     """What prepare stages find otherwise."""
 
     def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
-        """Run a sweep to its end; `submitted` says what was computed for it."""
-        sweep = parse_sweep(SPEC | changes)
+        """Run a sweep to its end; `submitted` lists what was computed for it."""
+        sweep = small_sweep(**{"recipes": RECIPES} | changes)
         laid_out = plan(sweep, self.store.url, reuse=reuse)
         self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
         runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
@@ -54,7 +48,7 @@ class World:
         last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=clock.beat, show=lambda _: None).run()
         assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
         shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
-        self.submitted = [_words(name) for name in runtime.submitted if name not in shared]
+        self.submitted = [_stage(name) for name in runtime.submitted if name not in shared]
         return last
 
     def _publish(self, task: Task) -> None:
@@ -88,7 +82,7 @@ class _Clock:
         assert self.time < 10_000, "no end"
 
 
-def _words(task_name: str) -> str:
+def _stage(task_name: str) -> str:
     return re.sub(r"^(small|other|edited|as-shipped)-", "", task_name.rpartition("-")[0])
 
 
@@ -138,7 +132,7 @@ def test_other_sampling_repeats_the_evaluations_only(world: World, changes: dict
     [
         {"training": {"max_steps": 3}},
         {"engine": "emulated"},
-        {"data": {**SPEC["data"], "prompt": "Problem: {question}\nAnswer:"}},
+        {"data": {"prompt": "Problem: {question}\nAnswer:"}},
     ],
 )
 def test_other_training_repeats_the_trainings_and_evaluations(world: World, changes: dict[str, Any]) -> None:
@@ -149,7 +143,7 @@ def test_other_training_repeats_the_trainings_and_evaluations(world: World, chan
 
 def test_other_data_repeats_everything(world: World) -> None:
     world.run()
-    world.run(data={**SPEC["data"], "seed": 5})
+    world.run(data={"seed": 5})
     assert len(world.submitted) == 5
 
 
@@ -317,5 +311,5 @@ def test_a_stage_with_a_missing_origin_cannot_be_fetched(world: World, tmp_path:
 
 
 def test_a_plan_says_whether_to_reuse() -> None:
-    laid_out: Plan = plan(parse_sweep(SPEC), "file:///x", reuse=False)
+    laid_out: Plan = plan(small_sweep(recipes=RECIPES), "file:///x", reuse=False)
     assert not laid_out.reuse

@@ -1,4 +1,4 @@
-"""The loop around reconcile: what it asks of the store, and what it does when that is away."""
+"""The loop around reconcile: what it reads from the store, and what it does while that is unreachable."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
@@ -21,14 +21,7 @@ from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
 
 def small_plan(store: ObjectStore) -> Plan:
-    spec = {
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16", "fp8"],
-    }
-    return plan(parse_sweep(spec), store.url)
+    return plan(small_sweep(recipes=["bf16", "fp8"]), store.url)
 
 
 @dataclass
@@ -89,7 +82,7 @@ def test_a_sweep_runs_to_its_end(world: World) -> None:
     assert not any(last.observed.is_active(task) for task in world.laid_out.tasks)
 
 
-def test_evaluations_are_told_where_the_server_is(world: World) -> None:
+def test_evaluations_get_the_servers_address(world: World) -> None:
     world.run()
     assert len(world.requests) == 3
     assert {request.server_url for request in world.requests} == {f"http://{world.laid_out.server.name}:8100"}
@@ -152,7 +145,7 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
     )
 
 
-def test_a_store_that_stays_away_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_unreachable_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     read = StageFacts.read
 
     def away(self: StageFacts, tasks: list[Task]) -> None:
@@ -161,7 +154,7 @@ def test_a_store_that_stays_away_ends_the_sweep(world: World, monkeypatch: pytes
         read(self, tasks)
 
     monkeypatch.setattr(StageFacts, "read", away)
-    with pytest.raises(TransientError, match="away for 600 s"):
+    with pytest.raises(TransientError, match="unreachable for 600 s"):
         world.run()
     assert 600 < world.time < 700
 

@@ -1,17 +1,37 @@
-"""Fetch the report of a sweep from a controller."""
+"""Fetch the report of a sweep from a controller, and show it."""
 
 import io
 import tarfile
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
+from rich.console import Console
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.files import write_atomically
-from surogate_bench_orchestrator.cli.cluster.ports import ClusterApi
-from surogate_bench_orchestrator.report import Summary
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi
+from surogate_bench_orchestrator.cli.consoles import print_line
+from surogate_bench_orchestrator.report import Summary, render_terminal_table
 
 SUMMARY = "summary.json"
+
+
+def default_folder(sweep: RecipeSweep) -> Path:
+    """Return the folder for a sweep's report unless the user chooses another."""
+    return Path("results") / f"{sweep.name}-{sweep.spec_hash}" / "report"
+
+
+def show_report(api: ClusterApi, sweep: str, folder: Path, output: Console) -> None:
+    """Fetch a report into a folder, and print its table and location.
+
+    Raises:
+        TransientError: no controller is available now.
+        PermanentError: there is no report, or it is damaged.
+    """
+    summary = fetch_report(api, sweep, folder)
+    output.print(render_terminal_table(summary))
+    print_line(output, f"Report: {folder / 'report.html'}")
 
 
 def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
@@ -20,10 +40,10 @@ def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
     Args:
         api: The cluster.
         sweep: Its name.
-        folder: Made if it is not there.
+        folder: Created if it does not exist.
 
     Raises:
-        TransientError: no controller can be asked now.
+        TransientError: no controller is available now.
         PermanentError: there is no report, or it is damaged.
     """
     files = unpack(_download(api, f"/reports/{sweep}.tar"))
@@ -42,20 +62,20 @@ def fetch_report(api: ClusterApi, sweep: str, folder: Path) -> Summary:
 
 
 def _download(api: ClusterApi, path: str) -> bytes:
-    """Ask the controllers that are ready, one after another."""
-    problem: TransientError | None = None
+    """Send the request to the controllers that are ready, one after another, until one answers."""
+    last: TransientError | None = None
     for pod in api.controllers():
         if not pod.ready:
             continue
         try:
             return api.download(pod, path)
         except TransientError as error:
-            problem = error
-    raise problem or TransientError(f"no controller in namespace {api.namespace} is ready")
+            last = error
+    raise last or TransientError(f"no controller in namespace {api.namespace} is ready")
 
 
 def unpack(archive: bytes) -> dict[str, bytes]:
-    """Read a tar archive in memory: regular files by relative path.
+    """Return the regular files of a tar archive by relative path, unpacked in memory.
 
     Raises:
         PermanentError: it is damaged, or names a file outside of itself.
@@ -68,7 +88,7 @@ def unpack(archive: bytes) -> dict[str, bytes]:
                 if content is not None:
                     files[_inside(member.name)] = content.read()
     except tarfile.TarError as error:
-        raise PermanentError(f"the report is no tar archive: {error}") from error
+        raise PermanentError(f"the report is not a tar archive: {error}") from error
     return files
 
 

@@ -1,4 +1,4 @@
-"""What the command line needs of a cluster."""
+"""The interface to a cluster that the command line uses."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ Resource = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
-    """A pod, as far as its logs and its HTTP port matter."""
+    """A pod with logs, or with an HTTP port."""
 
     name: str
     ready: bool
@@ -20,7 +20,8 @@ class Pod:
 class ClusterApi(Protocol):
     """One namespace of a cluster.
 
-    Methods raise TransientError when the cluster is away and PermanentError when it refuses; calling again is safe.
+    Methods raise TransientError when the cluster is unreachable, and PermanentError when it refuses; calling again is
+    safe.
     """
 
     @property
@@ -29,7 +30,7 @@ class ClusterApi(Protocol):
         ...
 
     def check(self) -> None:
-        """Make sure that the cluster knows RecipeSweeps.
+        """Check that the cluster knows RecipeSweeps.
 
         Raises:
             ConfigError: surogate-bench is not installed.
@@ -41,7 +42,7 @@ class ClusterApi(Protocol):
         ...
 
     def apply(self, manifest: Resource) -> Resource:
-        """Server-side apply a RecipeSweep; returns it as stored.
+        """Server-side apply a RecipeSweep, and return it as stored.
 
         Raises:
             ConfigError: the API server finds the manifest invalid.
@@ -57,7 +58,7 @@ class ClusterApi(Protocol):
         ...
 
     def log(self, pod: Pod, *, tail: int) -> str:
-        """Last lines that a pod wrote; empty if there are none.
+        """Return the last lines that a pod wrote; empty if there are none.
 
         Raises:
             PermanentError: it has not started, or is gone.
@@ -65,7 +66,7 @@ class ClusterApi(Protocol):
         ...
 
     def download(self, pod: Pod, path: str) -> bytes:
-        """GET something from a controller's pod.
+        """GET a path from a controller's pod.
 
         Raises:
             PermanentError: it is not there.

@@ -1,4 +1,4 @@
-"""What the status of a RecipeSweep says, for people and programs; pure."""
+"""A sweep on a cluster, as its resource describes it; pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ _ENDED = frozenset(state.value for state in RunState if state.is_terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """How a sweep stands in the cluster."""
+class ClusterSweep:
+    """A sweep and its status on a cluster."""
 
     name: str
     uid: str
-    seen: bool
-    """Whether the controller has looked at this resource."""
+    observed: bool
+    """Whether the controller has written a status."""
     phase: str
-    """Empty while it has not."""
+    """Empty if it has not."""
     services: tuple[ViewRow, ...]
     runs: tuple[ViewRow, ...]
     refusal: str
-    """Why the controller does not admit it; empty if it does."""
-    remark: str
-    """What keeps it from going on, or how it ended."""
+    """Why the controller does not admit the sweep; empty if it does."""
+    message: str
+    """Message of the condition Complete: what the sweep waits for, or how it ended."""
     results: str
     """URL of its results; empty while unknown."""
 
@@ -41,15 +41,15 @@ class Standing:
 
     @property
     def succeeded(self) -> bool:
-        """Whether every run did what it should; one that was skipped did not."""
+        """Whether every run has succeeded; one that was skipped has not."""
         return self.finished and all(row.state == RunState.SUCCEEDED for row in self.runs)
 
     @property
     def view(self) -> SweepView:
-        """Make what is shown of it."""
+        """Return the title and the rows to display."""
         ended = sum(row.state in _ENDED for row in self.runs)
         title = title_of(self.name, ended=ended, total=len(self.runs)) if self.runs else self.name
-        notes = [self.phase or "waiting for the controller", self.refusal or ("" if self.finished else self.remark)]
+        notes = [self.phase or "waiting for the controller", self.refusal or ("" if self.finished else self.message)]
         return SweepView(
             title=f"{title} ({': '.join(note for note in notes if note)})",
             rows=(*self.services, *self.runs),
@@ -57,7 +57,7 @@ class Standing:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Say how it stands, for programs."""
+        """Return the status for programs."""
         return {
             "sweep": self.name,
             "phase": self.phase,
@@ -69,21 +69,21 @@ class Standing:
         }
 
 
-def read_standing(resource: Mapping[str, Any]) -> Standing:
-    """Read a resource as the API server holds it; what a controller has not written yet counts as unknown."""
+def read_resource(resource: Mapping[str, Any]) -> ClusterSweep:
+    """Read a resource as the API server holds it; what a controller has not written yet is unknown."""
     metadata, status = resource["metadata"], resource.get("status") or {}
     admitted, complete = _condition(status, "Admitted"), _condition(status, "Complete")
     current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
     refused = current and admitted.get("status") == "False"
-    return Standing(
+    return ClusterSweep(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        seen="observedGeneration" in status,
+        observed="observedGeneration" in status,
         phase=status.get("phase", "") if current or status.get("phase") != "Rejected" else "Pending",
         services=tuple(_row(row) for row in status.get("services") or ()),
         runs=tuple(_row(row) for row in status.get("runs") or ()),
         refusal=admitted.get("message") or admitted.get("reason", "") if refused else "",
-        remark=complete.get("message", ""),
+        message=complete.get("message", ""),
         results=status.get("resultsURI", ""),
     )
 

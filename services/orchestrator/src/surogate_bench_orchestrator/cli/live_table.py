@@ -1,4 +1,4 @@
-"""Show a sweep while it runs: a table that renews itself on a terminal, lines elsewhere."""
+"""Progress of a sweep while it runs: a table that is redrawn on a terminal, lines elsewhere."""
 
 import time
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from typing import Protocol, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+from typing_extensions import override
 
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.rows import Pace, SweepView, ViewRow
 
 _REDRAW_S = 2.0
-"""Drawing takes about 20 ms of CPU time, which the trainers lack."""
+"""Drawing takes about 20 ms of CPU time, which the trainers need."""
 
 _PROGRESS_LINE_S = 10.0
 _COLUMNS = (
@@ -43,7 +44,7 @@ _STYLES = {
 
 
 class Display(Protocol):
-    """Shows a sweep at one moment after another; a context manager."""
+    """Displays the progress of a sweep; a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -52,7 +53,7 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, view: SweepView) -> None:
-        """Show how the sweep stands now."""
+        """Display the present status of the sweep."""
         ...
 
 
@@ -61,8 +62,8 @@ def choose_display(console: Console) -> Display:
     return LiveTable(console) if console.is_terminal else LineLog(console)
 
 
-class LiveTable:
-    """One row a run, redrawn every two seconds."""
+class LiveTable(Display):
+    """A row for each run, redrawn every two seconds."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=True)
@@ -71,20 +72,22 @@ class LiveTable:
         self._drawn = 0.0
         self._warned: frozenset[str] = frozenset()
 
+    @override
     def __enter__(self) -> Self:
         self._live.__enter__()
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._live.__exit__(kind, error, trace)
 
+    @override
     def show(self, view: SweepView) -> None:
-        """See :class:`Display`."""
         now = time.monotonic()
         for warning in view.warnings:
-            if warning not in self._warned:  # above the table, where it stays; a row has no room for it
+            if warning not in self._warned:  # printed once above the table, as a row has no room for it
                 self._live.console.print(Text(f"Warning: {warning}"), soft_wrap=True)
         self._warned |= set(view.warnings)
         if now - self._drawn >= _REDRAW_S or view.finished:
@@ -93,7 +96,7 @@ class LiveTable:
             self._live.update(render_view(paced, now - self._started), refresh=True)
 
 
-class LineLog:
+class LineLog(Display):
     """A line for every change of state, and every ten seconds one for each run that makes progress."""
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -104,16 +107,18 @@ class LineLog:
         self._shown: dict[str, tuple[str, int, str]] = {}
         self._progress_at: dict[str, float] = {}
 
+    @override
     def __enter__(self) -> Self:
         return self
 
+    @override
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
 
+    @override
     def show(self, view: SweepView) -> None:
-        """See :class:`Display`."""
         now = self._clock()
         first_with: dict[str, str] = {}
         for row in view.rows:
@@ -135,11 +140,11 @@ class LineLog:
 
 
 def render_view(view: SweepView, elapsed_s: float | None = None) -> Group:
-    """Make the table.
+    """Return the table with its title.
 
     Args:
-        view: What it shows.
-        elapsed_s: Seconds since the start, where that is known.
+        view: The sweep to show.
+        elapsed_s: Seconds since the start; None if unknown.
     """
     table = FittedTable(_COLUMNS)
     for row in view.rows:
@@ -148,7 +153,7 @@ def render_view(view: SweepView, elapsed_s: float | None = None) -> Group:
 
 
 def duration(seconds: float | None) -> str:
-    """Format seconds as m:ss or h:mm:ss; nothing for None."""
+    """Format seconds as m:ss or h:mm:ss; empty for None."""
     if seconds is None:
         return ""
     minutes, rest = divmod(round(seconds), 60)
