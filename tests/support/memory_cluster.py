@@ -98,7 +98,7 @@ class MemoryCluster(ClusterApi):
 
 
 class FakeClock(Clock):
-    """Time that passes when somebody sleeps.
+    """Time that passes only in sleep.
 
     Args:
         each: Called after every sleep.

@@ -1,4 +1,4 @@
-"""The command line's surface, its small commands, and what it says about bad input."""
+"""The command line's surface, its small commands, and its messages about bad input."""
 
 import json
 import subprocess
@@ -253,9 +253,9 @@ def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: Com
     assert requests == [[3, 1]] * len(requests)
     resource = yaml.safe_load(call("render", sweep, "--seed", 3, "--seed", 1, "--on", "kubernetes")[1])
     assert resource["spec"]["seeds"] == [3, 1]
-    asked = json.loads(call("status", sweep, "--seed", 3, "--seed", 1, "--json")[1])
-    assert asked["spec_hash"] == json.loads(call("status", same, "--json")[1])["spec_hash"]
-    assert {run["name"] for run in asked["runs"]} == {"base", "bf16-s3", "bf16-s1", "fp8-s3", "fp8-s1"}
+    status = json.loads(call("status", sweep, "--seed", 3, "--seed", 1, "--json")[1])
+    assert status["spec_hash"] == json.loads(call("status", same, "--json")[1])["spec_hash"]
+    assert {run["name"] for run in status["runs"]} == {"base", "bf16-s3", "bf16-s1", "fp8-s3", "fp8-s1"}
 
 
 def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: CommandLine, tmp_path: Path) -> None:

@@ -326,9 +326,9 @@ def test_the_second_of_two_waits_says_for_whom_and_shows_the_same(workplace: Wor
     assert json.loads(workplace("status", "--json")[1])["held_by"].startswith(f"process {first.pid} ")
     second = workplace.start()
     assert second.stderr is not None
-    told = second.stderr.readline()
-    assert f"process {first.pid} on" in told
-    assert "waiting" in told
+    line = second.stderr.readline()
+    assert f"process {first.pid} on" in line
+    assert "waiting" in line
     workplace.release()
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
@@ -341,7 +341,7 @@ def test_status_shows_a_running_sweep_from_another_process(workplace: Workplace)
     workplace.write({"train bf16-s0": "hang"})
     running = workplace.start()
     try:
-        until(lambda: "Training" in workplace("status")[1], "training is seen")
+        until(lambda: "Training" in workplace("status")[1], "training is shown")
     finally:
         running.send_signal(signal.SIGTERM)
         running.communicate(timeout=PATIENCE_S)

@@ -195,10 +195,10 @@ def test_the_command_shows_first_and_removes_when_asked_to(
     results.finish()
     location = str(tmp_path / "store")
     consoles = Consoles(output=Console(width=160), messages=Console(stderr=True))
-    for delete, said in ((False, "--delete removes it"), (True, "Removed")):
+    for delete, expected in ((False, "--delete removes it"), (True, "Removed")):
         collect_garbage(location, delete=delete, as_json=False, consoles=consoles)
         output = capsys.readouterr().out
         assert old.layout.spec_hash in output
-        assert said in output
+        assert expected in output
     collect_garbage(location, delete=False, as_json=False, consoles=consoles)
     assert "can go" in capsys.readouterr().out

@@ -65,7 +65,9 @@ class Bench:
         (self.folder / "child.py").write_text(CHILD + body)
 
     def until(self, task: Task, *phases: Phase) -> Observation:
-        return wait_for(lambda: self.observe(task), lambda seen: seen.phase in phases, f"{task.name} is in {phases}")
+        return wait_for(
+            lambda: self.observe(task), lambda observed: observed.phase in phases, f"{task.name} is in {phases}"
+        )
 
     def observe(self, task: Task) -> Observation:
         return self.runtime.observe([task.name])[task.name]
@@ -81,7 +83,7 @@ class Bench:
             "from surogate_bench_orchestrator.adapters.local.machine import Allotment\n"
             "from surogate_bench_orchestrator.sweep.clock import SystemClock\n"
             "runtime = LocalRuntime(pathlib.Path(sys.argv[1]), Allotment(2, 2, 1), SystemClock())\n"
-            "def phases(*names): return [seen.phase.value for seen in runtime.observe(names).values()]\n"
+            "def phases(*names): return [observed.phase.value for observed in runtime.observe(names).values()]\n"
         )
         command = [sys.executable, "-c", program + calls, str(self.state)]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout.strip()
@@ -123,20 +125,23 @@ def test_a_service_is_started_as_a_module_of_this_installation() -> None:
 
 def test_a_service_sees_credentials_and_paths_but_not_everything() -> None:
     given = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y", "HISTFILE": "z", "OMP_NUM_THREADS": "8"}
-    seen = child_environment(given, {"OMP_NUM_THREADS": "2"})
-    assert seen == {
+    observed = child_environment(given, {"OMP_NUM_THREADS": "2"})
+    assert observed == {
         "PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
 
 
 def test_a_trainer_gets_its_share_of_threads_and_knows_its_parent(bench: Bench) -> None:
-    bench.program('(work.parent / "seen.json").write_text(json.dumps(dict(os.environ)))')
+    bench.program('(work.parent / "variables.json").write_text(json.dumps(dict(os.environ)))')
     bench.runtime.submit(TRAIN)
     bench.until(TRAIN, Phase.SUCCEEDED)
-    seen = json.loads((bench.state / TRAIN.name / "seen.json").read_text())
-    assert seen["OMP_NUM_THREADS"] == "3"
-    assert seen[PARENT_PID_VARIABLE] == str(os.getpid())
-    assert "CUDA_VISIBLE_DEVICES" not in seen or os.environ.get("CUDA_VISIBLE_DEVICES") == seen["CUDA_VISIBLE_DEVICES"]
+    variables = json.loads((bench.state / TRAIN.name / "variables.json").read_text())
+    assert variables["OMP_NUM_THREADS"] == "3"
+    assert variables[PARENT_PID_VARIABLE] == str(os.getpid())
+    assert (
+        "CUDA_VISIBLE_DEVICES" not in variables
+        or os.environ.get("CUDA_VISIBLE_DEVICES") == variables["CUDA_VISIBLE_DEVICES"]
+    )
     request = TrainRequest.model_validate_json((bench.state / TRAIN.name / "request.json").read_bytes())
     assert (request.threads, request.side_by_side) == (3, 2)
 
@@ -168,21 +173,21 @@ def test_the_reason_is_the_services_word_or_the_signal_or_the_end_of_its_log(ben
     once = replace(TRAIN, max_attempts=1)
     bench.program('write("termination.json", reason="OutOfMemory", message="too big"); sys.exit(1)')
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert (seen.reason, seen.message) == ("OutOfMemory", "too big")
+    observed = bench.until(once, Phase.FAILED)
+    assert (observed.reason, observed.message) == ("OutOfMemory", "too big")
     bench.runtime.delete(once.name)
     bench.program("os.kill(os.getpid(), signal.SIGKILL)")
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert seen.reason == "Killed"
-    assert "SIGKILL" in seen.message
-    assert "memory" in seen.message
+    observed = bench.until(once, Phase.FAILED)
+    assert observed.reason == "Killed"
+    assert "SIGKILL" in observed.message
+    assert "memory" in observed.message
     bench.runtime.delete(once.name)
     bench.program('sys.exit("no such module")')
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert seen.reason == "Exited"
-    assert seen.message == "exit code 1; its log ends: no such module"
+    observed = bench.until(once, Phase.FAILED)
+    assert observed.reason == "Exited"
+    assert observed.message == "exit code 1; its log ends: no such module"
 
 
 def test_what_would_fail_again_in_the_same_way_is_not_tried_again(bench: Bench) -> None:
@@ -193,12 +198,12 @@ def test_what_would_fail_again_in_the_same_way_is_not_tried_again(bench: Bench) 
 
 def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) -> None:
     bench.program(
-        '(work / "seen").open("a").write(str((work / "progress.json").exists()))\n'
+        '(work / "observed").open("a").write(str((work / "progress.json").exists()))\n'
         'write("progress.json", phase="x")\nsys.exit(75)'
     )
     bench.runtime.submit(TRAIN)
-    seen = bench.until(TRAIN, Phase.PENDING)
-    assert seen.attempt == 1
+    observed = bench.until(TRAIN, Phase.PENDING)
+    assert observed.attempt == 1
     bench.clock.time += 0.9
     assert bench.observe(TRAIN).phase is Phase.PENDING
     bench.clock.time += 0.2
@@ -206,7 +211,7 @@ def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) 
     bench.until(TRAIN, Phase.PENDING)
     bench.clock.time += 60
     bench.until(TRAIN, Phase.FAILED)
-    assert (bench.work(TRAIN) / "seen").read_text() == "False" * 3
+    assert (bench.work(TRAIN) / "observed").read_text() == "False" * 3
 
 
 def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp_path: Path) -> None:
@@ -214,7 +219,7 @@ def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         bench = make_bench(tmp_path / name)
-        bench.program("time.sleep(600)")  # it binds nothing: its ports look free to the other
+        bench.program("time.sleep(600)")  # it binds nothing: the other finds its ports free
         with bench.runtime:
             bench.runtime.submit(PLAN.server)
             addresses.add(bench.runtime.endpoint(PLAN.server.name))
@@ -224,7 +229,7 @@ def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp
 def test_a_server_is_pending_until_it_says_that_it_is_ready(bench: Bench) -> None:
     bench.program('write("progress.json", phase="starting"); time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.observe(PLAN.server), lambda seen: seen.progress, "it says that it starts")
+    wait_for(lambda: bench.observe(PLAN.server), lambda observed: observed.progress, "it reports that it starts")
     assert bench.observe(PLAN.server).phase is Phase.PENDING
     (bench.work(PLAN.server) / "progress.json").write_text('{"phase": "ready"}')
     assert bench.observe(PLAN.server).phase is Phase.RUNNING
@@ -234,9 +239,9 @@ def test_a_server_that_is_never_ready_is_stopped(bench: Bench) -> None:
     bench.program("time.sleep(600)")
     bench.runtime.submit(PLAN.server)
     bench.clock.time += PLAN.server.timeout_s + 1
-    seen = bench.observe(PLAN.server)
-    assert (seen.phase, seen.reason) == (Phase.FAILED, "DeadlineExceeded")
-    assert "was not ready" in seen.message
+    observed = bench.observe(PLAN.server)
+    assert (observed.phase, observed.reason) == (Phase.FAILED, "DeadlineExceeded")
+    assert "was not ready" in observed.message
 
 
 def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) -> None:
@@ -257,7 +262,7 @@ def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) 
 def test_a_server_that_ends_by_itself_is_started_again(bench: Bench) -> None:
     bench.program('sys.exit(0) if not (work / "again").exists() and not (work / "again").touch() else time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.observe(PLAN.server), lambda seen: seen.reason, "it ended")
+    wait_for(lambda: bench.observe(PLAN.server), lambda observed: observed.reason, "it ended")
     bench.clock.time += 5
     assert bench.observe(PLAN.server).attempt == 2
 

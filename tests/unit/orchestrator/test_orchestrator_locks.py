@@ -24,7 +24,7 @@ LAYOUT = SweepLayout("small", "0123456789ab")
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only in sleep."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -39,7 +39,7 @@ class FakeClock:
 
 
 class Messages(list[str]):
-    """What was said."""
+    """Messages that were sent."""
 
     def __call__(self, message: str) -> None:
         self.append(message)

@@ -53,13 +53,13 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit()))\n"
         "print(1, flush=True)\ntime.sleep(600)"
     )
-    log, said = tmp_path / "log", tmp_path / "said"
+    log, marker = tmp_path / "log", tmp_path / "marker"
     environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
-    child = processes.start([sys.executable, "-c", program, str(said)], environment=environment, log=log)
+    child = processes.start([sys.executable, "-c", program, str(marker)], environment=environment, log=log)
     wait_for(log.read_text, bool, "it is ready")
     processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
     child.wait(timeout=PATIENCE_S)
-    assert said.exists()
+    assert marker.exists()
 
 
 def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing is computed twice: which stages of other sweeps stand for those of this one, and which do not."""
+"""Nothing is computed twice: which stages of other sweeps are used for those of this one, and which do not."""
 
 import re
 from dataclasses import dataclass, field
@@ -249,11 +249,11 @@ def test_the_digests_of_built_in_tasks_are_those_of_their_files() -> None:
 
 def test_a_store_that_is_away_for_a_moment_costs_no_reuse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
-    list_all, away = ObjectStore.list, iter([True])
+    list_all, unreachable = ObjectStore.list, iter([True])
 
     def list_later(store: ObjectStore, prefix: str) -> list[ObjectInfo]:
-        if prefix == "sweeps/" and next(away, False):
-            raise TransientError("away")
+        if prefix == "sweeps/" and next(unreachable, False):
+            raise TransientError("unreachable")
         return list_all(store, prefix)
 
     monkeypatch.setattr(ObjectStore, "list", list_later)

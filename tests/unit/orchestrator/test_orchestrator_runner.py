@@ -132,12 +132,12 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 ) -> None:
     read = StageFacts.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def unreachable(self: StageFacts, tasks: list[Task]) -> None:
         if 2 < world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(StageFacts, "read", unreachable)
     last = world.run()
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     assert not any(
@@ -148,12 +148,12 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 def test_a_store_that_stays_unreachable_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     read = StageFacts.read
 
-    def away(self: StageFacts, tasks: list[Task]) -> None:
+    def unreachable(self: StageFacts, tasks: list[Task]) -> None:
         if world.time > 2:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", away)
+    monkeypatch.setattr(StageFacts, "read", unreachable)
     with pytest.raises(TransientError, match="unreachable for 600 s"):
         world.run()
     assert 600 < world.time < 700

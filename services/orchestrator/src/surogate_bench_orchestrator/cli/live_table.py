@@ -53,7 +53,7 @@ class Display(Protocol):
     ) -> None: ...
 
     def show(self, view: SweepView) -> None:
-        """Display the present status of the sweep."""
+        """Display the current status of the sweep."""
         ...
 
 

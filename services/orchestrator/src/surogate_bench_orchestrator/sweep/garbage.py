@@ -130,7 +130,7 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
 
 
 def _delete(store: ObjectStore, keys: Sequence[str], locks: Iterable[SweepLock]) -> None:
-    """Delete objects while every lock is held: what another process has begun to write anew must not be deleted."""
+    """Delete objects while every lock is held: what another process has begun to write again must stay."""
     for start in range(0, len(keys), _DELETE_BATCH):
         for lock in locks:
             lock.renew()
@@ -163,7 +163,7 @@ def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> se
 
 
 def _last_used(layout: SweepLayout, infos: Sequence[ObjectInfo]) -> datetime:
-    """Return when the spec was written: every run of the sweep writes it anew."""
+    """Return when the spec was written: every run of the sweep writes it again."""
     spec = [info.last_modified for info in infos if info.key == layout.spec]
     return spec[0] if spec else max(info.last_modified for info in infos)
 

@@ -122,7 +122,7 @@ def _require_store(store: ObjectStore) -> None:
 
 
 def _write_spec(local: LocalSweep) -> None:
-    """Write the spec, each time anew: ``gc`` reads from its date when the sweep was last used."""
+    """Write the spec, every time: its date shows ``gc`` when the sweep was last used."""
     local.store.put(local.plan.layout.spec, local.sweep.model_dump_json(indent=2).encode())
 
 

@@ -38,7 +38,7 @@ def shell(command: str, folder: Path, **variables: str) -> "subprocess.Completed
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "said"),
+    ("command", "code", "expected"),
     [
         ("$SB status sweep.yaml >&-", 2, "standard output: is closed, and results are written there. Redirect it"),
         ("$SB validate sweep.yaml >&-", 2, "standard output: is closed"),
@@ -56,12 +56,12 @@ def shell(command: str, folder: Path, **variables: str) -> "subprocess.Completed
     ],
 )
 def test_a_stream_or_folder_that_is_gone_is_reported_in_one_line(
-    sweep: Path, command: str, code: int, said: str
+    sweep: Path, command: str, code: int, expected: str
 ) -> None:
     ended = shell(command, sweep.parent)
     assert ended.returncode == code, ended.stderr
-    if said:
-        assert ended.stderr.startswith(f"surogate-bench: {said}")
+    if expected:
+        assert ended.stderr.startswith(f"surogate-bench: {expected}")
         assert ended.stderr.count("\n") == 1
     else:
         assert ended.stderr == ""
@@ -90,7 +90,7 @@ def test_a_command_that_only_shows_a_sweep_works_in_a_folder_of_any_name_and_lea
 
 @pytest.mark.parametrize("command", ["run", "status", "report", "gc"])
 @pytest.mark.parametrize(
-    ("status", "code", "said", "remedy"),
+    ("status", "code", "expected", "remedy"),
     [
         (403, "RequestTimeTooSkewed", "cannot be used: this machine's clock differs", "Set the clock"),
         (404, "NoSuchBucket", "cannot be used: there is no such bucket", "Make the bucket"),
@@ -104,19 +104,19 @@ def test_a_store_that_refuses_or_is_unreachable_is_bad_input_for_every_command(
     command: str,
     status: int,
     code: str,
-    said: str,
+    expected: str,
     remedy: str,
 ) -> None:
-    impatient = partial(open_store, patience=timedelta(0))
+    without_retries = partial(open_store, patience=timedelta(0))
     for module in (local_sweep, gc_command):
-        monkeypatch.setattr(module, "open_store", impatient)
+        monkeypatch.setattr(module, "open_store", without_retries)
     with serving(Bucket(refusal=(status, code))) as bucket:
         for name, value in bucket.environment.items():
             monkeypatch.setenv(name, value)
         of_sweep = [] if command == "gc" else [sweep]
         exit_code, out, err = call(command, *of_sweep, "--store", "s3://bucket/results")
     assert (exit_code, out) == (2, "")
-    assert err.startswith(f"surogate-bench: store: {said}")
+    assert err.startswith(f"surogate-bench: store: {expected}")
     assert f"{code}: Words of {code}" in err
     assert remedy in err
     assert err.count("\n") == 1
@@ -124,7 +124,7 @@ def test_a_store_that_refuses_or_is_unreachable_is_bad_input_for_every_command(
 
 @pytest.mark.parametrize("command", ["run", "status", "report"])
 @pytest.mark.parametrize(
-    ("store", "variables", "said"),
+    ("store", "variables", "expected"),
     [
         ("s3://", {}, "store: names no bucket"),
         ("s3://bucket//a//b", {}, "store: has an empty part"),
@@ -143,19 +143,19 @@ def test_a_store_that_cannot_be_opened_is_bad_input_in_one_line(
     command: str,
     store: str,
     variables: dict[str, str],
-    said: str,
+    expected: str,
 ) -> None:
     for name, value in (CREDENTIALS | variables).items():
         monkeypatch.setenv(name, value)
     code, out, err = call(command, sweep, "--store", store)
     assert (code, out) == (2, "")
-    assert err.startswith(f"surogate-bench: {said}")
+    assert err.startswith(f"surogate-bench: {expected}")
     assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", ["run", "status", "render"])
 @pytest.mark.parametrize(
-    ("folder", "said"),
+    ("folder", "expected"),
     [
         ("sweep.yaml", "is a file, not a folder"),
         ("sweep.yaml/x", "cannot be a folder"),
@@ -164,11 +164,11 @@ def test_a_store_that_cannot_be_opened_is_bad_input_in_one_line(
     ],
 )
 def test_a_state_folder_that_cannot_be_is_bad_input(
-    sweep: Path, call: CommandLine, command: str, folder: str, said: str
+    sweep: Path, call: CommandLine, command: str, folder: str, expected: str
 ) -> None:
     code, out, err = call(command, sweep, "--state-dir", folder)
     assert (code, out) == (2, "")
-    assert err.startswith(f"surogate-bench: state-dir: {said}")
+    assert err.startswith(f"surogate-bench: state-dir: {expected}")
 
 
 def test_an_endpoint_of_the_hub_that_is_none_stops_a_run_before_it_starts(
