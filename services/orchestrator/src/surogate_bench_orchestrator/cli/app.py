@@ -32,15 +32,8 @@ from surogate_bench_orchestrator.cli.options import (
 )
 from surogate_bench_orchestrator.cli.signals import Interrupted
 from surogate_bench_orchestrator.cli.streams import prepare_streams
-from surogate_bench_orchestrator.cli.target import (
-    ClusterOptions,
-    LocalOptions,
-    On,
-    SweepArgument,
-    Target,
-    make_target,
-    refuse_foreign_options,
-)
+from surogate_bench_orchestrator.cli.target import ClusterOptions, LocalOptions, On, SweepArgument
+from surogate_bench_orchestrator.cli.target_selection import select_target
 
 app = typer.Typer(
     name="surogate-bench",
@@ -94,7 +87,7 @@ def run(  # noqa: PLR0913 - an option each
     """
     local = LocalOptions(store=store, state_dir=state_dir, slots=slots, no_wait=no_wait, no_reuse=no_reuse)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context, report_to=report_to)
-    target = _target(context, on, local, cluster)
+    target = select_target(context, on, local, cluster)
     raise typer.Exit(target.run(SweepArgument(sweep, seed or ()), as_json=as_json))
 
 
@@ -114,7 +107,7 @@ def status(  # noqa: PLR0913 - an option each
     """Show the status of a sweep."""
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
-    _target(context, on, local, cluster).status(SweepArgument(sweep, seed or ()), as_json=as_json)
+    select_target(context, on, local, cluster).status(SweepArgument(sweep, seed or ()), as_json=as_json)
 
 
 @app.command()
@@ -136,7 +129,7 @@ def report(  # noqa: PLR0913 - an option each
     """
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
-    _target(context, on, local, cluster).report(SweepArgument(sweep, seed or ()), folder=output)
+    select_target(context, on, local, cluster).report(SweepArgument(sweep, seed or ()), folder=output)
 
 
 @app.command()
@@ -160,7 +153,7 @@ def logs(  # noqa: PLR0913 - an option each
     """Show what a run wrote while it trained and was evaluated."""
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
-    _target(context, on, local, cluster).logs(SweepArgument(sweep, seed or ()), run_name, stage=stage, tail=tail)
+    select_target(context, on, local, cluster).logs(SweepArgument(sweep, seed or ()), run_name, stage=stage, tail=tail)
 
 
 @app.command()
@@ -179,7 +172,7 @@ def render(  # noqa: PLR0913 - an option each
     """Show what `run` would start, as YAML or JSON, and start nothing; on kubernetes, the RecipeSweep resource."""
     local = LocalOptions(store=store, state_dir=state_dir, slots=slots)
     cluster = ClusterOptions(namespace=namespace)
-    _target(context, on, local, cluster).render(SweepArgument(sweep, seed or ()), as_json=as_json)
+    select_target(context, on, local, cluster).render(SweepArgument(sweep, seed or ()), as_json=as_json)
 
 
 @app.command()
@@ -242,11 +235,6 @@ def main() -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _fail(f"{error.strerror or error}{where}; the same command continues from here", ExitCode.FAILED)
-
-
-def _target(context: typer.Context, on: On, local: LocalOptions, cluster: ClusterOptions) -> Target:
-    refuse_foreign_options(context, on)
-    return make_target(on, local, cluster, standard_consoles())
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:

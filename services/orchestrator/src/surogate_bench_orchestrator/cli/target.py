@@ -1,15 +1,12 @@
-"""Where a sweep runs: the interface that both targets implement, and the choice between them."""
+"""The interface to where a sweep runs, and the options of its two implementations."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-import typer
-
-from surogate_bench.errors import ConfigError, ExitCode
-from surogate_bench_orchestrator.cli.consoles import Consoles
+from surogate_bench.errors import ExitCode
 
 
 class On(StrEnum):
@@ -90,32 +87,3 @@ class Target(Protocol):
     def render(self, sweep: SweepArgument, *, as_json: bool) -> None:
         """Show what :meth:`run` would submit, and submit nothing."""
         ...
-
-
-def refuse_foreign_options(context: typer.Context, on: On) -> None:
-    """Refuse options that would have no effect, instead of ignoring them.
-
-    Raises:
-        ConfigError: there is one on the command line.
-    """
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for field in fields(LocalOptions if on is On.KUBERNETES else ClusterOptions):
-        source = context.get_parameter_source(field.name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise ConfigError(
-                f"has no effect on {on}", field=options[field.name], remedy="Remove it, or choose another --on."
-            )
-
-
-def make_target(on: On, local: LocalOptions, cluster: ClusterOptions, consoles: Consoles) -> Target:
-    """Make the target that ``--on`` names; only its modules are imported, as each takes time to load."""
-    if on is On.LOCAL:
-        from surogate_bench_orchestrator.cli.local.target import LocalTarget  # noqa: PLC0415 - see above
-
-        return LocalTarget(local, consoles)
-    from surogate_bench_orchestrator.cli.cluster.kubernetes_api import open_cluster  # noqa: PLC0415 - see above
-    from surogate_bench_orchestrator.cli.cluster.target import ClusterTarget  # noqa: PLC0415 - see above
-
-    return ClusterTarget(
-        lambda: open_cluster(context=cluster.kube_context, namespace=cluster.namespace), cluster, consoles
-    )
