@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs packages for an image: `install.sh lock` what /build/lock.txt pins, into /dependencies;
-# `install.sh services NAME…` the services in /build, into /services. Each folder becomes a layer of /opt/venv.
+# `install.sh services FOLDER…` services from their sources, into /services. Each folder becomes a layer of /opt/venv.
 set -eu
 case $1 in
   lock)
@@ -8,12 +8,10 @@ case $1 in
     ;;
   services)
     shift
-    cd /build
-    for name; do set -- "$@" "./$name"; shift; done
-    uv pip install --quiet --no-deps --build-constraints constraints.txt --prefix /services "$@"
+    uv pip install --quiet --no-deps --build-constraints /build/constraints.txt --prefix /services "$@"
     ;;
   *)
-    echo "usage: install.sh lock | services NAME..." >&2
+    echo "usage: install.sh lock | services FOLDER..." >&2
     exit 2
     ;;
 esac
