@@ -97,7 +97,7 @@ def test_a_command_that_only_shows_a_sweep_works_in_a_folder_of_any_name_and_lea
         (503, "SlowDown", "cannot be reached: the store answers 503", "AWS_ACCESS_KEY_ID"),
     ],
 )
-def test_a_store_that_refuses_or_is_unreachable_is_bad_input_for_every_command(
+def test_a_store_that_refuses_or_is_unavailable_is_bad_input_for_every_command(
     sweep: Path,
     call: CommandLine,
     monkeypatch: pytest.MonkeyPatch,

@@ -94,7 +94,7 @@ def test_a_cluster_that_knows_no_recipesweeps_needs_an_installation(cluster: Kub
         (refusal(422, "Invalid", "spec.seeds: odd"), ConfigError, "spec.seeds: odd"),
         (refusal(404, "NotFound", 'namespaces "lab" not found'), ConfigError, "namespace: does not exist"),
         (refusal(405, "MethodNotAllowed", "no patching"), PermanentError, "no patching"),
-        (refusal(500, "InternalError", "etcd is unreachable"), TransientError, "etcd is unreachable"),
+        (refusal(500, "InternalError", "etcd is down"), TransientError, "etcd is down"),
     ],
 )
 def test_a_refusal_says_why(

@@ -15,7 +15,7 @@ from sweeps import small_document
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench_orchestrator.cli.cluster.cluster_api import Pod
-from surogate_bench_orchestrator.cli.cluster.follow import ADMISSION_TIMEOUT_S, UNREACHABLE_TIMEOUT_S
+from surogate_bench_orchestrator.cli.cluster.follow import ADMISSION_TIMEOUT_S, UNAVAILABLE_TIMEOUT_S
 from surogate_bench_orchestrator.cli.cluster.report import unpack
 from surogate_bench_orchestrator.cli.cluster.sweep import read_resource
 from surogate_bench_orchestrator.cli.target import SweepArgument
@@ -143,13 +143,13 @@ def test_a_sweep_that_is_being_deleted_is_waited_for_by_the_user(desk: Desk) -> 
         desk.run(cluster)
 
 
-def test_a_cluster_that_is_unreachable_for_a_while_is_tried_again(desk: Desk, report: bytes) -> None:
-    unreachable = TransientError("connection refused")
-    assert desk.run(finishing(report, RUNNING, unreachable, unreachable, unreachable, COMPLETE)) == 0
+def test_a_cluster_that_is_unavailable_for_a_while_is_tried_again(desk: Desk, report: bytes) -> None:
+    unavailable = TransientError("connection refused")
+    assert desk.run(finishing(report, RUNNING, unavailable, unavailable, unavailable, COMPLETE)) == 0
     clock = FakeClock()
-    with pytest.raises(TransientError, match="has been unreachable for 600 s: connection refused"):
-        desk.run(MemoryCluster(RUNNING, unreachable), clock)
-    assert UNREACHABLE_TIMEOUT_S < clock.time < 2 * UNREACHABLE_TIMEOUT_S
+    with pytest.raises(TransientError, match="has been unavailable for 600 s: connection refused"):
+        desk.run(MemoryCluster(RUNNING, unavailable), clock)
+    assert UNAVAILABLE_TIMEOUT_S < clock.time < 2 * UNAVAILABLE_TIMEOUT_S
 
 
 def test_a_sweep_that_is_deleted_meanwhile_ends_the_following(desk: Desk) -> None:

@@ -249,11 +249,11 @@ def test_the_digests_of_built_in_tasks_are_those_of_their_files() -> None:
 
 def test_a_store_that_is_away_for_a_moment_costs_no_reuse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
-    list_all, unreachable = ObjectStore.list, iter([True])
+    list_all, unavailable = ObjectStore.list, iter([True])
 
     def list_later(store: ObjectStore, prefix: str) -> list[ObjectInfo]:
-        if prefix == "sweeps/" and next(unreachable, False):
-            raise TransientError("unreachable")
+        if prefix == "sweeps/" and next(unavailable, False):
+            raise TransientError("unavailable")
         return list_all(store, prefix)
 
     monkeypatch.setattr(ObjectStore, "list", list_later)

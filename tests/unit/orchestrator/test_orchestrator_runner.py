@@ -1,4 +1,4 @@
-"""The loop around reconcile: what it reads from the store, and what it does while that is unreachable."""
+"""The loop around reconcile: what it reads from the store, and what it does while that is unavailable."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -132,12 +132,12 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 ) -> None:
     read = StageFacts.read
 
-    def unreachable(self: StageFacts, tasks: list[Task]) -> None:
+    def unavailable(self: StageFacts, tasks: list[Task]) -> None:
         if 2 < world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", unreachable)
+    monkeypatch.setattr(StageFacts, "read", unavailable)
     last = world.run()
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     assert not any(
@@ -145,16 +145,16 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
     )
 
 
-def test_a_store_that_stays_unreachable_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_unavailable_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     read = StageFacts.read
 
-    def unreachable(self: StageFacts, tasks: list[Task]) -> None:
+    def unavailable(self: StageFacts, tasks: list[Task]) -> None:
         if world.time > 2:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(StageFacts, "read", unreachable)
-    with pytest.raises(TransientError, match="unreachable for 600 s"):
+    monkeypatch.setattr(StageFacts, "read", unavailable)
+    with pytest.raises(TransientError, match="unavailable for 600 s"):
         world.run()
     assert 600 < world.time < 700
 

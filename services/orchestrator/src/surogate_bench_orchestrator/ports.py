@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Task
 class Runtime(Protocol):
     """Runs tasks; every adapter passes tests/contract/test_runtime_contract.py.
 
-    Methods raise TransientError when the runtime is unreachable, and PermanentError when it refuses; calling again is
+    Methods raise TransientError when the runtime is unavailable, and PermanentError when it refuses; calling again is
     safe.
     """
 

@@ -22,7 +22,7 @@ def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Con
     Raises:
         ConfigError: the store cannot be used or reached.
         StoreRefusedError: it refuses to delete.
-        StoreAwayError: it became unreachable.
+        StoreAwayError: it became unavailable.
     """
     store, clock = open_store(location, create=False), SystemClock()
     try:

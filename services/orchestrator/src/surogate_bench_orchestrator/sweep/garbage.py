@@ -87,7 +87,7 @@ def list_garbage(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
     """Return what can be removed from a store, with the holders of locks.
 
     Raises:
-        TransientError: the store is unreachable.
+        TransientError: the store is unavailable.
     """
     objects = store.list(f"{SWEEPS}/")
     versions = group_by_version(objects)
@@ -104,7 +104,7 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
         What was removed.
 
     Raises:
-        TransientError: the store is unreachable; listing and removing again continues.
+        TransientError: the store is unavailable; listing and removing again continues.
         LeaseLostError: the store answered so slowly that another process acquired the lock of a version; likewise.
     """
     with ExitStack() as held:

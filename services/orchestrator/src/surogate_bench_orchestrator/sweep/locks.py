@@ -143,7 +143,7 @@ class FileLock(SweepLock):
 
     @override
     def try_acquire(self) -> bool:
-        """See :class:`SweepLock`.
+        """Acquire it if no other process holds it; return whether this process holds it now.
 
         Raises:
             ConfigError: the file cannot be made.

@@ -58,7 +58,7 @@ class ReusableStages:
                 contents of model and data are not known, and nothing is found.
 
         Raises:
-            TransientError: the store is unreachable.
+            TransientError: the store is unavailable.
         """
         prepared = self._prepared(manifests)
         if prepared is None or not self._plan.reuse:
@@ -110,7 +110,7 @@ class ReusableStages:
             if manifest is not None and is_alike(manifest):
                 self._found[task_name] = prefix
                 break
-        self._searched.add(task_name)  # only now: an unreachable store is searched again
+        self._searched.add(task_name)  # only now: an unavailable store is searched again
 
     def _finished(self) -> FinishedStages:
         if self._stages is None:
@@ -126,7 +126,7 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
         leave_out: Root of a sweep to skip.
 
     Raises:
-        TransientError: the store is unreachable.
+        TransientError: the store is unavailable.
     """
     written = {info.key: info.last_modified for info in store.list(f"{SWEEPS}/")}
     trainings: dict[str, list[str]] = {}

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 POLL_S = 0.3
 _STORE_TIMEOUT_S = 600.0
-"""How long the store may be unreachable before the run fails; tasks continue until then."""
+"""How long the store may be unavailable before the run fails; tasks continue until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class SweepDriver:
         """Observe the tasks, then read the store.
 
         Raises:
-            TransientError: store or runtime is unreachable; nothing can be decided.
+            TransientError: store or runtime is unavailable; nothing can be decided.
             PermanentError: one of them refuses.
         """
         return self.read(self.observe())
@@ -81,7 +81,7 @@ class SweepDriver:
         """Observe the tasks.
 
         Raises:
-            TransientError: the runtime is unreachable.
+            TransientError: the runtime is unavailable.
             PermanentError: it refuses.
         """
         return self._runtime.observe(task.name for task in self._plan.tasks)
@@ -90,7 +90,7 @@ class SweepDriver:
         """Read the store; the tasks are observed before, as a task that has succeeded has written its manifest before.
 
         Raises:
-            TransientError: the store is unreachable.
+            TransientError: the store is unavailable.
             PermanentError: it refuses.
         """
         if not self._store_was_read:
@@ -109,7 +109,7 @@ class SweepDriver:
         """Carry out an action.
 
         Raises:
-            TransientError: the runtime is unreachable.
+            TransientError: the runtime is unavailable.
             PermanentError: it refuses.
         """
         if isinstance(action, Delete):
@@ -120,7 +120,7 @@ class SweepDriver:
             self._runtime.submit(self._with_server_url(action.task))
 
     def _reuse(self, action: Reuse) -> None:
-        """Write a reference to an equal stage; if the store is unreachable now, the next pass does it."""
+        """Write a reference to an equal stage; if the store is unavailable now, the next pass does it."""
         task = action.task
         assert task.output is not None  # noqa: S101 - a server has no result to reuse
         run = next(run.name for run in self._plan.runs if task in (run.train, run.evaluate))
@@ -175,13 +175,13 @@ class SweepRunner:
         self._clock = clock
         self._heartbeat = heartbeat
         self._show = show
-        self._unreachable_since: float | None = None
+        self._unavailable_since: float | None = None
 
     def run(self) -> Snapshot:
         """Run until every run has ended, whether it succeeded or failed.
 
         Raises:
-            TransientError: the store was unreachable for too long.
+            TransientError: the store was unavailable for too long.
             PermanentError: the store or the runtime refuses.
         """
         while True:
@@ -196,20 +196,20 @@ class SweepRunner:
             self._clock.sleep(POLL_S)
 
     def _observe(self) -> Snapshot | None:
-        """Return a snapshot; None while the store is unreachable, when nothing can be decided."""
+        """Return a snapshot; None while the store is unavailable, when nothing can be decided."""
         try:
             snapshot = self._driver.snapshot()
         except TransientError as error:
             self._require_reachable(error)
             return None
-        self._unreachable_since = None
+        self._unavailable_since = None
         return snapshot
 
     def _require_reachable(self, error: TransientError) -> None:
-        """Raise once the store has been unreachable for too long."""
+        """Raise once the store has been unavailable for too long."""
         now = self._clock.now()
-        if self._unreachable_since is None:
-            _log.warning("the store is unreachable; continuing when it answers: %s", error)
-            self._unreachable_since = now
-        if now - self._unreachable_since > _STORE_TIMEOUT_S:
-            raise TransientError(f"the store has been unreachable for {_STORE_TIMEOUT_S:g} s") from error
+        if self._unavailable_since is None:
+            _log.warning("the store is unavailable; continuing when it answers: %s", error)
+            self._unavailable_since = now
+        if now - self._unavailable_since > _STORE_TIMEOUT_S:
+            raise TransientError(f"the store has been unavailable for {_STORE_TIMEOUT_S:g} s") from error

@@ -20,7 +20,7 @@ class Pod:
 class ClusterApi(Protocol):
     """One namespace of a cluster.
 
-    Methods raise TransientError when the cluster is unreachable, and PermanentError when it refuses; calling again is
+    Methods raise TransientError when the cluster is unavailable, and PermanentError when it refuses; calling again is
     safe.
     """
 

@@ -1,4 +1,4 @@
-"""Watch a sweep on a cluster until it ends, also while the cluster is unreachable for some time."""
+"""Watch a sweep on a cluster until it ends, also while the cluster is unavailable for some time."""
 
 import logging
 from collections.abc import Callable
@@ -13,8 +13,8 @@ _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
 POLL_S = 2.0
-UNREACHABLE_TIMEOUT_S = 600.0
-"""How long the cluster may be unreachable at a stretch."""
+UNAVAILABLE_TIMEOUT_S = 600.0
+"""How long the cluster may be unavailable at a stretch."""
 ADMISSION_TIMEOUT_S = 120.0
 """How long a sweep may stay unobserved or not admitted: the cause may pass, such as a Secret that is created later."""
 
@@ -42,7 +42,7 @@ class Follower:
         """Watch a sweep until it has ended or is refused.
 
         Raises:
-            TransientError: the cluster was unreachable for too long.
+            TransientError: the cluster was unavailable for too long.
             PermanentError: the sweep was deleted, or no controller has observed it.
         """
         first = read_resource(resource)
@@ -59,10 +59,10 @@ class Follower:
             sweep = read_resource(found)
 
     def retry(self, call: Callable[[], _Result]) -> _Result:
-        """Repeat a call while the cluster is unreachable.
+        """Repeat a call while the cluster is unavailable.
 
         Raises:
-            TransientError: it was unreachable for too long.
+            TransientError: it was unavailable for too long.
         """
         since = self._clock.now()
         logged = False
@@ -70,12 +70,12 @@ class Follower:
             try:
                 return call()
             except TransientError as error:
-                if self._clock.now() - since > UNREACHABLE_TIMEOUT_S:
+                if self._clock.now() - since > UNAVAILABLE_TIMEOUT_S:
                     raise TransientError(
-                        f"the cluster has been unreachable for {UNREACHABLE_TIMEOUT_S:g} s: {error}"
+                        f"the cluster has been unavailable for {UNAVAILABLE_TIMEOUT_S:g} s: {error}"
                     ) from error
                 if not logged:
-                    _log.warning("the cluster is unreachable; trying again until it answers: %s", error)
+                    _log.warning("the cluster is unavailable; trying again until it answers: %s", error)
                     logged = True
             self._check()
             self._clock.sleep(POLL_S)

@@ -14,7 +14,7 @@ def submit(api: ClusterApi, sweep: RecipeSweep) -> Resource:
 
     Raises:
         ConfigError: surogate-bench is not installed, the sweep needs local folders, or another one has that name.
-        TransientError: the cluster is unreachable.
+        TransientError: the cluster is unavailable.
         PermanentError: it refuses.
     """
     manifest = resource_of(sweep, api.namespace)
