@@ -16,8 +16,8 @@ SEEDS ?=
 SERVICES := common quantization trainer model-server evaluator orchestrator
 UV := $(BIN)/uv
 UV_INSTALL := $(UV) pip install --quiet --python $(BIN)/python --compile-bytecode --no-deps
-# uv looks for local wheels where pip was told to, unless it was told itself; not for CUDA, as torch's CPU build would
-# come before the locked one.
+# uv searches for local wheels where pip does, unless UV_FIND_LINKS is set; not for CUDA, as torch's CPU build would be
+# preferred to the locked one.
 comma := ,
 space := $(subst ,, )
 ifneq ($(ACCELERATOR),cuda)
@@ -79,8 +79,8 @@ check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
 	$(BIN)/lint-imports
 	$(BIN)/codespell README.md CHANGELOG.md CONTRIBUTING.md docs Makefile services configs charts images tests
 	$(BIN)/yamllint --strict configs charts/values.yaml charts/Chart.yaml tests/cluster
-	$(BIN)/shellcheck .ci/run tests/cluster/kind/*.sh
-	$(BIN)/hadolint images/*/Dockerfile tests/cluster/prometheus/Dockerfile
+	$(BIN)/shellcheck .ci/run images/install.sh tests/cluster/kind/*.sh
+	$(BIN)/hadolint images/Dockerfile tests/cluster/prometheus/Dockerfile
 
 .PHONY: format
 format: $(VENV)/dev.stamp ## Format the code
@@ -102,7 +102,7 @@ $(VENV)/torch.stamp: | $(UV)
 	@[ $(ACCELERATOR) = cuda ] || { [ -n "$$UV_FIND_LINKS" ] && $(UV_INSTALL) --no-index $(TORCH) 2>/dev/null; } || $(UV_INSTALL) --torch-backend cpu $(TORCH)
 	@touch $@
 
-$(VENV)/runtime.stamp: requirements-$(ACCELERATOR).txt $(SERVICES:%=services/%/pyproject.toml) $(VENV)/torch.stamp
+$(VENV)/runtime.stamp: locks/$(ACCELERATOR).txt $(SERVICES:%=services/%/pyproject.toml) $(VENV)/torch.stamp
 	@echo "[3/4] $$(grep -cE '^[a-z]' $<) locked packages for $(ACCELERATOR), byte-compiled (1-3 min)"
 	@$(UV_INSTALL) --require-hashes -r $<
 	@echo "[4/4] the services (seconds)"
@@ -110,57 +110,52 @@ $(VENV)/runtime.stamp: requirements-$(ACCELERATOR).txt $(SERVICES:%=services/%/p
 	@$(BIN)/python -m compileall -q services
 	@touch $@
 
-$(VENV)/dev.stamp: requirements-dev.txt tests/numerics/requirements.txt $(VENV)/runtime.stamp
+$(VENV)/dev.stamp: locks/dev.txt locks/numerics.txt $(VENV)/runtime.stamp
 	@echo "[dev] test tools and oracles (up to 1 min)"
 	@$(UV_INSTALL) --require-hashes -r $<
-	@SKIP_CUDA_BUILD=1 $(UV_INSTALL) --require-hashes --no-build-isolation -r tests/numerics/requirements.txt
+	@SKIP_CUDA_BUILD=1 $(UV_INSTALL) --require-hashes --no-build-isolation -r locks/numerics.txt
 	@touch $@
 
 LOCK := $(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11
-CPU_ONLY := --excludes images/excluded-packages.txt
+CPU_ONLY := --excludes locks/excluded-cpu.txt
 .PHONY: lock
-lock: $(UV) ## Resolve the locks anew from pyproject.toml (versions and hashes, no index addresses)
-	$(LOCK) $(CPU_ONLY) --extra cpu --extra smollm2 pyproject.toml -o requirements-cpu.txt
-	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o requirements-cuda.txt
-	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c requirements-cpu.txt pyproject.toml -o requirements-dev.txt
+lock: $(UV) ## Resolve the locks again from pyproject.toml (versions and hashes, no index addresses)
+	$(LOCK) $(CPU_ONLY) --extra cpu --extra smollm2 pyproject.toml -o locks/cpu.txt
+	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o locks/cuda.txt
+	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c locks/cpu.txt pyproject.toml -o locks/dev.txt
 	$(MAKE) --no-print-directory lock-images
 
-# An image's lock: what its service asks for, at the versions of the root locks, less what the torch image has.
-LOCK_IMAGE := $(LOCK) --excludes images/own-packages.txt services/common/pyproject.toml
-lock_cpu := $(LOCK_IMAGE) $(CPU_ONLY) -c requirements-cpu.txt
-lock_cuda := env -u UV_FIND_LINKS $(LOCK_IMAGE) -c requirements-cuda.txt
-less_torch = $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' images/torch/requirements-$(1).txt)
+# An image's lock: what its service asks for, at the versions of locks/cpu.txt or cuda.txt, less what the torch image has.
+LOCK_IMAGE := $(LOCK) --excludes locks/images/excluded.txt services/common/pyproject.toml
+lock_cpu := $(LOCK_IMAGE) $(CPU_ONLY) -c locks/cpu.txt
+lock_cuda := env -u UV_FIND_LINKS $(LOCK_IMAGE) -c locks/cuda.txt
+less_torch = $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' locks/images/torch-$(1).txt)
 define lock-on-torch
-	$(lock_$(1)) images/torch/requirements-$(1).in -o images/torch/requirements-$(1).txt
-	$(lock_$(1)) $(less_torch) services/trainer/pyproject.toml -o images/trainer/requirements-$(1).txt
-	$(lock_$(1)) $(less_torch) services/model-server/pyproject.toml images/model-server/requirements-$(1).in -o images/model-server/requirements-$(1).txt
+	$(lock_$(1)) locks/images/torch-$(1).in -o locks/images/torch-$(1).txt
+	$(lock_$(1)) $(less_torch) services/trainer/pyproject.toml -o locks/images/trainer-$(1).txt
+	$(lock_$(1)) $(less_torch) services/model-server/pyproject.toml locks/images/model-server-$(1).in -o locks/images/model-server-$(1).txt
 endef
 .PHONY: lock-images
-lock-images: $(UV) ## Resolve the images' locks anew, at the versions of the root locks
-	$(lock_cpu) --excludes images/orchestrator/excluded-packages.txt services/orchestrator/pyproject.toml -o images/orchestrator/requirements.txt
-	$(lock_cpu) services/evaluator/pyproject.toml -o images/evaluator/requirements.txt
+lock-images: $(UV) ## Resolve the images' locks again, at the versions of the other locks
+	$(lock_cpu) --excludes locks/images/excluded-orchestrator.txt services/orchestrator/pyproject.toml -o locks/images/orchestrator.txt
+	$(lock_cpu) services/evaluator/pyproject.toml -o locks/images/evaluator.txt
 	$(call lock-on-torch,cpu)
 	$(call lock-on-torch,cuda)
 
 CONTAINER_TOOL ?= docker
 IMAGE_REGISTRY ?=
 IMAGE_TAG ?= dev
-IMAGES := orchestrator evaluator torch trainer model-server
-image = $(addsuffix /,$(IMAGE_REGISTRY))surogate-bench/$(1):$(IMAGE_TAG)
+IMAGES := orchestrator evaluator trainer model-server
 .PHONY: images $(IMAGES:%=image-%)
 images: $(IMAGES:%=image-%) ## Build the container images (IMAGE_REGISTRY= IMAGE_TAG=dev ACCELERATOR=cpu CONTAINER_TOOL=docker)
-image-trainer image-model-server: image-torch
 $(IMAGES:%=image-%): image-%:
-	$(CONTAINER_TOOL) build -t $(call image,$*) -f images/$*/Dockerfile --build-arg UV_VERSION=$(UV_VERSION) \
-	  $(IMAGE_ARGUMENTS_$*) $(if $(filter-out torch,$*),$(IMAGE_LABELS)) .
-# Not as build arguments of the Dockerfiles: buildah's cache would keep the first values. Not for the torch image, which
-# holds none of our code: with the label, every commit would build what stands on it anew.
+	$(CONTAINER_TOOL) build --target $* -t $(addsuffix /,$(IMAGE_REGISTRY))surogate-bench/$*:$(IMAGE_TAG) \
+	  --build-arg UV_VERSION=$(UV_VERSION) --build-arg TORCH=$(TORCH) --build-arg ACCELERATOR=$(ACCELERATOR) \
+	  $(IMAGE_LABELS) -f images/Dockerfile .
+# Not as build arguments: buildah's cache would keep the first values.
 IMAGE_SOURCE ?=
 IMAGE_LABELS = --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2>/dev/null || echo unknown) \
   $(IMAGE_SOURCE:%=--label org.opencontainers.image.source=%)
-IMAGE_ARGUMENTS_torch = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH=$(TORCH)
-IMAGE_ARGUMENTS_trainer = --build-arg ACCELERATOR=$(ACCELERATOR) --build-arg TORCH_IMAGE=$(call image,torch)
-IMAGE_ARGUMENTS_model-server = $(IMAGE_ARGUMENTS_trainer)
 
 .PHONY: reference
 reference: $(VENV)/runtime.stamp ## Write the references of settings and metrics (configs/*.md) and the CRD's schema anew

@@ -237,7 +237,7 @@ def test_an_interrupted_follower_leaves_the_sweep_in_the_cluster(controller: Lab
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "goes on in the cluster" in err
+    assert "continues in the cluster" in err
     assert controller.api.get(controller.path)
 
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.requests import ServeRequest, TrainRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.domain.plan import plan
@@ -22,13 +22,7 @@ from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
-SWEEP = parse_sweep({
-    "name": "contract",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 4, "test_size": 4},
-    "training": {"max_steps": 1},
-    "recipes": ["bf16"],
-})  # fmt: skip
+SWEEP = small_sweep(name="contract")
 
 
 ENDINGS = {

@@ -1,4 +1,4 @@
-"""The command line's surface, its small commands, and what it says about bad input."""
+"""The command line's surface, its small commands, and its messages about bad input."""
 
 import json
 import subprocess
@@ -9,44 +9,21 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from command_line import CommandLine, write_sweep
 
 from surogate_bench import __version__
 from surogate_bench.recipes import RECIPES
 from surogate_bench_orchestrator.cli import app as cli
 
-SPEC = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
-
-
-class Cli:
-    """The command line, called in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._monkeypatch = monkeypatch
-        self._capsys = capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._monkeypatch.setattr(sys, "argv", ["surogate-bench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = self._capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
-
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Cli:
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> CommandLine:
     monkeypatch.chdir(tmp_path)
-    return Cli(monkeypatch, capsys)
+    return CommandLine(monkeypatch, capsys)
 
 
 def write(path: Path, **changes: Any) -> Path:
-    path.write_text(yaml.safe_dump(SPEC | changes))
-    return path
+    return write_sweep(path, **{"recipes": ["bf16", "fp8"]} | changes)
 
 
 def test_the_commands_and_their_options_are_these() -> None:
@@ -74,17 +51,17 @@ def test_the_commands_and_their_options_are_these() -> None:
     }  # fmt: skip
 
 
-def test_help_names_every_command(call: Cli) -> None:
+def test_help_names_every_command(call: CommandLine) -> None:
     code, out, _ = call("--help")
     assert code == 0
     assert all(name in out for name in ("run", "status", "report", "logs", "recipes", "validate", "render"))
 
 
-def test_version_is_shown(call: Cli) -> None:
+def test_version_is_shown(call: CommandLine) -> None:
     assert call("--version") == (0, f"{__version__}\n", "")
 
 
-def test_recipes_lists_what_each_is_and_its_engine(call: Cli) -> None:
+def test_recipes_lists_what_each_is_and_its_engine(call: CommandLine) -> None:
     code, out, _ = call("recipes")
     assert code == 0
     assert all(recipe.name in out for recipe in RECIPES)
@@ -97,7 +74,7 @@ def test_recipes_lists_what_each_is_and_its_engine(call: Cli) -> None:
     assert all(recipe["can_run"] for recipe in listed.values())
 
 
-def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
+def test_a_valid_sweep_is_reported_as_valid(call: CommandLine, tmp_path: Path) -> None:
     code, out, _ = call("validate", write(tmp_path / "sweep.yaml"))
     assert code == 0
     assert "is valid: sweep small" in out
@@ -121,7 +98,7 @@ def test_a_valid_sweep_is_said_to_be_valid(call: Cli, tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["validate", "run"])
 def test_bad_input_is_one_message_with_field_value_and_remedy(
-    call: Cli, tmp_path: Path, changes: dict[str, Any], expected: list[str], command: str
+    call: CommandLine, tmp_path: Path, changes: dict[str, Any], expected: list[str], command: str
 ) -> None:
     code, out, err = call(command, write(tmp_path / "sweep.yaml", **changes))
     assert code == 2
@@ -131,30 +108,30 @@ def test_bad_input_is_one_message_with_field_value_and_remedy(
     assert [path.name for path in tmp_path.iterdir()] == ["sweep.yaml"], "nothing was started"
 
 
-def test_a_missing_file_is_bad_input(call: Cli) -> None:
+def test_a_missing_file_is_bad_input(call: CommandLine) -> None:
     code, _, err = call("run", "nowhere.yaml")
     assert code == 2
     assert "nowhere.yaml" in err
 
 
-def test_a_store_that_cannot_be_made_is_bad_input(call: Cli, tmp_path: Path) -> None:
+def test_a_store_that_cannot_be_made_is_bad_input(call: CommandLine, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     code, _, err = call("run", write(tmp_path / "sweep.yaml"), "--store", tmp_path / "file" / "results")
     assert code == 2
     assert "store" in err
 
 
-def test_a_store_with_an_unknown_scheme_is_bad_input(call: Cli, tmp_path: Path) -> None:
+def test_a_store_with_an_unknown_scheme_is_bad_input(call: CommandLine, tmp_path: Path) -> None:
     code, _, err = call("status", write(tmp_path / "sweep.yaml"), "--store", "ftp://host/results")
     assert code == 2
     assert "ftp://host/results" in err
 
 
-def test_an_unknown_option_is_bad_input(call: Cli) -> None:
+def test_an_unknown_option_is_bad_input(call: CommandLine) -> None:
     assert call("recipes", "--yaml")[0] == 2
 
 
-def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Cli, tmp_path: Path) -> None:
+def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: CommandLine, tmp_path: Path) -> None:
     code, out, _ = call("status", write(tmp_path / "sweep.yaml"))
     assert code == 0
     assert "0 of 3 runs ended" in out
@@ -163,8 +140,8 @@ def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Cli, t
 
 
 @pytest.mark.parametrize(("command", "expected"), [("status", 0), ("render", 0), ("report", 1)])
-def test_looking_at_a_sweep_never_started_leaves_nothing_behind(
-    call: Cli, tmp_path: Path, command: str, expected: int
+def test_a_command_that_only_shows_a_sweep_never_started_leaves_nothing_behind(
+    call: CommandLine, tmp_path: Path, command: str, expected: int
 ) -> None:
     code, _, err = call(command, write(tmp_path / "sweep.yaml"), "--store", tmp_path / "here" / "results")
     assert code == expected
@@ -172,7 +149,7 @@ def test_looking_at_a_sweep_never_started_leaves_nothing_behind(
     assert ("no run of sweep small has finished in file://" in err) == (command == "report")
 
 
-def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -> None:
+def test_render_shows_every_task_and_starts_nothing(call: CommandLine, tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep.yaml")
     code, out, _ = call("render", sweep, "--slots", 1)
     tasks = yaml.safe_load(out)
@@ -187,25 +164,25 @@ def test_render_shows_every_task_and_starts_nothing(call: Cli, tmp_path: Path) -
 
 
 def test_an_error_of_the_operating_system_is_one_message(
-    call: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    call: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device", "/full/disk")
 
-    monkeypatch.setattr("surogate_bench_orchestrator.cli.session.load_sweep", full)
+    monkeypatch.setattr("surogate_bench_orchestrator.cli.sweep_file.load_sweep", full)
     code, _, err = call("validate", write(tmp_path / "sweep.yaml"))
     assert code == 1
     assert "No space left on device (/full/disk)" in err
 
 
-def test_local_files_that_are_there_are_accepted(call: Cli, tmp_path: Path) -> None:
+def test_local_files_that_are_there_are_accepted(call: CommandLine, tmp_path: Path) -> None:
     for name in ("config.json", "train.jsonl", "test.jsonl"):
         (tmp_path / name).touch()
     local = {"model": {"path": "."}, "data": {"path": "."}, "evaluation": {"tasks_dir": "."}}
     assert call("validate", write(tmp_path / "sweep.yaml", **local))[0] == 0
 
 
-def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: Cli, tmp_path: Path) -> None:
+def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: CommandLine, tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep.yaml")
     code, out, _ = call("render", sweep, "--on", "kubernetes", "--namespace", "lab")
     resource = yaml.safe_load(out)
@@ -214,7 +191,7 @@ def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: Cli,
     assert json.loads(call("render", sweep, "--on", "kubernetes", "--namespace", "lab", "--json")[1]) == resource
 
 
-def test_local_folders_cannot_be_rendered_for_a_cluster(call: Cli, tmp_path: Path) -> None:
+def test_local_folders_cannot_be_rendered_for_a_cluster(call: CommandLine, tmp_path: Path) -> None:
     code, _, err = call("render", write(tmp_path / "sweep.yaml", data={"path": "."}), "--on", "kubernetes")
     assert code == 2
     assert all(part in err for part in ("data.path", str(tmp_path), "hub or builtin"))
@@ -230,14 +207,16 @@ def test_local_folders_cannot_be_rendered_for_a_cluster(call: Cli, tmp_path: Pat
     ],
 )
 def test_an_option_that_would_have_no_effect_is_refused(
-    call: Cli, tmp_path: Path, options: list[str], refused: str
+    call: CommandLine, tmp_path: Path, options: list[str], refused: str
 ) -> None:
     code, _, err = call("run", write(tmp_path / "sweep.yaml"), *options)
     assert code == 2
     assert f"{refused}: has no effect on" in err
 
 
-def test_without_a_kubeconfig_the_message_says_so(call: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_kubeconfig_the_message_says_so(
+    call: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     code, _, err = call("status", "small", "--on", "kubernetes")
@@ -247,13 +226,13 @@ def test_without_a_kubeconfig_the_message_says_so(call: Cli, tmp_path: Path, mon
 
 def test_the_kubernetes_client_is_not_imported_for_a_sweep_on_this_machine() -> None:
     program = (
-        "import sys; from surogate_bench_orchestrator.cli import app, look_commands, logs, run_command; "
-        "from surogate_bench_orchestrator.cli.cluster import commands; sys.exit('kubernetes' in sys.modules)"
+        "import sys; from surogate_bench_orchestrator.cli import app, recipes_command, validate_command; "
+        "from surogate_bench_orchestrator.cli.local import target; sys.exit('kubernetes' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-def test_logs_of_a_sweep_that_never_ran_here(call: Cli, tmp_path: Path) -> None:
+def test_logs_of_a_sweep_that_never_ran_here(call: CommandLine, tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep.yaml")
     code, _, err = call("logs", sweep, "bf16-s0")
     assert code == 1
@@ -263,7 +242,7 @@ def test_logs_of_a_sweep_that_never_ran_here(call: Cli, tmp_path: Path) -> None:
     assert "Use one of base, bf16-s0, fp8-s0, prepare, task-check, serving-check, model-server" in err
 
 
-def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: Cli, tmp_path: Path) -> None:
+def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: CommandLine, tmp_path: Path) -> None:
     sweep, same = write(tmp_path / "sweep.yaml"), write(tmp_path / "same.yaml", seeds=[3, 1])
     code, out, _ = call("render", sweep, "--seed", 3, "--seed", 1, "--json")
     assert code == 0
@@ -274,12 +253,12 @@ def test_seeds_of_the_command_line_take_the_place_of_those_in_the_file(call: Cli
     assert requests == [[3, 1]] * len(requests)
     resource = yaml.safe_load(call("render", sweep, "--seed", 3, "--seed", 1, "--on", "kubernetes")[1])
     assert resource["spec"]["seeds"] == [3, 1]
-    asked = json.loads(call("status", sweep, "--seed", 3, "--seed", 1, "--json")[1])
-    assert asked["spec_hash"] == json.loads(call("status", same, "--json")[1])["spec_hash"]
-    assert {run["name"] for run in asked["runs"]} == {"base", "bf16-s3", "bf16-s1", "fp8-s3", "fp8-s1"}
+    status = json.loads(call("status", sweep, "--seed", 3, "--seed", 1, "--json")[1])
+    assert status["spec_hash"] == json.loads(call("status", same, "--json")[1])["spec_hash"]
+    assert {run["name"] for run in status["runs"]} == {"base", "bf16-s3", "bf16-s1", "fp8-s3", "fp8-s1"}
 
 
-def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: Cli, tmp_path: Path) -> None:
+def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: CommandLine, tmp_path: Path) -> None:
     sweep = write(tmp_path / "sweep.yaml")
     plain, given = (json.loads(call("status", sweep, *seeds, "--json")[1]) for seeds in ((), ("--seed", 0)))
     assert plain == given
@@ -294,7 +273,7 @@ def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: Cli, tm
     ],
 )
 def test_seeds_that_cannot_be_are_refused(
-    call: Cli, tmp_path: Path, arguments: list[object], expected: list[str]
+    call: CommandLine, tmp_path: Path, arguments: list[object], expected: list[str]
 ) -> None:
     code, _, err = call("run", write(tmp_path / "sweep.yaml"), *arguments)
     assert code == 2

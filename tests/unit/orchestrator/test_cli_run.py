@@ -13,12 +13,10 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
-from sweeps import small_document
+from command_line import CommandLine, Result, write_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
-from surogate_bench_orchestrator.cli import app as cli
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"
 
@@ -29,28 +27,22 @@ class Workplace:
 
     folder: Path
     environment: dict[str, str]
-    capsys: pytest.CaptureFixture[str]
-    monkeypatch: pytest.MonkeyPatch
+    command_line: CommandLine
 
     @property
     def sweep(self) -> Path:
         return self.folder / "sweep.yaml"
 
     def write(self, behaviours: Mapping[str, str] | None = None, **changes: Any) -> None:
-        spec = small_document(description=json.dumps(dict(behaviours or {})), max_attempts=2, **changes)
-        self.sweep.write_text(yaml.safe_dump(spec))
+        write_sweep(self.sweep, description=json.dumps(dict(behaviours or {})), max_attempts=2, **changes)
 
     def arguments(self, command: str, *more: str) -> list[str]:
         folders = ["--store", str(self.folder / "results"), "--state-dir", str(self.folder / "state")]
         return [command, str(self.sweep), *folders, *more]
 
-    def __call__(self, command: str, *more: str) -> tuple[int, str, str]:
-        """Run a command here; returns exit code, standard output and standard error."""
-        self.monkeypatch.setattr(sys, "argv", ["surogate-bench", *self.arguments(command, *more)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        output = self.capsys.readouterr()
-        return int(ended.value.code or 0), output.out, output.err
+    def __call__(self, command: str, *more: str) -> Result:
+        """Run a command in this folder."""
+        return self.command_line(*self.arguments(command, *more))
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         """Run a sweep in a process of its own."""
@@ -60,7 +52,7 @@ class Workplace:
         )  # fmt: skip
 
     def release(self) -> None:
-        """Let tasks go on that are held."""
+        """Let tasks continue that are held."""
         Path(self.environment["SUROGATE_BENCH_TEST_RELEASE"]).touch()
 
     def manifests(self) -> dict[str, str]:
@@ -69,7 +61,7 @@ class Workplace:
         return {str(path.parent): json.loads(path.read_bytes())["created"] for path in paths}
 
     def progress(self) -> list[str]:
-        """What the tasks say of themselves."""
+        """What the tasks report."""
         return [path.read_text() for path in (self.folder / "state").rglob("progress.json")]
 
     def processes(self) -> list[psutil.Process]:
@@ -98,7 +90,7 @@ def workplace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
         )
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
-    made = Workplace(tmp_path, dict(os.environ), capsys, monkeypatch)
+    made = Workplace(tmp_path, dict(os.environ), CommandLine(monkeypatch, capsys))
     made.write()
     return made
 
@@ -120,13 +112,9 @@ def test_logs_shows_what_a_run_wrote_stage_by_stage(workplace: Workplace) -> Non
     logs = sorted((workplace.folder / "state").rglob("*bf16-s0-train*/log.txt"))
     logs[0].write_text("one\ntwo\n")
     arguments = workplace.arguments("logs")
-    workplace.monkeypatch.setattr(
-        sys, "argv", ["surogate-bench", *arguments[:2], "bf16-s0", *arguments[2:], "--stage", "train", "--tail", "1"]
-    )
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    assert workplace.capsys.readouterr().out == "==> bf16-s0 (train) <==\ntwo\n"
+    arguments.insert(2, "bf16-s0")
+    code, out, _ = workplace.command_line(*arguments, "--stage", "train", "--tail", 1)
+    assert (code, out) == (0, "==> bf16-s0 (train) <==\ntwo\n")
 
 
 def test_a_finished_sweep_ends_at_once_with_the_same_table_and_repeats_nothing(workplace: Workplace) -> None:
@@ -147,12 +135,8 @@ def test_a_finished_sweep_that_is_run_again_is_the_one_in_use(workplace: Workpla
     workplace("run")
     workplace.write()
     workplace("run")
-    workplace.monkeypatch.setattr(
-        sys, "argv", ["surogate-bench", "gc", "--store", str(workplace.folder / "results"), "--json"]
-    )
-    with pytest.raises(SystemExit):
-        cli.main()
-    found = json.loads(workplace.capsys.readouterr().out)["found"]
+    _, out, _ = workplace.command_line("gc", "--store", workplace.folder / "results", "--json")
+    found = json.loads(out)["found"]
     assert first.parent.name not in {each["spec_hash"] for each in found}
 
 
@@ -342,9 +326,9 @@ def test_the_second_of_two_waits_says_for_whom_and_shows_the_same(workplace: Wor
     assert json.loads(workplace("status", "--json")[1])["held_by"].startswith(f"process {first.pid} ")
     second = workplace.start()
     assert second.stderr is not None
-    told = second.stderr.readline()
-    assert f"process {first.pid} on" in told
-    assert "waiting" in told
+    line = second.stderr.readline()
+    assert f"process {first.pid} on" in line
+    assert "waiting" in line
     workplace.release()
     out, err = second.communicate(timeout=PATIENCE_S)
     assert second.returncode == 0, err
@@ -357,7 +341,7 @@ def test_status_shows_a_running_sweep_from_another_process(workplace: Workplace)
     workplace.write({"train bf16-s0": "hang"})
     running = workplace.start()
     try:
-        until(lambda: "Training" in workplace("status")[1], "training is seen")
+        until(lambda: "Training" in workplace("status")[1], "training is shown")
     finally:
         running.send_signal(signal.SIGTERM)
         running.communicate(timeout=PATIENCE_S)

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from surogate_bench_orchestrator.cli.live import render_view
+from surogate_bench_orchestrator.cli.live_table import render_view
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow
 

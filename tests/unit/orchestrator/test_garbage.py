@@ -6,25 +6,20 @@ from typing import Any
 import pytest
 from finished_stages import publish
 from rich.console import Console
+from sweeps import small_sweep
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages import fetch_stage, read_manifest, reuse_stage
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.cli.consoles import Consoles
 from surogate_bench_orchestrator.cli.gc_command import collect_garbage
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep import garbage
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.garbage import Garbage, remove, survey
+from surogate_bench_orchestrator.sweep.garbage import Garbage, list_garbage, remove
 from surogate_bench_orchestrator.sweep.locks import Lease, LeaseLostError, sweep_lock
 
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
+RECIPES = ["bf16", "fp8"]
 CLOCK = SystemClock()
 
 
@@ -37,7 +32,7 @@ class Results:
 
     def finish(self, *, reuse_of: Plan | None = None, **changes: Any) -> Plan:
         """A finished sweep, which refers to the stages that it has in common with another one."""
-        sweep = parse_sweep(SPEC | changes)
+        sweep = small_sweep(**{"recipes": RECIPES} | changes)
         laid_out = plan(sweep, self.store.url)
         self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
         sources = {} if reuse_of is None else {run.name: run for run in reuse_of.runs}
@@ -63,19 +58,19 @@ def results(tmp_path: Path) -> Results:
 
 
 def collect(results: Results) -> tuple[Garbage, ...]:
-    return remove(results.store, survey(results.store, CLOCK), CLOCK)
+    return remove(results.store, list_garbage(results.store, CLOCK), CLOCK)
 
 
 def test_a_store_of_sweeps_in_use_has_no_garbage(results: Results) -> None:
     results.finish()
     results.finish(name="other", recipes=["bf16"])
-    assert survey(results.store, CLOCK) == ()
+    assert list_garbage(results.store, CLOCK) == ()
 
 
 def test_of_a_superseded_version_what_the_later_one_refers_to_stays(results: Results, tmp_path: Path) -> None:
     old = results.finish(recipes=["bf16", "fp8"])
     new = results.finish(recipes=["bf16", "qfp4"], reuse_of=old)
-    (found,) = survey(results.store, CLOCK)
+    (found,) = list_garbage(results.store, CLOCK)
     assert (found.sweep, found.spec_hash, found.superseded) == ("small", old.layout.spec_hash, True)
     before = results.keys(new)
     collect(results)
@@ -93,15 +88,15 @@ def test_a_superseded_version_that_nothing_refers_to_goes_whole(results: Results
     collect(results)
     assert results.keys(old) == set()
     assert results.keys(new)
-    assert survey(results.store, CLOCK) == ()
+    assert list_garbage(results.store, CLOCK) == ()
 
 
 def test_a_version_without_a_result_supersedes_nothing(results: Results) -> None:
     good = results.finish()
-    refused = parse_sweep(SPEC | {"seeds": [7]})
+    refused = small_sweep(recipes=RECIPES, seeds=[7])
     results.store.put(plan(refused, results.store.url).layout.spec, refused.model_dump_json().encode())
     before = results.keys(good)
-    assert survey(results.store, CLOCK) == ()
+    assert list_garbage(results.store, CLOCK) == ()
     collect(results)
     assert results.keys(good) == before
 
@@ -113,7 +108,7 @@ def test_removal_stops_where_another_process_took_a_version_over(
     results.finish()
     clock = _SlowClock()
     monkeypatch.setattr(garbage, "sweep_lock", lambda store, layout, _clock: Lease(store, f".locks/{layout}", clock))
-    found = survey(results.store, CLOCK)
+    found = list_garbage(results.store, CLOCK)
     delete = ObjectStore.delete
 
     def delete_slowly(store: ObjectStore, keys: list[str]) -> None:
@@ -164,7 +159,7 @@ def test_a_version_that_is_worked_on_stays_with_what_it_refers_to(results: Resul
     lock = sweep_lock(results.store, older.layout, CLOCK)
     assert lock.try_acquire()
     try:
-        busy = {found.spec_hash: bool(found.busy) for found in survey(results.store, CLOCK)}
+        busy = {found.spec_hash: bool(found.busy) for found in list_garbage(results.store, CLOCK)}
         assert busy[older.layout.spec_hash]
         before = results.keys(older), results.keys(oldest)
         collect(results)
@@ -176,7 +171,7 @@ def test_a_version_that_is_worked_on_stays_with_what_it_refers_to(results: Resul
 def test_what_comes_to_be_referred_to_meanwhile_stays(results: Results, tmp_path: Path) -> None:
     old = results.finish()
     new = results.finish(training={"max_steps": 3})
-    found = survey(results.store, CLOCK)
+    found = list_garbage(results.store, CLOCK)
     later = f"{new.layout.root}/runs/later/train"
     assert reuse_stage(results.store, later, run="later", source=old.layout.train("bf16-s0"))
     remove(results.store, found, CLOCK)
@@ -199,10 +194,11 @@ def test_the_command_shows_first_and_removes_when_asked_to(
     old = results.finish(training={"max_steps": 3})
     results.finish()
     location = str(tmp_path / "store")
-    for delete, said in ((False, "--delete removes it"), (True, "Removed")):
-        collect_garbage(location, delete=delete, as_json=False, output=Console(width=160))
+    consoles = Consoles(output=Console(width=160), messages=Console(stderr=True))
+    for delete, expected in ((False, "--delete removes it"), (True, "Removed")):
+        collect_garbage(location, delete=delete, as_json=False, consoles=consoles)
         output = capsys.readouterr().out
         assert old.layout.spec_hash in output
-        assert said in output
-    collect_garbage(location, delete=False, as_json=False, output=Console(width=160))
+        assert expected in output
+    collect_garbage(location, delete=False, as_json=False, consoles=consoles)
     assert "can go" in capsys.readouterr().out

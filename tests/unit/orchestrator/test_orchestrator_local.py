@@ -13,28 +13,19 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import TrainRequest
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import child_environment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime, service_command
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
-PLAN = plan(
-    parse_sweep({
-        "name": "local",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 4, "test_size": 4},
-        "training": {"max_steps": 1},
-        "recipes": ["bf16", "fp8"],
-    }),
-    "file:///results",
-)  # fmt: skip
+PLAN = plan(small_sweep(recipes=["bf16", "fp8"]), "file:///results")
 CHILD = """
 import json, os, pathlib, signal, subprocess, sys, time
 request, work = json.loads(pathlib.Path(sys.argv[1]).read_text()), pathlib.Path(sys.argv[3])
@@ -74,9 +65,11 @@ class Bench:
         (self.folder / "child.py").write_text(CHILD + body)
 
     def until(self, task: Task, *phases: Phase) -> Observation:
-        return wait_for(lambda: self.see(task), lambda seen: seen.phase in phases, f"{task.name} is in {phases}")
+        return wait_for(
+            lambda: self.observe(task), lambda observed: observed.phase in phases, f"{task.name} is in {phases}"
+        )
 
-    def see(self, task: Task) -> Observation:
+    def observe(self, task: Task) -> Observation:
         return self.runtime.observe([task.name])[task.name]
 
     def work(self, task: Task) -> Path:
@@ -90,7 +83,7 @@ class Bench:
             "from surogate_bench_orchestrator.adapters.local.machine import Allotment\n"
             "from surogate_bench_orchestrator.sweep.clock import SystemClock\n"
             "runtime = LocalRuntime(pathlib.Path(sys.argv[1]), Allotment(2, 2, 1), SystemClock())\n"
-            "def phases(*names): return [seen.phase.value for seen in runtime.observe(names).values()]\n"
+            "def phases(*names): return [observed.phase.value for observed in runtime.observe(names).values()]\n"
         )
         command = [sys.executable, "-c", program + calls, str(self.state)]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=PATIENCE_S).stdout.strip()
@@ -103,12 +96,12 @@ TRAIN, OTHER = PLAN.training_order
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], good: Callable[[T], object], what: str) -> T:
+def wait_for(read: Callable[[], T], good: Callable[[T], object], what: str) -> T:
     deadline = time.monotonic() + PATIENCE_S
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, f"{what}: {seen}"
+    while not good(found := read()):
+        assert time.monotonic() < deadline, f"{what}: {found}"
         time.sleep(0.02)
-    return seen
+    return found
 
 
 def make_bench(folder: Path, allotment: Allotment = ALLOTMENT) -> Bench:
@@ -132,20 +125,23 @@ def test_a_service_is_started_as_a_module_of_this_installation() -> None:
 
 def test_a_service_sees_credentials_and_paths_but_not_everything() -> None:
     given = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y", "HISTFILE": "z", "OMP_NUM_THREADS": "8"}
-    seen = child_environment(given, {"OMP_NUM_THREADS": "2"})
-    assert seen == {
+    observed = child_environment(given, {"OMP_NUM_THREADS": "2"})
+    assert observed == {
         "PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y", "OMP_NUM_THREADS": "2", "PYTHONUNBUFFERED": "1",
     }  # fmt: skip
 
 
 def test_a_trainer_gets_its_share_of_threads_and_knows_its_parent(bench: Bench) -> None:
-    bench.program('(work.parent / "seen.json").write_text(json.dumps(dict(os.environ)))')
+    bench.program('(work.parent / "variables.json").write_text(json.dumps(dict(os.environ)))')
     bench.runtime.submit(TRAIN)
     bench.until(TRAIN, Phase.SUCCEEDED)
-    seen = json.loads((bench.state / TRAIN.name / "seen.json").read_text())
-    assert seen["OMP_NUM_THREADS"] == "3"
-    assert seen[PARENT_PID_VARIABLE] == str(os.getpid())
-    assert "CUDA_VISIBLE_DEVICES" not in seen or os.environ.get("CUDA_VISIBLE_DEVICES") == seen["CUDA_VISIBLE_DEVICES"]
+    variables = json.loads((bench.state / TRAIN.name / "variables.json").read_text())
+    assert variables["OMP_NUM_THREADS"] == "3"
+    assert variables[PARENT_PID_VARIABLE] == str(os.getpid())
+    assert (
+        "CUDA_VISIBLE_DEVICES" not in variables
+        or os.environ.get("CUDA_VISIBLE_DEVICES") == variables["CUDA_VISIBLE_DEVICES"]
+    )
     request = TrainRequest.model_validate_json((bench.state / TRAIN.name / "request.json").read_bytes())
     assert (request.threads, request.side_by_side) == (3, 2)
 
@@ -177,21 +173,21 @@ def test_the_reason_is_the_services_word_or_the_signal_or_the_end_of_its_log(ben
     once = replace(TRAIN, max_attempts=1)
     bench.program('write("termination.json", reason="OutOfMemory", message="too big"); sys.exit(1)')
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert (seen.reason, seen.message) == ("OutOfMemory", "too big")
+    observed = bench.until(once, Phase.FAILED)
+    assert (observed.reason, observed.message) == ("OutOfMemory", "too big")
     bench.runtime.delete(once.name)
     bench.program("os.kill(os.getpid(), signal.SIGKILL)")
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert seen.reason == "Killed"
-    assert "SIGKILL" in seen.message
-    assert "memory" in seen.message
+    observed = bench.until(once, Phase.FAILED)
+    assert observed.reason == "Killed"
+    assert "SIGKILL" in observed.message
+    assert "memory" in observed.message
     bench.runtime.delete(once.name)
     bench.program('sys.exit("no such module")')
     bench.runtime.submit(once)
-    seen = bench.until(once, Phase.FAILED)
-    assert seen.reason == "Exited"
-    assert seen.message == "exit code 1; its log ends: no such module"
+    observed = bench.until(once, Phase.FAILED)
+    assert observed.reason == "Exited"
+    assert observed.message == "exit code 1; its log ends: no such module"
 
 
 def test_what_would_fail_again_in_the_same_way_is_not_tried_again(bench: Bench) -> None:
@@ -202,20 +198,20 @@ def test_what_would_fail_again_in_the_same_way_is_not_tried_again(bench: Bench) 
 
 def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) -> None:
     bench.program(
-        '(work / "seen").open("a").write(str((work / "progress.json").exists()))\n'
+        '(work / "observed").open("a").write(str((work / "progress.json").exists()))\n'
         'write("progress.json", phase="x")\nsys.exit(75)'
     )
     bench.runtime.submit(TRAIN)
-    seen = bench.until(TRAIN, Phase.PENDING)
-    assert seen.attempt == 1
+    observed = bench.until(TRAIN, Phase.PENDING)
+    assert observed.attempt == 1
     bench.clock.time += 0.9
-    assert bench.see(TRAIN).phase is Phase.PENDING
+    assert bench.observe(TRAIN).phase is Phase.PENDING
     bench.clock.time += 0.2
-    assert bench.see(TRAIN).attempt == 2
+    assert bench.observe(TRAIN).attempt == 2
     bench.until(TRAIN, Phase.PENDING)
     bench.clock.time += 60
     bench.until(TRAIN, Phase.FAILED)
-    assert (bench.work(TRAIN) / "seen").read_text() == "False" * 3
+    assert (bench.work(TRAIN) / "observed").read_text() == "False" * 3
 
 
 def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp_path: Path) -> None:
@@ -223,7 +219,7 @@ def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
         bench = make_bench(tmp_path / name)
-        bench.program("time.sleep(600)")  # it binds nothing: its ports look free to the other
+        bench.program("time.sleep(600)")  # it binds nothing: the other finds its ports free
         with bench.runtime:
             bench.runtime.submit(PLAN.server)
             addresses.add(bench.runtime.endpoint(PLAN.server.name))
@@ -233,19 +229,19 @@ def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp
 def test_a_server_is_pending_until_it_says_that_it_is_ready(bench: Bench) -> None:
     bench.program('write("progress.json", phase="starting"); time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.see(PLAN.server), lambda seen: seen.progress, "it says that it starts")
-    assert bench.see(PLAN.server).phase is Phase.PENDING
+    wait_for(lambda: bench.observe(PLAN.server), lambda observed: observed.progress, "it reports that it starts")
+    assert bench.observe(PLAN.server).phase is Phase.PENDING
     (bench.work(PLAN.server) / "progress.json").write_text('{"phase": "ready"}')
-    assert bench.see(PLAN.server).phase is Phase.RUNNING
+    assert bench.observe(PLAN.server).phase is Phase.RUNNING
 
 
 def test_a_server_that_is_never_ready_is_stopped(bench: Bench) -> None:
     bench.program("time.sleep(600)")
     bench.runtime.submit(PLAN.server)
     bench.clock.time += PLAN.server.timeout_s + 1
-    seen = bench.see(PLAN.server)
-    assert (seen.phase, seen.reason) == (Phase.FAILED, "DeadlineExceeded")
-    assert "was not ready" in seen.message
+    observed = bench.observe(PLAN.server)
+    assert (observed.phase, observed.reason) == (Phase.FAILED, "DeadlineExceeded")
+    assert "was not ready" in observed.message
 
 
 def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) -> None:
@@ -255,7 +251,7 @@ def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) 
     for attempt in range(1, PLAN.server.max_attempts + 3):  # more often than attempts in a row are allowed
         bench.until(PLAN.server, Phase.RUNNING)
         bench.clock.time += 10 * PLAN.server.timeout_s
-        assert bench.see(PLAN.server).attempt == attempt
+        assert bench.observe(PLAN.server).attempt == attempt
         pid = json.loads((bench.state / PLAN.server.name / "state.json").read_text())["process"]["pid"]
         os.kill(pid, signal.SIGKILL)
         bench.until(PLAN.server, Phase.PENDING)
@@ -266,9 +262,9 @@ def test_a_ready_server_has_no_deadline_and_restarts_on_its_ports(bench: Bench) 
 def test_a_server_that_ends_by_itself_is_started_again(bench: Bench) -> None:
     bench.program('sys.exit(0) if not (work / "again").exists() and not (work / "again").touch() else time.sleep(600)')
     bench.runtime.submit(PLAN.server)
-    wait_for(lambda: bench.see(PLAN.server), lambda seen: seen.reason, "it ended")
+    wait_for(lambda: bench.observe(PLAN.server), lambda observed: observed.reason, "it ended")
     bench.clock.time += 5
-    assert bench.see(PLAN.server).attempt == 2
+    assert bench.observe(PLAN.server).attempt == 2
 
 
 def test_deleting_a_task_ends_what_it_started_in_sessions_of_its_own(bench: Bench) -> None:
@@ -324,9 +320,9 @@ def test_a_task_whose_process_is_gone_with_its_owner_is_absent(bench: Bench) -> 
     folder.mkdir()
     for fields in ({"phase": "running", "process": gone}, {"phase": "pending"}):
         (folder / "state.json").write_text(json.dumps({"submitted": 0, "owner": gone, **fields}))
-        assert bench.see(TRAIN).phase is Phase.ABSENT
+        assert bench.observe(TRAIN).phase is Phase.ABSENT
     (folder / "state.json").write_text("cut off by a power lo")
-    assert bench.see(TRAIN).phase is Phase.ABSENT
+    assert bench.observe(TRAIN).phase is Phase.ABSENT
 
 
 def test_taking_over_stops_what_still_runs_and_forgets_failures(bench: Bench) -> None:

@@ -24,7 +24,7 @@ LAYOUT = SweepLayout("small", "0123456789ab")
 
 
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """Time that passes only in sleep."""
 
     def __init__(self) -> None:
         self.time = 1000.0
@@ -38,8 +38,8 @@ class FakeClock:
         self.naps.append(seconds)
 
 
-class Told(list[str]):
-    """What was said."""
+class Messages(list[str]):
+    """Messages that were sent."""
 
     def __call__(self, message: str) -> None:
         self.append(message)
@@ -94,12 +94,12 @@ def test_it_is_free_again_once_released(pair: tuple[SweepLock, SweepLock]) -> No
     assert not first.try_acquire()
 
 
-def test_the_second_is_told_who_holds_it_once_and_waits(
+def test_the_second_is_notified_once_of_the_holder_and_waits(
     pair: tuple[SweepLock, SweepLock], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = pair
     assert first.try_acquire()
-    told = Told()
+    messages = Messages()
     naps: list[float] = []
 
     def nap(seconds: float) -> None:
@@ -108,26 +108,26 @@ def test_the_second_is_told_who_holds_it_once_and_waits(
             first.release()
 
     monkeypatch.setattr(clock, "sleep", nap)
-    with hold(second, clock, wait=True, tell=told, check=lambda: None):
+    with hold(second, clock, wait=True, notify=messages, check=lambda: None):
         assert not first.try_acquire()
     assert len(naps) == 3
-    assert len(told) == 1
-    assert "waiting" in told[0]
+    assert len(messages) == 1
+    assert "waiting" in messages[0]
     assert first.try_acquire()
 
 
-def test_without_waiting_the_second_gives_up_and_says_who_holds_it(
+def test_without_waiting_the_second_fails_and_names_the_holder(
     pair: tuple[SweepLock, SweepLock], clock: FakeClock
 ) -> None:
     first, second = pair
     assert first.try_acquire()
-    told = Told()
+    messages = Messages()
     with (
         pytest.raises(SweepBusyError, match=r"process \d+ on .*--no-wait"),
-        hold(second, clock, wait=False, tell=told, check=lambda: None),
+        hold(second, clock, wait=False, notify=messages, check=lambda: None),
     ):
         pass
-    assert told == []
+    assert messages == []
 
 
 def test_waiting_ends_when_the_user_interrupts(pair: tuple[SweepLock, SweepLock], clock: FakeClock) -> None:
@@ -137,7 +137,7 @@ def test_waiting_ends_when_the_user_interrupts(pair: tuple[SweepLock, SweepLock]
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), hold(second, clock, wait=True, tell=Told(), check=interrupt):
+    with pytest.raises(KeyboardInterrupt), hold(second, clock, wait=True, notify=Messages(), check=interrupt):
         pass
 
 
@@ -163,7 +163,7 @@ def test_a_lock_in_a_folder_that_cannot_be_made_is_bad_input(tmp_path: Path) -> 
 
 
 def expire_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "LEASE_LIFE_S", -1.0)
+    monkeypatch.setattr(locks, "LEASE_DURATION_S", -1.0)
 
 
 def test_an_expired_lease_is_taken_over_and_its_old_holder_stops(

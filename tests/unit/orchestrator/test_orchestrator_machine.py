@@ -73,7 +73,7 @@ def test_only_visible_gpus_count(
     assert [gpu.id for gpu in detect_machine().gpus] == ids
 
 
-def test_without_nvidia_smi_the_driver_is_asked(
+def test_without_nvidia_smi_the_driver_is_queried(
     cuda_machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     cuda_machine.write_text("#!/bin/sh\nexit 9\n")
@@ -113,7 +113,7 @@ def test_limits_of_a_container_count(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert detect_machine() == unlimited
 
 
-def test_the_engine_told_is_the_engine_the_trainer_takes() -> None:
+def test_the_engine_shown_is_the_engine_that_the_trainer_selects() -> None:
     gpus: list[tuple[int, int] | None] = [None, (8, 0), (8, 9), (9, 0), (10, 0)]
     program = (
         "import torch\n"
@@ -126,12 +126,12 @@ def test_the_engine_told_is_the_engine_the_trainer_takes() -> None:
         "    print(*(select_engine(recipe, device).name for recipe in RECIPES))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    for there, told in zip(gpus, answer.stdout.splitlines(), strict=True):
+    for there, shown in zip(gpus, answer.stdout.splitlines(), strict=True):
         machine = TWO_CORES if there is None else Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "GPU", there),))
-        assert told.split() == [capability(recipe, machine).engine for recipe in RECIPES]
+        assert shown.split() == [capability(recipe, machine).engine for recipe in RECIPES]
 
 
-def test_emulation_is_told_of_and_which_hardware_would_not_need_it() -> None:
+def test_the_note_names_emulation_and_the_hardware_that_needs_none() -> None:
     assert "compute capability 8.9" in capability(recipe_by_name("fp8"), TWO_CORES).note
     hopper = Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "H100", (9, 0)),))
     assert capability(recipe_by_name("fp8"), hopper).engine == "torch"

@@ -22,12 +22,12 @@ from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 T = TypeVar("T")
 
 
-def wait_for(look: Callable[[], T], good: Callable[[T], object], what: str) -> T:
+def wait_for(read: Callable[[], T], good: Callable[[T], object], what: str) -> T:
     deadline = time.monotonic() + PATIENCE_S
-    while not good(seen := look()):
-        assert time.monotonic() < deadline, f"{what}: {seen}"
+    while not good(found := read()):
+        assert time.monotonic() < deadline, f"{what}: {found}"
         time.sleep(0.02)
-    return seen
+    return found
 
 
 def test_a_pid_used_again_is_not_taken_for_the_process_it_was() -> None:
@@ -53,17 +53,17 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1]).touch(), sys.exit()))\n"
         "print(1, flush=True)\ntime.sleep(600)"
     )
-    log, said = tmp_path / "log", tmp_path / "said"
+    log, marker = tmp_path / "log", tmp_path / "marker"
     environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
-    child = processes.start([sys.executable, "-c", program, str(said)], environment=environment, log=log)
+    child = processes.start([sys.executable, "-c", program, str(marker)], environment=environment, log=log)
     wait_for(log.read_text, bool, "it is ready")
     processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
     child.wait(timeout=PATIENCE_S)
-    assert said.exists()
+    assert marker.exists()
 
 
 def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:
-    seed = str(tmp_path)  # another test run on this machine looks elsewhere
+    seed = str(tmp_path)  # another test run on this machine searches elsewhere
     first, second = tcp_ports.free_ports("127.0.0.1", seed=seed)
     with socket.create_server(("127.0.0.1", first)):
         assert tcp_ports.free_ports("127.0.0.1", seed=seed)[0] == second

@@ -1,4 +1,4 @@
-"""Nothing is computed twice: which stages of other sweeps stand for those of this one, and which do not."""
+"""Nothing is computed twice: which stages of other sweeps are used for those of this one, and which do not."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, task_files
 from surogate_bench.errors import PermanentError, TransientError
@@ -15,7 +16,6 @@ from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import Hardware
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stage_identity import BUILTIN_TASKS
 from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
@@ -27,13 +27,7 @@ from surogate_bench_orchestrator.sweep.rows import run_rows
 from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
 
 BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
+RECIPES = ["bf16", "fp8"]
 
 
 @dataclass
@@ -47,8 +41,8 @@ class World:
     """What prepare stages find otherwise."""
 
     def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
-        """Run a sweep to its end; `submitted` says what was computed for it."""
-        sweep = parse_sweep(SPEC | changes)
+        """Run a sweep to its end; `submitted` lists what was computed for it."""
+        sweep = small_sweep(**{"recipes": RECIPES} | changes)
         laid_out = plan(sweep, self.store.url, reuse=reuse)
         self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
         runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
@@ -56,7 +50,7 @@ class World:
         last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=clock.beat, show=lambda _: None).run()
         assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
         shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
-        self.submitted = [_words(name) for name in runtime.submitted if name not in shared]
+        self.submitted = [_stage(name) for name in runtime.submitted if name not in shared]
         return last
 
     def _publish(self, task: Task) -> None:
@@ -86,7 +80,7 @@ class _Clock:
         assert self.time < 10_000, "no end"
 
 
-def _words(task_name: str) -> str:
+def _stage(task_name: str) -> str:
     return re.sub(r"^(small|other|edited|as-shipped)-", "", task_name.rpartition("-")[0])
 
 
@@ -136,7 +130,7 @@ def test_other_sampling_repeats_the_evaluations_only(world: World, changes: dict
     [
         {"training": {"max_steps": 3}},
         {"engine": "emulated"},
-        {"data": {**SPEC["data"], "prompt": "Problem: {question}\nAnswer:"}},
+        {"data": {"prompt": "Problem: {question}\nAnswer:"}},
     ],
 )
 def test_other_training_repeats_the_trainings_and_evaluations(world: World, changes: dict[str, Any]) -> None:
@@ -147,7 +141,7 @@ def test_other_training_repeats_the_trainings_and_evaluations(world: World, chan
 
 def test_other_data_repeats_everything(world: World) -> None:
     world.run()
-    world.run(data={**SPEC["data"], "seed": 5})
+    world.run(data={"seed": 5})
     assert len(world.submitted) == 5
 
 
@@ -252,11 +246,11 @@ def test_the_digests_of_built_in_tasks_are_those_of_their_files() -> None:
 
 def test_a_store_that_is_away_for_a_moment_costs_no_reuse(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
-    list_all, away = ObjectStore.list, iter([True])
+    list_all, unavailable = ObjectStore.list, iter([True])
 
     def list_later(store: ObjectStore, prefix: str) -> list[ObjectInfo]:
-        if prefix == "sweeps/" and next(away, False):
-            raise TransientError("away")
+        if prefix == "sweeps/" and next(unavailable, False):
+            raise TransientError("unavailable")
         return list_all(store, prefix)
 
     monkeypatch.setattr(ObjectStore, "list", list_later)
@@ -314,5 +308,5 @@ def test_a_stage_with_a_missing_origin_cannot_be_fetched(world: World, tmp_path:
 
 
 def test_a_plan_says_whether_to_reuse() -> None:
-    laid_out: Plan = plan(parse_sweep(SPEC), "file:///x", reuse=False)
+    laid_out: Plan = plan(small_sweep(recipes=RECIPES), "file:///x", reuse=False)
     assert not laid_out.reuse

@@ -1,4 +1,4 @@
-"""The loop around reconcile: what it asks of the store, and what it does when that is away."""
+"""The loop around reconcile: what it reads from the store, and what it does while that is unavailable."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_a_sweep_runs_to_its_end(world: World) -> None:
     assert not any(last.observed.is_active(task) for task in world.laid_out.tasks)
 
 
-def test_evaluations_are_told_where_the_server_is(world: World) -> None:
+def test_evaluations_get_the_servers_address(world: World) -> None:
     world.run()
     assert len(world.requests) == 3
     assert {request.server_url for request in world.requests} == {f"http://{world.laid_out.server.name}:8100"}
@@ -129,12 +129,12 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
 ) -> None:
     read = CompletedStages.read
 
-    def away(self: CompletedStages, tasks: list[Task]) -> None:
+    def unavailable(self: CompletedStages, tasks: list[Task]) -> None:
         if 2 < world.time < 60:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(CompletedStages, "read", away)
+    monkeypatch.setattr(CompletedStages, "read", unavailable)
     last = world.run()
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     assert not any(
@@ -142,16 +142,16 @@ def test_while_the_store_is_away_nothing_is_decided_and_afterwards_it_goes_on(
     )
 
 
-def test_a_store_that_stays_away_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_stays_unavailable_ends_the_sweep(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     read = CompletedStages.read
 
-    def away(self: CompletedStages, tasks: list[Task]) -> None:
+    def unavailable(self: CompletedStages, tasks: list[Task]) -> None:
         if world.time > 2:
             raise TransientError("no route")
         read(self, tasks)
 
-    monkeypatch.setattr(CompletedStages, "read", away)
-    with pytest.raises(TransientError, match="away for 600 s"):
+    monkeypatch.setattr(CompletedStages, "read", unavailable)
+    with pytest.raises(TransientError, match="unavailable for 600 s"):
         world.run()
     assert 600 < world.time < 700
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from sweeps import small_sweep
 
 from surogate_bench.progress import Progress
-from surogate_bench_orchestrator.cli.live import LineLog, LiveTable, choose_display, duration, render_view
+from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choose_display, duration, render_view
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
@@ -59,7 +59,7 @@ def test_a_training_run_shows_step_loss_speed_and_time() -> None:
     assert (row.loss, row.tokens_per_second, row.elapsed_s) == (1.25, 5123.4, 12.0)
 
 
-def test_a_run_that_has_not_said_anything_yet_is_starting() -> None:
+def test_a_run_that_has_not_reported_anything_yet_is_starting() -> None:
     silent = snapshot({TRAIN: replace(TRAINING, progress=None)}, {PLAN.prepare: {}})
     row = row_of(silent, "bf16-s0")
     assert (row.state, row.detail, row.step, row.elapsed_s) == ("Training", "starting", 0, 12.0)
@@ -95,7 +95,7 @@ def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
     assert (row.state, row.detail, row.trouble) == ("Training", "about to try again", "Killed: by SIGKILL")
 
 
-def test_a_run_without_room_says_what_it_waits_for() -> None:
+def test_a_run_without_room_shows_what_it_waits_for() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Unschedulable", message="no GPU", unplaced=True)
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
     assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Unschedulable: no GPU")

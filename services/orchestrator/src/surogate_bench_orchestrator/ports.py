@@ -1,4 +1,4 @@
-"""What the orchestrator needs from outside."""
+"""Interfaces that the sweep and the controller use: what runs tasks, and time."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
@@ -9,38 +9,39 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Task
 class Runtime(Protocol):
     """Runs tasks; every adapter passes tests/contract/test_runtime_contract.py.
 
-    Methods raise TransientError when the runtime is away and PermanentError when it refuses; calling again is safe.
+    Methods raise TransientError when the runtime is unavailable, and PermanentError when it refuses; calling again is
+    safe.
     """
 
     def capacity(self) -> int | None:
-        """Slots that there are, taken or free: accelerators, or shares of the CPU.
+        """Return the number of slots, taken or free: accelerators, or shares of the CPU.
 
-        None where they are not counted: tasks are queued until there is room, and observed as not placed meanwhile.
+        None if they are not counted: tasks are queued until there is room, and observed as not placed until then.
         """
         ...
 
     def render(self, task: Task) -> Mapping[str, Any]:
-        """Show what would be submitted, as plain JSON; does nothing."""
+        """Return what would be submitted, as plain JSON, and submit nothing."""
         ...
 
     def submit(self, task: Task) -> None:
-        """Run a task, again where an attempt fails and another may help; does nothing if the name is known already."""
+        """Run a task, and retry it if an attempt fails for a cause that may pass; no effect if the name is known."""
         ...
 
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        """Tell where tasks are; those not known are ABSENT."""
+        """Return the state of tasks; a task that is not known is ABSENT."""
         ...
 
     def endpoint(self, name: str) -> str:
-        """URL at which a submitted server is reached from the other tasks; the same over its restarts."""
+        """Return the URL at which other tasks reach a submitted server; restarts do not change it."""
         ...
 
     def logs(self, name: str, *, tail: int) -> str:
-        """Last ``tail`` lines that a task wrote over its attempts; empty if there are none."""
+        """Return the last ``tail`` lines that a task wrote over its attempts; empty if there are none."""
         ...
 
     def delete(self, name: str) -> None:
-        """Stop a task and forget it; when this returns it no longer runs. Nothing happens if it is not known."""
+        """Stop a task and forget it; when this returns it no longer runs. No effect if it is not known."""
         ...
 
 
@@ -48,7 +49,7 @@ class Clock(Protocol):
     """Time, so that tests need not wait."""
 
     def now(self) -> float:
-        """Seconds since an arbitrary moment; never goes back."""
+        """Return the seconds since an arbitrary moment; never decreases."""
         ...
 
     def sleep(self, seconds: float) -> None:

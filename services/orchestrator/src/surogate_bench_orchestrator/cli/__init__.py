@@ -1,1 +1,1 @@
-"""The command line: commands, live view, and the client of a cluster."""
+"""The command line: commands, the two targets that they act on, and the table of a sweep's progress."""

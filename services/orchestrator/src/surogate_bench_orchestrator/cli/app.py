@@ -1,25 +1,26 @@
 """The command line, ``surogate-bench``.
 
-Exit codes: 0 all runs succeeded, 1 some run failed (or the sweep could not go on), 2 bad input, 130 interrupted.
-Commands import what they need when they run, so that ``--help`` and mistakes answer at once.
+Exit codes: 0 all runs succeeded, 1 a run failed (or the sweep could not continue), 2 bad input, 130 interrupted.
+A command imports what it needs when it runs, so that ``--help`` and mistakes answer at once.
 """
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
-from rich.text import Text
 
 from surogate_bench import __version__
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
+from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
     KubeContext,
     Namespace,
-    On,
+    NoReuse,
+    NoWait,
+    ReportTo,
     Seeds,
     Slots,
     Stage,
@@ -29,14 +30,10 @@ from surogate_bench_orchestrator.cli.options import (
     SweepOrName,
     Where,
 )
+from surogate_bench_orchestrator.cli.signals import Interrupted
 from surogate_bench_orchestrator.cli.streams import prepare_streams
-
-if TYPE_CHECKING:
-    from surogate_bench_orchestrator.cli.cluster.commands import Consoles
-    from surogate_bench_orchestrator.cli.cluster.kubernetes_api import KubernetesApi
-
-_PIPE_WIDTH = 120
-"""Columns where output does not go to a terminal."""
+from surogate_bench_orchestrator.cli.target import ClusterOptions, LocalOptions, On, SweepArgument
+from surogate_bench_orchestrator.cli.target_selection import select_target
 
 app = typer.Typer(
     name="surogate-bench",
@@ -47,15 +44,12 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-_LOCAL_ONLY = ("store", "state_dir", "slots", "no_wait", "no_reuse")
-_CLUSTER_ONLY = ("namespace", "kube_context", "report_to")
-_STORE = "results"
-_STATE_DIR = Path(".surogate-bench")
+_DEFAULTS = LocalOptions()
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        _output().print(__version__)
+def _show_version(requested: bool) -> None:
+    if requested:
+        print_line(standard_consoles().output, __version__)
         raise typer.Exit
 
 
@@ -66,7 +60,7 @@ def _root(
         bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
     ] = False,
 ) -> None:
-    del version  # its callback has done all
+    del version  # handled by its callback
 
 
 @app.command()
@@ -75,50 +69,26 @@ def run(  # noqa: PLR0913 - an option each
     sweep: SweepFile,
     *,
     seed: Seeds = None,
-    store: Store = _STORE,
-    state_dir: StateDir = _STATE_DIR,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
     slots: Slots = None,
-    no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Fail at once if another process works on this sweep.")
-    ] = False,
-    no_reuse: Annotated[
-        bool,
-        typer.Option("--no-reuse", help="Compute every stage, even where the store has an equal one of another sweep."),
-    ] = False,
+    no_wait: NoWait = False,
+    no_reuse: NoReuse = False,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     kube_context: KubeContext = None,
-    report_to: Annotated[
-        Path | None,
-        typer.Option(
-            "--report", help="Folder for the report (kubernetes only).", show_default="results/SWEEP-HASH/report"
-        ),
-    ] = None,
+    report_to: ReportTo = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep, or go on with one that was interrupted, and report on it.
+    """Run a sweep, or continue one that was interrupted, and report on it.
 
     Whether recipes differ takes two or more seeds: --seed 0 --seed 1 --seed 2. Other commands find that sweep by the
     same options.
     """
-    _refuse_foreign_options(context, on)
-    if on is On.KUBERNETES:
-        from surogate_bench.specs import load_sweep, with_seeds  # noqa: PLC0415 - see above
-        from surogate_bench_orchestrator.cli.cluster import commands  # noqa: PLC0415 - see above
-        from surogate_bench_orchestrator.sweep.clock import SystemClock  # noqa: PLC0415 - see above
-
-        wanted = with_seeds(load_sweep(sweep), seed or ())
-        cluster, consoles = _cluster(kube_context, namespace)
-        raise typer.Exit(
-            commands.run_on_cluster(
-                cluster, wanted, folder=report_to, as_json=as_json, consoles=consoles, clock=SystemClock()
-            )
-        )
-    from surogate_bench_orchestrator.cli import run_command, session  # noqa: PLC0415 - see above
-
-    options = run_command.RunOptions(wait=not no_wait, as_json=as_json, slots=slots)
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, reuse=not no_reuse, seeds=seed)
-    raise typer.Exit(run_command.run_sweep(opened, options, output=_output(), messages=_messages()))
+    local = LocalOptions(store=store, state_dir=state_dir, slots=slots, no_wait=no_wait, no_reuse=no_reuse)
+    cluster = ClusterOptions(namespace=namespace, kube_context=kube_context, report_to=report_to)
+    target = select_target(context, on, local, cluster)
+    raise typer.Exit(target.run(SweepArgument(sweep, seed or ()), as_json=as_json))
 
 
 @app.command()
@@ -127,25 +97,17 @@ def status(  # noqa: PLR0913 - an option each
     sweep: SweepOrName,
     *,
     seed: Seeds = None,
-    store: Store = _STORE,
-    state_dir: StateDir = _STATE_DIR,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     kube_context: KubeContext = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show how a sweep stands."""
-    _refuse_foreign_options(context, on)
-    if on is On.KUBERNETES:
-        from surogate_bench_orchestrator.cli.cluster import commands  # noqa: PLC0415 - see above
-
-        cluster, consoles = _cluster(kube_context, namespace)
-        commands.show_status(cluster, sweep, as_json=as_json, consoles=consoles, seeds=seed)
-        return
-    from surogate_bench_orchestrator.cli import look_commands, session  # noqa: PLC0415 - see above
-
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
-    look_commands.show_status(opened, json_wanted=as_json, output=_output())
+    """Show the status of a sweep."""
+    local = LocalOptions(store=store, state_dir=state_dir)
+    cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
+    select_target(context, on, local, cluster).status(SweepArgument(sweep, seed or ()), as_json=as_json)
 
 
 @app.command()
@@ -154,8 +116,8 @@ def report(  # noqa: PLR0913 - an option each
     sweep: SweepOrName,
     *,
     seed: Seeds = None,
-    store: Store = _STORE,
-    state_dir: StateDir = _STATE_DIR,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     kube_context: KubeContext = None,
@@ -165,17 +127,9 @@ def report(  # noqa: PLR0913 - an option each
 
     On kubernetes the controller has written it, and it is fetched.
     """
-    _refuse_foreign_options(context, on)
-    if on is On.KUBERNETES:
-        from surogate_bench_orchestrator.cli.cluster import commands  # noqa: PLC0415 - see above
-
-        cluster, consoles = _cluster(kube_context, namespace)
-        commands.get_report(cluster, sweep, folder=output, consoles=consoles, seeds=seed)
-        return
-    from surogate_bench_orchestrator.cli import look_commands, session  # noqa: PLC0415 - see above
-
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
-    look_commands.make_report(opened, folder=output, output=_output())
+    local = LocalOptions(store=store, state_dir=state_dir)
+    cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
+    select_target(context, on, local, cluster).report(SweepArgument(sweep, seed or ()), folder=output)
 
 
 @app.command()
@@ -188,43 +142,18 @@ def logs(  # noqa: PLR0913 - an option each
     ],
     *,
     stage: Annotated[Stage | None, typer.Option(help="Only this stage of the run.", show_default="all")] = None,
-    tail: Annotated[int, typer.Option(min=1, help="So many last lines.")] = 200,
+    tail: Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")] = 200,
     seed: Seeds = None,
-    store: Store = _STORE,
-    state_dir: StateDir = _STATE_DIR,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     kube_context: KubeContext = None,
 ) -> None:
     """Show what a run wrote while it trained and was evaluated."""
-    _refuse_foreign_options(context, on)
-    if on is On.KUBERNETES:
-        from surogate_bench_orchestrator.cli.cluster import commands  # noqa: PLC0415 - see above
-
-        cluster, consoles = _cluster(kube_context, namespace)
-        commands.show_logs(cluster, sweep, run_name, stage=stage, tail=tail, consoles=consoles, seeds=seed)
-        return
-    from surogate_bench_orchestrator.cli import session  # noqa: PLC0415 - see above
-    from surogate_bench_orchestrator.cli.logs import show_local_logs  # noqa: PLC0415 - see above
-
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
-    show_local_logs(opened, run_name, stage=stage, tail=tail, output=_output())
-
-
-@app.command()
-def recipes(*, as_json: AsJson = False) -> None:
-    """List the built-in recipes, and the engine with which this machine runs each."""
-    from surogate_bench_orchestrator.cli import look_commands  # noqa: PLC0415 - see above
-
-    look_commands.show_recipes(json_wanted=as_json, output=_output())
-
-
-@app.command()
-def validate(sweep: SweepFile) -> None:
-    """Check a sweep file without running it."""
-    from surogate_bench_orchestrator.cli import look_commands  # noqa: PLC0415 - see above
-
-    look_commands.check_sweep(sweep, _output())
+    local = LocalOptions(store=store, state_dir=state_dir)
+    cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
+    select_target(context, on, local, cluster).logs(SweepArgument(sweep, seed or ()), run_name, stage=stage, tail=tail)
 
 
 @app.command()
@@ -233,33 +162,39 @@ def render(  # noqa: PLR0913 - an option each
     sweep: SweepFile,
     *,
     seed: Seeds = None,
-    store: Store = _STORE,
-    state_dir: StateDir = _STATE_DIR,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
     slots: Slots = None,
     on: Where = On.LOCAL,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> None:
     """Show what `run` would start, as YAML or JSON, and start nothing; on kubernetes, the RecipeSweep resource."""
-    _refuse_foreign_options(context, on)
-    if on is On.KUBERNETES:
-        from surogate_bench.specs import load_sweep, with_seeds  # noqa: PLC0415 - see above
-        from surogate_bench_orchestrator.cli.cluster import commands  # noqa: PLC0415 - see above
+    local = LocalOptions(store=store, state_dir=state_dir, slots=slots)
+    cluster = ClusterOptions(namespace=namespace)
+    select_target(context, on, local, cluster).render(SweepArgument(sweep, seed or ()), as_json=as_json)
 
-        commands.render_resource(
-            with_seeds(load_sweep(sweep), seed or ()), namespace=namespace, as_json=as_json, output=_output()
-        )
-        return
-    from surogate_bench_orchestrator.cli import look_commands, session  # noqa: PLC0415 - see above
 
-    opened = session.open_session(sweep, store=store, state_dir=state_dir, create=False, seeds=seed)
-    look_commands.render_tasks(opened, slots=slots, json_wanted=as_json, output=_output())
+@app.command()
+def recipes(*, as_json: AsJson = False) -> None:
+    """List the built-in recipes, and the engine with which this machine runs each."""
+    from surogate_bench_orchestrator.cli.recipes_command import show_recipes  # noqa: PLC0415 - see above
+
+    show_recipes(as_json=as_json, consoles=standard_consoles())
+
+
+@app.command()
+def validate(sweep: SweepFile) -> None:
+    """Check a sweep file without running it."""
+    from surogate_bench_orchestrator.cli.validate_command import validate_sweep  # noqa: PLC0415 - see above
+
+    validate_sweep(sweep, standard_consoles())
 
 
 @app.command()
 def gc(
     *,
-    store: Store = _STORE,
+    store: Store = _DEFAULTS.store,
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only shown.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -269,7 +204,7 @@ def gc(
     """
     from surogate_bench_orchestrator.cli.gc_command import collect_garbage  # noqa: PLC0415 - see above
 
-    collect_garbage(store, delete=delete, as_json=as_json, output=_output())
+    collect_garbage(store, delete=delete, as_json=as_json, consoles=standard_consoles())
 
 
 @app.command(hidden=True)
@@ -280,16 +215,14 @@ def controller(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = CONTROLLER_PORT,
 ) -> None:
-    """Run in a cluster: bring its RecipeSweeps to their ends."""
-    from surogate_bench_orchestrator.controller import app as cluster  # noqa: PLC0415 - see above
+    """Run the controller of RecipeSweeps in a cluster."""
+    from surogate_bench_orchestrator.controller.app import run_controller  # noqa: PLC0415 - see above
 
-    raise typer.Exit(cluster.run_controller(config, port=port))
+    raise typer.Exit(run_controller(config, port=port))
 
 
 def main() -> None:
-    """Run the command line and exit; an error on purpose is one message, without a traceback."""
-    from surogate_bench_orchestrator.cli.signals import Interrupted  # noqa: PLC0415 - see above
-
+    """Run the command line and exit; an expected error is one message, without a traceback."""
     try:
         prepare_streams()
         app()
@@ -298,38 +231,12 @@ def main() -> None:
     except BenchError as error:
         _fail(str(error), ExitCode.FAILED)
     except (Interrupted, KeyboardInterrupt):
-        _fail("interrupted; the same command goes on from here", ExitCode.INTERRUPTED)
+        _fail("interrupted; the same command continues from here", ExitCode.INTERRUPTED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}; the same command goes on from here", ExitCode.FAILED)
+        _fail(f"{error.strerror or error}{where}; the same command continues from here", ExitCode.FAILED)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
-    _messages().print(Text(f"surogate-bench: {message}"), soft_wrap=True)
+    print_line(standard_consoles().messages, f"surogate-bench: {message}")
     sys.exit(code)
-
-
-def _refuse_foreign_options(context: typer.Context, on: On) -> None:
-    """Refuse options that would have no effect, instead of ignoring them."""
-    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
-    for name in _LOCAL_ONLY if on is On.KUBERNETES else _CLUSTER_ONLY:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise ConfigError(
-                f"has no effect on {on}", field=options[name], remedy="Remove it, or choose another --on."
-            )
-
-
-def _cluster(context: str | None, namespace: str | None) -> "tuple[KubernetesApi, Consoles]":
-    from surogate_bench_orchestrator.cli.cluster import commands, kubernetes_api  # noqa: PLC0415 - see above
-
-    cluster = kubernetes_api.open_cluster(context=context, namespace=namespace)
-    return cluster, commands.Consoles(output=_output(), messages=_messages())
-
-
-def _output() -> Console:
-    return Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH)
-
-
-def _messages() -> Console:
-    return Console(stderr=True, width=None if sys.stderr.isatty() else _PIPE_WIDTH)

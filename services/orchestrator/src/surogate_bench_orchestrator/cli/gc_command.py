@@ -1,51 +1,52 @@
-"""``surogate-bench gc``: what a store holds that no sweep needs any more."""
+"""``surogate-bench gc``: show or remove what no sweep needs any more."""
 
 import json
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from surogate_bench.errors import StoreAwayError, StoreRefusedError
 from surogate_bench.store import open_store
 from surogate_bench.store_errors import as_bad_input
+from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.report.formats import size
 from surogate_bench_orchestrator.sweep.clock import SystemClock
-from surogate_bench_orchestrator.sweep.garbage import Garbage, remove, survey
+from surogate_bench_orchestrator.sweep.garbage import Garbage, list_garbage, remove
+
+_COLUMNS = ("sweep", "version", "last used", "objects", "size", "why it can go", "kept of it")
 
 
-def collect_garbage(location: str, *, delete: bool, as_json: bool, output: Console) -> None:
-    """Show what can go, and remove it where asked to.
+def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Consoles) -> None:
+    """Show what can be removed, and remove it if requested.
 
     Raises:
         ConfigError: the store cannot be used or reached.
         StoreRefusedError: it refuses to delete.
-        StoreAwayError: it went away.
+        StoreAwayError: it became unavailable.
     """
     store, clock = open_store(location, create=False), SystemClock()
     try:
-        found = survey(store, clock)
+        found = list_garbage(store, clock)
     except (StoreAwayError, StoreRefusedError) as error:
         raise as_bad_input(error, store.url) from error
     removed = remove(store, found, clock) if delete else ()
+    output = consoles.output
     if as_json:
         output.print_json(
             json.dumps({"store": store.url, "deleted": delete, "found": [_as_json(each) for each in found]})
         )
         return
     if not found:
-        output.print(Text(f"Nothing in {store.url} can go."), soft_wrap=True)
+        print_line(output, f"Nothing in {store.url} can go.")
         return
     output.print(_table(found))
     total = size(sum(each.size for each in (removed if delete else found)))
-    ending = f"Removed {total}." if delete else f"{total} in all. Nothing was removed; --delete removes it."
-    output.print(Text(ending), soft_wrap=True)
+    print_line(output, f"Removed {total}." if delete else f"{total} in all. Nothing was removed; --delete removes it.")
 
 
 def _table(found: tuple[Garbage, ...]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("sweep", "version", "last used", "objects", "size", "why it can go", "kept of it"):
+    for name in _COLUMNS:
         table.add_column(name)
     for each in found:
         table.add_row(

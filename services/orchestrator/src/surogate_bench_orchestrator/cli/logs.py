@@ -1,27 +1,24 @@
-"""``surogate-bench logs``: which stages are meant, and how their logs are shown."""
+"""What the logs commands of both targets share: which stages have logs, and how a log is printed."""
 
 from rich.console import Console
 
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import ConfigError
 from surogate_bench.layout import BASE_RUN, run_name
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.cli.session import Session
-from surogate_bench_orchestrator.domain.plan import Plan
-from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 
 SERVICE_STAGES = {
     "prepare": "prepare", "task-check": "check-task", "serving-check": "check-serving", "model-server": "serve",
 }  # fmt: skip
-"""What the runs share, which can be named instead of a run."""
+"""Stages that the runs share, by the name that stands for a run."""
 
 
 def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...]:
-    """Tell which stages are meant.
+    """Return the stages whose logs are requested.
 
     Args:
-        sweep: Of which sweep.
+        sweep: The sweep of the run.
         run: A run, or a key of :data:`SERVICE_STAGES`.
-        stage: ``train`` or ``eval``; all that there are if None.
+        stage: ``train`` or ``eval``; all stages of the run if None.
 
     Raises:
         ConfigError: there is no such run, or it has no such stage.
@@ -34,42 +31,13 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
         raise ConfigError(
             "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *SERVICE_STAGES))}."
         )
-    there = ("eval",) if run == BASE_RUN else ("train", "eval")
-    if stage is not None and stage not in there:
+    stages = ("eval",) if run == BASE_RUN else ("train", "eval")
+    if stage is not None and stage not in stages:
         raise ConfigError("is never trained", field="run", value=run, remedy="Leave --stage out.")
-    return (stage,) if stage else there
+    return (stage,) if stage else stages
 
 
-def show_local_logs(session: Session, run: str, *, stage: str | None, tail: int, output: Console) -> None:
-    """Show what the tasks of a run wrote on this machine, over all attempts.
-
-    Raises:
-        ConfigError: there is no such run.
-        PermanentError: it has written nothing.
-    """
-    runtime = session.local_runtime()
-    stages = stages_of(session.sweep, run, stage)
-    tasks = {each: task for each in stages if (task := _task(session.plan, run, each))}
-    texts = {each: runtime.logs(task.name, tail=tail) for each, task in tasks.items()}
-    if not any(texts.values()):
-        raise PermanentError(f"there is no log of {run} in {session.state}: it has not started here")
-    for each, text in texts.items():
-        if text:
-            show_log(f"{run} ({each})", text, output)
-
-
-def show_log(title: str, text: str, output: Console) -> None:
-    """Show one log under its title."""
+def print_log(title: str, text: str, output: Console) -> None:
+    """Print one log under its title."""
     output.out(f"==> {title} <==", highlight=False)
     output.out(text.rstrip("\n"), highlight=False)
-
-
-def _task(plan: Plan, run: str, stage: str) -> Task | None:
-    if stage == "prepare":
-        return plan.prepare
-    if stage.startswith("check-"):
-        return next((check for check in plan.checks if stage_of(check) == stage), None)
-    if stage == "serve":
-        return plan.server
-    found = next(each for each in plan.runs if each.name == run)
-    return found.train if stage == "train" and found.train else found.evaluate

@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM end a sweep in an orderly way: the next round notices, and children are stopped."""
+"""Ctrl-C and SIGTERM stop a sweep in an orderly way: the next pass raises, and child processes are stopped."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
@@ -13,28 +13,28 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """Remembers that a signal asked to stop."""
+    """Records that a signal asked to stop."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
 
-    def ask(self, _signal: int, _frame: FrameType | None) -> None:
-        """Handle a signal; a second one changes nothing, as children get a limited time to stop anyway."""
-        self._asked = True
+    def set(self, _signal: int, _frame: FrameType | None) -> None:
+        """Handle a signal; a second one has no effect, as children have a limited time to stop anyway."""
+        self._requested = True
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came."""
-        if self._asked:
+        """Raise Interrupted if a signal was received."""
+        if self._requested:
             raise Interrupted
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Take over the signals that ask to stop."""
+    """Handle the signals that ask to stop; the previous handlers are restored at the end."""
     request = StopRequest()
-    before = {number: signal.signal(number, request.ask) for number in _STOPPING}
+    previous = {number: signal.signal(number, request.set) for number in _SIGNALS}
     try:
         yield request
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Standard streams as a shell may hand them over: closed, full, without a reader, or in an encoding without accents."""
+"""Standard streams that are closed, full, without a reader, or in an encoding that lacks characters."""
 
 import io
 import os
@@ -11,11 +11,11 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 class OutputError(BenchError):
-    """Standard output cannot be written any more."""
+    """Standard output cannot be written."""
 
 
 class _Output(io.TextIOWrapper):
-    """Standard output that says so itself when it cannot be written; a bare OSError could be of any file."""
+    """Standard output that raises an error of its own when it cannot be written; an OSError could be of any file."""
 
     def write(self, text: str, /) -> int:
         try:
@@ -30,10 +30,10 @@ class _Output(io.TextIOWrapper):
             raise self._lost(error) from error
 
     def _lost(self, error: OSError) -> OutputError:
-        """Drop what could not be written, so that closing does not fail again."""
+        """Discard what could not be written, so that closing does not fail again."""
         _redirect_to_null(self.fileno(), "w")
         is_pipe = isinstance(error, BrokenPipeError)
-        return OutputError(f"standard output: {'what reads it has ended' if is_pipe else error.strerror}")
+        return OutputError(f"standard output: {'its reader has ended' if is_pipe else error.strerror}")
 
 
 def prepare_streams() -> None:
@@ -48,7 +48,7 @@ def prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
     if "stdout" in closed:
         raise ConfigError(
-            "is closed, and results are shown there",
+            "is closed, and results are written there",
             field="standard output",
             remedy="Redirect it to a file, or to /dev/null.",
         )
@@ -61,7 +61,7 @@ def prepare_streams() -> None:
 
 
 def _fill(number: int, name: str, mode: str) -> bool:
-    """Open a closed stream on the null device, so that no other file gets its number; say whether it was closed."""
+    """Open a closed stream on the null device, so that no other file gets its number; return whether it was closed."""
     try:
         os.fstat(number)
     except OSError:

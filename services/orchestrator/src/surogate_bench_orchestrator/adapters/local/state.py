@@ -1,11 +1,11 @@
-"""What the local runtime remembers of a task: one folder each, its state file replaced atomically.
+"""Files of a local task: a folder for each, whose state file is replaced atomically.
 
 ::
 
-    <root>/<task>/state.json    phase, attempt, process, ports, how it ended
-    <root>/<task>/request.json  what the service was started with
-    <root>/<task>/log.txt       what it wrote, over all attempts
-    <root>/<task>/work          its scratch files, progress.json and termination.json
+    <root>/<task>/state.json    phase, attempt, process, ports, reason and message of a failure
+    <root>/<task>/request.json  request of the service
+    <root>/<task>/log.txt       output of all attempts
+    <root>/<task>/work          scratch files, progress.json and termination.json
 """
 
 import shutil
@@ -37,11 +37,11 @@ class TaskState(BaseModel):
     reason: str = ""
     message: str = ""
     progress: Progress | None = None
-    """The last one of a task that has ended."""
+    """Last progress of a task that has ended."""
     ports: tuple[int, int] | None = None
-    """Of a server: control API and vLLM."""
+    """Ports of a server: control API and vLLM."""
     slot: int | None = None
-    """Which of the runtime's slots it holds or held."""
+    """Index of the slot that it holds or held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,26 +52,26 @@ class TaskFolder:
 
     @property
     def state_file(self) -> Path:
-        """Where the state is."""
+        """Return the path of the state file."""
         return self.path / "state.json"
 
     @property
     def request_file(self) -> Path:
-        """What the service is started with."""
+        """Return the path of the request."""
         return self.path / REQUEST_FILE
 
     @property
     def log_file(self) -> Path:
-        """What it wrote."""
+        """Return the path of the log."""
         return self.path / "log.txt"
 
     @property
     def work_dir(self) -> Path:
-        """Its scratch folder."""
+        """Return the scratch folder."""
         return self.path / "work"
 
     def read(self) -> TaskState | None:
-        """Read the state; None where there is none, or none that can be understood."""
+        """Read the state; None if there is none, or if it cannot be parsed."""
         try:
             return TaskState.model_validate_json(self.state_file.read_bytes())
         except (OSError, ValidationError):
@@ -92,7 +92,7 @@ class TaskFolder:
         shutil.rmtree(self.work_dir, ignore_errors=True)
 
     def tail(self, lines: int) -> str:
-        """Read the log's last lines, of its last 256 KiB."""
+        """Return the last lines of the log, at most 256 KiB."""
         try:
             with self.log_file.open("rb") as log:
                 log.seek(max(0, log.seek(0, 2) - 2**18))

@@ -1,4 +1,4 @@
-"""One task as a process: its attempts, its deadline and how it ended."""
+"""Run one task as a process: attempts, deadline and result."""
 
 import os
 import signal
@@ -20,29 +20,29 @@ STOP_GRACE_S = 20.0
 """Between SIGTERM and SIGKILL: vLLM takes a few seconds to stop."""
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
-"""Before the second, third… attempt; then always the last."""
+"""Seconds before the second, third, … attempt; the last value is repeated."""
 _FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
-"""What would fail again in the same way."""
+"""Exit codes of failures that would happen again."""
 _READY = "ready"
-"""Progress phase of a server that takes requests."""
+"""Progress phase of a server that accepts requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
-    """What to start a task with."""
+    """Command and environment of a task."""
 
     command: list[str]
     environment: Mapping[str, str]
-    """Variables in addition to those passed on."""
+    """Variables in addition to those that are passed on."""
 
 
 class SupervisedTask:
-    """Runs a task until it is done, has failed for good, or is stopped; :meth:`poll` moves it on.
+    """Runs a task until it succeeds, fails for good, or is stopped; :meth:`poll` starts, ends and records attempts.
 
     Args:
-        task: What to run.
-        folder: Its files; the request must be there.
-        state: Its first state, PENDING.
+        task: The task.
+        folder: Its files; the request must exist.
+        state: Its initial state, PENDING.
         launch: How to start an attempt.
         clock: For the deadline and the back-off.
     """
@@ -62,11 +62,11 @@ class SupervisedTask:
 
     @property
     def child(self) -> subprocess.Popen[bytes] | None:
-        """The process of the present attempt."""
+        """Return the process of the current attempt."""
         return self._child
 
     def poll(self) -> None:
-        """Look at the process; start the attempt that is due; end what is past its deadline."""
+        """Check the process, start an attempt that is due, and end one that is past its deadline."""
         if not self.state.phase.is_active:
             return
         now = self._clock.now()
@@ -81,7 +81,7 @@ class SupervisedTask:
             self._start_attempt()
 
     def stop(self) -> None:
-        """Stop the process, and whatever it started."""
+        """Stop the process, and everything that it started."""
         if self._child is not None:
             processes.stop_children([self._child], grace_s=STOP_GRACE_S)
             processes.kill_strays(self.folder.path)
@@ -101,7 +101,7 @@ class SupervisedTask:
         )
 
     def _watch_readiness(self, now: float) -> None:
-        """A server is RUNNING while it says that it is ready; each time it stops being so, it gets a new deadline."""
+        """Set a server RUNNING while it reports that it is ready; its deadline restarts when it stops being ready."""
         progress = read_progress(self.folder.work_dir)
         ready = progress is not None and progress.phase == _READY
         if ready != (self.state.phase is Phase.RUNNING):
@@ -146,9 +146,9 @@ class SupervisedTask:
 
 
 def _explain(folder: TaskFolder, code: int) -> tuple[str, str]:
-    """Say why an attempt failed: in the service's own words, or from how the process ended."""
-    if word := read_termination(folder.work_dir):
-        return word.reason, word.message
+    """Return reason and message of a failed attempt: those that the service reported, or else how the process ended."""
+    if termination := read_termination(folder.work_dir):
+        return termination.reason, termination.message
     if code < 0:
         hint = " (the kernel does that when memory runs out)" if -code == signal.SIGKILL else ""
         return "Killed", f"killed by {signal.Signals(-code).name}{hint}"

@@ -1,4 +1,4 @@
-"""Free TCP ports for a server that may have to restart on them."""
+"""Find free TCP ports for a server, which restarts on the same ones."""
 
 import socket
 import zlib
@@ -6,11 +6,11 @@ import zlib
 from surogate_bench.errors import TransientError
 
 _FIRST, _LAST = 20000, 32000
-"""Below the range from which Linux takes ports for outgoing connections: none of those takes ours between restarts."""
+"""Below the range of Linux's ephemeral ports, so that no outgoing connection takes a port between restarts."""
 
 
 def free_ports(host: str, *, seed: str) -> tuple[int, int]:
-    """Find two ports that nothing listens on, searching from a place that depends on ``seed``.
+    """Return two ports that nothing listens on; the search starts at a port that depends on ``seed``.
 
     Raises:
         TransientError: there are none.

@@ -1,1 +1,1 @@
-"""The command line on a cluster: submit a RecipeSweep, follow it, fetch its report and its logs."""
+"""Sweeps that run on a Kubernetes cluster: submit a RecipeSweep, follow it, fetch its report and its logs."""

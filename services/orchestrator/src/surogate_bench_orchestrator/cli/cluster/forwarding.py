@@ -11,16 +11,15 @@ from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench_orchestrator.adapters.kubernetes.api import translate
 
 _TIMEOUT_S = 60.0
-_LONGEST = 512 * 1024**2
-"""Bytes that an answer may have."""
+_MAX_BODY_BYTES = 512 * 1024**2
 
 
 def get_from_pod(client: ApiClient, *, namespace: str, pod: str, port: int, path: str) -> bytes:
     """GET a path from a pod.
 
     Raises:
-        TransientError: the pod or the way to it is away, or it asks to come back later.
-        PermanentError: it answers that there is no such thing.
+        TransientError: the pod cannot be reached, or answers with a server error.
+        PermanentError: it answers with another error, such as 404.
     """
     what = f"GET {path} from pod {pod}"
     try:
@@ -34,17 +33,17 @@ def get_from_pod(client: ApiClient, *, namespace: str, pod: str, port: int, path
         connection.sock = forward.socket(port)
         connection.sock.settimeout(_TIMEOUT_S)
         connection.request("GET", path, headers={"Connection": "close"})
-        answer = connection.getresponse()
-        body = answer.read(_LONGEST)
+        response = connection.getresponse()
+        body = response.read(_MAX_BODY_BYTES)
     except (OSError, http.client.HTTPException) as error:
         raise TransientError(f"{what}: {forward.error(port) or error}") from error
     finally:
         connection.close()
         forward.close()
-    if answer.status == HTTPStatus.OK:
+    if response.status == HTTPStatus.OK:
         return body
-    message = f"{what}: {answer.status} {_explanation(body) or answer.reason}"
-    if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    message = f"{what}: {response.status} {_explanation(body) or response.reason}"
+    if response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise TransientError(message)
     raise PermanentError(message)
 

@@ -1,16 +1,17 @@
-"""A real cluster."""
+"""The Kubernetes API as the command line uses it."""
 
 from typing import Any
 
 from kubernetes.client import ApiException
+from typing_extensions import override
 
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi, Pod, Resource
 from surogate_bench_orchestrator.cli.cluster.forwarding import get_from_pod
-from surogate_bench_orchestrator.cli.cluster.ports import Pod, Resource
 from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
 
 MANAGER = "surogate-bench-cli"
@@ -20,7 +21,7 @@ _NOT_FOUND, _INVALID, _FORBIDDEN, _UNAUTHORIZED = 404, 422, 403, 401
 
 
 def open_cluster(*, context: str | None, namespace: str | None) -> "KubernetesApi":
-    """Connect as KUBECONFIG says.
+    """Connect to the cluster that KUBECONFIG names.
 
     Args:
         context: One of its contexts; the current one if None.
@@ -33,8 +34,8 @@ def open_cluster(*, context: str | None, namespace: str | None) -> "KubernetesAp
     return KubernetesApi(Api(connection.client), namespace or connection.namespace)
 
 
-class KubernetesApi:
-    """See :class:`ClusterApi`."""
+class KubernetesApi(ClusterApi):
+    """A namespace of the cluster that KUBECONFIG names."""
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._api = api
@@ -43,43 +44,43 @@ class KubernetesApi:
         self._pods = f"/api/v1/namespaces/{namespace}/pods"
 
     @property
+    @override
     def namespace(self) -> str:
-        """See :class:`ClusterApi`."""
         return self._namespace
 
+    @override
     def check(self) -> None:
-        """See :class:`ClusterApi`."""
         try:
             self._api.list(self._sweeps)
         except PermanentError as error:
             raise self._explained(error) from error
 
+    @override
     def get(self, name: str) -> Resource | None:
-        """See :class:`ClusterApi`."""
         return self._api.get(f"{self._sweeps}/{name}")
 
+    @override
     def apply(self, manifest: Resource) -> Resource:
-        """See :class:`ClusterApi`."""
         try:
             return self._api.apply(f"{self._sweeps}/{manifest['metadata']['name']}", manifest, manager=MANAGER)
         except PermanentError as error:
             raise self._explained(error) from error
 
+    @override
     def controllers(self) -> list[Pod]:
-        """See :class:`ClusterApi`."""
         return self._list_pods(_CONTROLLER)
 
+    @override
     def pods(self, sweep: str, **labels: str) -> list[Pod]:
-        """See :class:`ClusterApi`."""
-        wanted = {"sweep": sweep, **labels}
-        return self._list_pods(",".join(f"{GROUP}/{name}={value}" for name, value in wanted.items()))
+        selected = {"sweep": sweep, **labels}
+        return self._list_pods(",".join(f"{GROUP}/{name}={value}" for name, value in selected.items()))
 
+    @override
     def log(self, pod: Pod, *, tail: int) -> str:
-        """See :class:`ClusterApi`."""
         return self._api.text(f"{self._pods}/{pod.name}/log", container=CONTAINER, tailLines=str(tail))
 
+    @override
     def download(self, pod: Pod, path: str) -> bytes:
-        """See :class:`ClusterApi`."""
         return get_from_pod(self._api.client, namespace=self._namespace, pod=pod.name, port=CONTROLLER_PORT, path=path)
 
     def _list_pods(self, selector: str) -> list[Pod]:

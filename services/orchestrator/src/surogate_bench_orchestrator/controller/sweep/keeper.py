@@ -87,7 +87,7 @@ class SweepKeeper:
             TransientError: store or cluster is away.
             PermanentError: one of them refuses.
         """
-        return self._driver.look()
+        return self._driver.snapshot()
 
     def see(self) -> Standing:
         """See how the sweep stands, and make its report once it has ended.
@@ -207,7 +207,7 @@ class SweepKeeper:
 
     def _finish(self, standing: Standing, snapshot: Snapshot) -> Standing:
         self._retire(snapshot)
-        failed, skipped = snapshot.troubles()
+        failed, skipped = snapshot.failure_messages()
         request = ReportRequest(sweep=self.resource.sweep, store=self._store.url, failed=failed, skipped=skipped)
         state, message = self._reports.advance(f"{self.resource.name}/{self.resource.uid}", request)
         if state is ReportState.WORKING:

@@ -1,0 +1,1 @@
+"""Sweeps that run on this machine."""

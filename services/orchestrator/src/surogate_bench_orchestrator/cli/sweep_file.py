@@ -1,0 +1,23 @@
+"""The file that describes a sweep."""
+
+from pathlib import Path
+
+from surogate_bench.data_files import split_files
+from surogate_bench.model_source import require_model_folder
+from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.task_files import TaskFolders
+
+
+def read_sweep(path: Path) -> RecipeSweep:
+    """Read a sweep, and check that the local files and the task that it names exist.
+
+    Raises:
+        ConfigError: it cannot be used as it is.
+    """
+    sweep = load_sweep(path)
+    if sweep.model.path is not None:
+        require_model_folder(sweep.model.path)
+    if sweep.data.path is not None:
+        split_files(sweep.data.path)
+    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
+    return sweep

@@ -1,0 +1,18 @@
+"""``surogate-bench validate``: check a sweep file."""
+
+from pathlib import Path
+
+from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
+from surogate_bench_orchestrator.cli.sweep_file import read_sweep
+
+
+def validate_sweep(sweep_file: Path, consoles: Consoles) -> None:
+    """Check a sweep file, and print that it is valid: silence would be ambiguous.
+
+    Raises:
+        ConfigError: it cannot be used as it is.
+    """
+    sweep = read_sweep(sweep_file)
+    runs = len(sweep.recipes) * len(sweep.seeds)
+    base = " and the base model" if sweep.evaluation.evaluate_base else ""
+    print_line(consoles.output, f"{sweep_file} is valid: sweep {sweep.name} ({sweep.spec_hash}), {runs} runs{base}")
