@@ -133,17 +133,17 @@ class Pace:
 def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     observed = snapshot.observed
     current = run.evaluate if run.train is None or status.state is RunState.EVALUATING else run.train
-    seen = observed.of(current)
+    observation = observed.of(current)
     trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.EVALUATING}
-    figures = _live_figures(seen) if live else _result_figures(trained, scored)
+    figures = _live_figures(observation) if live else _result_figures(trained, scored)
     return ViewRow(
         name=run.name,
         state=status.state.value,
-        detail=_activity(seen) if live or seen.unplaced else _origin(snapshot, run),
-        failure=status.failure or (_failure_of_attempt(seen) if live or seen.unplaced else None),
-        attempt=seen.attempt,
+        detail=_activity(observation) if live or observation.unplaced else _origin(snapshot, run),
+        failure=status.failure or (_failure_of_attempt(observation) if live or observation.unplaced else None),
+        attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,
         **figures,
@@ -163,24 +163,24 @@ def _origin(snapshot: Snapshot, run: Run) -> str:
 
 
 def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
-    seen = snapshot.observed.of(task)
+    observation = snapshot.observed.of(task)
     if failure := failure_of(task, snapshot.observed):
         return ViewRow(name=name, state=RunState.FAILED.value, failure=failure)
     if snapshot.observed.is_done(task):
         warnings = warnings_of(snapshot) if task == snapshot.plan.prepare else ()
         return ViewRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
-    if not seen.phase.is_active:
+    if not observation.phase.is_active:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
         unused = over and _has_failed_early(snapshot)
         return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
-    state = "Starting" if task.is_server and seen.phase is Phase.PENDING else "Running"
+    state = "Starting" if task.is_server and observation.phase is Phase.PENDING else "Running"
     return ViewRow(
         name=name,
-        state=RunState.PENDING.value if seen.unplaced else state,
-        detail=_activity(seen),
-        failure=_failure_of_attempt(seen),
-        attempt=seen.attempt,
-        elapsed_s=seen.elapsed_s,
+        state=RunState.PENDING.value if observation.unplaced else state,
+        detail=_activity(observation),
+        failure=_failure_of_attempt(observation),
+        attempt=observation.attempt,
+        elapsed_s=observation.elapsed_s,
     )
 
 
@@ -190,20 +190,20 @@ def _has_failed_early(snapshot: Snapshot) -> bool:
     return not observed.is_done(plan.prepare) or any(failure_of(check, observed) for check in plan.checks)
 
 
-def _activity(seen: Observation) -> str:
-    if seen.unplaced:
+def _activity(task: Observation) -> str:
+    if task.unplaced:
         return "waits for room"
-    if seen.phase is Phase.PENDING and seen.reason:
+    if task.phase is Phase.PENDING and task.reason:
         return "about to try again"
-    return seen.progress.phase if seen.progress else "starting"
+    return task.progress.phase if task.progress else "starting"
 
 
-def _failure_of_attempt(seen: Observation) -> Failure | None:
-    return Failure(seen.reason, seen.message) if seen.reason else None
+def _failure_of_attempt(task: Observation) -> Failure | None:
+    return Failure(task.reason, task.message) if task.reason else None
 
 
-def _live_figures(seen: Observation) -> dict[str, Any]:
-    progress, elapsed = seen.progress, seen.elapsed_s
+def _live_figures(task: Observation) -> dict[str, Any]:
+    progress, elapsed = task.progress, task.elapsed_s
     if progress is None:
         return {"elapsed_s": elapsed}
     return {

@@ -92,8 +92,8 @@ class KubernetesRuntime(Runtime):
         if self._slots is None:
             return None
         holders = self._holders()
-        if any(seen.unplaced for _, seen in holders):
-            return max(1, sum(held for held, seen in holders if not seen.unplaced))
+        if any(observation.unplaced for _, observation in holders):
+            return max(1, sum(held for held, observation in holders if not observation.unplaced))
         return self._slots
 
     @override
