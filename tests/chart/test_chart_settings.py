@@ -57,7 +57,7 @@ def test_gpus_are_not_counted_by_the_chart_and_only_a_value_limits_a_sweep(
     rendered = render(values)
     assert settings_of(rendered, tmp_path).slots == limit
     if rendered.notes:  # the helm command does not print them
-        assert (f"at once: {limit}" if limit else "as many run at once as there are GPUs") in rendered.notes
+        assert (f"at once: {limit}" if limit else "as many run in parallel as there are GPUs") in rendered.notes
 
 
 def test_what_the_chart_does_not_change_is_the_default_of_the_controller(render: Any, tmp_path: Path) -> None:

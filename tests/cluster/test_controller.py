@@ -1,4 +1,4 @@
-"""The controller against a real API server. Pods run nothing: the test plays the node that they would run on."""
+"""The controller against a real API server. Pods run nothing: the test stands in for their node."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from cluster_lab import SPEC, Lab
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.controller.status.document import condition, condition_is_true
+from surogate_bench_orchestrator.resource.status import ConditionType
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 
@@ -36,8 +36,8 @@ def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Unt
     lab.add()
     until(lab.is_complete, "the sweep is complete", 180)
     status = lab.status()
-    assert (status["phase"], status["progress"], status["best"]) == ("Complete", "3/3", "bf16 0.625")
-    assert {row["name"]: row["state"] for row in status["runs"]} == {
+    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.625")
+    assert {row.name: row.state for row in status.runs} == {
         "base": "Succeeded", "bf16-s0": "Succeeded", "fp8-s0": "Succeeded",
     }  # fmt: skip
     assert lab.events() == ["Admitted", "RunSucceeded", "RunSucceeded", "RunSucceeded", "SweepComplete"]
@@ -55,18 +55,18 @@ def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Unt
     until(lambda: b'sweep="small"' not in replica.get("/metrics")[1], "its metrics are gone")
 
 
-def test_a_run_that_fails_tells_why(lab: Lab, until: Until) -> None:
+def test_a_failed_run_has_its_reason(lab: Lab, until: Until) -> None:
     lab.node.failing["fp8-s0-train"] = '{"reason": "ConfigError", "message": "data.train: is empty"}'
     lab.start()
     lab.add()
-    until(lambda: condition_is_true(lab.status(), "Failed"), "the sweep has failed", 180)
-    row = next(row for row in lab.status()["runs"] if row["name"] == "fp8-s0")
-    assert (row["state"], row["reason"], row["message"]) == ("Failed", "ConfigError", "data.train: is empty")
+    until(lambda: lab.status().is_true(ConditionType.FAILED), "the sweep has failed", 180)
+    row = lab.row("fp8-s0")
+    assert (row.state, row.reason, row.message) == ("Failed", "ConfigError", "data.train: is empty")
     assert lab.events() == ["Admitted", "RunFailed", "RunSucceeded", "RunSucceeded", "SweepFailed"]
     assert len(lab.node.pods_of("fp8-s0-train")) == 1
 
 
-def test_another_replica_goes_on_when_the_leader_is_killed_and_nothing_is_repeated(lab: Lab, until: Until) -> None:
+def test_another_replica_continues_when_the_leader_is_killed_and_nothing_is_repeated(lab: Lab, until: Until) -> None:
     lab.node.holding = {"train"}
     first = lab.start()
     until(lambda: first.leads, "the first replica leads")
@@ -83,7 +83,7 @@ def test_another_replica_goes_on_when_the_leader_is_killed_and_nothing_is_repeat
     assert lab.events() == ["Admitted", "RunSucceeded", "RunSucceeded", "RunSucceeded", "SweepComplete"]
 
 
-def test_a_replica_that_is_asked_to_stop_hands_over(lab: Lab, until: Until) -> None:
+def test_a_replica_that_is_requested_to_stop_hands_over(lab: Lab, until: Until) -> None:
     first = lab.start()
     until(lambda: first.leads, "the first replica leads")
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{lab.namespace}/leases/surogate-bench-controller"
@@ -102,13 +102,13 @@ def test_a_leader_that_loses_its_lease_stops_at_once(lab: Lab, until: Until) -> 
     assert replica.process.wait(60) == 75
 
 
-def test_a_suspended_sweep_stops_and_goes_on(lab: Lab, until: Until) -> None:
+def test_a_suspended_sweep_stops_and_continues(lab: Lab, until: Until) -> None:
     lab.node.holding = {"train"}
     lab.start()
     lab.add()
     until(lambda: len(lab.node.pods_of("-train-")) == 2, "both trainers run")
     lab.api.patch(f"{lab.path}/small", {"spec": {"suspend": True}})
-    until(lambda: lab.status().get("phase") == "Suspended", "it is suspended")
+    until(lambda: lab.status().phase == "Suspended", "it is suspended")
     until(lambda: not [name for name in lab.owned() if "-train-" in name], "the trainers are gone")
     lab.node.holding = set()
     lab.api.patch(f"{lab.path}/small", {"spec": {"suspend": False}})
@@ -117,18 +117,19 @@ def test_a_suspended_sweep_stops_and_goes_on(lab: Lab, until: Until) -> None:
     assert len(lab.node.pods_of("-prepare-")) == 1
 
 
-def test_a_sweep_that_cannot_work_is_rejected_with_the_field_and_the_remedy(lab: Lab, until: Until) -> None:
+def test_a_sweep_that_cannot_run_is_rejected_with_the_field_and_the_remedy(lab: Lab, until: Until) -> None:
     lab.start()
     lab.add(evaluation={"task": "no_such_task"})
-    until(lambda: lab.status().get("phase") == "Rejected", "it is rejected")
-    admitted = condition(lab.status(), "Admitted")
-    assert "spec.evaluation.task" in admitted["message"]
-    assert "Choose one of" in admitted["message"]
+    until(lambda: lab.status().phase == "Rejected", "it is rejected")
+    admitted = lab.status().condition(ConditionType.ADMITTED)
+    assert admitted is not None
+    assert "spec.evaluation.task" in admitted.message
+    assert "Choose one of" in admitted.message
     assert lab.events() == ["Invalid"]
     assert lab.owned() == []
 
 
-def test_wrong_credentials_of_the_store_are_named_on_every_sweep(
+def test_wrong_credentials_of_the_store_are_a_condition_of_every_sweep(
     lab: Lab, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in {
@@ -139,10 +140,11 @@ def test_wrong_credentials_of_the_store_are_named_on_every_sweep(
     lab.write_config("s3://nowhere/results")
     replica = lab.start()
     lab.add()
-    until(lambda: lab.status().get("conditions"), "it says something", 180)
-    admitted = condition(lab.status(), "Admitted")
-    assert (admitted["status"], admitted["reason"]) == ("False", "StoreNotUsable")
-    assert "s3://nowhere/results" in admitted["message"]
+    until(lambda: lab.status().conditions, "conditions are set", 180)
+    admitted = lab.status().condition(ConditionType.ADMITTED)
+    assert admitted is not None
+    assert (admitted.status, admitted.reason) == ("False", "StoreNotUsable")
+    assert "s3://nowhere/results" in admitted.message
     assert replica.get("/readyz")[0] == 200
     assert replica.get("/reports/small.tar")[0] == 503
 

@@ -34,12 +34,12 @@ def says(release: Any, until: Until, name: str, *words: str) -> str:
     """Wait until the condition Admitted of a sweep holds these words; its message, which an Event has as well."""
     message = ""
 
-    def told() -> bool:
+    def message_is_complete() -> bool:
         nonlocal message
         message = release.condition(name, "Admitted").get("message", "")
         return all(word in message for word in words)
 
-    until(told, f"condition Admitted of {name} says {words}", 180)
+    until(message_is_complete, f"condition Admitted of {name} says {words}", 180)
     assert release.condition(name, "Admitted")["reason"] == "StoreNotUsable"
     events = [event["message"] for event in release.events("StoreNotUsable")]
     assert any(all(word in event for word in words) for event in events), events
@@ -114,7 +114,7 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
         ("image.tag=missing", ("container versitygw has no image", "versitygw:missing", "objectStore.bundled.image")),
         (
             "nodeSelector.nowhere=yes",
-            ("no node takes it", "node affinity/selector", "objectStore.bundled.nodeSelector"),
+            ("no node accepts it", "node affinity/selector", "objectStore.bundled.nodeSelector"),
         ),
         (
             f"image.repository=surogate-bench/orchestrator,{BUNDLED}.image.tag={IMAGE_TAG}",  # no server of S3

@@ -22,9 +22,9 @@ from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareReques
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
-from surogate_bench_orchestrator.controller.status.document import condition_is_true
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
+from surogate_bench_orchestrator.resource.status import ConditionType, StatusRow, SweepStatus
 
 SPEC: dict[str, Any] = {
     "model": {"builtin": "tiny-qwen3-en"},
@@ -199,12 +199,14 @@ class Lab:
         }
         assert self.api.create(self.path, body)
 
-    def status(self, name: str = "small") -> dict[str, Any]:
-        found: dict[str, Any] = (self.api.get(f"{self.path}/{name}") or {}).get("status", {})
-        return found
+    def status(self, name: str = "small") -> SweepStatus:
+        return SweepStatus.of(self.api.get(f"{self.path}/{name}") or {})
+
+    def row(self, run: str, name: str = "small") -> StatusRow:
+        return next(row for row in self.status(name).rows if row.name == run)
 
     def is_complete(self, name: str = "small") -> bool:
-        return condition_is_true(self.status(name), "Complete")
+        return self.status(name).is_true(ConditionType.COMPLETE)
 
     def events(self, name: str = "small") -> list[str]:
         found = self.api.list(f"/api/v1/namespaces/{self.namespace}/events")

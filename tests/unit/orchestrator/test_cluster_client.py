@@ -44,7 +44,10 @@ COMPLETE = ended("Succeeded", "Complete")
 
 
 def refused(phase: str) -> dict[str, Any]:
-    condition = {"type": "Admitted", "status": "False", "reason": "Invalid", "message": "spec.recipes: odd. Fix it."}
+    condition = {
+        "type": "Admitted", "status": "False", "reason": "Invalid", "message": "spec.recipes: odd. Fix it.",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }  # fmt: skip
     return {"observedGeneration": 1, "phase": phase, "conditions": [condition]}
 
 
@@ -204,7 +207,7 @@ def test_status_as_json_has_every_row(desk: Desk) -> None:
     cluster = cluster_with_sweep(RUNNING)
     desk.target(cluster).status(SMALL, as_json=True)
     document = json.loads(desk.out)
-    assert document["runs"][1]["trouble"] == "Killed: by SIGKILL"
+    assert (document["runs"][1]["reason"], document["runs"][1]["message"]) == ("Killed", "by SIGKILL")
     assert document["services"] == [{"name": "prepare", "state": "Done", "attempt": 0, "step": 0, "total": 0}]
 
 

@@ -1,4 +1,4 @@
-"""The controller put together, against an API server in memory."""
+"""One replica of the controller, against an API server in memory."""
 
 import json
 import threading
@@ -12,24 +12,18 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
+from controller_world import small_spec
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_orchestrator.adapters.kubernetes.settings import load_settings
 from surogate_bench_orchestrator.controller import app
-from surogate_bench_orchestrator.controller.status.document import condition
+from surogate_bench_orchestrator.resource.status import ConditionType, SweepStatus
 
 SWEEPS = "/apis/bench.surogate.ai/v1alpha1/namespaces/lab/recipesweeps"
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"
 EVENTS = "/api/v1/namespaces/lab/events"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/lab/leases/surogate-bench-controller"
-SPEC: dict[str, Any] = {
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
-
 Object = dict[str, Any]
 _SUBRESOURCES = {"status"}
 
@@ -61,7 +55,7 @@ class FakeKubernetes:
         return path
 
     def put(self, path: str, item: Object, event: str = "MODIFIED") -> Object:
-        """Store an object and tell watches."""
+        """Store an object and notify watches."""
         with self.changed:
             metadata = item.setdefault("metadata", {})
             metadata |= {"name": path.rpartition("/")[2], "resourceVersion": str(len(self._history) + 1)}
@@ -75,7 +69,7 @@ class FakeKubernetes:
         return item
 
     def remove(self, path: str) -> None:
-        """Delete an object and tell watches."""
+        """Delete an object and notify watches."""
         with self.changed:
             item = self.objects.pop(path)
             self._history.append(("DELETED", path, item))
@@ -90,15 +84,17 @@ class FakeKubernetes:
     def version(self) -> int:
         return len(self._history)
 
-    def news(self, collection: str, since: int) -> tuple[int, list[Object]] | None:
-        """Wait for changes of a collection; None when it is over."""
+    def changes_since(self, collection: str, since: int) -> tuple[int, list[Object]] | None:
+        """Wait for changes of a collection; None when the server is closed."""
         with self.changed:
             self.changed.wait_for(lambda: self._closed or self.version > since, 1.0)
             if self._closed:
                 return None
             new = self._history[since:]
-            told = [{"type": kind, "object": item} for kind, path, item in new if path.rpartition("/")[0] == collection]
-            return self.version, told
+            events = [
+                {"type": kind, "object": item} for kind, path, item in new if path.rpartition("/")[0] == collection
+            ]
+            return self.version, events
 
     def close(self) -> None:
         """End every watch and stop."""
@@ -171,8 +167,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            while (news := self.world.news(collection, since)) is not None:
-                since, events = news
+            while (changes := self.world.changes_since(collection, since)) is not None:
+                since, events = changes
                 for event in events:
                     line = json.dumps(event).encode() + b"\n"
                     self.wfile.write(f"{len(line):x}\r\n".encode() + line + b"\r\n")
@@ -235,9 +231,8 @@ class Site:
         with self.api.changed:
             assert self.api.changed.wait_for(true, PATIENCE_S)
 
-    def status(self, name: str = "small") -> dict[str, Any]:
-        found: dict[str, Any] = self.api.objects[f"{SWEEPS}/{name}"].get("status", {})
-        return found
+    def status(self, name: str = "small") -> SweepStatus:
+        return SweepStatus.of(self.api.objects[f"{SWEEPS}/{name}"])
 
     def stop(self) -> None:
         if self.controller is not None:
@@ -262,16 +257,16 @@ def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         site.api.close()
 
 
-def test_a_sweep_is_taken_up_by_the_leader_and_its_first_task_submitted(make_site: Callable[..., Site]) -> None:
+def test_the_leader_admits_a_sweep_and_submits_its_first_task(make_site: Callable[..., Site]) -> None:
     site = make_site()
     site.start()
     site.wait(lambda: (site.api.objects.get(LEASE) or {"spec": {}})["spec"].get("holderIdentity"))
-    site.api.put(f"{SWEEPS}/small", {"spec": SPEC}, "ADDED")
+    site.api.put(f"{SWEEPS}/small", {"spec": small_spec()}, "ADDED")
     site.wait(lambda: site.api.below(JOBS))
     (job,) = site.api.below(JOBS)
     assert job["metadata"]["ownerReferences"][0]["name"] == "small"
-    site.wait(lambda: site.status().get("phase"))
-    assert condition(site.status(), "Admitted")["status"] == "True"
+    site.wait(lambda: site.status().phase)
+    assert site.status().is_true(ConditionType.ADMITTED)
     assert {event["reason"] for event in site.api.below(EVENTS)} == {"Admitted"}
     assert site.get("/readyz") == (200, b"ok\n")
     assert site.get("/healthz") == (200, b"ok\n")
@@ -280,18 +275,18 @@ def test_a_sweep_is_taken_up_by_the_leader_and_its_first_task_submitted(make_sit
     assert site.get("/reports/other.tar") == (404, b"there is no such sweep\n")
 
 
-def test_a_sweep_that_is_there_at_the_start_is_looked_at_and_a_broken_one_has_no_report(
+def test_an_existing_sweep_is_reconciled_at_the_start_and_an_invalid_one_has_no_report(
     make_site: Callable[..., Site],
 ) -> None:
     site = make_site()
-    site.api.put(f"{SWEEPS}/small", {"spec": SPEC | {"recipes": ["bf17"]}}, "ADDED")
+    site.api.put(f"{SWEEPS}/small", {"spec": small_spec(recipes=["bf17"])}, "ADDED")
     site.start()
-    site.wait(lambda: site.status().get("phase") == "Rejected")
+    site.wait(lambda: site.status().phase == "Rejected")
     assert site.get("/reports/small.tar")[0] == 404
     assert site.api.below(JOBS) == []
 
 
-def test_it_gives_its_lease_back_when_it_stops(make_site: Callable[..., Site]) -> None:
+def test_it_releases_its_lease_when_it_stops(make_site: Callable[..., Site]) -> None:
     site = make_site()
     site.start()
     site.wait(lambda: (site.api.objects.get(LEASE) or {"spec": {}})["spec"].get("holderIdentity"))
@@ -299,22 +294,22 @@ def test_it_gives_its_lease_back_when_it_stops(make_site: Callable[..., Site]) -
     assert not site.api.objects[LEASE]["spec"].get("holderIdentity")
 
 
-def test_a_replica_that_does_not_lead_does_nothing_but_answer(make_site: Callable[..., Site]) -> None:
+def test_a_replica_that_is_not_the_leader_only_serves_http(make_site: Callable[..., Site]) -> None:
     site = make_site()
     spec = {
         "holderIdentity": "other", "leaseDurationSeconds": 3600, "acquireTime": "2026-01-01T00:00:00.000000Z",
         "renewTime": "2026-01-01T00:00:00.000000Z",
     }  # fmt: skip
     site.api.put(LEASE, {"spec": spec}, "ADDED")
-    site.api.put(f"{SWEEPS}/small", {"spec": SPEC}, "ADDED")
+    site.api.put(f"{SWEEPS}/small", {"spec": small_spec()}, "ADDED")
     site.start()
     while site.get("/readyz")[0] != 200:
         threading.Event().wait(0.1)
-    assert site.status() == {}
+    assert site.status() == SweepStatus()
     assert b"surogate_bench_leader 0.0" in site.get("/metrics")[1]
 
 
-def test_a_wrong_configuration_is_named(tmp_path: Path) -> None:
+def test_an_invalid_configuration_is_refused_with_the_field(tmp_path: Path) -> None:
     config = tmp_path / "controller.yaml"
     config.write_text("namespace: lab\n")
     with pytest.raises(ConfigError, match=r"config\.instance"):

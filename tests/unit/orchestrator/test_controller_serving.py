@@ -1,43 +1,36 @@
-"""What the controller answers over HTTP, its reports, and its loop."""
+"""The controller's HTTP server, and its reports."""
 
 import io
-import logging
-import os
 import sys
 import tarfile
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S
 
-from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.metrics import METRICS
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, SweepFigures
-from surogate_bench_orchestrator.controller.queue.loop import Loop
-from surogate_bench_orchestrator.controller.queue.work_queue import WorkQueue
-from surogate_bench_orchestrator.controller.reports.maker import ReportMaker, ReportState
+from surogate_bench_orchestrator.controller.reports.maker import ReportMaker, ReportState, ReportStatus
 from surogate_bench_orchestrator.controller.reports.process import ReportRequest
-from surogate_bench_orchestrator.controller.sweep.store_gate import NOT_USABLE, StoreGate
 
 
 @dataclass
 class Site:
-    """A server, and what it answers from."""
+    """A server, and the sources of its responses."""
 
     metrics: Metrics = field(default_factory=Metrics)
-    trouble: str = ""
+    reason: str = ""
     store: ObjectStore | None = None
     prefixes: dict[str, str] = field(default_factory=dict)
 
@@ -46,8 +39,8 @@ class Site:
             0,
             Answers(
                 registry=self.metrics.registry,
-                unhealthy=lambda: self.trouble,
-                unready=lambda: self.trouble,
+                unhealthy=lambda: self.reason,
+                unready=lambda: self.reason,
                 store=lambda: self.store,
                 report_prefix=self.prefixes.get,
             ),
@@ -81,9 +74,9 @@ FIGURES = SweepFigures(
 )  # fmt: skip
 
 
-def test_health_and_readiness_say_what_is_wrong(site: Site) -> None:
+def test_health_and_readiness_have_the_reason(site: Site) -> None:
     assert site.get("/healthz") == (200, b"ok\n")
-    site.trouble = "waits for the object store"
+    site.reason = "waits for the object store"
     assert site.get("/readyz") == (503, b"waits for the object store\n")
 
 
@@ -94,7 +87,7 @@ def test_other_paths_are_not_found(site: Site, path: str) -> None:
 
 
 def test_metrics_can_be_parsed_and_show_the_figures(site: Site) -> None:
-    site.metrics.board.show("small", FIGURES)
+    site.metrics.results.update("small", FIGURES)
     status, body = site.get("/metrics")
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
     assert status == 200
@@ -103,12 +96,12 @@ def test_metrics_can_be_parsed_and_show_the_figures(site: Site) -> None:
     assert families["surogate_bench_train_seconds"].samples == []
     assert families["surogate_bench_leader"].samples[0].value == 0
     assert "process_resident_memory_bytes" in families
-    site.metrics.board.remove("small")
+    site.metrics.results.remove("small")
     assert b'sweep="small"' not in site.get("/metrics")[1]
 
 
 def test_every_metric_is_in_the_documented_table_and_the_other_way_round(site: Site) -> None:
-    site.metrics.board.show("small", FIGURES)
+    site.metrics.results.update("small", FIGURES)
     families = text_string_to_metric_families(site.get("/metrics")[1].decode())
     shown = {(family.name, family.type, family.documentation) for family in families if "_created" not in family.name}
     documented = {
@@ -141,12 +134,17 @@ def test_a_report_cannot_be_had_while_the_store_cannot_be_used(site: Site) -> No
     assert site.get("/reports/small.tar")[0] == 503
 
 
+def advance(maker: ReportMaker, request: ReportRequest, key: str = "small/uid") -> ReportStatus:
+    maker.make(key, request)
+    return maker.status(key)
+
+
 def wait_for_report(maker: ReportMaker, request: ReportRequest) -> tuple[ReportState, str]:
     deadline = time.monotonic() + PATIENCE_S
-    while (state := maker.advance("small/uid", request))[0] is ReportState.WORKING:
+    while (status := advance(maker, request)).state is ReportState.WORKING:
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    return state
+    return status.state, status.message
 
 
 def test_a_report_is_written_by_a_process_of_its_own(report_world: Callable[..., Any]) -> None:
@@ -181,134 +179,41 @@ def test_a_report_that_hangs_is_killed(report_world: Callable[..., Any]) -> None
     now = [0.0]
     maker = ReportMaker(script("import time; time.sleep(600)"), lambda: now[0])
     request = request_of(report_world())
-    states = []
+    states: list[ReportStatus] = []
     for _ in range(6):
-        states.append(maker.advance("small/uid", request))
+        states.append(advance(maker, request))
         now[0] += 601
-    assert states[-1] == (ReportState.GIVEN_UP, "not ready within 600 s")
+    assert (states[-1].state, states[-1].message) == (ReportState.GIVEN_UP, "not ready within 600 s")
 
 
 def test_reports_are_made_one_after_the_other(report_world: Callable[..., Any]) -> None:
     maker = ReportMaker(script("import time; time.sleep(600)"))
     request = request_of(report_world())
-    maker.advance("one/uid", request)
-    assert maker.advance("two/uid", request) == (ReportState.WORKING, "")
+    advance(maker, request, "one/uid")
+    assert advance(maker, request, "two/uid") == ReportStatus()
     maker.stop()
     quick = ReportMaker(script(""))
     assert wait_for_report(quick, request)[0] is ReportState.DONE
 
 
-def test_a_report_that_nobody_asks_about_any_more_does_not_keep_others_waiting(
-    report_world: Callable[..., Any],
-) -> None:
-    now = [0.0]
-    maker = ReportMaker(
-        script("import sys, time; time.sleep(600 if 'gone' in sys.stdin.read() else 0)"), lambda: now[0]
-    )
+def test_the_report_of_a_deleted_sweep_does_not_keep_others_waiting(report_world: Callable[..., Any]) -> None:
+    maker = ReportMaker(script("import sys, time; time.sleep(600 if 'gone' in sys.stdin.read() else 0)"))
     request = request_of(report_world())
-    maker.advance("deleted/uid", request.model_copy(update={"failed": {"gone": "x"}}))
-    now[0] = 29
-    assert maker.advance("small/uid", request) == (ReportState.WORKING, "")
-    now[0] = 31
+    advance(maker, request.model_copy(update={"failed": {"gone": "x"}}), "deleted/uid")
+    assert advance(maker, request) == ReportStatus()
+    maker.forget("deleted/uid")
     assert wait_for_report(maker, request) == (ReportState.DONE, "")
 
 
-def test_a_store_that_can_be_used_opens_the_gate(tmp_path: Any) -> None:
-    gate = StoreGate(StoreSettings(url=str(tmp_path)))
-    assert not gate.is_settled
-    assert gate.check()
-    assert gate.is_settled
-    assert gate.trouble is None
-    assert gate.store is not None
-
-
-@pytest.mark.parametrize("error", [TransientError("no route"), PermanentError("denied")])
-def test_a_store_that_cannot_be_used_is_told_until_it_can(
-    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_a_report_that_is_done_is_not_made_again_until_it_is_forgotten(
+    report_world: Callable[..., Any], tmp_path: Path
 ) -> None:
-    def fail(_: ObjectStore) -> None:
-        raise error
-
-    gate = StoreGate(StoreSettings(url=str(tmp_path)))
-    with monkeypatch.context() as patched:
-        patched.setattr(ObjectStore, "verify_conditional_writes", fail)
-        assert not gate.check()
-    assert gate.trouble is not None
-    assert gate.trouble.reason == NOT_USABLE
-    assert str(error.args[0]) in gate.trouble.message
-    assert gate.store is None
-    assert gate.check()
-    assert gate.trouble is None
-
-
-def test_credentials_are_taken_as_the_secret_has_them_now(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STORE_KEY", "of before")
-    mounted = tmp_path / "secret"
-    mounted.mkdir()
-    gate = StoreGate(StoreSettings(url=str(tmp_path / "store"), secret="bench-store", credentials=mounted))
-    assert not gate.check()
-    assert gate.trouble is not None
-    assert "Secret: does not exist, or is empty (got 'bench-store')" in gate.trouble.message
-    (mounted / "STORE_KEY").write_text("of now")
-    assert gate.check()
-    assert os.environ["STORE_KEY"] == "of now"
-
-
-class Turns:
-    """Stands for the reconciler."""
-
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.seen = threading.Condition()
-        self.hold = threading.Event()
-
-    def turn(self, name: str) -> float | None:
-        with self.seen:
-            self.names.append(name)
-            self.seen.notify_all()
-        if name == "hangs":
-            assert self.hold.wait(PATIENCE_S)
-        if name == "away" and self.names.count("away") == 1:
-            raise TransientError("no route")
-        if name == "broken" and self.names.count("broken") == 1:
-            raise ValueError("a mistake of ours")
-        return None
-
-    def wait(self, names: list[str]) -> None:
-        with self.seen:
-            assert self.seen.wait_for(lambda: sorted(self.names) == sorted(names), PATIENCE_S)
-
-
-@pytest.fixture
-def turns() -> Turns:
-    return Turns()
-
-
-@pytest.fixture
-def queue(turns: Turns) -> Iterator[WorkQueue]:
-    made = WorkQueue(gap_s=0.01)
-    loop = Loop(made, turns, Metrics())  # type: ignore[arg-type] # stands for a Reconciler
-    assert loop.trouble() == ""
-    loop.start()
-    yield made
-    turns.hold.set()
-    loop.stop(PATIENCE_S)
-    assert loop.trouble() == ""
-
-
-def test_a_turn_that_hangs_does_not_hold_up_other_sweeps(queue: WorkQueue, turns: Turns) -> None:
-    queue.add("hangs")
-    turns.wait(["hangs"])
-    queue.add("other")
-    turns.wait(["hangs", "other"])
-
-
-def test_a_turn_that_fails_is_repeated_whatever_the_reason(
-    queue: WorkQueue, turns: Turns, caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        queue.add("away")
-        queue.add("broken")
-        turns.wait(["away", "away", "broken", "broken"])
-    assert "no route" in caplog.text
-    assert "a mistake of ours" in caplog.text
+    count = tmp_path / "count"
+    maker = ReportMaker(script(f"open({str(count)!r}, 'a').write('x')"))
+    request = request_of(report_world())
+    for _ in range(2):
+        assert wait_for_report(maker, request) == (ReportState.DONE, "")
+    assert count.read_text() == "x"
+    maker.forget("small/uid")
+    assert wait_for_report(maker, request) == (ReportState.DONE, "")
+    assert count.read_text() == "xx"

@@ -1,4 +1,4 @@
-"""The status of a RecipeSweep: what it says, and what it keeps."""
+"""The status of a RecipeSweep: its fields, and what is kept of the previous one."""
 
 import json
 from collections.abc import Mapping
@@ -7,33 +7,22 @@ from typing import Any
 
 import pytest
 from finished_stages import manifest_of
+from sweeps import small_sweep
 
 from surogate_bench.progress import Progress
-from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.controller.status.document import (
-    INVALID,
-    condition,
-    condition_is_true,
-    differs_in_figures_only,
-    is_final,
-    status_of,
-)
-from surogate_bench_orchestrator.controller.sweep.standing import Standing, Trouble
-from surogate_bench_orchestrator.domain.observed import Observed
+from surogate_bench_orchestrator.controller.status.builder import INVALID, build_status, differs_in_progress_only
+from surogate_bench_orchestrator.controller.status.state import SweepState
+from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+from surogate_bench_orchestrator.resource.status import Condition, ConditionType, StatusRow, SweepStatus
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-}
-PLAN = plan(parse_sweep(SPEC), "s3://bucket/results")
+RECIPES = ["bf16", "fp8"]
+PLAN = plan(small_sweep(recipes=RECIPES), "s3://bucket/results")
 BASE, BF16, FP8 = PLAN.runs
 TRAINED = {"final_train_loss": 0.51234567, "tokens_per_second": 50.04, "train_seconds": 30.0}
+NEW = SweepStatus()
 EARLY, LATE = "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"
 
 
@@ -55,79 +44,83 @@ def training(step: int = 30) -> Observation:
     return Observation(phase=Phase.RUNNING, attempt=1, elapsed_s=12.04, progress=progress)
 
 
-def running(step: int = 30) -> Standing:
+def running(step: int = 30) -> SweepState:
     assert BF16.train is not None
-    return standing(snapshot({BF16.train: training(step)}, {PLAN.prepare: {}}))
+    return state(snapshot({BF16.train: training(step)}, {PLAN.prepare: {}}))
 
 
-def standing(seen: Snapshot | None, **changes: Any) -> Standing:
-    return replace(Standing(generation=1, spec_hash="abc", results_uri="s3://b/r", snapshot=seen), **changes)
+def state(seen: Snapshot | None, **changes: Any) -> SweepState:
+    return replace(SweepState(generation=1, spec_hash="abc", results_uri="s3://b/r", snapshot=seen), **changes)
 
 
-def finished(*, failed: bool) -> Standing:
+def finished(*, failed: bool) -> SweepState:
     assert BF16.train is not None
     assert FP8.train is not None
     results = {PLAN.prepare: {}, BASE.evaluate: scored(0.9), BF16.train: TRAINED, BF16.evaluate: scored(0.8)}
     if not failed:
         results |= {FP8.train: TRAINED, FP8.evaluate: scored(0.625)}
     bad = {FP8.train: Observation(phase=Phase.FAILED, attempt=3, reason="Killed", message="exit code 137: OOM")}
-    return standing(snapshot(bad if failed else {}, results), finished=True)
+    return state(snapshot(bad if failed else {}, results), finished=True)
 
 
-def row(status: Mapping[str, Any], name: str) -> dict[str, Any]:
-    found: dict[str, Any] = next(row for row in status["runs"] if row["name"] == name)
-    return found
+def row(status: SweepStatus, name: str) -> StatusRow:
+    return next(row for row in status.runs if row.name == name)
 
 
-def test_a_new_sweep_is_pending_and_every_condition_is_told() -> None:
-    status = status_of(standing(None), {}, EARLY)
-    assert status["phase"] == "Pending"
-    assert {each["type"]: each["status"] for each in status["conditions"]} == {
+def condition(status: SweepStatus, kind: str) -> Condition:
+    return next(each for each in status.conditions if each.type == kind)
+
+
+def test_a_new_sweep_is_pending_and_every_condition_is_set() -> None:
+    status = build_status(state(None), NEW, EARLY)
+    assert status.phase == "Pending"
+    assert {each.type: each.status for each in status.conditions} == {
         "Admitted": "True", "Suspended": "False", "Complete": "False", "Failed": "False",
     }  # fmt: skip
-    assert status["observedGeneration"] == 1
-    assert (status["specHash"], status["resultsURI"]) == ("abc", "s3://b/r")
-    assert "startTime" not in status
+    assert status.observed_generation == 1
+    assert (status.spec_hash, status.results_uri) == ("abc", "s3://b/r")
+    assert status.start_time is None
 
 
-def test_a_running_sweep_shows_its_figures_and_leaves_out_what_is_not_known() -> None:
-    status = status_of(running(), {}, EARLY)
-    assert (status["phase"], status["progress"], status["failed"]) == ("Running", "0/3", 0)
-    assert status["startTime"] == EARLY
-    assert row(status, "bf16-s0") == {
+def test_a_running_sweep_shows_its_progress_and_leaves_out_what_is_unknown() -> None:
+    status = build_status(running(), NEW, EARLY)
+    assert (status.phase, status.progress, status.failed) == ("Running", "0/3", 0)
+    assert status.start_time == EARLY
+    rows = {each["name"]: each for each in status.to_object()["runs"]}
+    assert rows["bf16-s0"] == {
         "name": "bf16-s0", "state": "Training", "detail": "training", "attempt": 1, "step": 30, "total": 100,
         "loss": 1.25, "tokensPerSecond": 5123.5, "elapsedSeconds": 12.0, "recipe": "bf16", "seed": 0,
         "uri": "s3://b/r/runs/bf16-s0",
     }  # fmt: skip
-    assert row(status, "base") == {"name": "base", "state": "Pending", "recipe": "base", "uri": "s3://b/r/runs/base"}
-    assert [each["name"] for each in status["services"]] == ["prepare", "task check", "model server"]
+    assert rows["base"] == {"name": "base", "state": "Pending", "recipe": "base", "uri": "s3://b/r/runs/base"}
+    assert [each.name for each in status.services] == ["prepare", "task check", "model server"]
 
 
 def test_a_complete_sweep_names_the_best_recipe_and_not_the_base() -> None:
-    status = status_of(finished(failed=False), {}, LATE)
-    assert (status["phase"], status["progress"], status["best"]) == ("Complete", "3/3", "bf16 0.800")
-    assert condition_is_true(status, "Complete")
-    assert not condition_is_true(status, "Failed")
-    assert status["completionTime"] == LATE
-    assert row(status, "bf16-s0")["accuracy"] == 0.8
-    assert row(status, "bf16-s0")["loss"] == 0.5123
+    status = build_status(finished(failed=False), NEW, LATE)
+    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.800")
+    assert status.is_true(ConditionType.COMPLETE)
+    assert not status.is_true(ConditionType.FAILED)
+    assert status.completion_time == LATE
+    assert row(status, "bf16-s0").accuracy == 0.8
+    assert row(status, "bf16-s0").loss == 0.5123
 
 
 def test_the_best_recipe_is_that_of_the_best_mean_over_seeds() -> None:
-    laid_out = plan(parse_sweep(SPEC | {"seeds": [0, 1]}), "s3://bucket")
+    laid_out = plan(small_sweep(recipes=RECIPES, seeds=[0, 1]), "s3://bucket")
     scores = dict(zip((run.evaluate for run in laid_out.runs[1:]), (0.9, 0.1, 0.6, 0.6), strict=True))
     seen = snapshot({}, {task: scored(score) for task, score in scores.items()}, laid_out)
-    assert status_of(standing(seen), {}, EARLY)["best"] == "fp8 0.600"
+    assert build_status(state(seen), NEW, EARLY).best == "fp8 0.600"
 
 
-def test_a_sweep_with_a_failed_run_has_failed_and_says_why() -> None:
-    status = status_of(finished(failed=True), {}, LATE)
-    assert (status["phase"], status["progress"], status["failed"]) == ("Failed", "3/3", 1)
-    assert condition_is_true(status, "Failed")
-    assert not condition_is_true(status, "Complete")
-    assert (row(status, "fp8-s0")["reason"], row(status, "fp8-s0")["message"]) == ("Killed", "exit code 137: OOM")
-    assert condition(status, "Complete")["reason"] == "RunsFailed"
-    assert "1 failed. fp8-s0: Killed: exit code 137: OOM" in condition(status, "Failed")["message"]
+def test_a_sweep_with_a_failed_run_has_failed_with_the_reason() -> None:
+    status = build_status(finished(failed=True), NEW, LATE)
+    assert (status.phase, status.progress, status.failed) == ("Failed", "3/3", 1)
+    assert status.is_true(ConditionType.FAILED)
+    assert not status.is_true(ConditionType.COMPLETE)
+    assert (row(status, "fp8-s0").reason, row(status, "fp8-s0").message) == ("Killed", "exit code 137: OOM")
+    assert condition(status, "Complete").reason == "RunsFailed"
+    assert "1 failed. fp8-s0: Killed: exit code 137: OOM" in condition(status, "Failed").message
 
 
 def test_a_skipped_run_does_not_make_a_sweep_fail() -> None:
@@ -136,90 +129,91 @@ def test_a_skipped_run_does_not_make_a_sweep_fail() -> None:
     assert whole.snapshot is not None
     lacking = {FP8.train.name: Observation(phase=Phase.FAILED, attempt=1, reason="NoCapableNode", message="no node")}
     seen = replace(whole.snapshot, observed=replace(whole.snapshot.observed, tasks=lacking))
-    status = status_of(replace(whole, snapshot=seen), {}, LATE)
-    assert (status["phase"], status["failed"], row(status, "fp8-s0")["state"]) == ("Complete", 0, "Skipped")
+    status = build_status(replace(whole, snapshot=seen), NEW, LATE)
+    assert (status.phase, status.failed, row(status, "fp8-s0").state) == ("Complete", 0, "Skipped")
 
 
 def test_an_invalid_sweep_is_rejected_with_the_field_and_the_remedy() -> None:
-    refusal = Trouble(INVALID, "spec.recipes: each may appear once. Remove one")
-    status = status_of(Standing(generation=2, refusal=refusal), {}, EARLY)
-    assert status["phase"] == "Rejected"
+    rejection = Failure(INVALID, "spec.recipes: each may appear once. Remove one")
+    status = build_status(SweepState(generation=2, rejection=rejection), NEW, EARLY)
+    assert status.phase == "Rejected"
     admitted = condition(status, "Admitted")
-    assert (admitted["status"], admitted["reason"], admitted["message"]) == ("False", INVALID, refusal.message)
-    assert admitted["observedGeneration"] == 2
+    assert (admitted.status, admitted.reason, admitted.message) == ("False", INVALID, rejection.message)
+    assert admitted.observed_generation == 2
 
 
-def test_a_sweep_whose_store_cannot_be_used_waits_and_keeps_what_is_known_of_it() -> None:
-    before = status_of(running(), {}, EARLY)
-    refusal = Trouble("StoreNotUsable", "access was denied")
-    new = status_of(Standing(generation=1, refusal=refusal), {}, EARLY)
-    assert (new["phase"], condition(new, "Admitted")["reason"]) == ("Pending", "StoreNotUsable")
-    later = status_of(Standing(generation=1, refusal=refusal), before, LATE)
-    assert (later["runs"], later["startTime"], later["specHash"]) == (before["runs"], EARLY, "abc")
+def test_a_sweep_whose_store_cannot_be_used_waits_and_keeps_its_rows() -> None:
+    before = build_status(running(), NEW, EARLY)
+    rejection = Failure("StoreNotUsable", "access was denied")
+    new = build_status(SweepState(generation=1, rejection=rejection), NEW, EARLY)
+    assert (new.phase, condition(new, "Admitted").reason) == ("Pending", "StoreNotUsable")
+    later = build_status(SweepState(generation=1, rejection=rejection), before, LATE)
+    assert (later.runs, later.start_time, later.spec_hash) == (before.runs, EARLY, "abc")
 
 
-def test_while_the_store_is_away_rows_stay_and_the_reason_is_told() -> None:
-    before = status_of(running(), {}, EARLY)
-    status = status_of(standing(None, trouble=Trouble("StoreAway", "no route")), before, LATE)
-    assert (status["runs"], status["phase"]) == (before["runs"], "Running")
-    assert (condition(status, "Complete")["reason"], condition(status, "Complete")["message"]) == (
+def test_while_the_store_is_unreachable_rows_stay_and_the_reason_is_set() -> None:
+    before = build_status(running(), NEW, EARLY)
+    status = build_status(state(None, failure=Failure("StoreAway", "no route")), before, LATE)
+    assert (status.runs, status.phase) == (before.runs, "Running")
+    assert (condition(status, "Complete").reason, condition(status, "Complete").message) == (
         "StoreAway", "no route",
     )  # fmt: skip
 
 
-def test_a_suspended_sweep_says_so_until_it_ends() -> None:
-    status = status_of(replace(running(), suspended=True), {}, EARLY)
-    assert status["phase"] == "Suspended"
-    assert condition_is_true(status, "Suspended")
-    ended = status_of(replace(finished(failed=False), suspended=True), status, LATE)
-    assert ended["phase"] == "Complete"
-    assert not condition_is_true(ended, "Suspended")
+def test_a_sweep_is_suspended_until_it_ends() -> None:
+    status = build_status(replace(running(), suspended=True), NEW, EARLY)
+    assert status.phase == "Suspended"
+    assert status.is_true(ConditionType.SUSPENDED)
+    ended = build_status(replace(finished(failed=False), suspended=True), status, LATE)
+    assert ended.phase == "Complete"
+    assert not ended.is_true(ConditionType.SUSPENDED)
 
 
 def test_a_condition_keeps_its_time_until_its_status_changes() -> None:
-    first = status_of(running(), {}, EARLY)
-    second = status_of(finished(failed=False), first, LATE)
-    assert condition(second, "Admitted")["lastTransitionTime"] == EARLY
-    assert condition(second, "Complete")["lastTransitionTime"] == LATE
-    assert second["startTime"] == EARLY
+    first = build_status(running(), NEW, EARLY)
+    second = build_status(finished(failed=False), first, LATE)
+    assert condition(second, "Admitted").last_transition_time == EARLY
+    assert condition(second, "Complete").last_transition_time == LATE
+    assert second.start_time == EARLY
 
 
-def test_the_same_standing_gives_the_same_status_at_any_time() -> None:
-    first = status_of(finished(failed=False), {}, EARLY)
-    assert status_of(finished(failed=False), first, LATE) == first
-    assert json.loads(json.dumps(first)) == first
+def test_the_same_state_gives_the_same_status_at_any_time() -> None:
+    first = build_status(finished(failed=False), NEW, EARLY)
+    assert build_status(finished(failed=False), first, LATE) == first
+    assert SweepStatus.of({"status": json.loads(json.dumps(first.to_object()))}) == first
 
 
-def test_progress_of_a_running_task_is_told_apart_from_a_change_of_state() -> None:
-    first, second = status_of(running(30), {}, EARLY), status_of(running(31), {}, EARLY)
+def test_progress_of_a_running_task_is_distinguished_from_a_change_of_state() -> None:
+    first, second = build_status(running(30), NEW, EARLY), build_status(running(31), NEW, EARLY)
     assert first != second
-    assert differs_in_figures_only(first, second)
-    assert not differs_in_figures_only(first, status_of(finished(failed=False), first, EARLY))
-    assert not differs_in_figures_only({}, first)
+    assert differs_in_progress_only(first, second)
+    assert not differs_in_progress_only(first, build_status(finished(failed=False), first, EARLY))
+    assert not differs_in_progress_only(NEW, first)
 
 
 def test_only_complete_and_failed_are_final() -> None:
-    assert is_final(status_of(finished(failed=True), {}, EARLY))
-    assert is_final(status_of(finished(failed=False), {}, EARLY))
-    assert not is_final(status_of(running(), {}, EARLY))
-    assert not is_final({})
+    assert build_status(finished(failed=True), NEW, EARLY).is_final
+    assert build_status(finished(failed=False), NEW, EARLY).is_final
+    assert not build_status(running(), NEW, EARLY).is_final
+    assert not NEW.is_final
 
 
-def test_a_report_that_could_not_be_made_is_mentioned() -> None:
-    status = status_of(replace(finished(failed=False), remark="The report could not be made: no room"), {}, EARLY)
-    assert "The report could not be made: no room" in condition(status, "Complete")["message"]
+def test_a_report_that_could_not_be_made_is_in_the_message() -> None:
+    status = build_status(replace(finished(failed=False), report_failure="no room"), NEW, EARLY)
+    assert "The report could not be made: no room" in condition(status, "Complete").message
 
 
 @pytest.mark.parametrize("seeds", [500, 1000])
 def test_the_status_of_a_thousand_failed_runs_stays_below_a_mebibyte_with_the_record_of_its_owner(seeds: int) -> None:
-    laid_out = plan(parse_sweep(SPEC | {"name": "n" * 40, "seeds": list(range(seeds))}), "s3://bucket/" + "p" * 60)
+    laid_out = plan(small_sweep(recipes=RECIPES, name="n" * 40, seeds=list(range(seeds))), "s3://bucket/" + "p" * 60)
     bad = Observation(phase=Phase.FAILED, attempt=3, reason="OutOfMemory", message="m" * 4000)
     seen = snapshot(dict.fromkeys(laid_out.training_order, bad), {laid_out.prepare: {}}, laid_out)
     uri = f"s3://bucket/{'p' * 60}/{laid_out.layout.root}"
-    status = status_of(standing(seen, finished=True, results_uri=uri), {}, EARLY)
+    status = build_status(state(seen, finished=True, results_uri=uri), NEW, EARLY)
+    written = status.to_object()
     owned: list[object] = [
-        {f'k:{{"name":"{row["name"]}"}}': {f"f:{field}": {} for field in row}} for row in status["runs"]
+        {f'k:{{"name":"{row["name"]}"}}': {f"f:{field}": {} for field in row}} for row in written["runs"]
     ]
-    assert len(json.dumps(status, separators=(",", ":"))) < 2**20
-    assert len(json.dumps([status, owned], separators=(",", ":"))) < 1.5 * 2**20
-    assert all(row.get("message", "m") for row in status["runs"])
+    assert len(json.dumps(written, separators=(",", ":"))) < 2**20
+    assert len(json.dumps([written, owned], separators=(",", ":"))) < 1.5 * 2**20
+    assert all(row.message for row in status.runs if row.reason)

@@ -1,4 +1,4 @@
-"""What Jobs, Deployments and pods, as the API shows them, mean for a task."""
+"""How a task is observed from its Job or Deployment, and its pods."""
 
 import json
 from collections.abc import Callable
@@ -12,8 +12,8 @@ from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY
 from surogate_bench_orchestrator.adapters.kubernetes.manifests import MAX_ATTEMPTS, TIMEOUT
 from surogate_bench_orchestrator.adapters.kubernetes.observing import (
     Limits,
-    Seen,
-    Verdict,
+    TaskObjects,
+    TaskState,
     observe_job,
     observe_server,
     ready_mark,
@@ -61,8 +61,8 @@ def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]
     return {"terminated": {"exitCode": code, "reason": reason, "message": message, "finishedAt": ago(5)}}
 
 
-def word(reason: str) -> str:
-    return json.dumps({"reason": reason, "message": "in its own words"})
+def termination(reason: str) -> str:
+    return json.dumps({"reason": reason, "message": "its own message"})
 
 
 def unplaced(message: str, since: float) -> dict[str, Any]:
@@ -80,38 +80,38 @@ def job(
     age: float = 100,
     known: dict[str, float] | None = None,
     **status: Any,
-) -> Verdict:
+) -> TaskState:
     item = {
         "metadata": {"name": "j", "creationTimestamp": ago(age), "annotations": {TIMEOUT: str(timeout_s)}},
         "spec": {},
         "status": status,
     }
     progress = Progress(phase="training", step=3)
-    return observe_job(Seen(item=item, pods=pods, progress=progress, now=NOW, limits=LIMITS, **known or {}))
+    return observe_job(TaskObjects(item=item, pods=pods, progress=progress, now=NOW, limits=LIMITS, **known or {}))
 
 
-def server(*pods: dict[str, Any], timeout_s: float = 600, **annotations: str) -> Verdict:
+def server(*pods: dict[str, Any], timeout_s: float = 600, **annotations: str) -> TaskState:
     marks = {TIMEOUT: str(timeout_s), MAX_ATTEMPTS: "3", **annotations}
     item = {"metadata": {"name": "s", "creationTimestamp": ago(100), "annotations": marks}, "spec": {}}
-    return observe_server(Seen(item=item, pods=pods, progress=Progress(phase="ready"), now=NOW, limits=LIMITS))
+    return observe_server(TaskObjects(item=item, pods=pods, progress=Progress(phase="ready"), now=NOW, limits=LIMITS))
 
 
 def test_a_running_pod_is_a_running_task_with_its_progress() -> None:
-    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), active=1).seen
+    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), active=1).observation
     assert (seen.phase, seen.attempt, seen.reason, seen.elapsed_s) == (Phase.RUNNING, 1, "", 100)
     assert seen.progress is not None
     assert seen.progress.step == 3
 
 
 def test_a_complete_job_has_succeeded_and_took_until_then() -> None:
-    seen = job(conditions=[condition("Complete", "True", 40)], failed=1).seen
+    seen = job(conditions=[condition("Complete", "True", 40)], failed=1).observation
     assert (seen.phase, seen.attempt, seen.elapsed_s) == (Phase.SUCCEEDED, 2, 60)
 
 
-def test_a_failed_job_says_what_its_last_pod_said() -> None:
-    failed = pod("Failed", state=ended(2, word("ConfigError")))
-    seen = job(failed, conditions=[condition("Failed", "True", 1, reason="PodFailurePolicy")], failed=1).seen
-    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (Phase.FAILED, 1, "ConfigError", "in its own words")
+def test_a_failed_job_has_the_reason_of_its_last_pod() -> None:
+    failed = pod("Failed", state=ended(2, termination("ConfigError")))
+    seen = job(failed, conditions=[condition("Failed", "True", 1, reason="PodFailurePolicy")], failed=1).observation
+    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (Phase.FAILED, 1, "ConfigError", "its own message")
 
 
 @pytest.mark.parametrize(
@@ -120,19 +120,19 @@ def test_a_failed_job_says_what_its_last_pod_said() -> None:
         (ended(137, reason="OOMKilled"), "OOMKilled"),
         (ended(137), "Killed"),
         (ended(1, "no JSON"), "Exited"),
-        (ended(75, word("TransientError")), "TransientError"),
+        (ended(75, termination("TransientError")), "TransientError"),
     ],
 )
 def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[str, Any], reason: str) -> None:
-    seen = job(pod("Failed", state=state), failed=1).seen
+    seen = job(pod("Failed", state=state), failed=1).observation
     assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
 
 
 def test_a_pod_that_is_gone_is_told_of_until_the_next_one_ends() -> None:
-    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).seen
+    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).observation
     assert (seen.phase, seen.attempt, seen.reason) == (Phase.RUNNING, 2, "PodDeleted")
-    gave_reason = pod("Failed", state=ended(75, word("TransientError")))
-    assert job(gave_reason, failed=2).seen.reason == "TransientError"
+    gave_reason = pod("Failed", state=ended(75, termination("TransientError")))
+    assert job(gave_reason, failed=2).observation.reason == "TransientError"
 
 
 NO_CLASS = {
@@ -144,68 +144,72 @@ NO_CLASS = {
 def test_a_pod_without_its_volume_is_told_with_what_was_said_of_the_claim_and_fails_after_its_grace() -> None:
     message = NO_GPU.replace("2 Insufficient nvidia.com/gpu", "pod has unbound immediate PersistentVolumeClaims")
 
-    def seen(since: float) -> Verdict:
+    def seen(since: float) -> TaskState:
         item = {"metadata": {"name": "j", "creationTimestamp": ago(since)}, "spec": {}, "status": {}}
         pods = [unplaced(message, since)]
-        return observe_job(Seen(item=item, pods=pods, events=[NO_CLASS], now=NOW, limits=LIMITS))
+        return observe_job(TaskObjects(item=item, pods=pods, events=[NO_CLASS], now=NOW, limits=LIMITS))
 
     early, late = seen(10), seen(LIMITS.start_s + 1)
-    assert (early.seen.phase, early.seen.reason, early.give_up) == (Phase.PENDING, "VolumeNotBound", None)
-    assert 'PersistentVolumeClaim hub-cache: storageclass.storage.k8s.io "fast" not found' in early.seen.message
-    assert late.give_up is not None
-    assert late.give_up.reason == "VolumeNotBound"
+    assert (early.observation.phase, early.observation.reason, early.exceeded) == (
+        Phase.PENDING,
+        "VolumeNotBound",
+        None,
+    )
+    assert 'PersistentVolumeClaim hub-cache: storageclass.storage.k8s.io "fast" not found' in early.observation.message
+    assert late.exceeded is not None
+    assert late.exceeded.reason == "VolumeNotBound"
 
 
 def test_a_container_that_was_put_beside_the_task_is_not_taken_for_it() -> None:
-    failed = pod("Failed", state=ended(2, word("ConfigError")))
+    failed = pod("Failed", state=ended(2, termination("ConfigError")))
     failed["status"]["containerStatuses"].insert(0, {"name": "a-proxy", "restartCount": 4, "state": ended(0)})
-    assert job(failed, failed=1).seen.reason == "ConfigError"
+    assert job(failed, failed=1).observation.reason == "ConfigError"
 
 
 def test_an_evicted_pod_is_told_by_its_own_status() -> None:
     evicted = pod("Failed")
     evicted["status"] |= {"reason": "Evicted", "message": "the node was low on memory"}
-    assert job(evicted, failed=1).seen.reason == "Evicted"
+    assert job(evicted, failed=1).observation.reason == "Evicted"
 
 
-@pytest.mark.parametrize(("message", "hopeless"), [(NO_NODE, True), (NO_GPU, True), (BUSY, False), ("", False)])
-def test_the_scheduler_says_whether_waiting_is_in_vain(message: str, hopeless: bool) -> None:
-    assert no_node_can_run_it(message) is hopeless
+@pytest.mark.parametrize(("message", "expected"), [(NO_NODE, True), (NO_GPU, True), (BUSY, False), ("", False)])
+def test_the_scheduler_message_shows_whether_a_node_could_run_the_pod(message: str, expected: bool) -> None:
+    assert no_node_can_run_it(message) is expected
 
 
-def test_a_pod_that_no_node_can_run_is_given_up_after_its_grace() -> None:
+def test_a_pod_that_no_node_can_run_fails_after_its_grace_period() -> None:
     early = job(unplaced(NO_NODE, 30))
-    assert (early.seen.phase, early.seen.unplaced, early.give_up) == (Phase.PENDING, True, None)
+    assert (early.observation.phase, early.observation.unplaced, early.exceeded) == (Phase.PENDING, True, None)
     late = job(unplaced(NO_NODE, 90))
-    assert late.give_up is not None
-    assert (late.seen.phase, late.give_up.reason) == (Phase.FAILED, "NoCapableNode")
+    assert late.exceeded is not None
+    assert (late.observation.phase, late.exceeded.reason) == (Phase.FAILED, "NoCapableNode")
 
 
 def test_a_pod_that_waits_for_a_busy_gpu_waits_longer() -> None:
-    assert job(unplaced(BUSY, 900), age=900).seen.phase is Phase.PENDING
+    assert job(unplaced(BUSY, 900), age=900).observation.phase is Phase.PENDING
     late = job(unplaced(BUSY, 1100), age=1100)
-    assert late.give_up is not None
-    assert late.give_up.reason == "DeadlineExceeded"
-    assert "no node had room" in late.give_up.message
+    assert late.exceeded is not None
+    assert late.exceeded.reason == "DeadlineExceeded"
+    assert "no node had room" in late.exceeded.message
 
 
 def test_a_pod_that_waits_behind_others_of_its_sweep_is_not_out_of_room() -> None:
-    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 900}).give_up is None
-    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 1100}).give_up is not None
+    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 900}).exceeded is None
+    assert job(unplaced(BUSY, 9000), age=9000, known={"held_until": NOW - 1100}).exceeded is not None
 
 
 def test_a_pod_whose_nodes_have_just_gone_waits_for_others_as_long_as_a_new_one() -> None:
-    assert job(unplaced(NO_GPU, 900), age=900, known={"hopeless_since": NOW - 50}).give_up is None
-    assert job(unplaced(NO_GPU, 900), age=900, known={"hopeless_since": NOW - 70}).give_up is not None
+    assert job(unplaced(NO_GPU, 900), age=900, known={"no_node_since": NOW - 50}).exceeded is None
+    assert job(unplaced(NO_GPU, 900), age=900, known={"no_node_since": NOW - 70}).exceeded is not None
 
 
 def test_a_task_is_queued_until_its_pod_has_a_node_and_again_between_its_attempts() -> None:
-    assert job().seen.queued
-    assert job(pod("Pending", placed=False)).seen.queued
-    assert not job(pod("Pending")).seen.queued
-    assert job(pod("Failed", state=ended(1)), failed=1).seen.queued
-    assert server().seen.queued
-    assert not server(pod("Pending")).seen.queued
+    assert job().observation.queued
+    assert job(pod("Pending", placed=False)).observation.queued
+    assert not job(pod("Pending")).observation.queued
+    assert job(pod("Failed", state=ended(1)), failed=1).observation.queued
+    assert server().observation.queued
+    assert not server(pod("Pending")).observation.queued
 
 
 @pytest.mark.parametrize(
@@ -217,97 +221,111 @@ def test_a_task_is_queued_until_its_pod_has_a_node_and_again_between_its_attempt
     ],
 )
 def test_a_container_that_left_no_message_of_ours_is_told_with_the_end_of_its_log(message: str, told: str) -> None:
-    why = job(pod("Failed", state=ended(1, message)), failed=1).seen
+    why = job(pod("Failed", state=ended(1, message)), failed=1).observation
     assert (why.reason, why.message) == ("Exited", told)
 
 
 def test_the_deadline_begins_when_the_first_pod_gets_its_node() -> None:
     first, second = pod("Failed", age=90, state=ended(1)), pod("Running", age=10)
-    assert job(first, second, age=500, timeout_s=100).seen.phase is Phase.RUNNING
+    assert job(first, second, age=500, timeout_s=100).observation.phase is Phase.RUNNING
     late = job(first, second, age=500, timeout_s=80)
-    assert late.give_up is not None
-    assert late.give_up.message == "had not ended after 80 s"
+    assert late.exceeded is not None
+    assert late.exceeded.message == "had not ended after 80 s"
 
 
 @pytest.mark.parametrize("reason", ["ImagePullBackOff", "CreateContainerConfigError"])
-def test_a_pod_that_cannot_start_is_named_and_given_up_after_its_grace(reason: str) -> None:
+def test_a_pod_that_cannot_start_fails_with_the_reason_after_its_grace_period(reason: str) -> None:
     stuck = {"waiting": {"reason": reason, "message": "secret not found"}}
     early = job(pod("Pending", age=100, state=stuck))
-    assert (early.seen.phase, early.seen.reason, early.give_up) == (Phase.PENDING, reason, None)
+    assert (early.observation.phase, early.observation.reason, early.exceeded) == (Phase.PENDING, reason, None)
     late = job(pod("Pending", age=400, state=stuck))
-    assert late.give_up is not None
-    assert late.give_up.reason == reason
+    assert late.exceeded is not None
+    assert late.exceeded.reason == reason
 
 
 @pytest.mark.parametrize("observe", [observe_job, observe_server])
-def test_a_task_without_pods_says_what_the_api_refused_and_holds_no_slot(observe: Callable[[Seen], Verdict]) -> None:
+def test_a_task_whose_pods_the_api_refuses_has_the_reason_and_holds_no_slot(
+    observe: Callable[[TaskObjects], TaskState],
+) -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {}, "status": {}}
     refused = {"reason": "FailedCreate", "message": "exceeded quota: gpus", "lastTimestamp": ago(1), "metadata": {}}
-    seen = observe(Seen(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).seen
+    seen = observe(TaskObjects(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).observation
     assert (seen.phase, seen.attempt, seen.unplaced) == (Phase.PENDING, 0, True)
     assert (seen.reason, seen.message) == ("FailedCreate", "exceeded quota: gpus")
 
 
 def test_a_suspended_job_is_queued_and_holds_no_slot() -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {"suspend": True}, "status": {}}
-    seen = observe_job(Seen(item=item, pods=(), now=NOW, limits=LIMITS)).seen
+    seen = observe_job(TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)).observation
     assert (seen.reason, seen.unplaced) == ("Queued", True)
 
 
-def test_what_was_given_up_stays_failed_with_its_reason() -> None:
-    mark = {FAILED: word("NoCapableNode"), TIMEOUT: "5", MAX_ATTEMPTS: "3"}
+def test_a_task_that_was_stopped_stays_failed_with_its_reason() -> None:
+    mark = {FAILED: termination("NoCapableNode"), TIMEOUT: "5", MAX_ATTEMPTS: "3"}
     item = {"metadata": {"name": "x", "creationTimestamp": ago(9), "annotations": mark}, "spec": {}, "status": {}}
-    seen = Seen(item=item, pods=(), now=NOW, limits=LIMITS)
-    for verdict in (observe_job(seen), observe_server(seen)):
-        assert (verdict.seen.phase, verdict.seen.reason, verdict.give_up) == (Phase.FAILED, "NoCapableNode", None)
+    seen = TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)
+    for state in (observe_job(seen), observe_server(seen)):
+        assert (state.observation.phase, state.observation.reason, state.exceeded) == (
+            Phase.FAILED,
+            "NoCapableNode",
+            None,
+        )
 
 
 def test_a_server_runs_while_its_pod_is_ready() -> None:
     running = {"running": {"startedAt": ago(9)}}
     assert (
-        server(pod("Running", state=running, conditions=[condition("Ready", "False", 9)])).seen.phase is Phase.PENDING
+        server(pod("Running", state=running, conditions=[condition("Ready", "False", 9)])).observation.phase
+        is Phase.PENDING
     )
-    assert server(pod("Running", state=running, conditions=[condition("Ready", "True", 1)])).seen.phase is Phase.RUNNING
+    assert (
+        server(pod("Running", state=running, conditions=[condition("Ready", "True", 1)])).observation.phase
+        is Phase.RUNNING
+    )
 
 
-def test_a_server_that_is_not_ready_in_time_is_given_up() -> None:
+def test_a_server_that_is_not_ready_in_time_fails() -> None:
     late = server(
         pod("Running", age=90, state={"running": {"startedAt": ago(70)}}, conditions=[condition("Ready", "False", 90)]),
         timeout_s=60,
     )
-    assert late.give_up is not None
-    assert late.give_up.message == "was not ready after 60 s"
+    assert late.exceeded is not None
+    assert late.exceeded.message == "was not ready after 60 s"
 
 
 def test_a_server_without_a_node_does_not_lose_its_time_to_start() -> None:
-    assert server(unplaced(BUSY, 90), timeout_s=60).give_up is None
+    assert server(unplaced(BUSY, 90), timeout_s=60).exceeded is None
 
 
 def test_a_server_has_failed_when_its_attempts_in_a_row_are_used_up() -> None:
-    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1, word("PermanentX"))}
-    assert server(pod("Running", restartCount=1, **crashed)).seen.phase is Phase.PENDING
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1, termination("PermanentX"))}
+    assert server(pod("Running", restartCount=1, **crashed)).observation.phase is Phase.PENDING
     used_up = pod("Running", restartCount=2, **crashed)
-    verdict = server(used_up)
-    assert (verdict.seen.phase, verdict.seen.attempt, verdict.seen.reason) == (Phase.FAILED, 3, "PermanentX")
-    assert verdict.give_up is not None
+    state = server(used_up)
+    assert (state.observation.phase, state.observation.attempt, state.observation.reason) == (
+        Phase.FAILED,
+        3,
+        "PermanentX",
+    )
+    assert state.exceeded is not None
 
 
 def test_attempts_before_a_server_was_ready_do_not_count() -> None:
     crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(1)}
     before = pod("Running", restartCount=2)
     after = pod("Running", restartCount=2, **crashed)
-    verdict = server(after, **{READY_RESTARTS: ready_mark(before)})
-    assert (verdict.seen.phase, verdict.give_up) == (Phase.PENDING, None)
+    state = server(after, **{READY_RESTARTS: ready_mark(before)})
+    assert (state.observation.phase, state.exceeded) == (Phase.PENDING, None)
 
 
 def test_bad_input_of_a_server_is_not_tried_again() -> None:
-    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(2, word("ConfigError"))}
-    verdict = server(pod("Running", **crashed))
-    assert (verdict.seen.phase, verdict.seen.reason) == (Phase.FAILED, "ConfigError")
+    crashed = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": ended(2, termination("ConfigError"))}
+    state = server(pod("Running", **crashed))
+    assert (state.observation.phase, state.observation.reason) == (Phase.FAILED, "ConfigError")
 
 
 def test_a_pod_that_is_being_deleted_does_not_count() -> None:
     leaving = pod("Running", conditions=[condition("Ready", "True", 1)])
     leaving["metadata"]["deletionTimestamp"] = ago(1)
-    seen = server(leaving).seen
+    seen = server(leaving).observation
     assert (seen.phase, seen.attempt) == (Phase.PENDING, 0)

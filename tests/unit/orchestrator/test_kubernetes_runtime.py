@@ -1,8 +1,9 @@
-"""The runtime's memory of its sweep: who held a slot last, and since when no node can run a pod."""
+"""Limits of the runtime: measured from when a slot was last held, and since when no node can run a pod."""
 
 from typing import Any, cast
 
-from surogate_bench.specs.yaml_io import parse_sweep
+from sweeps import small_sweep
+
 from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
 from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, StoreSettings, Workload
@@ -12,12 +13,9 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 Object = dict[str, Any]
 PLAN = plan(
-    parse_sweep({
-        "name": "small", "model": {"builtin": "tiny-qwen3-en"}, "recipes": ["bf16", "fp8"],
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8}, "training": {"max_steps": 2},
-    }),
+    small_sweep(recipes=["bf16", "fp8"]),
     "s3://results",
-)  # fmt: skip
+)
 FIRST, SECOND = PLAN.training_order
 GRACE_S, PATIENCE_S = 900.0, 86400.0
 BUSY = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available: 1 No preemption."
@@ -38,6 +36,7 @@ class Caches:
         self.api = self
         self.pods: dict[str, list[Object]] = {}
         self.items: dict[str, Object] = {}
+        self.patched: list[tuple[str, Object]] = []
 
     def submit(self, name: str) -> None:
         marks = {"bench.surogate.ai/slots": "1", "bench.surogate.ai/timeout-s": "86400"}
@@ -67,14 +66,14 @@ class Caches:
     def refusals(self, _: str) -> list[Object]:
         return []
 
-    def unmet_claims(self) -> list[Object]:
+    def unbound_claims(self) -> list[Object]:
         return []
 
     def progress(self, _: list[Object]) -> None:
         return None
 
     def patch(self, path: str, body: Object) -> None:
-        self.given_up = (path, body)
+        self.patched.append((path, body))
 
 
 class Site:
@@ -95,36 +94,50 @@ class Site:
         for task in (FIRST, SECOND):
             self.caches.submit(task.name)
 
-    def see(self, at: float) -> tuple[Phase, str]:
-        """The second trainer at a moment."""
+    def observe(self, at: float) -> tuple[Phase, str]:
+        """Enforce limits at a moment, and observe the second trainer."""
         self.now = at
-        seen = self.runtime.observe([FIRST.name, SECOND.name])[SECOND.name]
-        return seen.phase, seen.reason
+        names = [FIRST.name, SECOND.name]
+        self.runtime.enforce_limits(names)
+        observation = self.runtime.observe(names)[SECOND.name]
+        return observation.phase, observation.reason
 
 
 def test_a_trainer_waits_behind_another_of_its_sweep_for_as_long_as_that_takes() -> None:
     site = Site()
     site.caches.pod(FIRST.name)
     site.caches.pod(SECOND.name, refused=BUSY)
-    assert site.see(3 * PATIENCE_S - 10) == (Phase.PENDING, "Unschedulable")
+    assert site.observe(3 * PATIENCE_S - 10) == (Phase.PENDING, "Unschedulable")
     site.caches.pods.pop(FIRST.name)
-    assert site.see(4 * PATIENCE_S - 20) == (Phase.PENDING, "Unschedulable")
-    assert site.see(4 * PATIENCE_S) == (Phase.FAILED, "DeadlineExceeded")
+    assert site.observe(4 * PATIENCE_S - 20) == (Phase.PENDING, "Unschedulable")
+    assert site.observe(4 * PATIENCE_S) == (Phase.FAILED, "DeadlineExceeded")
 
 
 def test_nodes_that_go_while_a_trainer_waits_may_come_back_within_its_grace() -> None:
     site = Site()
     site.caches.pod(SECOND.name, refused=BUSY)
-    assert site.see(5000) == (Phase.PENDING, "Unschedulable")
+    assert site.observe(5000) == (Phase.PENDING, "Unschedulable")
     for gone in (6000, 8000):
         site.caches.pod(SECOND.name, refused=NO_GPU)
-        assert site.see(gone) == (Phase.PENDING, "Unschedulable")
-        assert site.see(gone + GRACE_S) == (Phase.PENDING, "Unschedulable")
+        assert site.observe(gone) == (Phase.PENDING, "Unschedulable")
+        assert site.observe(gone + GRACE_S) == (Phase.PENDING, "Unschedulable")
         site.caches.pod(SECOND.name, refused=BUSY)
-        assert site.see(gone + GRACE_S + 1) == (Phase.PENDING, "Unschedulable")
+        assert site.observe(gone + GRACE_S + 1) == (Phase.PENDING, "Unschedulable")
     site.caches.pod(SECOND.name, refused=NO_GPU)
-    assert site.see(10000) == (Phase.PENDING, "Unschedulable")
-    assert site.see(10001 + GRACE_S) == (Phase.FAILED, "NoCapableNode")
+    assert site.observe(10000) == (Phase.PENDING, "Unschedulable")
+    assert site.observe(10001 + GRACE_S) == (Phase.FAILED, "NoCapableNode")
+
+
+def test_observing_writes_nothing_and_a_task_past_a_limit_is_stopped_when_limits_are_enforced() -> None:
+    site = Site()
+    site.caches.pod(SECOND.name, refused=BUSY)
+    site.now = PATIENCE_S + 1
+    assert site.runtime.observe([SECOND.name])[SECOND.name].phase is Phase.FAILED
+    assert site.caches.patched == []
+    site.runtime.enforce_limits([SECOND.name])
+    [(path, body)] = site.caches.patched
+    assert path == f"/jobs/{SECOND.name}"
+    assert body["spec"] == {"activeDeadlineSeconds": 1}
 
 
 def test_only_a_limit_is_a_number_of_slots() -> None:

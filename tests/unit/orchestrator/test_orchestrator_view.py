@@ -12,7 +12,7 @@ from sweeps import small_sweep
 
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choose_display, duration, render_view
-from surogate_bench_orchestrator.domain.observed import Observed
+from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.sweep.rows import Pace, ViewRow, all_rows, run_rows, service_rows, sweep_view
@@ -85,26 +85,26 @@ def test_a_finished_run_shows_accuracy_and_the_time_of_both_stages() -> None:
 def test_a_failure_shows_its_reason() -> None:
     failed = Observation(phase=Phase.FAILED, attempt=3, reason="Killed", message="by SIGKILL")
     row = row_of(snapshot({TRAIN: failed}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.trouble) == ("Failed", "Killed: by SIGKILL")
-    assert row_of(snapshot({PLAN.server: failed}, {}), "model server").trouble == "Killed: by SIGKILL"
+    assert (row.state, row.failure) == ("Failed", Failure("Killed", "by SIGKILL"))
+    assert row_of(snapshot({PLAN.server: failed}, {}), "model server").failure == Failure("Killed", "by SIGKILL")
 
 
 def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Killed", message="by SIGKILL")
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.trouble) == ("Training", "about to try again", "Killed: by SIGKILL")
+    assert (row.state, row.detail, row.failure) == ("Training", "about to try again", Failure("Killed", "by SIGKILL"))
 
 
 def test_a_run_without_room_shows_what_it_waits_for() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Unschedulable", message="no GPU", unplaced=True)
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Unschedulable: no GPU")
+    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Unschedulable", "no GPU"))
 
 
 def test_a_service_without_room_is_pending() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Queued", message="full", unplaced=True)
     row = row_of(snapshot({PLAN.prepare: waiting}, {}), "prepare")
-    assert (row.state, row.detail, row.trouble) == ("Pending", "waits for room", "Queued: full")
+    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Queued", "full"))
 
 
 @pytest.mark.parametrize(("phase", "state"), [(Phase.PENDING, "Starting"), (Phase.RUNNING, "Running")])

@@ -9,7 +9,7 @@ import pytest
 from surogate_bench.errors import TransientError
 from surogate_bench_orchestrator.adapters.kubernetes.release import Release
 from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
-from surogate_bench_orchestrator.controller.sweep.store_gate import StoreGate
+from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
 
 Object = dict[str, Any]
 POD, CLAIM = "demo-object-store-abc", "demo-object-store"
@@ -36,8 +36,8 @@ class Api:
         assert query == {"labelSelector": SELECTOR}
         return {"deployments": self.deployments, "pods": self.pods}[kind]
 
-    def told(self) -> str:
-        return Release(self, "bench", "demo").store_trouble()  # type: ignore[arg-type]
+    def why(self) -> str:
+        return Release(self, "bench", "demo").why_store_is_not_ready()  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -73,25 +73,25 @@ def ended(code: int, message: str = "", reason: str = "Error") -> Object:
 
 def test_a_store_that_is_ready_or_is_none_of_the_release_is_in_no_trouble(api: Api) -> None:
     api.pods = [pod(PLACED, {"type": "Ready", "status": "True"})]
-    assert api.told() == ""
+    assert api.why() == ""
     api.pods, api.deployments = [], []
-    assert api.told() == ""
+    assert api.why() == ""
 
 
 def test_while_the_api_does_not_answer_nothing_is_said(api: Api) -> None:
     api.away = True
-    assert api.told() == ""
+    assert api.why() == ""
 
 
 def test_a_store_without_a_pod_says_why_it_has_none(api: Api) -> None:
     [deployment] = api.deployments
-    assert api.told() == "Deployment demo-object-store has no pod: it is being made."
+    assert api.why() == "Deployment demo-object-store has no pod: it is being created."
     deployment["status"] = {
         "conditions": [{"type": "ReplicaFailure", "status": "True", "message": "pods is forbidden: exceeded quota"}]
     }
-    assert api.told() == "Deployment demo-object-store has no pod: pods is forbidden: exceeded quota."
+    assert api.why() == "Deployment demo-object-store has no pod: pods is forbidden: exceeded quota."
     deployment["spec"]["replicas"] = 0
-    assert api.told() == "Deployment demo-object-store has 0 replicas. Scale it to 1."
+    assert api.why() == "Deployment demo-object-store has 0 replicas. Scale it to 1."
 
 
 CRASHED = ended(1, "PersistentVolumeClaim demo: not writable. Choose another.")
@@ -107,7 +107,7 @@ CASES: dict[str, tuple[Object, str]] = {
         "container versitygw ended with exit code 2: Error: bind: in use."),
     "it said nothing": (
         pod(PLACED, server={"state": ended(137)}),
-        "container versitygw ended with exit code 137 without a word. "
+        "container versitygw ended with exit code 137 and no message. "
         f"See: kubectl logs {POD} -c versitygw --previous.",
     ),
     "it has too little memory": (
@@ -131,14 +131,14 @@ CASES: dict[str, tuple[Object, str]] = {
     ),
     "there is no room": (
         pod({"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available: 2 Insufficient memory."}),
-        "no node takes it: 0/2 nodes are available: 2 Insufficient memory. "
+        "no node accepts it: 0/2 nodes are available: 2 Insufficient memory. "
         "Make room on a node, or change objectStore.bundled.nodeSelector, .tolerations or .resources.",
     ),
     "it does not answer": (
         pod(PLACED, server=SERVES),
         f"container versitygw runs, but its probe does not succeed. See: kubectl logs {POD}.",
     ),
-    "it is new": (pod(server=waiting("ContainerCreating")), "it is being started."),
+    "it is new": (pod(server=waiting("ContainerCreating")), "it is starting."),
 }  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_a_pod_that_is_not_ready_says_which_it_is_and_why_and_what_to_do(api: Ap
     failing, why = CASES[case]
     gone = pod(PLACED, {"type": "Ready", "status": "True"}, deletionTimestamp="2026-01-01T00:00:00Z")
     api.pods = [gone, failing]
-    assert api.told() == f"Pod {POD} is not ready: {why}"
+    assert api.why() == f"Pod {POD} is not ready: {why}"
 
 
 def test_a_volume_that_is_not_bound_is_told_with_what_was_said_of_its_claim(api: Api) -> None:
@@ -157,19 +157,19 @@ def test_a_volume_that_is_not_bound_is_told_with_what_was_said_of_its_claim(api:
     remedy = (
         "Set objectStore.bundled.persistence.storageClass or .existingClaim to one that can be used, or .enabled=false."
     )
-    assert api.told() == f"Pod {POD} is not ready: {message} {remedy}"
+    assert api.why() == f"Pod {POD} is not ready: {message} {remedy}"
     api.events += [
         event("FailedBinding", "no persistent volumes available", CLAIM, at="2026-01-01T00:00:00Z"),
         event("ProvisioningFailed", 'storageclass "fast" not found', CLAIM),
     ]
-    assert f'PersistentVolumeClaim {CLAIM}: storageclass "fast" not found. {remedy}' in api.told()
+    assert f'PersistentVolumeClaim {CLAIM}: storageclass "fast" not found. {remedy}' in api.why()
 
 
 def test_a_volume_that_cannot_be_mounted_is_told_by_its_event_cut_short(api: Api) -> None:
     api.pods = [pod(PLACED, server=waiting("ContainerCreating"))]
     api.events = [event("FailedMount", f"mount failed:\n{'x' * 900}"), event("Scheduled", "assigned")]
-    assert api.told().startswith(f"Pod {POD} is not ready: FailedMount: mount failed: xxx")
-    assert len(api.told()) < 700
+    assert api.why().startswith(f"Pod {POD} is not ready: FailedMount: mount failed: xxx")
+    assert len(api.why()) < 700
 
 
 def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: Api) -> None:
@@ -178,7 +178,7 @@ def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: 
         states = [{"state": CRASHED}, waiting("CrashLoopBackOff", f"back-off {10 << restarts}s", **CRASHED)]
         for state in states:
             api.pods = [pod(PLACED, init=state | {"restartCount": restarts})]
-            told.add(api.told())
+            told.add(api.why())
     assert len(told) == 1
 
 
@@ -198,12 +198,12 @@ def test_a_store_that_cannot_be_reached_is_told_with_what_its_pod_says(
     credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "x"}
     for name, value in (credentials | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}).items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("surogate_bench_orchestrator.controller.sweep.store_gate._PATIENCE", timedelta(seconds=1))
-    gate = StoreGate(StoreSettings(url="s3://bucket"), explain)
-    assert not gate.check()
-    assert gate.trouble is not None
-    assert gate.trouble.message.startswith(expected)
-    assert ("Check its endpoint" in gate.trouble.message) == (not explain())
-    first = gate.trouble
-    assert not gate.check()
-    assert gate.trouble == first  # though the request and its seconds are others
+    monkeypatch.setattr("surogate_bench_orchestrator.controller.sweep.store_connection._PATIENCE", timedelta(seconds=1))
+    connection = StoreConnection(StoreSettings(url="s3://bucket"), explain)
+    assert not connection.check()
+    assert connection.failure is not None
+    assert connection.failure.message.startswith(expected)
+    assert ("Check its endpoint" in connection.failure.message) == (not explain())
+    first = connection.failure
+    assert not connection.check()
+    assert connection.failure == first  # though the request and its seconds are others

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.text import Text
 from typing_extensions import override
 
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.rows import Pace, SweepView, ViewRow
 
@@ -104,7 +105,7 @@ class LineLog(Display):
         self._clock = clock
         self._pace = Pace()
         self._started = clock()
-        self._shown: dict[str, tuple[str, int, str]] = {}
+        self._shown: dict[str, tuple[str, int, Failure | None]] = {}
         self._progress_at: dict[str, float] = {}
 
     @override
@@ -120,22 +121,22 @@ class LineLog(Display):
     @override
     def show(self, view: SweepView) -> None:
         now = self._clock()
-        first_with: dict[str, str] = {}
+        first_with: dict[Failure | None, str] = {}
         for row in view.rows:
-            first_with.setdefault(row.trouble, row.name)
+            first_with.setdefault(row.failure, row.name)
         for row in (self._pace.estimate(row, now) for row in view.rows):
-            state = (row.state, row.attempt, row.trouble)
-            changed = state != self._shown.get(row.name, ("Pending", 0, ""))
+            state = (row.state, row.attempt, row.failure)
+            changed = state != self._shown.get(row.name, ("Pending", 0, None))
             due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
             if changed or (row.step and due):
-                first = first_with[row.trouble]
-                trouble = row.trouble if first == row.name else f"for the same reason as {first}"
-                self._write(now, row, trouble=trouble if changed and row.trouble else "")
+                first = first_with[row.failure]
+                failure = str(row.failure) if first == row.name else f"for the same reason as {first}"
+                self._write(now, row, failure=failure if changed and row.failure else "")
                 self._shown[row.name] = state
                 self._progress_at[row.name] = now
 
-    def _write(self, now: float, row: ViewRow, *, trouble: str) -> None:
-        parts = [f"{duration(now - self._started)}  {row.name}: {row.state}", *_describe(row), trouble]
+    def _write(self, now: float, row: ViewRow, *, failure: str) -> None:
+        parts = [f"{duration(now - self._started)}  {row.name}: {row.state}", *_describe(row), failure]
         self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
 
 
@@ -171,7 +172,7 @@ def _cells(row: ViewRow) -> list[Text]:
         Text(duration(row.elapsed_s)),
         Text(duration(row.eta_s)),
         Text("" if row.accuracy is None else f"{row.accuracy:.3f}"),
-        Text("; ".join(part for part in (row.detail, row.trouble) if part)),
+        Text("; ".join(part for part in (row.detail, str(row.failure or "")) if part)),
     ]
 
 

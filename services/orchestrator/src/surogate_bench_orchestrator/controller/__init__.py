@@ -1,1 +1,1 @@
-"""The controller: brings the RecipeSweeps of one namespace to their ends, and tells how they stand."""
+"""The controller: reconciles the RecipeSweeps of one namespace, and writes their statuses."""

@@ -1,4 +1,4 @@
-"""``surogate-bench controller``: everything put together."""
+"""``surogate-bench controller``: one replica of the controller."""
 
 import logging
 import os
@@ -23,12 +23,12 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSett
 from surogate_bench_orchestrator.controller.election import Election
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
-from surogate_bench_orchestrator.controller.queue.loop import Loop
 from surogate_bench_orchestrator.controller.queue.work_queue import WorkQueue
+from surogate_bench_orchestrator.controller.queue.workers import Workers
 from surogate_bench_orchestrator.controller.reports.maker import ReportMaker
 from surogate_bench_orchestrator.controller.status.writer import StatusWriter
-from surogate_bench_orchestrator.controller.sweep.reconciler import Reconciler, Surroundings
-from surogate_bench_orchestrator.controller.sweep.store_gate import RETRY_S, StoreGate
+from surogate_bench_orchestrator.controller.sweep.reconciler import Dependencies, SweepReconciler
+from surogate_bench_orchestrator.controller.sweep.store_connection import RETRY_S, StoreConnection
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
 
@@ -62,9 +62,10 @@ class Controller:
             on_change=lambda item: self._queue.add(item["metadata"]["name"]),
         )
         api = Api(client, self._metrics.count_request)
-        self._gate = StoreGate(settings.store, Release(api, settings.namespace, settings.instance).store_trouble)
+        release = Release(api, settings.namespace, settings.instance)
+        self._connection = StoreConnection(settings.store, release.why_store_is_not_ready)
         self._cluster = Cluster(api, settings.namespace, settings.instance, self._queue.add)
-        self._loop = Loop(self._queue, Reconciler(self._surroundings(api)), self._metrics)
+        self._workers = Workers(self._queue, SweepReconciler(self._dependencies(api)), self._metrics)
         self._election = Election(
             client,
             settings.namespace,
@@ -75,13 +76,13 @@ class Controller:
         self.http = HttpServer(port, self._answers())
 
     def run(self) -> None:
-        """Work until :meth:`stop` is called.
+        """Run until :meth:`stop` is called.
 
         Raises:
             TransientError: the API server does not answer.
         """
         self.http.start()
-        threading.Thread(target=self._try_store, name="store", daemon=True).start()
+        threading.Thread(target=self._check_store, name="store", daemon=True).start()
         self._sweeps.start()
         self._cluster.start()
         try:
@@ -94,7 +95,7 @@ class Controller:
             self._end()
 
     def stop(self) -> None:
-        """Ask it to end; may be called from any thread."""
+        """Request the end of :meth:`run`; may be called from any thread."""
         self._stopping.set()
         self._leading.set()
 
@@ -108,18 +109,18 @@ class Controller:
         self._leading.wait()
         if self._stopping.is_set():
             return
-        _log.info("this replica leads")
+        _log.info("this replica is the leader")
         self._metrics.leader.set(1)
-        self._cluster.ask_for_progress()
+        self._cluster.poll_progress()
         self._enqueue_all()
-        self._loop.start()
+        self._workers.start()
 
     def _on_lost(self) -> None:
-        if not self._stopping.is_set():  # else it was given back
-            _leave_at_once()
+        if not self._stopping.is_set():  # else it was released
+            _exit_at_once()
 
     def _end(self) -> None:
-        self._loop.stop(_STOP_S)
+        self._workers.stop(_STOP_S)
         self._reports.stop()
         self._election.release()
         self.http.stop()
@@ -131,11 +132,11 @@ class Controller:
         self._cluster.stop()
         self._sweeps.stop()
 
-    def _try_store(self) -> None:
+    def _check_store(self) -> None:
         while not self._stopping.is_set():
-            usable = self._gate.check()
+            self._connection.check()
             self._enqueue_all()
-            if usable:
+            if self._connection.store is not None:
                 return
             self._stopping.wait(RETRY_S)
 
@@ -143,14 +144,14 @@ class Controller:
         for item in self._sweeps.objects():
             self._queue.add(item["metadata"]["name"])
 
-    def _surroundings(self, api: Api) -> Surroundings:
-        return Surroundings(
+    def _dependencies(self, api: Api) -> Dependencies:
+        return Dependencies(
             resources=self._sweeps,
-            gate=self._gate,
+            connection=self._connection,
             make_runtime=self._make_runtime,
             reports=self._reports,
             writer=StatusWriter(api, clock=time.monotonic),
-            board=self._metrics.board,
+            results=self._metrics.results,
             clock=time.monotonic,
         )
 
@@ -166,16 +167,16 @@ class Controller:
     def _answers(self) -> Answers:
         return Answers(
             registry=self._metrics.registry,
-            unhealthy=self._loop.trouble,
+            unhealthy=self._workers.unhealthy_reason,
             unready=self._unready,
-            store=lambda: self._gate.store,
+            store=lambda: self._connection.store,
             report_prefix=self._report_prefix,
         )
 
     def _unready(self) -> str:
         if not self._synced.is_set():
             return "waits for the Kubernetes API"
-        return "" if self._gate.is_settled else "waits for the object store"
+        return "" if self._connection.is_checked else "waits for the object store"
 
     def _report_prefix(self, name: str) -> str | None:
         item = self._sweeps.get(name)
@@ -188,7 +189,7 @@ class Controller:
 
 
 def owner_of(resource: ResourceSweep) -> dict[str, Any]:
-    """The ownerReference by which everything goes when the sweep is deleted."""
+    """Return the ownerReference by which all objects of a sweep are deleted with it."""
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -206,7 +207,7 @@ def run_controller(config: Path, *, port: int) -> int:
         The exit code.
 
     Raises:
-        ConfigError: the configuration cannot be used.
+        ConfigError: the configuration is invalid.
         TransientError: the API server does not answer.
     """
     settings = load_settings(config)
@@ -214,7 +215,7 @@ def run_controller(config: Path, *, port: int) -> int:
     controller = Controller(settings, port=port)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        # In a thread: the main one may hold the locks of the events that are set.
+        # In a thread: the main thread may hold the locks of the events that are set.
         threading.Thread(target=controller.stop, name="stop", daemon=True).start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -227,8 +228,8 @@ def run_controller(config: Path, *, port: int) -> int:
     return ExitCode.OK
 
 
-def _leave_at_once() -> None:
-    """End the process: another replica may work by now, and threads that hang cannot be stopped in another way."""
-    _log.error("the Lease is lost; another replica goes on")
+def _exit_at_once() -> None:
+    """End the process: another replica may be the leader by now, and threads that hang cannot be stopped otherwise."""
+    _log.error("the Lease is lost; another replica continues")
     logging.shutdown()
     os._exit(ExitCode.TRANSIENT)

@@ -1,4 +1,4 @@
-"""Leader election: of several replicas the one that holds the Lease works."""
+"""Leader election: of several replicas, the holder of the Lease is the leader."""
 
 import logging
 import threading
@@ -15,9 +15,9 @@ _log = logging.getLogger(__name__)
 
 LEASE = "surogate-bench-controller"
 _LEASE_S, _RENEW_S, _RETRY_S = 15, 10, 3
-"""Held for so long without renewal; given up after so long without success; tried so often. Seconds."""
+"""Validity without renewal; time after which renewal is given up; interval between attempts. Seconds."""
 _CALL_TIMEOUT_S = (2.0, 4.0)
-"""Connecting and answering: a call that hangs must not outlast the lease."""
+"""For connecting and for the response: a call that hangs must not outlast the lease."""
 
 
 class Election:
@@ -40,7 +40,7 @@ class Election:
         on_started: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
-        logging.getLogger("leaderelection").setLevel(logging.WARNING)  # it tells of every renewal
+        logging.getLogger("leaderelection").setLevel(logging.WARNING)  # it logs every renewal
         self._lock = _Lock(client, namespace, identity)
         self._config = Config(
             self._lock,
@@ -54,23 +54,23 @@ class Election:
         self._on_lost = on_lost
 
     def start(self) -> None:
-        """Begin to stand, in a thread."""
+        """Start to take part, in a thread."""
         self._thread.start()
 
     def release(self) -> None:
-        """Stand no more, and give the Lease back so that another replica need not wait for it to expire."""
+        """Take no longer part, and release the Lease so that another replica need not wait until it expires."""
         self._lock.release()
 
     def _run(self) -> None:
         try:
             LeaderElection(self._config).run()
-        except Exception:  # noqa: BLE001 - the thread's boundary: without its renewals nobody may go on
+        except Exception:  # noqa: BLE001 - the thread's boundary: without renewals this replica must not continue
             _log.exception("the election ended unexpectedly")
             self._on_lost()
 
 
 class _Lock:
-    """A LeaseLock on our connection, with deadlines, for which an API server that is away is no reason to crash."""
+    """A LeaseLock on our connection, with deadlines; it does not crash when the API server is unreachable."""
 
     def __init__(self, client: ApiClient, namespace: str, identity: str) -> None:
         self.name, self.namespace, self.identity = LEASE, namespace, identity
@@ -88,7 +88,7 @@ class _Lock:
         return found
 
     def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ANN401 - the library's
-        """Make the Lease."""
+        """Create the Lease."""
         return self._write(lambda: self._inner.create(name, namespace, election_record))
 
     def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ANN401 - the library's
@@ -96,7 +96,7 @@ class _Lock:
         return self._write(lambda: self._inner.update(name, namespace, updated_record))
 
     def release(self) -> None:
-        """Give the Lease back if it is ours, and never take it again."""
+        """Release the Lease if this replica holds it, and never acquire it again."""
         with self._guard:
             self._released = True
             try:
@@ -105,7 +105,7 @@ class _Lock:
                     record.holder_identity = ""
                     self._inner.update(self.name, self.namespace, record)
             except (urllib3.exceptions.HTTPError, ValueError, TypeError) as error:
-                _log.warning("the Lease could not be given back, and will expire: %s", error)
+                _log.warning("the Lease could not be released and will expire: %s", error)
 
     def _write(self, write: Callable[[], bool]) -> bool:
         with self._guard:

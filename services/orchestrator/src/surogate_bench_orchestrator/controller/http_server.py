@@ -1,4 +1,4 @@
-"""What the controller answers over HTTP: health, metrics, and the reports of its sweeps.
+"""The controller's HTTP server: health, metrics, and the reports of its sweeps.
 
 ``GET /healthz``, ``GET /readyz``, ``GET /metrics``, ``GET /reports/<sweep>.tar`` (a tar file of the report folder).
 """
@@ -33,24 +33,24 @@ _CHUNK = 256 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """Where the answers come from."""
+    """Sources of the responses."""
 
     registry: CollectorRegistry
     unhealthy: Callable[[], str]
-    """Why the process should be restarted; empty if it is well."""
+    """Returns why the process should be restarted; empty if it is healthy."""
     unready: Callable[[], str]
-    """What it still waits for; empty if it is ready."""
+    """Returns what the process waits for; empty if it is ready."""
     store: Callable[[], ObjectStore | None]
     report_prefix: Callable[[str], str | None]
-    """Where the report of a sweep lies in the store; None for a sweep that does not exist."""
+    """Returns the prefix of a sweep's report in the store; None for a sweep that does not exist."""
 
 
 class HttpServer:
-    """Serves in threads of its own.
+    """Serves in separate threads.
 
     Args:
         port: 0 takes a free one.
-        answers: Where the answers come from.
+        answers: Sources of the responses.
     """
 
     def __init__(self, port: int, answers: Answers) -> None:
@@ -61,15 +61,15 @@ class HttpServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port that it listens on."""
         return int(self._server.server_address[1])
 
     def start(self) -> None:
-        """Begin."""
+        """Start to serve."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and free the port."""
+        """Stop serving, and close the port."""
         self._server.shutdown()
         self._server.server_close()
 
@@ -80,27 +80,27 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "surogate-bench", ""
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Respond to a GET request."""
         path = urlsplit(self.path).path
         if path == METRICS_PATH:
             encode, kind = choose_encoder(self.headers.get("Accept") or "")
             self._send(HTTPStatus.OK, encode(self.answers.registry), kind)
         elif path == HEALTH_PATH:
-            self._say_whether_well(self.answers.unhealthy())
+            self._send_health(self.answers.unhealthy())
         elif path == READY_PATH:
-            self._say_whether_well(self.answers.unready())
+            self._send_health(self.answers.unready())
         elif found := _REPORT.fullmatch(path):
             self._send_report(found.group(1))
         else:
             self._send(HTTPStatus.NOT_FOUND, b"there is no such page\n")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Log requests for those who look for them."""
+        """Log requests at level debug."""
         _log.debug(format, *args)
 
-    def _say_whether_well(self, trouble: str) -> None:
-        status = HTTPStatus.SERVICE_UNAVAILABLE if trouble else HTTPStatus.OK
-        self._send(status, f"{trouble or 'ok'}\n".encode())
+    def _send_health(self, reason: str) -> None:
+        status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
+        self._send(status, f"{reason or 'ok'}\n".encode())
 
     def _send_report(self, sweep: str) -> None:
         store, prefix = self.answers.store(), self.answers.report_prefix(sweep)
@@ -137,16 +137,16 @@ class _Handler(BaseHTTPRequestHandler):
             while chunk := body.read(_CHUNK):
                 self.wfile.write(chunk)
         except ConnectionError:
-            _log.debug("the client went away before it had everything")
+            _log.debug("the client closed the connection before the end of the response")
 
 
 def write_tar(store: ObjectStore, prefix: str, out: IO[bytes]) -> int:
-    """Write every object under a prefix as a tar file, with names relative to the prefix; returns how many.
+    """Write every object under a prefix as a tar file, with names relative to the prefix; return their number.
 
-    Nothing counts before ``summary.json`` is there, which is written last.
+    A folder without ``summary.json``, which is written last, is treated as empty.
 
     Raises:
-        BenchError: the store is away or refuses.
+        BenchError: the store is unreachable or refuses.
     """
     infos = store.list(f"{prefix}/")
     if f"{prefix}/{SUMMARY_FILE}" not in {info.key for info in infos}:

@@ -1,4 +1,4 @@
-"""The RecipeSweep as a Kubernetes resource: its manifest, its meaning and its schema."""
+"""The RecipeSweep as a Kubernetes resource: manifest, status and schema."""
 
 GROUP = "bench.surogate.ai"
 VERSION = "v1alpha1"

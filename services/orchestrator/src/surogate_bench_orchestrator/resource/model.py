@@ -1,4 +1,4 @@
-"""From a sweep to its resource and back."""
+"""Converts a sweep to its resource, and back."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _LOCAL_PATHS = (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceSweep:
-    """What a RecipeSweep resource asks for."""
+    """The content of a RecipeSweep resource."""
 
     name: str
     namespace: str
@@ -35,7 +35,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
     """Read a resource as the API server holds it.
 
     Raises:
-        ConfigError: it asks for something impossible that the schema cannot exclude; ``field`` is a path in the
+        ConfigError: it is invalid in a way that the schema cannot exclude; ``field`` is a path in the
             resource.
     """
     metadata, spec = obj.get("metadata") or {}, dict(obj.get("spec") or {})
@@ -80,8 +80,8 @@ def _flag(spec: dict[str, Any], name: str, *, default: bool) -> bool:
 def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, Any]:
     """Write a sweep as the manifest of a RecipeSweep.
 
-    Every setting is spelled out, so that the stored object means the same to every later version, and applying it
-    again changes nothing. What is decided in the cluster (``suspend``, ``reuse``, ``scheduling``) is left out.
+    Every setting is written out, so that the stored object means the same to every later version, and applying it
+    again changes nothing. Fields that are set in the cluster (``suspend``, ``reuse``, ``scheduling``) are left out.
 
     Args:
         sweep: Names nothing on this machine's disk.

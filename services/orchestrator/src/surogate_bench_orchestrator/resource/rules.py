@@ -1,6 +1,6 @@
-"""What the fields of a RecipeSweep's schema cannot say one by one, as CEL rules of the API server.
+"""Constraints between fields of a RecipeSweep, as CEL rules of the API server.
 
-They say the same as the validators of the Pydantic models, which tests compare. A field whose items have no one type
+They are equal to the validators of the Pydantic models; tests compare both. A field whose items have more than one type
 (``recipes``) is not declared to CEL, hence ``dyn``.
 """
 
@@ -75,12 +75,12 @@ FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
 
 
 def immutable(name: str) -> Rule:
-    """Forbid to change a field, as a rule of the field itself."""
+    """Return the rule that forbids changes of a field, for the field itself."""
     return {"rule": "self == oldSelf", "message": _immutable_message(name)}
 
 
 def immutable_untyped(name: str) -> Rule:
-    """Forbid to change a field whose items have no one type, as a rule of the object around it.
+    """Return the rule that forbids changes of a field whose items have more than one type, for the object around it.
 
     As an item of a list its comparison has a cost that the API server can bound.
     """

@@ -1,4 +1,4 @@
-"""The schema of a RecipeSweep's spec for the API server, made from the Pydantic models."""
+"""The schema of a RecipeSweep's spec for the API server, generated from the Pydantic models."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -55,7 +55,7 @@ def spec_schema() -> Schema:
 
 
 class _Converter:
-    """Turns one model's JSON schema into what the API server accepts: no references, no null, no unknown keywords."""
+    """Converts a model's JSON schema to a structural schema: no references, no null, no unknown keywords."""
 
     def __init__(self, document: Schema) -> None:
         self._document = document
@@ -117,7 +117,7 @@ class _Converter:
         return {}
 
     def _recipes(self, source: Schema) -> Schema:
-        """Names, or objects: keywords for strings say nothing of objects and the other way round."""
+        """Return the schema of names or objects: keywords for strings do not apply to objects, and vice versa."""
         spelled_out = self._object(self._document["$defs"]["Recipe"], "Recipe")
         for field in spelled_out["properties"].values():
             field.pop("default", None)
@@ -138,7 +138,7 @@ class _Converter:
 
 
 def _without_null(source: Schema) -> Schema:
-    """An optional field is one that may be absent; null is not among its values."""
+    """Return the schema without null: an optional field is left out instead."""
     if "anyOf" not in source:
         return source
     (present,) = (option for option in source["anyOf"] if option.get("type") != "null")
@@ -146,14 +146,14 @@ def _without_null(source: Schema) -> Schema:
 
 
 def _given(default: Any) -> Any:  # noqa: ANN401 - any JSON
-    """A default without what it leaves open; rules are checked on it as it stands."""
+    """Return a default without its null fields; rules are checked on it unchanged."""
     if not isinstance(default, dict):
         return default
     return {name: _given(value) for name, value in default.items() if value is not None}
 
 
 def _exclusive_bounds(source: Mapping[str, Any]) -> Schema:
-    """OpenAPI 3.0 says with a boolean that a bound is excluded."""
+    """Return exclusive bounds as in OpenAPI 3.0, where they are a boolean beside the bound."""
     made: Schema = {}
     for bound, excluded in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if excluded in source:
@@ -162,6 +162,6 @@ def _exclusive_bounds(source: Mapping[str, Any]) -> Schema:
 
 
 def _prose(docstring: str) -> str:
-    """The part of a docstring for users, on one line a paragraph."""
+    """Return the part of a docstring for users, with each paragraph on one line."""
     text = docstring.partition("\nRaises:")[0].replace("``", "`")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.strip().split("\n\n"))

@@ -13,7 +13,7 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, s
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
 WARNING = "Warning"
-"""Reason of a row that is done and has something to say."""
+"""Reason of a row that is done but has a warning."""
 _NAMES = {"check-task": "task check", "check-serving": "serving check"}
 
 
@@ -24,9 +24,9 @@ class ViewRow:
     name: str
     state: str
     detail: str = ""
-    """What it is doing within its state."""
-    trouble: str = ""
-    """Why it failed, or why the attempt before did; or, where it is done, what to know before trusting the results."""
+    """Current activity within the state."""
+    failure: Failure | None = None
+    """Why it failed or the previous attempt did, or why it waits; of a stage that is done, its warning."""
     attempt: int = 0
     step: int = 0
     total: int = 0
@@ -35,23 +35,25 @@ class ViewRow:
     tokens_per_second: float | None = None
     elapsed_s: float | None = None
     eta_s: float | None = None
-    """Seconds until the present stage ends, going on as so far; only :class:`Pace` knows it."""
+    """Estimated seconds until the current stage ends; set by :class:`Pace` only."""
     accuracy: float | None = None
     stderr: float | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The row without what is not known."""
-        return {name: value for name, value in asdict(self).items() if value not in {None, ""}}
+        """Return the row without unknown fields; the failure as ``reason`` and ``message``."""
+        fields = {name: value for name, value in asdict(self).items() if name != "failure"}
+        fields |= asdict(self.failure) if self.failure else {}
+        return {name: value for name, value in fields.items() if value not in {None, ""}}
 
 
 def run_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
-    """One row a run, in the plan's order."""
+    """Return one row for each run, in the plan's order."""
     states = snapshot.states
     return tuple(_run_row(snapshot, run, states[run.name]) for run in snapshot.plan.runs)
 
 
 def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
-    """Rows of what runs share: data preparation, checks and the model server."""
+    """Return the rows of the stages that runs share: data preparation, checks and the model server."""
     return (
         _service_row(snapshot, "prepare", snapshot.plan.prepare),
         *_check_rows(snapshot),
@@ -60,7 +62,7 @@ def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
 
 
 def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
-    """Checks; a sweep that ended before there were any shows none."""
+    """Yield the rows of checks; none for a sweep that ended before checks existed."""
     for task in snapshot.plan.checks:
         is_known = snapshot.observed.is_done(task) or snapshot.observed.of(task).phase is not Phase.ABSENT
         if is_known or not snapshot.is_finished:
@@ -68,24 +70,24 @@ def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
 
 
 def all_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
-    """What runs share, then the runs."""
+    """Return the rows of shared stages, then those of runs."""
     return (*service_rows(snapshot), *run_rows(snapshot))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepView:
-    """A sweep at one moment, ready to be shown."""
+    """Progress of a sweep, ready to be displayed."""
 
     title: str
     rows: tuple[ViewRow, ...]
-    """What runs share, then the runs."""
+    """Shared stages, then runs."""
     finished: bool
     warnings: tuple[str, ...] = ()
-    """What to know before trusting the results, a sentence each."""
+    """Warnings of the prepare stage, a sentence each."""
 
 
 def sweep_view(snapshot: Snapshot) -> SweepView:
-    """Make the view of a sweep that this machine works on."""
+    """Return the progress of a sweep from a snapshot."""
     ended = sum(status.state.is_terminal for status in snapshot.states.values())
     title = title_of(snapshot.plan.sweep.name, ended=ended, total=len(snapshot.plan.runs))
     return SweepView(
@@ -94,18 +96,18 @@ def sweep_view(snapshot: Snapshot) -> SweepView:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """What the prepare stage warns of; empty before it is done."""
+    """Return the warnings of the prepare stage; empty before it is done."""
     prepared = result_of(snapshot.manifests.get(snapshot.plan.prepare.name), PrepareResult)
     return prepared.warnings if prepared else ()
 
 
 def title_of(sweep: str, *, ended: int, total: int) -> str:
-    """Say how many of a sweep's runs have ended."""
+    """Return the title line: how many of a sweep's runs have ended."""
     return f"{sweep}: {ended} of {total} runs ended"
 
 
 class Pace:
-    """Estimates when stages end, from the steps seen so far; time before the first step, for starting, is left out."""
+    """Estimates when stages end from the steps observed so far; the time before the first step is left out."""
 
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, int, int, float]] = {}
@@ -114,8 +116,8 @@ class Pace:
         """Add the estimate to a row.
 
         Args:
-            row: With its present step.
-            now: Seconds on any clock that goes on evenly.
+            row: With its current step.
+            now: Seconds of a monotonic clock.
         """
         first = self._first.get(row.name)
         if first is None or first[:2] != (row.state, row.attempt) or row.step < first[2]:
@@ -131,17 +133,17 @@ class Pace:
 def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     observed = snapshot.observed
     current = run.evaluate if run.train is None or status.state is RunState.EVALUATING else run.train
-    seen = observed.of(current)
+    observation = observed.of(current)
     trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.EVALUATING}
-    figures = _live_figures(seen) if live else _result_figures(trained, scored)
+    figures = _live_figures(observation) if live else _result_figures(trained, scored)
     return ViewRow(
         name=run.name,
         state=status.state.value,
-        detail=_doing(seen) if live or seen.unplaced else _origin(snapshot, run),
-        trouble=str(status.failure) if status.failure else _trouble(seen) if live or seen.unplaced else "",
-        attempt=seen.attempt,
+        detail=_activity(observation) if live or observation.unplaced else _origin(snapshot, run),
+        failure=status.failure or (_failure_of_attempt(observation) if live or observation.unplaced else None),
+        attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,
         **figures,
@@ -149,7 +151,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
 
 
 def _origin(snapshot: Snapshot, run: Run) -> str:
-    """Say which stages of the run were not computed again, and whose results they are."""
+    """Return which stages of the run were reused, and from which sweep."""
     tasks = {"training": run.train, "evaluation": run.evaluate}
     manifests = {stage: snapshot.manifests.get(task.name) for stage, task in tasks.items() if task}
     sources = {stage: sweep_of(found.reused_from) for stage, found in manifests.items() if found and found.reused_from}
@@ -161,24 +163,24 @@ def _origin(snapshot: Snapshot, run: Run) -> str:
 
 
 def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
-    seen = snapshot.observed.of(task)
+    observation = snapshot.observed.of(task)
     if failure := failure_of(task, snapshot.observed):
-        return ViewRow(name=name, state=RunState.FAILED.value, trouble=str(failure))
+        return ViewRow(name=name, state=RunState.FAILED.value, failure=failure)
     if snapshot.observed.is_done(task):
         warnings = warnings_of(snapshot) if task == snapshot.plan.prepare else ()
-        return ViewRow(name=name, state="Done", trouble=str(Failure(WARNING, " ".join(warnings))) if warnings else "")
-    if not seen.phase.is_active:
+        return ViewRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
+    if not observation.phase.is_active:
         over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
         unused = over and _has_failed_early(snapshot)
         return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
-    state = "Starting" if task.is_server and seen.phase is Phase.PENDING else "Running"
+    state = "Starting" if task.is_server and observation.phase is Phase.PENDING else "Running"
     return ViewRow(
         name=name,
-        state=RunState.PENDING.value if seen.unplaced else state,
-        detail=_doing(seen),
-        trouble=_trouble(seen),
-        attempt=seen.attempt,
-        elapsed_s=seen.elapsed_s,
+        state=RunState.PENDING.value if observation.unplaced else state,
+        detail=_activity(observation),
+        failure=_failure_of_attempt(observation),
+        attempt=observation.attempt,
+        elapsed_s=observation.elapsed_s,
     )
 
 
@@ -188,20 +190,20 @@ def _has_failed_early(snapshot: Snapshot) -> bool:
     return not observed.is_done(plan.prepare) or any(failure_of(check, observed) for check in plan.checks)
 
 
-def _doing(seen: Observation) -> str:
-    if seen.unplaced:
+def _activity(task: Observation) -> str:
+    if task.unplaced:
         return "waits for room"
-    if seen.phase is Phase.PENDING and seen.reason:
+    if task.phase is Phase.PENDING and task.reason:
         return "about to try again"
-    return seen.progress.phase if seen.progress else "starting"
+    return task.progress.phase if task.progress else "starting"
 
 
-def _trouble(seen: Observation) -> str:
-    return str(Failure(seen.reason, seen.message)) if seen.reason else ""
+def _failure_of_attempt(task: Observation) -> Failure | None:
+    return Failure(task.reason, task.message) if task.reason else None
 
 
-def _live_figures(seen: Observation) -> dict[str, Any]:
-    progress, elapsed = seen.progress, seen.elapsed_s
+def _live_figures(task: Observation) -> dict[str, Any]:
+    progress, elapsed = task.progress, task.elapsed_s
     if progress is None:
         return {"elapsed_s": elapsed}
     return {

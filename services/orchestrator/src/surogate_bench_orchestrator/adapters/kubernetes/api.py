@@ -1,4 +1,4 @@
-"""The Kubernetes API on plain dictionaries: every call has a deadline and every failure is one of ours."""
+"""A client of the Kubernetes API on plain dictionaries: every call has a deadline and raises our errors."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -20,8 +20,7 @@ _APPLY, _MERGE, _JSON = "application/apply-patch+yaml", "application/merge-patch
 class Api:
     """Requests to the API server.
 
-    Raises, from every method: TransientError when the server is away or asks to come back, PermanentError when it
-    refuses.
+    Every method raises TransientError if the server is unreachable or asks to retry, and PermanentError if it refuses.
 
     Args:
         client: Connection.
@@ -33,7 +32,7 @@ class Api:
         self._count = count
 
     def get(self, path: str) -> Object | None:
-        """Read an object; None where there is none."""
+        """Read an object; None if there is none."""
         return self._call("GET", path, absent_ok=True)
 
     def list(self, path: str, **query: str) -> list[Object]:
@@ -49,7 +48,7 @@ class Api:
             page["continue"] = token
 
     def text(self, path: str, **query: str) -> str:
-        """Read something that is not JSON, such as a log; empty where there is none."""
+        """Read text, such as a log; empty if there is none."""
         raw = self._request("GET", path, query=query, absent_ok=True)
         return "" if raw is None else raw.decode(errors="replace")
 
@@ -62,16 +61,16 @@ class Api:
         return True
 
     def apply(self, path: str, body: Object, *, manager: str, force: bool = True) -> Object:
-        """Server-side apply; returns the object as it is now."""
+        """Server-side apply; return the resulting object."""
         query = {"fieldManager": manager, "force": str(force).lower()}
         return self._call("PATCH", path, body=body, query=query, content_type=_APPLY) or {}
 
     def patch(self, path: str, body: Object) -> Object | None:
-        """Merge-patch an object; None where there is none."""
+        """Merge-patch an object; None if there is none."""
         return self._call("PATCH", path, body=body, content_type=_MERGE, absent_ok=True)
 
     def delete(self, path: str, *, propagation: str = "Background") -> None:
-        """Delete an object; nothing happens if it is not there."""
+        """Delete an object; does nothing if there is none."""
         self._call("DELETE", path, body={"propagationPolicy": propagation}, absent_ok=True)
 
     def _call(self, method: str, path: str, **options: Any) -> Object | None:  # noqa: ANN401 - see _request
@@ -95,7 +94,7 @@ class Api:
                 return None
             raise translate(error, f"{method} {path}") from error
         except urllib3.exceptions.HTTPError as error:
-            raise TransientError(f"the Kubernetes API is away: {method} {path}: {error}") from error
+            raise TransientError(f"the Kubernetes API is unreachable: {method} {path}: {error}") from error
 
     def _send(
         self, method: str, path: str, *, body: Object | None, query: Mapping[str, str] | None, content_type: str
@@ -122,11 +121,11 @@ class AlreadyExistsError(TransientError):
 
 
 class ConflictError(TransientError):
-    """Somebody else changed the object meanwhile, or owns the field."""
+    """Another client changed the object meanwhile, or owns the field."""
 
 
 def translate(error: ApiException, what: str) -> TransientError | PermanentError:
-    """Say in our terms, and in the API's words, what went wrong."""
+    """Return our error for an API error, with the API's message."""
     status = int(error.status or 0)
     reason, message = _explain(error)
     text = f"{what}: {message}"

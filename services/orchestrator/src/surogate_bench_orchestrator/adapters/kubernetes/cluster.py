@@ -1,4 +1,4 @@
-"""What the controller knows of its cluster: caches of the objects it made, and how far their pods are."""
+"""Caches of the API objects that the controller created, and the progress of their pods."""
 
 import time
 from collections.abc import Callable
@@ -15,13 +15,13 @@ _CLAIM_EVENTS_S = 600.0
 
 
 class Cluster:
-    """Jobs, Deployments and pods of one release in one namespace, as last seen.
+    """Cached Jobs, Deployments and pods of one release in one namespace.
 
     Args:
         api: Connection.
-        namespace: Where the release lives.
+        namespace: Of the release.
         instance: Its name.
-        on_change: Called with the name of the sweep of which something changed, in an informer's thread.
+        on_change: Called with the name of a sweep when an object of it changed, in an informer's thread.
     """
 
     def __init__(
@@ -62,19 +62,19 @@ class Cluster:
         return self._jobs, self._deployments, self._pods, self._refusals, self._claims
 
     def start(self) -> None:
-        """Begin to watch, in threads."""
+        """Start to watch, in threads."""
         for informer in self._informers:
             informer.start()
 
-    def ask_for_progress(self) -> None:
-        """Begin to ask running pods how far they are, in a thread."""
+    def poll_progress(self) -> None:
+        """Start to poll the progress of running pods, in a thread."""
         self._progress.start()
 
     def wait_until_synced(self, timeout_s: float) -> None:
-        """Wait until everything was listed once.
+        """Wait until every kind was listed once.
 
         Raises:
-            TransientError: it was not in time.
+            TransientError: it took longer than ``timeout_s``.
         """
         for informer in self._informers:
             informer.wait_until_synced(timeout_s)
@@ -86,14 +86,14 @@ class Cluster:
             informer.stop()
 
     def item(self, name: str) -> Object | None:
-        """A task's Job or Deployment as last seen, with its kind."""
+        """Return the cached Job or Deployment of a task, with its kind; None if there is none."""
         for kind, informer in (("Job", self._jobs), ("Deployment", self._deployments)):
             if (found := informer.get(name)) is not None:
                 return {**found, "kind": kind}
         return None
 
     def pods_by_task(self) -> dict[str, list[Object]]:
-        """Pods as last seen, by task name."""
+        """Return the cached pods by task name."""
         found: dict[str, list[Object]] = {}
         for pod in self._pods.objects():
             if task := (pod["metadata"].get("labels") or {}).get(TASK):
@@ -101,7 +101,7 @@ class Cluster:
         return found
 
     def of_sweep(self, sweep: str) -> list[Object]:
-        """Jobs and Deployments of a sweep as last seen, with their kind."""
+        """Return the cached Jobs and Deployments of a sweep, with their kind."""
         return [
             {**item, "kind": kind}
             for kind, informer in (("Job", self._jobs), ("Deployment", self._deployments))
@@ -110,7 +110,7 @@ class Cluster:
         ]
 
     def refusals(self, name: str) -> list[Object]:
-        """Events that say why a Job or ReplicaSet got no pod."""
+        """Return the Events about why a Job or ReplicaSet got no pod."""
         return [
             event
             for event in self._refusals.objects()
@@ -118,18 +118,18 @@ class Cluster:
             or event["involvedObject"].get("name") == name
         ]
 
-    def unmet_claims(self) -> list[Object]:
-        """Events that say why claims of volumes in the namespace are not met now."""
+    def unbound_claims(self) -> list[Object]:
+        """Return the recent Events about why volume claims in the namespace are not bound."""
         now = time.time()
         return [event for event in self._claims.objects() if now - event_time(event) < _CLAIM_EVENTS_S]
 
     def progress(self, pods: list[Object]) -> Progress | None:
-        """What the newest of these pods said last."""
+        """Return the last progress of the newest of these pods."""
         return self._progress.latest(pods)
 
 
 def _without_request(item: Object) -> None:
-    """The request that a task was submitted with holds the whole sweep, in a Job's template as in its pods."""
+    """Remove the request of a task, which contains the whole sweep, from a Job's template or a pod."""
     template = item.get("spec", {}).get("template", {})
     for metadata in (item["metadata"], template.get("metadata") or {}):
         (metadata.get("annotations") or {}).pop(REQUEST, None)

@@ -1,4 +1,4 @@
-"""Find the cluster: what KUBECONFIG says, or the one that this process runs in."""
+"""Finds the cluster: from KUBECONFIG, or the one that this process runs in."""
 
 import os
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A cluster, and the namespace that is meant unless another is named."""
+    """A cluster, and the default namespace."""
 
     client: ApiClient
     namespace: str

@@ -1,4 +1,4 @@
-"""Caches of API objects, kept up to date by watches (kubernetes.informer), as plain dictionaries."""
+"""Caches of API objects as plain dictionaries, kept up to date by watches (kubernetes.informer)."""
 
 import json
 import logging
@@ -14,14 +14,14 @@ from surogate_bench.errors import TransientError
 from surogate_bench_orchestrator.adapters.kubernetes.api import CONNECT_TIMEOUT_S, Object
 
 _log = logging.getLogger(__name__)
-logging.getLogger("kubernetes.informer.informer").setLevel(logging.CRITICAL)  # it logs tracebacks; see _tell
+logging.getLogger("kubernetes.informer.informer").setLevel(logging.CRITICAL)  # it logs tracebacks; see _log_error
 
 _RESYNC_S = 600
 """Between full lists."""
 _IDLE_S = 30.0
 """Beyond the watch's own end: how long a silent connection is trusted."""
 _PAUSE_S = 1.0
-"""Between attempts while the API is away; the library itself would try again at once."""
+"""Between attempts while the API is unreachable; the library itself would try again at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class Informer:
         path: Of the collection, for example ``/apis/batch/v1/namespaces/NS/jobs``.
         label_selector: Which ones.
         field_selector: Which ones.
-        on_change: Called with an object that appeared, changed or went, in the informer's thread.
-        trim: Takes away from an object what nobody reads, before it is kept; who owns which field is never kept.
+        on_change: Called with an object that was added, changed or deleted, in the informer's thread.
+        trim: Removes unused parts of an object before it is cached; managedFields are never cached.
     """
 
     def __init__(
@@ -77,14 +77,14 @@ class Informer:
             self._informer.add_event_handler(kind, trimmed)
         for kind in (ADDED, MODIFIED, DELETED):
             self._informer.add_event_handler(kind, on_change)
-        self._informer.add_event_handler(ERROR, self._tell)
+        self._informer.add_event_handler(ERROR, self._log_error)
 
     def start(self) -> None:
-        """Begin to list and watch, in a thread."""
+        """Start to list and watch, in a thread."""
         self._informer.start()
 
     def stop(self) -> None:
-        """End the watch."""
+        """Stop the watch."""
         self._stopping.set()
         self._informer.stop()
 
@@ -92,37 +92,37 @@ class Informer:
         """Wait for the first list.
 
         Raises:
-            TransientError: it did not come in time.
+            TransientError: it took longer than ``timeout_s``.
         """
         if not self._synced.wait(timeout_s):
             raise TransientError(f"the Kubernetes API did not list {self._path} within {timeout_s:g} s")
 
     def objects(self) -> list[Object]:
-        """Everything as last seen."""
+        """Return all cached objects."""
         return list(self._informer.cache.list())
 
     def get(self, name: str) -> Object | None:
-        """One object as last seen."""
+        """Return a cached object; None if there is none."""
         found: Object | None = self._informer.cache.get_by_key(name)
         return found
 
-    def _tell(self, error: object) -> None:
-        """Say in one line why the watch has to begin again; its regular end is none."""
+    def _log_error(self, error: object) -> None:
+        """Log in one line why the watch is restarted; it is not called for its regular end."""
         if not self._stopping.is_set():
-            _log.warning("the watch of %s begins again: %s", self._path, str(error).splitlines()[0])
+            _log.warning("the watch of %s is restarted: %s", self._path, str(error).splitlines()[0])
 
     def _list_or_watch(self, **options: Any) -> Any:  # noqa: ANN401 - a list, or the open response of a watch
-        """List, or watch when asked to.
+        """List, or watch if ``watch`` is set.
 
         :rtype: object
         """
         try:
-            return self._ask(**options)
+            return self._request(**options)
         except Exception:
             self._stopping.wait(_PAUSE_S)
             raise
 
-    def _ask(
+    def _request(
         self,
         *,
         watch: bool = False,

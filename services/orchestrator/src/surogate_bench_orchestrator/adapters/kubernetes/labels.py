@@ -1,4 +1,4 @@
-"""Names that the API objects of a sweep carry."""
+"""Labels and annotations of the API objects of a sweep."""
 
 from surogate_bench.layout import run_name
 from surogate_bench.requests import EvaluateRequest, TrainRequest
@@ -19,17 +19,17 @@ REQUEST = f"{DOMAIN}/request"
 """Annotation of a pod: the service's request, as JSON."""
 
 CONTAINER = "main"
-"""The container of a pod that does its task; others may be put beside it, by a service mesh for example."""
+"""The container of a pod that runs its task; others may be injected, by a service mesh for example."""
 
 FAILED = f"{DOMAIN}/failed"
-"""Annotation of a Job or Deployment that the controller gave up: why, as JSON."""
+"""Annotation of a Job or Deployment that the controller stopped: reason and message as JSON."""
 
 READY_RESTARTS = f"{DOMAIN}/ready-restarts"
 """Annotation of a Deployment: ``<pod uid>/<restarts>`` when it was last ready."""
 
 
 def labels_of(task: Task, instance: str) -> dict[str, str]:
-    """Labels of a task's objects and pods."""
+    """Return the labels of a task's objects and pods."""
     request = task.request
     labels = {
         "app.kubernetes.io/name": "surogate-bench",
@@ -48,5 +48,5 @@ def labels_of(task: Task, instance: str) -> dict[str, str]:
 
 
 def selector_of(instance: str) -> str:
-    """Label selector of everything that the controller of a release made."""
+    """Return the label selector of everything that the controller of a release created."""
     return f"{MANAGED_BY}={MANAGER},{INSTANCE}={instance}"

@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"
-"""Annotations with which an object says what was asked for."""
+"""Annotations with the parameters of the submitted task."""
 
 _FINAL_CODES = [ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT]
 
@@ -22,21 +22,21 @@ def job_manifest(
 ) -> Object:
     """Make the Job of a task that ends.
 
-    Its own deadline is a safety net for when no controller is there, and allows for the wait for a node, which other
-    trainers of the sweep may hold one after another; the runtime holds the task's deadline, which starts when the first
-    pod has a node.
+    Its own deadline is a safety net for when no controller is running, and includes the wait for a node that the other
+    trainers of the sweep may hold one after the other; the runtime enforces the task's deadline, which starts when the
+    first pod is placed.
     """
     template = pod_template(task, settings, scheduling)
     template["spec"]["restartPolicy"] = "Never"
     sweep = task.request.sweep
-    turns = len(sweep.recipes) * len(sweep.seeds) if task.slots else 1
+    rounds = len(sweep.recipes) * len(sweep.seeds) if task.slots else 1
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
         "metadata": _metadata(task, settings, owner, template),
         "spec": {
             "backoffLimit": task.max_attempts - 1,
-            "activeDeadlineSeconds": ceil(turns * task.timeout_s + settings.placement_timeout_s),
+            "activeDeadlineSeconds": ceil(rounds * task.timeout_s + settings.placement_timeout_s),
             "suspend": scheduling.queue_name is not None,
             "podFailurePolicy": {
                 "rules": [
@@ -73,7 +73,7 @@ def deployment_manifest(
 
 
 def service_manifest(task: Task, settings: ClusterSettings, owner: Object | None = None) -> Object:
-    """Make the Service of a server; pods that are not ready stay reachable, as clients wait by asking."""
+    """Make the Service of a server; pods that are not ready stay reachable, as clients wait by polling."""
     return {
         "apiVersion": "v1",
         "kind": "Service",

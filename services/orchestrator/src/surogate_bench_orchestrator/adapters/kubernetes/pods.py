@@ -1,4 +1,4 @@
-"""The pod that runs a task: pure, from the task and the installation's settings."""
+"""The pod of a task, from the task and the installation's settings; pure."""
 
 from surogate_bench.contract import (
     EVERY_ADDRESS,
@@ -28,7 +28,7 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 
 
 def workload_of(task: Task, settings: ClusterSettings) -> Workload:
-    """Choose the settings of a task's pods."""
+    """Return the settings of a task's pods."""
     request = task.request
     if isinstance(request, PrepareRequest):
         return settings.prepare
@@ -40,13 +40,13 @@ def workload_of(task: Task, settings: ClusterSettings) -> Workload:
 
 
 def _server_checker(settings: ClusterSettings) -> Workload:
-    """The model server's image where it serves nothing: without its GPU, and with the resources of preparation."""
+    """Return the settings for checks in the model server's image: without a GPU, with the resources of preparation."""
     without = {"gpus": 0, "threads": None, "resources": settings.prepare.resources}
     return settings.model_server.model_copy(update=without)
 
 
 def complete_request(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> TaskRequest:
-    """Fill in what depends on the cluster."""
+    """Return the request with the fields that depend on the cluster."""
     request = task.request.model_copy(update={"threads": workload_of(task, settings).threads})
     if isinstance(request, ServeRequest):
         return request.model_copy(update={"host": EVERY_ADDRESS})  # in its own pod, behind a NetworkPolicy
@@ -58,12 +58,12 @@ def complete_request(task: Task, settings: ClusterSettings, scheduling: Scheduli
 
 
 def slots(settings: ClusterSettings, scheduling: SchedulingSpec) -> int | None:
-    """Pods of a sweep that may hold a GPU at once; None where only the scheduler limits them."""
+    """Return how many pods of a sweep may hold a GPU at once; None if only the scheduler limits them."""
     return scheduling.slots or settings.slots
 
 
 def pod_template(task: Task, settings: ClusterSettings, scheduling: SchedulingSpec) -> Object:
-    """Make the pod template of a task, without a restart policy."""
+    """Return the pod template of a task, without a restart policy."""
     workload = workload_of(task, settings)
     request = complete_request(task, settings, scheduling).model_dump_json(exclude_none=True)
     queue = {_QUEUE: scheduling.queue_name} if scheduling.queue_name else {}
@@ -83,7 +83,7 @@ def pod_template(task: Task, settings: ClusterSettings, scheduling: SchedulingSp
                 "runAsUser": _USER,
                 "runAsGroup": _USER,
                 "fsGroup": _USER,
-                "fsGroupChangePolicy": "OnRootMismatch",  # a shared cache of models is not gone through for every pod
+                "fsGroupChangePolicy": "OnRootMismatch",  # not recursively on a shared cache for every pod
                 "seccompProfile": {"type": "RuntimeDefault"},
             },
             "containers": [_container(task, settings, workload)],
@@ -100,7 +100,7 @@ def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Obj
         "image": workload.image,
         "imagePullPolicy": settings.image_pull_policy,
         "args": [f"{_REQUEST_FOLDER}/{REQUEST_FILE}", WORK_DIR_OPTION, _WORK],
-        "terminationMessagePolicy": "FallbackToLogsOnError",  # a service that cannot begin writes no message
+        "terminationMessagePolicy": "FallbackToLogsOnError",  # a service that cannot start writes no message
         "env": _environment(task, settings, workload),
         "ports": [{"name": "metrics", "containerPort": METRICS_PORT}],
         "resources": {
@@ -134,7 +134,7 @@ def _container(task: Task, settings: ClusterSettings, workload: Workload) -> Obj
 
 
 def _probes() -> Object:
-    """Ready: vLLM lists what it should. Alive: the supervisor answers; it restarts vLLM itself."""
+    """Return the probes. Ready: vLLM lists all adapters. Live: the supervisor, which restarts vLLM, responds."""
     return {
         "readinessProbe": {"httpGet": {"path": READY_PATH, "port": "control"}, "periodSeconds": 2, "timeoutSeconds": 5},
         "livenessProbe": {
@@ -161,15 +161,15 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
         **workload.env,
     }
     variables = [{"name": name, "value": value} for name, value in values.items()]
-    if settings.hub.token and _asks_hub(task):
+    if settings.hub.token and _uses_hub(task):
         variables.append(_secret("HF_TOKEN", settings.hub.token))
     if settings.vllm_api_key and isinstance(task.request, ServeRequest | EvaluateRequest):
         variables.append(_secret(VLLM_API_KEY_VARIABLE, settings.vllm_api_key))
     return variables
 
 
-def _asks_hub(task: Task) -> bool:
-    """An evaluator does so for a task that keeps its own data only, and a check of arguments never."""
+def _uses_hub(task: Task) -> bool:
+    """Whether a task downloads from the hub; an evaluator only if the lm-eval task keeps its own data."""
     if task.service is Service.EVALUATOR:
         return "data" in task.request.sweep.evaluation.keep_from_task
     return not isinstance(task.request, CheckRequest)
@@ -181,7 +181,7 @@ def _secret(variable: str, key: SecretKey) -> Object:
 
 def _volumes(task: Task, settings: ClusterSettings) -> list[Object]:
     request = {"path": REQUEST_FILE, "fieldRef": {"fieldPath": f"metadata.annotations['{REQUEST}']"}}
-    claim = settings.hub.cache_claim if _asks_hub(task) else None
+    claim = settings.hub.cache_claim if _uses_hub(task) else None
     volumes: list[Object] = [
         {"name": "request", "downwardAPI": {"items": [request]}},
         {"name": "work", "emptyDir": {}},
@@ -205,7 +205,7 @@ def _placement(task: Task, workload: Workload, scheduling: SchedulingSpec) -> Ob
 
 
 def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | None:
-    """Ask for nodes whose GPUs have the compute capability that the engine of the run needs."""
+    """Return the affinity to nodes whose GPUs have the compute capability that the run's engine needs."""
     if not isinstance(task.request, TrainRequest):
         return None
     sweep = task.request.sweep
@@ -221,7 +221,7 @@ def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | Non
 
 
 def capability_terms(major: int, minor: int) -> list[Object]:
-    """Node selector terms, of which one must hold, for GPUs of at least this compute capability."""
+    """Return alternative node selector terms for GPUs of at least this compute capability."""
     newer = [{"key": _MAJOR, "operator": "Gt", "values": [str(major)]}]
     same = [{"key": _MAJOR, "operator": "In", "values": [str(major)]}]
     if minor:

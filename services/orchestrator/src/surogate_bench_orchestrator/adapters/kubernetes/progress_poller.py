@@ -1,4 +1,4 @@
-"""Asks running pods how far they are. No API call is involved: every task pod answers ``GET /progress``."""
+"""Polls the progress of running pods, without the API server: every task pod serves ``GET /progress``."""
 
 import logging
 import threading
@@ -19,14 +19,14 @@ _TIMEOUT_S = 1.0
 _AT_ONCE = 8
 _OK = 200
 _LONGEST = 65536
-"""Bytes of an answer that are read."""
+"""Bytes of a response that are read."""
 
 
 class ProgressPoller:
-    """Keeps the last word of every running pod.
+    """Holds the last progress of every running pod.
 
     Args:
-        pods: The pods to ask, as last seen.
+        pods: Returns the cached pods.
     """
 
     def __init__(self, pods: Callable[[], list[Object]]) -> None:
@@ -39,18 +39,18 @@ class ProgressPoller:
         )
 
     def start(self) -> None:
-        """Begin, in a thread."""
+        """Start to poll, in a thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End."""
+        """Stop polling."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
         self._http.clear()
 
     def latest(self, pods: Iterable[Object]) -> Progress | None:
-        """What the newest of these pods said last; None if it has not said anything."""
+        """Return the last progress of the newest of these pods; None if there is none."""
         newest = max(pods, key=age_key, default=None)
         return None if newest is None else self._latest.get(newest["metadata"]["uid"])
 
@@ -61,11 +61,11 @@ class ProgressPoller:
                 for uid in self._latest.keys() - known.keys():
                     self._latest.pop(uid, None)
                 running = [pod for pod in known.values() if phase_of(pod) == "Running" and pod["status"].get("podIP")]
-                for pod, said in zip(running, workers.map(self._ask, running), strict=True):
-                    if said is not None:
-                        self._latest[pod["metadata"]["uid"]] = said
+                for pod, progress in zip(running, workers.map(self._get, running), strict=True):
+                    if progress is not None:
+                        self._latest[pod["metadata"]["uid"]] = progress
 
-    def _ask(self, pod: Object) -> Progress | None:
+    def _get(self, pod: Object) -> Progress | None:
         address = str(pod["status"]["podIP"])
         host = f"[{address}]" if ":" in address else address
         try:
@@ -75,5 +75,5 @@ class ProgressPoller:
             finally:
                 answer.release_conn()
         except (urllib3.exceptions.HTTPError, ValidationError) as error:
-            _log.debug("%s does not say how far it is: %s", pod["metadata"]["name"], error)
+            _log.debug("%s does not serve its progress: %s", pod["metadata"]["name"], error)
             return None

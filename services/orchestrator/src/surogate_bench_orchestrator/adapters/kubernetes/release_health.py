@@ -1,7 +1,7 @@
-"""Why the pod of a part of the release is not ready, in words that name the pod, its own last words and a remedy: pure.
+"""Explains why a component of the release is not ready: names the pod, the end of its output and a remedy; pure.
 
-Nothing that changes while the trouble stays the same (restarts, seconds of a back-off) is part of the words: the
-status and the events of every sweep repeat them.
+The message has nothing that changes while the cause stays the same (restarts, back-off times): it is part of the status
+and the Events of every sweep.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,72 +10,81 @@ from dataclasses import dataclass, field
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.observing import event_time
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
-    IMAGE_TROUBLE,
+    IMAGE_ERRORS,
     age_key,
     condition_of,
+    end_of_output,
     is_ready,
-    last_words_of,
     phase_of,
 )
 
-_MOUNT_TROUBLE = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
-"""Reasons of events that explain a pod whose containers wait without a word."""
-_CLAIM_TROUBLE = frozenset({"ProvisioningFailed", "FailedBinding"})
+_MOUNT_REASONS = frozenset({"FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"})
+"""Reasons of Events about a pod whose containers wait without a message."""
+_CLAIM_REASONS = frozenset({"ProvisioningFailed", "FailedBinding"})
 _LONGEST = 600
-"""Characters of what Kubernetes says; an event of ours has room for 900."""
+"""Characters of a message from Kubernetes; an Event of ours has room for 900."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A Deployment of the chart as it is now."""
+class Component:
+    """A Deployment of the chart, and its pods."""
 
     deployment: Object
     pods: Sequence[Object] = ()
     events: Sequence[Object] = field(default=())
-    """About its pods and the claims of their volumes."""
+    """Events about its pods and their volume claims."""
     values: str
-    """The chart's values about it, for example ``objectStore.bundled``."""
+    """Path of its values in the chart, for example ``objectStore.bundled``."""
 
 
-def why_not_ready(part: Part) -> str:
-    """Say why none of a part's pods is ready; empty if one is."""
-    name = part.deployment["metadata"]["name"]
-    alive = sorted((pod for pod in part.pods if "deletionTimestamp" not in pod["metadata"]), key=age_key)
+def why_not_ready(component: Component) -> str:
+    """Return why none of a component's pods is ready; empty if one is."""
+    name = component.deployment["metadata"]["name"]
+    alive = sorted((pod for pod in component.pods if "deletionTimestamp" not in pod["metadata"]), key=age_key)
     if any(is_ready(pod) for pod in alive):
         return ""
-    if (part.deployment.get("spec") or {}).get("replicas") == 0:
+    if (component.deployment.get("spec") or {}).get("replicas") == 0:
         return f"Deployment {name} has 0 replicas. Scale it to 1."
     if not alive:
-        refusal = condition_of(part.deployment, "ReplicaFailure").get("message") or "it is being made"
+        refusal = condition_of(component.deployment, "ReplicaFailure").get("message") or "it is being created"
         return f"Deployment {name} has no pod: {_short(refusal)}."
     pod = alive[-1]
-    why = _placement(pod, part) or _containers(pod, part.values) or _volumes(pod, part) or "it is being started."
+    why = (
+        _placement(pod, component)
+        or _containers(pod, component.values)
+        or _volumes(pod, component)
+        or "it is starting."
+    )
     return f"Pod {pod['metadata']['name']} is not ready: {why}"
 
 
 def claims_of(pod: Object) -> list[str]:
-    """Names of the PersistentVolumeClaims that a pod uses."""
+    """Return the names of the PersistentVolumeClaims that a pod uses."""
     volumes = (pod.get("spec") or {}).get("volumes") or ()
     return [str(each["persistentVolumeClaim"]["claimName"]) for each in volumes if "persistentVolumeClaim" in each]
 
 
-def _placement(pod: Object, part: Part) -> str:
-    """What the scheduler says, and of a volume what was said of its claim."""
+def _placement(pod: Object, component: Component) -> str:
+    """Return the scheduler's message, and for a volume also the Event about its claim."""
     placed = condition_of(pod, "PodScheduled")
     if placed.get("status") != "False":
         return ""
     message = _short(str(placed.get("message") or placed.get("reason")))
     if "persistentvolumeclaim" not in message.lower():
-        remedy = f"Make room on a node, or change {part.values}.nodeSelector, .tolerations or .resources."
-        return f"no node takes it: {message}. {remedy}"
-    told = _newest(part.events, _CLAIM_TROUBLE, claims_of(pod))
-    about = f" PersistentVolumeClaim {told['involvedObject'].get('name')}: {_short(told['message'])}." if told else ""
-    remedy = f"Set {part.values}.persistence.storageClass or .existingClaim to one that can be used, or .enabled=false."
+        remedy = f"Make room on a node, or change {component.values}.nodeSelector, .tolerations or .resources."
+        return f"no node accepts it: {message}. {remedy}"
+    event = _newest(component.events, _CLAIM_REASONS, claims_of(pod))
+    about = (
+        f" PersistentVolumeClaim {event['involvedObject'].get('name')}: {_short(event['message'])}." if event else ""
+    )
+    remedy = (
+        f"Set {component.values}.persistence.storageClass or .existingClaim to one that can be used, or .enabled=false."
+    )
     return f"{message}.{about} {remedy}"
 
 
 def _containers(pod: Object, values: str) -> str:
-    """What the first container that is in trouble says, in the order in which they are started."""
+    """Return why the first container that is not ready is not, in the order in which containers are started."""
     status = pod.get("status") or {}
     for kind, statuses in (("init container", "initContainerStatuses"), ("container", "containerStatuses")):
         for container in status.get(statuses) or ():
@@ -88,7 +97,7 @@ def _container(container: Object, pod: Object, values: str) -> str:
     state = container.get("state") or {}
     waiting = state.get("waiting") or {}
     reason, message = str(waiting.get("reason") or ""), str(waiting.get("message") or "")
-    if reason in IMAGE_TROUBLE:
+    if reason in IMAGE_ERRORS:
         image = container.get("image") or "its image"
         error = message.rpartition("ErrImagePull: ")[2]
         remedy = f"Check {values}.image, images.registry, images.tag and images.pullSecrets."
@@ -106,24 +115,24 @@ def _container(container: Object, pod: Object, values: str) -> str:
 def _ended(ended: Object, pod: str, container: str, values: str) -> str:
     if ended.get("reason") == "OOMKilled":
         return f"used more memory than its limit (OOMKilled). Raise {values}.resources.limits.memory."
-    words = " ".join(last_words_of(ended).split()).rstrip(".")
-    told = f": {words}." if words else f" without a word. See: kubectl logs {pod} -c {container} --previous."
-    return f"ended with exit code {ended['exitCode']}{told}"
+    output = " ".join(end_of_output(ended).split()).rstrip(".")
+    shown = f": {output}." if output else f" and no message. See: kubectl logs {pod} -c {container} --previous."
+    return f"ended with exit code {ended['exitCode']}{shown}"
 
 
-def _volumes(pod: Object, part: Part) -> str:
-    event = _newest(part.events, _MOUNT_TROUBLE, [pod["metadata"]["name"]])
+def _volumes(pod: Object, component: Component) -> str:
+    event = _newest(component.events, _MOUNT_REASONS, [pod["metadata"]["name"]])
     return f"{event['reason']}: {_short(event['message'])}" if event else ""
 
 
 def _newest(events: Iterable[Object], reasons: frozenset[str], names: Sequence[str]) -> Object | None:
-    """The newest event with one of these reasons about an object of one of these names."""
-    fitting = [
+    """Return the newest Event with one of these reasons about an object with one of these names."""
+    matching = [
         event
         for event in events
         if event.get("reason") in reasons and event["involvedObject"].get("name") in names and event.get("message")
     ]
-    return max(fitting, key=event_time, default=None)
+    return max(matching, key=event_time, default=None)
 
 
 def _short(text: str) -> str:

@@ -1,8 +1,8 @@
 """Runs the tasks of one sweep as Jobs and Deployments.
 
-Every task is one object, named as the task, so that submitting it twice makes it once; a server has a Service besides.
-What Kubernetes does not do by itself is done while observing: giving up what cannot get a node, an image or a Secret,
-and holding deadlines that begin when a pod gets its node.
+Every task is one object with the task's name, so that a task that is submitted twice is created once; a server also has
+a Service. :meth:`KubernetesRuntime.enforce_limits` does what Kubernetes does not do by itself: it stops tasks that get
+no node, image or Secret, and enforces deadlines that start when a pod is placed.
 """
 
 import json
@@ -10,6 +10,8 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from typing_extensions import override
 
 from surogate_bench.contract import SERVER_PORT
 from surogate_bench.errors import PermanentError, TransientError
@@ -25,8 +27,8 @@ from surogate_bench_orchestrator.adapters.kubernetes.manifests import (
 )
 from surogate_bench_orchestrator.adapters.kubernetes.observing import (
     Limits,
-    Seen,
-    Verdict,
+    TaskObjects,
+    TaskState,
     annotations_of,
     observe_job,
     observe_server,
@@ -36,30 +38,31 @@ from surogate_bench_orchestrator.adapters.kubernetes.observing import (
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     age_key,
     has_ended,
-    held_until,
-    is_hopeless,
+    has_no_suitable_node,
     ready_pod,
+    slot_held_until,
 )
 from surogate_bench_orchestrator.adapters.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Task
+from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _log = logging.getLogger(__name__)
 _CACHE_PATIENCE_S = 15.0
-"""How long the caches may take to show what was just written."""
+"""How long the caches may take to contain what was just written."""
 _POLL_S = 0.05
 
 
-class KubernetesRuntime:
-    """See :class:`surogate_bench_orchestrator.ports.Runtime`.
+class KubernetesRuntime(Runtime):
+    """A :class:`surogate_bench_orchestrator.ports.Runtime`.
 
     Args:
         cluster: Connection and caches; started and synced.
         settings: Of the installation.
         sweep: Name of the sweep.
-        owner: ownerReference of what is made, so that it goes with its owner.
-        scheduling: Where the sweep's pods may run, in place of the installation's.
+        owner: ownerReference of the created objects, so that they are deleted with their owner.
+        scheduling: Where the sweep's pods may run; replaces the installation's values.
         clock: Seconds since 1970, comparable with the API server's.
     """
 
@@ -81,19 +84,20 @@ class KubernetesRuntime:
         self._scheduling = SchedulingSpec.model_validate(settings.scheduling.model_dump(exclude_none=True) | own)
         self._clock = clock
         self._held_until = 0.0
-        self._hopeless_since: dict[str, float] = {}
+        self._no_node_since: dict[str, float] = {}
 
+    @override
     def capacity(self) -> int | None:
-        """See :class:`Runtime`. Where pods find no room, there are as many slots as have found some."""
+        """Return the number of slots; while pods find no room, the number of slots that are placed."""
         if self._slots is None:
             return None
         holders = self._holders()
-        if any(seen.unplaced for _, seen in holders):
-            return max(1, sum(held for held, seen in holders if not seen.unplaced))
+        if any(observation.unplaced for _, observation in holders):
+            return max(1, sum(held for held, observation in holders if not observation.unplaced))
         return self._slots
 
+    @override
     def render(self, task: Task) -> Mapping[str, Any]:
-        """See :class:`Runtime`."""
         request = complete_request(task, self._settings, self._scheduling)
         return {
             "name": task.name,
@@ -104,12 +108,8 @@ class KubernetesRuntime:
             "objects": self._objects(task),
         }
 
+    @override
     def submit(self, task: Task) -> None:
-        """See :class:`Runtime`.
-
-        Raises:
-            PermanentError: the API refuses the objects, or every slot is taken.
-        """
         is_new, limit = self._cluster.item(task.name) is None, self._slots
         if is_new and limit and task.slots and sum(held for held, _ in self._holders()) + task.slots > limit:
             raise PermanentError(f"{task.name} needs a slot; all {limit} are taken")
@@ -117,37 +117,39 @@ class KubernetesRuntime:
             self._cluster.api.create(self._cluster.paths[item["kind"]], item)
         self._wait(lambda: self._cluster.item(task.name) is not None, f"{task.name} to appear")
 
+    @override
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        """See :class:`Runtime`. Reads the caches only, but for what has to be given up now."""
         pods = self._cluster.pods_by_task()
-        self._note_holders()
-        seen = {}
-        for name in names:
-            item = self._cluster.item(name)
-            if item is None:
-                seen[name] = ABSENT
-                continue
-            verdict = self._observe(item, pods.get(name, []))
-            if verdict.give_up is not None:
-                self._give_up(item, verdict.give_up)
-            elif item["kind"] == "Deployment":
-                self._remember_readiness(item, pods.get(name, []))
-            seen[name] = verdict.seen
-        return seen
+        held_until = self._last_held(pods)
+        items = {name: self._cluster.item(name) for name in names}
+        return {
+            name: ABSENT if item is None else self._state(item, pods.get(name, []), held_until).observation
+            for name, item in items.items()
+        }
 
-    def endpoint(self, name: str) -> str:
-        """See :class:`Runtime`.
+    def enforce_limits(self, names: Iterable[str]) -> None:
+        """Stop tasks that are past a limit, and record what limits are measured from.
 
         Raises:
-            PermanentError: there is no such server.
+            TransientError: the API is unreachable.
+            PermanentError: it refuses.
         """
+        pods = self._cluster.pods_by_task()
+        self._held_until = self._last_held(pods)
+        for name in names:
+            if (item := self._cluster.item(name)) is not None:
+                self._record_suitable_nodes(name, pods.get(name, []))
+                self._enforce(item, pods.get(name, []))
+
+    @override
+    def endpoint(self, name: str) -> str:
         item = self._cluster.item(name)
         if item is None or item["kind"] != "Deployment":
             raise PermanentError(f"there is no server {name} in namespace {self._cluster.namespace}")
         return f"http://{name}.{self._cluster.namespace}.svc:{SERVER_PORT}"
 
+    @override
     def logs(self, name: str, *, tail: int) -> str:
-        """See :class:`Runtime`."""
         pods = sorted(self._cluster.pods_by_task().get(name, []), key=age_key)
         lines: list[str] = []
         for pod in pods:
@@ -155,8 +157,9 @@ class KubernetesRuntime:
             lines += self._cluster.api.text(path, container=CONTAINER, tailLines=str(tail)).splitlines()
         return "\n".join(lines[-tail:])
 
+    @override
     def delete(self, name: str) -> None:
-        """See :class:`Runtime`. Waits for the pods to end, within their grace: a lost node cannot confirm it."""
+        """Delete a task, and wait for its pods to end within their grace period: a lost node cannot confirm it."""
         item = self._cluster.item(name)
         if item is None:
             return
@@ -166,10 +169,10 @@ class KubernetesRuntime:
         try:
             self._wait(lambda: not self._pods_left(name), f"the pods of {name} to end", self._grace_s)
         except TransientError as error:
-            _log.warning("%s; going on without", error)
+            _log.warning("%s; continuing without", error)
 
     def retire(self, name: str) -> None:
-        """Have a finished Job removed after a while; call this once its result is in the store."""
+        """Have a finished Job removed some time later; to be called once its result is in the store."""
         job = self._cluster.item(name)
         if job is not None and job["kind"] == "Job" and "ttlSecondsAfterFinished" not in job["spec"]:
             ttl = {"spec": {"ttlSecondsAfterFinished": self._settings.ttl_after_finished_s}}
@@ -189,7 +192,7 @@ class KubernetesRuntime:
         return Limits(settings.unschedulable_grace_s, settings.start_grace_s, settings.placement_timeout_s)
 
     def _objects(self, task: Task) -> list[Object]:
-        """Objects of a task in the order in which they are made: a server counts as submitted by its last one."""
+        """Return the objects of a task in the order of their creation: a server counts as submitted with the last."""
         if isinstance(task.request, ServeRequest):
             return [
                 service_manifest(task, self._settings, self._owner),
@@ -197,48 +200,58 @@ class KubernetesRuntime:
             ]
         return [job_manifest(task, self._settings, self._scheduling, self._owner)]
 
-    def _observe(self, item: Object, pods: list[Object]) -> Verdict:
-        seen = Seen(
+    def _state(self, item: Object, pods: list[Object], held_until: float) -> TaskState:
+        name = item["metadata"]["name"]
+        task = TaskObjects(
             item=item,
             pods=pods,
-            events=self._cluster.unmet_claims() if pods else self._cluster.refusals(item["metadata"]["name"]),
+            events=self._cluster.unbound_claims() if pods else self._cluster.refusals(name),
             progress=self._cluster.progress(pods),
             now=self._clock(),
-            held_until=self._held_until,
-            hopeless_since=self._note_hopeless(item["metadata"]["name"], pods),
+            held_until=held_until,
+            no_node_since=self._no_node_since.get(name, self._clock()),
             limits=self._limits,
         )
-        return observe_job(seen) if item["kind"] == "Job" else observe_server(seen)
+        return observe_job(task) if item["kind"] == "Job" else observe_server(task)
 
     def _holders(self) -> list[tuple[int, Observation]]:
-        """Active tasks of the sweep that hold slots, or wait for room to; with how many."""
+        """Return the active tasks of the sweep that hold slots or wait for some, with the number of slots."""
         pods = self._cluster.pods_by_task()
+        held_until = self._last_held(pods)
         items = [item for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
-        seen = [(slots_of(item), self._observe(item, pods.get(item["metadata"]["name"], [])).seen) for item in items]
-        return [(held, each) for held, each in seen if each.phase.is_active]
+        states = [
+            (slots_of(item), self._state(item, pods.get(item["metadata"]["name"], []), held_until)) for item in items
+        ]
+        return [(held, state.observation) for held, state in states if state.observation.phase.is_active]
 
-    def _note_holders(self) -> None:
-        """Remember when a pod of the sweep last held a slot: those that wait behind it are not out of room."""
-        pods = self._cluster.pods_by_task()
+    def _last_held(self, pods: Mapping[str, list[Object]]) -> float:
+        """Return when a pod of the sweep last held a slot: tasks that wait for it are not out of room."""
         holders = [item["metadata"]["name"] for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
-        ends = [held_until(pod, self._clock()) for name in holders for pod in pods.get(name, [])]
-        self._held_until = max([self._held_until, *ends])
+        ends = [slot_held_until(pod, self._clock()) for name in holders for pod in pods.get(name, [])]
+        return max([self._held_until, *ends])
 
-    def _note_hopeless(self, name: str, pods: list[Object]) -> float:
-        """Remember since when no node can run a task's pod: the nodes that could may have gone a moment ago."""
-        if any(is_hopeless(pod) for pod in pods):
-            return self._hopeless_since.setdefault(name, self._clock())
-        self._hopeless_since.pop(name, None)
-        return 0.0
+    def _record_suitable_nodes(self, name: str, pods: list[Object]) -> None:
+        """Record since when no node can run a task's pod: nodes that could may have been removed only now."""
+        if any(has_no_suitable_node(pod) for pod in pods):
+            self._no_node_since.setdefault(name, self._clock())
+        else:
+            self._no_node_since.pop(name, None)
 
-    def _give_up(self, item: Object, why: Termination) -> None:
+    def _enforce(self, item: Object, pods: list[Object]) -> None:
+        exceeded = self._state(item, pods, self._held_until).exceeded
+        if exceeded is not None:
+            self._stop(item, exceeded)
+        elif item["kind"] == "Deployment":
+            self._record_readiness(item, pods)
+
+    def _stop(self, item: Object, failure: Termination) -> None:
         """Mark a task as failed and stop its pods: a Job by its own deadline, which makes it Failed."""
         path = f"{self._cluster.paths[item['kind']]}/{item['metadata']['name']}"
         stop = {"activeDeadlineSeconds": 1} if item["kind"] == "Job" else {"replicas": 0}
-        mark = {FAILED: json.dumps({"reason": why.reason, "message": why.message})}
+        mark = {FAILED: json.dumps({"reason": failure.reason, "message": failure.message})}
         self._cluster.api.patch(path, {"metadata": {"annotations": mark}, "spec": stop})
 
-    def _remember_readiness(self, item: Object, pods: list[Object]) -> None:
+    def _record_readiness(self, item: Object, pods: list[Object]) -> None:
         pod = ready_pod(pods)
         if pod is not None and annotations_of(item).get(READY_RESTARTS) != ready_mark(pod):
             path = f"{self._cluster.paths['Deployment']}/{item['metadata']['name']}"

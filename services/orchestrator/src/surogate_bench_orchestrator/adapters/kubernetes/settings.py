@@ -1,4 +1,4 @@
-"""What a platform team decides about running sweeps in its cluster; the chart writes it, the controller reads it."""
+"""Settings of an installation; the chart writes them, the controller reads them."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -39,13 +39,13 @@ class Workload(Spec):
     command: tuple[str, ...] | None = Field(None, description="Replaces the image's entry point.")
     resources: Resources = Resources()
     gpus: int = Field(0, ge=0, description="GPUs of each pod; 0 runs it on the CPU.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all that the pod sees if absent.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; all that are visible to the pod if absent.")
     env: dict[str, str] = Field(default_factory=dict, description="Further environment variables.")
     annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of the pod.")
 
 
 class StoreSettings(Spec):
-    """The object store that results go to."""
+    """The object store for results."""
 
     url: str = Field(description="s3://bucket/prefix, gs://… or az://….")
     env: dict[str, str] = Field(default_factory=dict, description="AWS_ENDPOINT_URL, AWS_REGION and the like.")
@@ -66,7 +66,7 @@ class HubSettings(Spec):
 
 
 class ClusterSettings(Spec):
-    """Everything the controller needs to know about its installation."""
+    """Settings of the controller."""
 
     namespace: DnsLabel
     instance: DnsLabel = Field(description="Name of the release: the label app.kubernetes.io/instance.")
@@ -76,7 +76,7 @@ class ClusterSettings(Spec):
     model_server: Workload
     evaluator: Workload
     hub: HubSettings = HubSettings()
-    vllm_api_key: SecretKey | None = Field(None, description="Key that vLLM asks for; shared by server and evaluators.")
+    vllm_api_key: SecretKey | None = Field(None, description="Key that vLLM requires; shared by server and evaluators.")
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[DnsName, ...] = ()
     service_account: DnsName = Field("default", description="Of the task pods; its token is not mounted.")
@@ -115,7 +115,7 @@ def load_settings(path: Path) -> ClusterSettings:
     """Read the controller's configuration.
 
     Raises:
-        ConfigError: it is missing or wrong.
+        ConfigError: it is missing or invalid.
     """
     try:
         document: Any = yaml.safe_load(path.read_text(encoding="utf-8"))

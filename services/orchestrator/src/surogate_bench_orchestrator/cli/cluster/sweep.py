@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from surogate_bench_orchestrator.domain.observed import RunState
+from surogate_bench_orchestrator.domain.observed import Failure, RunState
+from surogate_bench_orchestrator.resource.status import (
+    ConditionStatus,
+    ConditionType,
+    StatusRow,
+    SweepPhase,
+    SweepStatus,
+)
 from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow, title_of
 
 _ENDED = frozenset(state.value for state in RunState if state.is_terminal)
@@ -32,12 +39,12 @@ class ClusterSweep:
     @property
     def rejected(self) -> bool:
         """Whether it can never run as it is."""
-        return self.phase == "Rejected"
+        return self.phase == SweepPhase.REJECTED
 
     @property
     def finished(self) -> bool:
         """Whether every run has ended."""
-        return self.phase in {"Complete", "Failed"}
+        return self.phase in {SweepPhase.COMPLETE, SweepPhase.FAILED}
 
     @property
     def succeeded(self) -> bool:
@@ -71,39 +78,41 @@ class ClusterSweep:
 
 def read_resource(resource: Mapping[str, Any]) -> ClusterSweep:
     """Read a resource as the API server holds it; what a controller has not written yet is unknown."""
-    metadata, status = resource["metadata"], resource.get("status") or {}
-    admitted, complete = _condition(status, "Admitted"), _condition(status, "Complete")
-    current = status.get("observedGeneration", 0) >= metadata.get("generation", 0)
-    refused = current and admitted.get("status") == "False"
+    metadata, status = resource["metadata"], SweepStatus.of(resource)
+    current = status.observed_generation >= metadata.get("generation", 0)
+    complete = status.condition(ConditionType.COMPLETE)
     return ClusterSweep(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
-        observed="observedGeneration" in status,
-        phase=status.get("phase", "") if current or status.get("phase") != "Rejected" else "Pending",
-        services=tuple(_row(row) for row in status.get("services") or ()),
-        runs=tuple(_row(row) for row in status.get("runs") or ()),
-        refusal=admitted.get("message") or admitted.get("reason", "") if refused else "",
-        message=complete.get("message", ""),
-        results=status.get("resultsURI", ""),
+        observed=status.observed_generation > 0,
+        phase=status.phase if current or status.phase != SweepPhase.REJECTED else SweepPhase.PENDING,
+        services=tuple(_row(row) for row in status.services),
+        runs=tuple(_row(row) for row in status.runs),
+        refusal=_refusal(status) if current else "",
+        message=complete.message if complete else "",
+        results=status.results_uri,
     )
 
 
-def _condition(status: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    return next((each for each in status.get("conditions") or () if each.get("type") == kind), {})
+def _refusal(status: SweepStatus) -> str:
+    admitted = status.condition(ConditionType.ADMITTED)
+    if admitted is None or admitted.status != ConditionStatus.FALSE:
+        return ""
+    return admitted.message or admitted.reason
 
 
-def _row(row: Mapping[str, Any]) -> ViewRow:
+def _row(row: StatusRow) -> ViewRow:
     return ViewRow(
-        name=row["name"],
-        state=row["state"],
-        detail=row.get("detail", ""),
-        trouble=": ".join(part for part in (row.get("reason"), row.get("message")) if part),
-        attempt=row.get("attempt", 0),
-        step=row.get("step", 0),
-        total=row.get("total", 0),
-        loss=row.get("loss"),
-        tokens_per_second=row.get("tokensPerSecond"),
-        elapsed_s=row.get("elapsedSeconds"),
-        accuracy=row.get("accuracy"),
-        stderr=row.get("stderr"),
+        name=row.name,
+        state=row.state,
+        detail=row.detail,
+        failure=Failure(row.reason, row.message) if row.reason else None,
+        attempt=row.attempt,
+        step=row.step,
+        total=row.total,
+        loss=row.loss,
+        tokens_per_second=row.tokens_per_second,
+        elapsed_s=row.elapsed_seconds,
+        accuracy=row.accuracy,
+        stderr=row.stderr,
     )

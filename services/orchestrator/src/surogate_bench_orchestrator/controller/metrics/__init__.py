@@ -1,1 +1,1 @@
-"""What the controller exports to Prometheus."""
+"""Metrics that the controller exports to Prometheus."""

@@ -1,7 +1,7 @@
 """Metrics of the controller, at ``/metrics``. Results are read from the object store, so they survive a restart.
 
-Only the leader shows sweeps; series of a sweep vanish with the resource. :mod:`surogate_bench.metrics` says what each
-means.
+Only the leader exports sweeps; the series of a sweep end with the resource. :mod:`surogate_bench.metrics` documents
+each metric.
 """
 
 import threading
@@ -16,8 +16,8 @@ from surogate_bench.metrics import family, meaning
 from surogate_bench_orchestrator.controller.metrics.figures import SweepFigures
 
 
-class Board(Collector):
-    """The latest figures of every sweep; written by the loop and read by scrapes."""
+class ResultsCollector(Collector):
+    """The latest results of every sweep; written by the workers and read by scrapes."""
 
     _OF_RUNS: ClassVar[dict[str, str]] = {
         "surogate_bench_accuracy": "accuracy",
@@ -33,18 +33,18 @@ class Board(Collector):
         self._lock = threading.Lock()
         self._sweeps: dict[str, SweepFigures] = {}
 
-    def show(self, name: str, figures: SweepFigures) -> None:
-        """Replace a sweep's figures."""
+    def update(self, name: str, figures: SweepFigures) -> None:
+        """Replace a sweep's results."""
         with self._lock:
             self._sweeps[name] = figures
 
     def remove(self, name: str) -> None:
-        """Forget a sweep; nothing happens if it is not known."""
+        """Remove a sweep; does nothing if it is unknown."""
         with self._lock:
             self._sweeps.pop(name, None)
 
-    def knows(self, name: str) -> bool:
-        """Whether there are figures of a sweep."""
+    def has(self, name: str) -> bool:
+        """Whether there are results of a sweep."""
         with self._lock:
             return name in self._sweeps
 
@@ -83,16 +83,16 @@ def _of_runs(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str,
 
 
 class Metrics:
-    """Everything that ``/metrics`` shows."""
+    """All metrics of the controller."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.board = Board()
-        self.registry.register(self.board)
+        self.results = ResultsCollector()
+        self.registry.register(self.results)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.leader = Gauge("surogate_bench_leader", meaning("surogate_bench_leader"), registry=self.registry)
-        self.turns = Histogram(
+        self.reconciles = Histogram(
             "surogate_bench_reconcile_seconds",
             meaning("surogate_bench_reconcile_seconds"),
             buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100),

@@ -1,1 +1,1 @@
-"""The work queue and the threads that take sweeps from it."""
+"""The work queue and its workers."""

@@ -1,4 +1,4 @@
-"""Which sweep to look at next, and when."""
+"""The queue of sweeps that are due for a reconcile."""
 
 import threading
 import time
@@ -8,11 +8,11 @@ _FIRST_DELAY_S, _LONGEST_DELAY_S = 1.0, 60.0
 
 
 class WorkQueue:
-    """Names that are due at some time: each at most once in the queue and at most once in work.
+    """Names with the time when they are due: each at most once in the queue, and taken by at most one worker.
 
     Args:
-        gap_s: Least seconds between two looks at the same name, so that a burst of changes is one look.
-        clock: Seconds that never go back.
+        gap_s: Minimum seconds between two reconciles of the same name, so that a burst of changes is reconciled once.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(self, *, gap_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -28,7 +28,7 @@ class WorkQueue:
         self._closed = False
 
     def add(self, name: str, *, after_s: float = 0.0) -> None:
-        """Have a name looked at after so many seconds, or earlier if it is due earlier already."""
+        """Add a name that is due after ``after_s`` seconds, or earlier if it is due earlier already."""
         with self._changed:
             earliest = self._taken.get(name, float("-inf")) + self._gap_s
             due = max(self._clock() + after_s, earliest)
@@ -36,7 +36,7 @@ class WorkQueue:
             self._changed.notify()
 
     def take(self, timeout_s: float) -> str | None:
-        """Take the next name that is due and not in work; None when there is none in time or the queue is closed."""
+        """Take the next name that is due and not taken; None after ``timeout_s``, or once the queue is closed."""
         deadline = self._clock() + timeout_s
         with self._changed:
             while not self._closed:
@@ -56,8 +56,8 @@ class WorkQueue:
         """Finish the work on a name.
 
         Args:
-            name: What was taken.
-            again_after_s: When it is to be looked at again without a cause; None for never.
+            name: The name that was taken.
+            again_after_s: Seconds until it is due without a change; None for never.
         """
         with self._changed:
             del self._working[name]
@@ -69,7 +69,7 @@ class WorkQueue:
             self.add(name, after_s=again_after_s)
 
     def failed(self, name: str) -> float:
-        """Finish the work on a name, to be tried again, later with every failure; returns the delay in seconds."""
+        """Finish the work on a name, to be retried with a delay that grows; return the delay in seconds."""
         with self._changed:
             del self._working[name]
             self._failures[name] = self._failures.get(name, 0) + 1
@@ -79,12 +79,12 @@ class WorkQueue:
             return delay
 
     def longest_work_s(self) -> float:
-        """How long the oldest work goes on; 0 if there is none."""
+        """Return for how long the oldest work has been running; 0 if there is none."""
         with self._changed:
             return self._clock() - min(self._working.values()) if self._working else 0.0
 
     def close(self) -> None:
-        """Wake everybody up with None."""
+        """Wake every worker with None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

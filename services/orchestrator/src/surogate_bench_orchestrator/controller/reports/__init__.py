@@ -1,1 +1,1 @@
-"""Reports, made in a process of their own."""
+"""Reports, made in a child process."""

@@ -1,4 +1,4 @@
-"""Reports are made in child processes, one after the other, while the loop goes on."""
+"""Makes reports in child processes, one at a time, while other sweeps are reconciled."""
 
 import logging
 import os
@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import IO
 
@@ -18,41 +18,40 @@ from surogate_bench_orchestrator.controller.reports.process import ReportRequest
 _log = logging.getLogger(__name__)
 
 _DEADLINE_S = 600.0
-_ABANDONED_S = 30.0
-"""Unless it is asked about meanwhile, a report is no longer wanted: its sweep was deleted."""
 _TRIES = 3
 _COMMAND = (sys.executable, "-P", "-m", "surogate_bench_orchestrator.controller.reports.process")
 
 
 class ReportState(Enum):
-    """How far a report is."""
+    """State of a report."""
 
     WORKING = auto()
     DONE = auto()
     GIVEN_UP = auto()
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class ReportStatus:
+    """State of a report, and why the last try failed."""
+
+    state: ReportState = ReportState.WORKING
+    message: str = ""
+    failed_tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class _Job:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
     started: float
-    asked: float
-    """When somebody last looked how far it is."""
-
-
-@dataclass(slots=True)
-class _Tries:
-    failed: int = 0
-    message: str = field(default="")
 
 
 class ReportMaker:
     """Makes one report at a time.
 
     Args:
-        command: What makes one.
-        clock: Seconds that never go back.
+        command: Makes one report.
+        clock: Monotonic clock, seconds.
     """
 
     def __init__(self, command: tuple[str, ...] = _COMMAND, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,54 +59,41 @@ class ReportMaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
-        """By identity of the sweep; at most one."""
-        self._tries: dict[str, _Tries] = {}
+        """By key; at most one."""
+        self._statuses: dict[str, ReportStatus] = {}
 
-    def advance(self, key: str, request: ReportRequest) -> tuple[ReportState, str]:
-        """Begin a report, or look how far it is; to be called again while it is WORKING.
+    def make(self, key: str, request: ReportRequest) -> None:
+        """Start a report, unless it or another one is being made; to be called again until it has ended.
 
         Args:
-            key: The same for the same sweep.
-            request: Which report.
-
-        Returns:
-            How far it is, and why the last try failed.
+            key: Identity of the sweep.
+            request: The report.
         """
         with self._lock:
-            self._end_abandoned(but=key)
-            job = self._jobs.get(key)
-            tries = self._tries.setdefault(key, _Tries())
-            if job is None:
-                if not self._jobs:
-                    self._jobs[key] = self._start(request)
-                return ReportState.WORKING, tries.message
-            job.asked = self._clock()
-            code = job.process.poll()
-            if code is None and job.asked - job.started < _DEADLINE_S:
-                return ReportState.WORKING, tries.message
-            del self._jobs[key]
-            if code == 0:
-                job.errors.close()
-                del self._tries[key]
-                return ReportState.DONE, ""
-            return self._failed(key, job, code)
+            for ended in [each for each, job in self._jobs.items() if self._has_ended(job)]:
+                self._finish(ended)
+            status = self._statuses.setdefault(key, ReportStatus())
+            if status.state is ReportState.WORKING and not self._jobs:
+                self._jobs[key] = self._start(request)
+
+    def status(self, key: str) -> ReportStatus:
+        """Return the status of a report, as of the last call of :meth:`make`."""
+        with self._lock:
+            return self._statuses.get(key, ReportStatus())
+
+    def forget(self, key: str) -> None:
+        """Stop making a report, and forget its status; does nothing if it is unknown."""
+        with self._lock:
+            self._statuses.pop(key, None)
+            if job := self._jobs.pop(key, None):
+                _end(job)
 
     def stop(self) -> None:
-        """End what is being made; another controller makes it again."""
+        """Stop all reports; another controller makes them again."""
         with self._lock:
             for job in self._jobs.values():
                 _end(job)
-                job.errors.close()
             self._jobs.clear()
-
-    def _end_abandoned(self, *, but: str) -> None:
-        """Make room for others; one that is asked about again after all is made anew."""
-        for key, job in list(self._jobs.items()):
-            if key != but and self._clock() - job.asked > _ABANDONED_S:
-                _end(job)
-                job.errors.close()
-                del self._jobs[key]
-                self._tries.pop(key, None)
 
     def _start(self, request: ReportRequest) -> _Job:
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the job
@@ -118,27 +104,32 @@ class ReportMaker:
             stderr=errors,
             env={**os.environ, PARENT_PID_VARIABLE: str(os.getpid())},
         )
-        job = _Job(process, errors, self._clock(), self._clock())
         assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for
         threading.Thread(
             target=_feed, args=(process.stdin, request.model_dump_json().encode()), daemon=True, name="report-input"
         ).start()
-        return job
+        return _Job(process, errors, self._clock())
 
-    def _failed(self, key: str, job: _Job, code: int | None) -> tuple[ReportState, str]:
+    def _has_ended(self, job: _Job) -> bool:
+        return job.process.poll() is not None or self._clock() - job.started >= _DEADLINE_S
+
+    def _finish(self, key: str) -> None:
+        """Record the outcome of a job that has ended or is past its deadline."""
+        job = self._jobs.pop(key)
+        code = job.process.poll()
+        if code == 0:
+            self._statuses[key] = ReportStatus(ReportState.DONE)
+        else:
+            message = f"not ready within {_DEADLINE_S:g} s" if code is None else _last_line(job.errors, code)
+            _log.warning("the report of %s could not be made: %s", key, message)
+            tries = self._statuses[key].failed_tries + 1
+            state = ReportState.WORKING if tries < _TRIES else ReportState.GIVEN_UP
+            self._statuses[key] = ReportStatus(state, message, tries)
         _end(job)
-        tries = self._tries[key]
-        tries.failed += 1
-        tries.message = f"not ready within {_DEADLINE_S:g} s" if code is None else _tail(job.errors, code)
-        job.errors.close()
-        _log.warning("the report of %s could not be made: %s", key, tries.message)
-        if tries.failed < _TRIES:
-            return ReportState.WORKING, tries.message
-        return ReportState.GIVEN_UP, self._tries.pop(key).message
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
-    """Write without waiting for a child that does not read; one that is gone shows by its exit code."""
+    """Write to a child that may not read; one that has ended shows by its exit code."""
     try:
         with pipe:
             pipe.write(data)
@@ -150,9 +141,10 @@ def _end(job: _Job) -> None:
     if job.process.poll() is None:
         job.process.kill()
     job.process.wait()
+    job.errors.close()
 
 
-def _tail(errors: IO[bytes], code: int) -> str:
+def _last_line(errors: IO[bytes], code: int) -> str:
     errors.seek(0)
     lines = errors.read().decode(errors="replace").strip().splitlines()
     return lines[-1][:1000] if lines else f"exit code {code}"

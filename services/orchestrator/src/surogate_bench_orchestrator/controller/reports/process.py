@@ -1,4 +1,4 @@
-"""Write the report of a sweep, in a process of its own: drawing takes memory and seconds that the controller needs.
+"""Write the report of a sweep, in a separate process: charts take memory and CPU time that the controller needs.
 
 ``python -m surogate_bench_orchestrator.controller.reports.process`` reads a :class:`ReportRequest` from standard input.
 """
@@ -14,7 +14,7 @@ from surogate_bench.store import open_store
 
 
 class ReportRequest(BaseModel):
-    """Which report."""
+    """A report to make."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,11 +23,11 @@ class ReportRequest(BaseModel):
     failed: dict[str, str]
     """Why runs failed, by run name."""
     skipped: dict[str, str]
-    """Why runs were not tried, by run name."""
+    """Why runs were skipped, by run name."""
 
 
 def main() -> int:
-    """Write the report; what goes wrong is said on standard error."""
+    """Write the report; errors go to standard error."""
     die_with_parent()
     request = ReportRequest.model_validate_json(sys.stdin.buffer.read())
     from surogate_bench_orchestrator.report import build_report, write_report  # noqa: PLC0415 - heavy, and only here

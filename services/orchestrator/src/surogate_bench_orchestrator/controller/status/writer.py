@@ -1,4 +1,4 @@
-"""Write status and Events of RecipeSweeps: what changed, once, and figures of running tasks not too often."""
+"""Writes status and Events of RecipeSweeps: what changed, once, and the progress of running tasks not too often."""
 
 import hashlib
 import logging
@@ -9,50 +9,51 @@ from typing import Any, Protocol
 
 from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.labels import MANAGER
-from surogate_bench_orchestrator.controller.status.document import Status, differs_in_figures_only, status_of
-from surogate_bench_orchestrator.controller.status.transitions import Note, notes_of
-from surogate_bench_orchestrator.controller.sweep.standing import Standing
+from surogate_bench_orchestrator.controller.status.builder import build_status, differs_in_progress_only
+from surogate_bench_orchestrator.controller.status.events import Event, events_between
+from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
+from surogate_bench_orchestrator.resource.status import SweepStatus
 
 _log = logging.getLogger(__name__)
 
-_FIGURES_EVERY_S = 10.0
-_FIGURES_EVERY_S_PER_RUN = 0.05
+_PROGRESS_EVERY_S = 10.0
+_PROGRESS_EVERY_S_PER_RUN = 0.05
 """A status of a thousand rows is half a megabyte, which the API server need not store every ten seconds."""
 
 
 class StatusApi(Protocol):
-    """The requests that are needed; see :class:`surogate_bench_orchestrator.adapters.kubernetes.api.Api`."""
+    """Requests to the API server, for example a :class:`surogate_bench_orchestrator.adapters.kubernetes.api.Api`."""
 
     def apply(self, path: str, body: dict[str, Any], *, manager: str, force: bool = True) -> dict[str, Any]:
         """Server-side apply."""
         ...
 
     def create(self, path: str, body: dict[str, Any]) -> bool:
-        """Create; False if there is one of that name."""
+        """Create; False if an object of that name exists."""
         ...
 
     def patch(self, path: str, body: dict[str, Any]) -> dict[str, Any] | None:
-        """Merge-patch; None if there is none."""
+        """Merge-patch; None if there is no such object."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class _Written:
-    status: Status
+    status: SweepStatus
     at: float
 
 
 class StatusWriter:
-    """Writes statuses; used by one thread a sweep.
+    """Writes statuses; used by one thread for each sweep.
 
-    Events come first and have names made from the transition: killed between the two writes, the next controller sees
-    the same transition again and finds its Events there.
+    Events are written first, under names made from the transition: killed between the two writes, the next controller
+    finds the same transition again, and its Events present.
 
     Args:
-        api: For the requests.
-        clock: Seconds that never go back.
-        wall: The time of day.
+        api: Sends the requests.
+        clock: Monotonic clock, seconds.
+        wall: Time of day.
     """
 
     def __init__(
@@ -66,70 +67,71 @@ class StatusWriter:
         self._clock = clock
         self._wall = wall
         self._written: dict[str, _Written] = {}
-        """By uid: fresher than what a watch has brought back."""
+        """By uid: newer than what a watch has returned."""
 
-    def current(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The status of a resource as it is now."""
+    def current(self, item: Mapping[str, Any]) -> SweepStatus:
+        """Return the current status of a resource."""
         written = self._written.get(item["metadata"]["uid"])
-        return written.status if written else item.get("status") or {}
+        return written.status if written else SweepStatus.of(item)
 
-    def write(self, item: Mapping[str, Any], standing: Standing) -> None:
+    def write(self, item: Mapping[str, Any], state: SweepState) -> None:
         """Bring the status up to date.
 
         Raises:
-            TransientError: the API is away.
+            TransientError: the API is unreachable.
             PermanentError: it refuses.
         """
         previous = self.current(item)
-        status = status_of(standing, previous, _rfc3339(self._wall()))
+        status = build_status(state, previous, _rfc3339(self._wall()))
         if status == previous:
             return
-        if differs_in_figures_only(status, previous) and not self._is_due(item, status):
+        if differs_in_progress_only(status, previous) and not self._is_due(item, status):
             return
         try:
-            for note in notes_of(previous, status):
-                self._tell(item, note)
+            for event in events_between(previous, status):
+                self._record(item, event)
         except PermanentError as error:
-            _log.warning("an Event was refused: %s", error)  # the status tells the same
+            _log.warning("an Event was refused: %s", error)  # the status has the same information
         self._apply(item, status)
 
     def acknowledge(self, item: Mapping[str, Any]) -> None:
-        """Say of a finished sweep that its latest generation was seen, which changes nothing else."""
+        """Set the observed generation of a finished sweep, and nothing else."""
         current = self.current(item)
         generation = item["metadata"]["generation"]
-        if current.get("observedGeneration") != generation:
-            conditions = [{**each, "observedGeneration": generation} for each in current.get("conditions") or ()]
-            self._apply(item, {**current, "observedGeneration": generation, "conditions": conditions})
+        if current.observed_generation != generation:
+            update = {"observed_generation": generation}
+            conditions = tuple(each.model_copy(update=update) for each in current.conditions)
+            self._apply(item, current.model_copy(update={**update, "conditions": conditions}))
 
     def forget(self, uids_alive: set[str]) -> None:
-        """Forget resources that are gone."""
+        """Forget all resources but these."""
         for uid in self._written.keys() - uids_alive:
             self._written.pop(uid, None)
 
-    def _is_due(self, item: Mapping[str, Any], status: Status) -> bool:
+    def _is_due(self, item: Mapping[str, Any], status: SweepStatus) -> bool:
         written = self._written.get(item["metadata"]["uid"])
-        every = max(_FIGURES_EVERY_S, _FIGURES_EVERY_S_PER_RUN * len(status.get("runs", ())))
+        every = max(_PROGRESS_EVERY_S, _PROGRESS_EVERY_S_PER_RUN * len(status.runs))
         return written is None or self._clock() - written.at >= every
 
-    def _apply(self, item: Mapping[str, Any], status: Status) -> None:
+    def _apply(self, item: Mapping[str, Any], status: SweepStatus) -> None:
         metadata = item["metadata"]
         namespace, name = metadata["namespace"], metadata["name"]
         body = {
             "apiVersion": API_VERSION,
             "kind": KIND,
             "metadata": {"name": name, "namespace": namespace, "uid": metadata["uid"]},
-            "status": status,
+            "status": status.to_object(),
         }
         path = f"/apis/{API_VERSION}/namespaces/{namespace}/{PLURAL}/{name}/status"
         self._api.apply(path, body, manager=MANAGER)
         self._written[metadata["uid"]] = _Written(status, self._clock())
 
-    def _tell(self, item: Mapping[str, Any], note: Note) -> None:
+    def _record(self, item: Mapping[str, Any], event: Event) -> None:
         metadata, now = item["metadata"], _rfc3339(self._wall())
         namespace = metadata["namespace"]
-        identity = hashlib.sha256(f"{metadata['uid']}/{note.reason}/{note.key}".encode()).hexdigest()[:16]
+        identity = hashlib.sha256(f"{metadata['uid']}/{event.reason}/{event.key}".encode()).hexdigest()[:16]
         name = f"{metadata['name']}.{identity}"
-        event = {
+        body = {
             "apiVersion": "v1",
             "kind": "Event",
             "metadata": {"name": name, "namespace": namespace},
@@ -140,9 +142,9 @@ class StatusWriter:
                 "namespace": namespace,
                 "uid": metadata["uid"],
             },
-            "type": note.kind,
-            "reason": note.reason,
-            "message": note.message,
+            "type": event.kind,
+            "reason": event.reason,
+            "message": event.message,
             "source": {"component": MANAGER},
             "reportingComponent": MANAGER,
             "firstTimestamp": now,
@@ -150,7 +152,7 @@ class StatusWriter:
             "count": 1,
         }
         path = f"/api/v1/namespaces/{namespace}/events"
-        if not self._api.create(path, event):
+        if not self._api.create(path, body):
             self._api.patch(f"{path}/{name}", {"lastTimestamp": now})
 
 

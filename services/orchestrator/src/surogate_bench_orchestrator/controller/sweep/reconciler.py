@@ -1,4 +1,4 @@
-"""What one look at a RecipeSweep does, from the resource to its status."""
+"""Reconciles RecipeSweeps: observe, decide, act, and write the status once, at the end."""
 
 import threading
 from collections import Counter
@@ -6,17 +6,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from surogate_bench.errors import ConfigError, PermanentError, TransientError
-from surogate_bench.task_files import TaskFolders
-from surogate_bench_orchestrator.controller.metrics.exposition import Board
+from surogate_bench.errors import TransientError
+from surogate_bench_orchestrator.controller.metrics.exposition import ResultsCollector
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
-from surogate_bench_orchestrator.controller.status.document import INVALID, is_final
+from surogate_bench_orchestrator.controller.reports.maker import ReportState, ReportStatus
+from surogate_bench_orchestrator.controller.reports.process import ReportRequest
+from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.controller.status.writer import StatusWriter
-from surogate_bench_orchestrator.controller.sweep.keeper import STORE_AWAY, ClusterRuntime, Reports, SweepKeeper
-from surogate_bench_orchestrator.controller.sweep.standing import Standing, Trouble
-from surogate_bench_orchestrator.controller.sweep.store_gate import NOT_USABLE, StoreGate
-from surogate_bench_orchestrator.domain.observed import RunState
-from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
+from surogate_bench_orchestrator.controller.sweep.active_sweep import (
+    STORE_AWAY,
+    ActiveSweep,
+    BlockedError,
+    ClusterRuntime,
+)
+from surogate_bench_orchestrator.controller.sweep.admission import Admitted, Rejected, review
+from surogate_bench_orchestrator.controller.sweep.store_connection import NOT_USABLE, StoreConnection
+from surogate_bench_orchestrator.domain.observed import Failure, RunState
+from surogate_bench_orchestrator.resource.model import ResourceSweep
 
 _SOON_S = 1.0
 _LEAST_RESYNC_S, _MOST_RESYNC_S = 5.0, 10.0
@@ -24,170 +30,177 @@ _RUNS_PER_RESYNC_SECOND = 100
 
 
 class Resources(Protocol):
-    """The RecipeSweeps as last seen."""
+    """The cached RecipeSweeps."""
 
     def get(self, name: str) -> dict[str, Any] | None:
-        """One of them."""
+        """Return one of them; None if it does not exist."""
         ...
 
     def objects(self) -> list[dict[str, Any]]:
-        """All of them."""
+        """Return all of them."""
+        ...
+
+
+class Reports(Protocol):
+    """Makes reports, for example a :class:`surogate_bench_orchestrator.controller.reports.maker.ReportMaker`."""
+
+    def make(self, key: str, request: ReportRequest) -> None:
+        """Start a report, unless it is being made or has ended; called again until it has ended."""
+        ...
+
+    def status(self, key: str) -> ReportStatus:
+        """Return the status of a report."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Stop making a report, and forget its status."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surroundings:
+class Dependencies:
     """What the reconciler works with."""
 
     resources: Resources
-    gate: StoreGate
+    connection: StoreConnection
     make_runtime: Callable[[ResourceSweep], ClusterRuntime]
     reports: Reports
     writer: StatusWriter
-    board: Board
+    results: ResultsCollector
     clock: Callable[[], float]
 
 
-class Reconciler:
-    """Looks at sweeps by name; several at once, but never twice at the same one."""
+class SweepReconciler:
+    """Reconciles sweeps by name; several at the same time, but never one of them twice at the same time."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._with = surroundings
+    def __init__(self, dependencies: Dependencies) -> None:
+        self._resources = dependencies.resources
+        self._connection = dependencies.connection
+        self._reports = dependencies.reports
+        self._status = dependencies.writer
+        self._results = dependencies.results
+        self._dependencies = dependencies
         self._lock = threading.Lock()
-        self._keepers: dict[str, SweepKeeper] = {}
+        self._active: dict[str, ActiveSweep] = {}
 
-    def turn(self, name: str) -> float | None:
-        """Look at a sweep and act.
+    def reconcile(self, name: str) -> float | None:
+        """Bring a sweep one step closer to its end.
 
         Returns:
-            Seconds until it must be looked at again even if nothing happens; None if only a change is of interest.
+            Seconds until the next reconcile without a change; None if only a change requires one.
 
         Raises:
-            TransientError: something is away; look again, later each time.
-            PermanentError: the API refuses to take the status.
+            TransientError: the sweep is blocked, or the API is unreachable; to be retried with a growing delay.
+            PermanentError: the API refuses the status.
         """
-        item = self._with.resources.get(name)
-        if item is None or item["metadata"].get("deletionTimestamp"):
+        item = self._resources.get(name)
+        if item is None or "deletionTimestamp" in item["metadata"]:
             self._forget(name)
             return None
-        if is_final(self._with.writer.current(item)):
-            self._look_back(name, item)
+        if self._status.current(item).is_final:
+            self._reconcile_finished(item)
             return None
+        admission = review(item, self._connection)
+        if admission is None:
+            return _SOON_S  # the store is being checked
+        if isinstance(admission, Rejected):
+            self._status.write(item, _rejected(item, admission))
+            return None
+        return self._reconcile_active(item, self._activate(admission))
+
+    def _reconcile_active(self, item: Mapping[str, Any], sweep: ActiveSweep) -> float | None:
+        """Take one step and write the status, whatever the step came to."""
+        state = self._step(sweep)
+        if state.snapshot is not None:
+            self._results.update(sweep.resource.name, figures_of(state.snapshot))
+        self._status.write(item, state)
+        if state.failure is not None:
+            raise TransientError(str(state.failure))
+        if state.finished:
+            self._deactivate(sweep.resource.name)
+        return _resync_s(state)
+
+    def _step(self, sweep: ActiveSweep) -> SweepState:
+        """Observe, decide, act."""
+        state = sweep.state
+        sweep.enforce_limits()
         try:
-            keeper = self._keeper(item)
-        except ConfigError as error:
-            self._refuse(item, Trouble(INVALID, str(error)))
-            return None
-        if keeper is None:
-            if trouble := self._with.gate.trouble:
-                self._refuse(item, trouble)
-                return None
-            return _SOON_S  # the store is being tried
-        return self._keep(item, keeper)
+            sweep.hold_lock()
+            sweep.write_spec()
+            snapshot = sweep.observe()
+            state = replace(state, snapshot=snapshot)
+            actions = sweep.decide(snapshot)
+            sweep.act(snapshot, actions)
+        except BlockedError as error:
+            return replace(state, failure=self._explained(error.failure))
+        if snapshot.is_finished:
+            self._reports.make(sweep.key, sweep.report_request(snapshot))
+            return _with_report(state, self._reports.status(sweep.key))
+        return state
 
-    def _keep(self, item: Mapping[str, Any], keeper: SweepKeeper) -> float | None:
-        """Tell how the sweep stands before acting on it: to stop a task may take its grace."""
-        standing = self._explained(keeper.see())
-        snapshot = standing.snapshot
-        if snapshot is not None:
-            self._with.board.show(keeper.resource.name, figures_of(snapshot))
-        refused = self._tell(item, standing)
-        if snapshot is not None and not snapshot.is_finished:
-            trouble = keeper.act(snapshot)
-            if trouble != standing.trouble:
-                standing = replace(standing, trouble=trouble)
-                refused = self._tell(item, standing)
-        if refused is not None:
-            raise refused
-        if standing.trouble is not None:
-            raise TransientError(f"{standing.trouble.reason}: {standing.trouble.message}")
-        if standing.finished:
-            self._drop(keeper.resource.name)
-            return None
-        if snapshot is None or snapshot.is_finished:
-            return _SOON_S  # the report is being made
-        return min(_MOST_RESYNC_S, max(_LEAST_RESYNC_S, len(snapshot.plan.runs) / _RUNS_PER_RESYNC_SECOND))
-
-    def _tell(self, item: Mapping[str, Any], standing: Standing) -> PermanentError | None:
-        """Write the status; where the API refuses it, the sweep goes on all the same."""
-        try:
-            self._with.writer.write(item, standing)
-        except PermanentError as error:
-            return error
-        return None
-
-    def _look_back(self, name: str, item: dict[str, Any]) -> None:
-        """Read a finished sweep's results once, for the metrics."""
-        self._with.writer.acknowledge(item)
-        if self._with.board.knows(name) or self._with.gate.store is None:
+    def _reconcile_finished(self, item: Mapping[str, Any]) -> None:
+        """Acknowledge a new generation, and read the results for the metrics, once."""
+        self._status.acknowledge(item)
+        name = item["metadata"]["name"]
+        if self._results.has(name):
             return
-        try:
-            keeper = self._keeper(item)
-        except ConfigError:
-            return  # it was valid once; a newer controller understands it no more, and its status says all
-        if keeper is not None:
-            counted = Counter(row["state"] for row in self._with.writer.current(item).get("runs") or ())
+        admission = review(item, self._connection)
+        if isinstance(admission, Admitted):  # else the status, which stays, has all that this version can show
+            counted = Counter(row.state for row in self._status.current(item).runs)
             states = {state.value: counted[state.value] for state in RunState}
-            self._with.board.show(name, replace(figures_of(keeper.look()), states=states))
-        self._drop(name)
+            self._results.update(name, replace(figures_of(self._new(admission).observe()), states=states))
 
-    def _keeper(self, item: dict[str, Any]) -> SweepKeeper | None:
-        """The keeper of a sweep, new if the resource has changed; None while the store cannot be used."""
-        metadata = item["metadata"]
+    def _activate(self, admission: Admitted) -> ActiveSweep:
+        """Return the sweep as known from earlier reconciles, or a new one if the resource has changed."""
+        resource = admission.resource
         with self._lock:
-            keeper = self._keepers.get(metadata["name"])
-        if keeper is not None:
-            known = keeper.resource
-            if (known.uid, known.generation) == (metadata["uid"], metadata["generation"]):
-                return keeper
-        resource = parse_resource(item)
-        _check(resource)
-        store = self._with.gate.store
-        if store is None:
-            return None
-        if keeper is not None and (resource.suspend or keeper.resource.uid != resource.uid):
-            keeper.release()
-        made = SweepKeeper(resource, store, self._with.make_runtime(resource), self._with.reports, self._with.clock)
+            known = self._active.get(resource.name)
+        if known is not None and known.is_current(resource):
+            return known
+        if known is not None and (resource.suspend or known.resource.uid != resource.uid):
+            self._deactivate(resource.name)
+        sweep = self._new(admission)
         with self._lock:
-            self._keepers[resource.name] = made
-        return made
+            self._active[resource.name] = sweep
+        return sweep
 
-    def _explained(self, standing: Standing) -> Standing:
-        """Say of a store that is away why its pod is not ready, if it is the release's own."""
-        trouble = standing.trouble
-        if trouble is None or trouble.reason not in {STORE_AWAY, NOT_USABLE}:
-            return standing
-        return replace(standing, trouble=replace(trouble, message=self._with.gate.explained(trouble.message)))
+    def _new(self, admission: Admitted) -> ActiveSweep:
+        runtime = self._dependencies.make_runtime(admission.resource)
+        return ActiveSweep(admission.resource, admission.store, runtime, self._dependencies.clock)
 
-    def _refuse(self, item: Mapping[str, Any], why: Trouble) -> None:
-        self._with.writer.write(item, Standing(generation=item["metadata"]["generation"], refusal=why))
+    def _explained(self, failure: Failure) -> Failure:
+        """Replace the message of a failed request by why the release's own store is not ready, if it is not."""
+        if failure.reason not in {STORE_AWAY, NOT_USABLE}:
+            return failure
+        return replace(failure, message=self._connection.explain(failure.message))
 
     def _forget(self, name: str) -> None:
-        self._drop(name)
-        self._with.board.remove(name)
-        self._with.writer.forget({item["metadata"]["uid"] for item in self._with.resources.objects()})
+        self._deactivate(name)
+        self._results.remove(name)
+        self._status.forget({item["metadata"]["uid"] for item in self._resources.objects()})
 
-    def _drop(self, name: str) -> None:
+    def _deactivate(self, name: str) -> None:
         with self._lock:
-            keeper = self._keepers.pop(name, None)
-        if keeper is not None:
-            keeper.release()
+            sweep = self._active.pop(name, None)
+        if sweep is not None:
+            sweep.release()
+            self._reports.forget(sweep.key)
 
 
-def _check(resource: ResourceSweep) -> None:
-    """Refuse what is valid in itself and yet cannot work here.
+def _rejected(item: Mapping[str, Any], admission: Rejected) -> SweepState:
+    return SweepState(generation=item["metadata"]["generation"], rejection=admission.failure)
 
-    Raises:
-        ConfigError: names the field and the remedy.
-    """
-    sweep = resource.sweep
-    if sweep.evaluation.tasks_dir is None:  # else the folder is in the pods
-        try:
-            TaskFolders.of(None).require(sweep.evaluation.task)
-        except ConfigError as error:
-            raise ConfigError(
-                "there is no such task in the images",
-                field="spec.evaluation.task",
-                value=sweep.evaluation.task,
-                remedy=error.remedy,
-            ) from error
+
+def _with_report(state: SweepState, report: ReportStatus) -> SweepState:
+    """Return the state as finished, once the report has ended."""
+    if report.state is ReportState.WORKING:
+        return state
+    return replace(state, finished=True, report_failure=report.message)
+
+
+def _resync_s(state: SweepState) -> float | None:
+    if state.finished:
+        return None
+    if state.snapshot is None or state.snapshot.is_finished:
+        return _SOON_S  # the report is being made
+    return min(_MOST_RESYNC_S, max(_LEAST_RESYNC_S, len(state.snapshot.plan.runs) / _RUNS_PER_RESYNC_SECOND))
