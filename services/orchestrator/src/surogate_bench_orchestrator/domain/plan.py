@@ -82,6 +82,14 @@ class Plan:
         evaluations = (each.task for run in self.runs for each in run.evaluations)
         return (*self.preliminaries, *self.training_order, *self.servers, *evaluations)
 
+    def server_of(self, evaluation: Task) -> Task:
+        """Return the server that an evaluation asks.
+
+        Raises:
+            StopIteration: the task is not an evaluation of this plan.
+        """
+        return next(each.server for run in self.runs for each in run.evaluations if each.task == evaluation)
+
     @property
     def server(self) -> Task:
         """The server of the base as published."""
