@@ -107,7 +107,7 @@ class RecipeSweep(Spec):
 
         A recipe that quantizes nothing is the base as published.
         """
-        asked = set(self.serving.under)
+        asked = set(self.serving.under) - {AS_PUBLISHED}
         every = bool(asked & {OWN, ALL})
         return (None, *(each.name for each in self.recipes if each.quantizes and (every or each.name in asked)))
 
