@@ -86,9 +86,9 @@ class Plan:
         """Return the server that an evaluation asks.
 
         Raises:
-            StopIteration: the task is not an evaluation of this plan.
+            KeyError: the task is not an evaluation of this plan.
         """
-        return next(each.server for run in self.runs for each in run.evaluations if each.task == evaluation)
+        return {each.task.name: each.server for run in self.runs for each in run.evaluations}[evaluation.name]
 
     @property
     def server(self) -> Task:

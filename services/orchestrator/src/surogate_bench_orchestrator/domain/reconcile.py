@@ -72,12 +72,12 @@ def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
         return reused
     if not all(observed.is_done(task) for task in plan.preliminaries):
         return _preliminaries(plan, observed)
-    works = server_work(plan, observed)
-    contention = _contention(plan, observed)
+    works, waiting = server_work(plan, observed), _waiting_trainers(plan, observed)
+    contention = _contention(plan, observed, waiting)
     stopped = tuple(Delete(server) for server in servers_to_stop(works, observed, contention))
     ahead = _server_ahead(works, observed, contention)
-    trainers = _trainers(plan, observed, taken=_slots_of(ahead))
-    following = _servers_after(plan, works, observed, taken=_slots_of((*ahead, *trainers)), submitted=ahead)
+    trainers = _trainers(waiting, free=_free(plan, observed) - _slots_of(ahead))
+    following = () if ahead else _servers_after(plan, works, observed, contention, taken=_slots_of(trainers))
     return (*stopped, *ahead, *trainers, *following, *_evaluations(plan, works, observed))
 
 
@@ -108,8 +108,7 @@ def _reuse(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     return tuple(Reuse(task, observed.reusable[task.name]) for task in due if task.name in observed.reusable)
 
 
-def _contention(plan: Plan, observed: Observed) -> Contention:
-    waiting = _waiting_trainers(plan, observed)
+def _contention(plan: Plan, observed: Observed, waiting: list[Task]) -> Contention:
     lacking = any(observed.lacks_room(task) for task in plan.training_order)
     active = [task for task in plan.training_order if observed.is_active(task)]
     return Contention(
@@ -127,11 +126,10 @@ def _server_ahead(works: tuple[ServerWork, ...], observed: Observed, contention:
     return (Submit(ahead.server),) if ahead else ()
 
 
-def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ...]:
+def _trainers(waiting: list[Task], *, free: int) -> tuple[Submit, ...]:
     """Start trainers in the free slots, or queue them, slowest first."""
-    free = _free(plan, observed) - taken
     started = []
-    for task in _waiting_trainers(plan, observed):
+    for task in waiting:
         if task.slots > free:
             break
         free -= task.slots
@@ -140,15 +138,12 @@ def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ..
 
 
 def _servers_after(
-    plan: Plan, works: tuple[ServerWork, ...], observed: Observed, *, taken: int, submitted: tuple[Submit, ...]
+    plan: Plan, works: tuple[ServerWork, ...], observed: Observed, contention: Contention, *, taken: int
 ) -> tuple[Submit, ...]:
     """Start servers in the slots that are left, or queue them once no trainer is queued."""
-    if submitted:
-        return ()
     servers = servers_after_trainers(works, observed)
     if observed.slots is None:
-        must_wait = _queued(plan, observed) or _waiting_trainers(plan, observed)
-        return () if must_wait else tuple(Submit(server) for server in servers)
+        return () if contention.trainers_wait else tuple(Submit(server) for server in servers)
     room = max(0, _free(plan, observed) - taken) // plan.server.slots
     return tuple(Submit(server) for server in servers[:room])
 
@@ -167,6 +162,7 @@ def _evaluations(plan: Plan, works: tuple[ServerWork, ...], observed: Observed) 
 
 
 def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:
+    """Return trainers that are due and whose results are needed, slowest first."""
     ended = {name for name, status in run_states(plan, observed).items() if status.state.is_terminal}
     needed = {run.train.name for run in plan.runs if run.train and run.name not in ended}
     return [task for task in plan.training_order if task.name in needed and observed.is_due(task)]
@@ -191,5 +187,5 @@ def _known_slots(plan: Plan, observed: Observed) -> int:
     return observed.slots
 
 
-def _slots_of(actions: tuple[Action, ...]) -> int:
-    return sum(action.task.slots for action in actions if isinstance(action, Submit))
+def _slots_of(submitted: tuple[Submit, ...]) -> int:
+    return sum(action.task.slots for action in submitted)
