@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -105,21 +104,6 @@ def test_a_sweep_runs_to_the_end_shows_its_table_and_leaves_nothing_running(work
     report = Path(out.rpartition("Report: ")[2].strip())
     assert report.name == "report.html"
     assert report.is_file()
-    assert workplace.processes() == []
-
-
-def test_a_sweep_is_served_in_every_way_it_requests(workplace: Workplace) -> None:
-    failing = {"eval-fp8 fp8-s0": "bad-input", "serve-fp4 serve": "unsupported"}
-    workplace.write(failing, recipes=["bf16", "fp8", "fp4"], serving={"under": ["own"]})
-    code, out, _ = workplace("run")
-    assert code == 1
-    stages = {path.removeprefix(f"{workplace.folder}/results/sweeps/small/")[13:] for path in workplace.manifests()}
-    assert stages >= {"runs/base/eval", "runs/base/eval-fp8", "runs/fp8-s0/eval", "runs/fp4-s0/eval"}
-    assert not stages & {"runs/fp8-s0/eval-fp8", "runs/base/eval-fp4", "runs/fp4-s0/eval-fp4"}
-    assert "Evaluating  starting under fp8" in out
-    assert re.search("fp8-s0: Failed .*accuracy 0.500  ConfigError: served under fp8: data.path: is wrong", out)
-    assert re.search("base: Skipped .*UnsupportedRecipeError: served under fp4: the model server failed", out)
-    assert re.search("bf16-s0: Succeeded .*accuracy 0.500", out)
     assert workplace.processes() == []
 
 
