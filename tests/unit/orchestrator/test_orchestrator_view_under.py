@@ -1,14 +1,13 @@
 """What people see of a sweep that is served in several ways."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from finished_stages import manifest_of
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.manifest import Manifest
 from surogate_bench.progress import Progress
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.domain.observed import Observed
@@ -29,26 +28,30 @@ READY = Observation(phase=Phase.RUNNING, attempt=1, progress=Progress(phase="rea
 UNSUPPORTED = Observation(phase=Phase.FAILED, attempt=1, reason="UnsupportedRecipeError", message="no engine")
 
 
-def rows_of(
-    seen: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]], reused: Mapping[Task, str] | None = None
-) -> dict[str, ViewRow]:
-    """Rows once everything is trained."""
-    results = {
-        PLAN.prepare: {},
-        **{check: {} for check in PLAN.checks},
-        **dict.fromkeys(PLAN.training_order, TRAINED),
-        **results,
-    }
+def snapshot(
+    observations: Mapping[Task, Observation],
+    results: Mapping[Task, dict[str, Any]],
+    reused: Mapping[Task, str] | None = None,
+) -> Snapshot:
     manifests = {
-        task.name: Manifest(
-            stage="x", run="x", spec_hash="x", created=datetime.now(UTC), files={}, hardware={}, versions={},
-            result=result, reused_from=(reused or {}).get(task),
-        )
+        task.name: manifest_of(task.request, **result).model_copy(update={"reused_from": (reused or {}).get(task)})
         for task, result in results.items()
-    }  # fmt: skip
-    tasks = {task.name: observation for task, observation in seen.items()}
+    }
+    tasks = {task.name: observation for task, observation in observations.items()}
     observed = Observed(done=frozenset(manifests), tasks=tasks, slots=2)
-    return {row.name: row for row in all_rows(Snapshot(plan=PLAN, observed=observed, manifests=manifests))}
+    return Snapshot(plan=PLAN, observed=observed, manifests=manifests)
+
+
+def rows_of(
+    observations: Mapping[Task, Observation],
+    results: Mapping[Task, dict[str, Any]],
+    reused: Mapping[Task, str] | None = None,
+) -> dict[str, ViewRow]:
+    """Return the rows of a sweep of which everything is trained, by name."""
+    before: dict[Task, dict[str, Any]] = {task: {} for task in PLAN.preliminaries}
+    trained = dict.fromkeys(PLAN.training_order, TRAINED)
+    shown = snapshot(observations, {**before, **trained, **results}, reused)
+    return {row.name: row for row in all_rows(shown)}
 
 
 def test_an_evaluation_says_how_the_base_is_served() -> None:
@@ -64,12 +67,7 @@ def test_the_accuracy_shown_is_that_of_the_base_as_published_and_the_time_that_o
 
 
 def test_every_model_server_has_a_row_and_is_done_when_nothing_is_left_for_it() -> None:
-    names = [
-        row.name
-        for row in service_rows(
-            Snapshot(plan=PLAN, observed=Observed(done=frozenset(), tasks={}, slots=2), manifests={})
-        )
-    ]
+    names = [row.name for row in service_rows(snapshot({}, {}))]
     assert names == ["prepare", "task check", "model server", "model server under fp8"]
     published = {each.evaluate: SCORED for each in PLAN.runs}
     rows = rows_of({UNDER_FP8: READY}, published)

@@ -30,7 +30,7 @@ MANAGED_ARGUMENTS = {
 
 
 AS_PUBLISHED, OWN, ALL = "bf16", "own", "all"
-"""Words in ``serving.under`` beside names of recipes."""
+"""Keywords of ``serving.under``, beside names of recipes."""
 
 MANY_EMPTY_FRACTION = 0.2
 """Share of empty answers above which an accuracy says more about stopping at once than about solving."""

@@ -75,10 +75,10 @@ class RecipeSweep(Spec):
     def _problem_of_way(self, name: str) -> ConfigError | None:
         """Return what is wrong with a name in ``serving.under``; None if it is clear."""
         recipes = {recipe.name: recipe for recipe in self.recipes}
-        words = (AS_PUBLISHED, OWN, ALL)
-        if name not in words and name not in recipes:
-            likely = get_close_matches(name, (*words, *recipes), n=1)
-            listed = ", ".join(dict.fromkeys((*words, *recipes)))
+        keywords = (AS_PUBLISHED, OWN, ALL)
+        if name not in keywords and name not in recipes:
+            likely = get_close_matches(name, (*keywords, *recipes), n=1)
+            listed = ", ".join(dict.fromkeys((*keywords, *recipes)))
             remedy = f"Did you mean {likely[0]}?" if likely else f"Use {listed}."
             return ConfigError("there is no such recipe in this sweep", field=_UNDER, value=name, remedy=remedy)
         is_ambiguous = name in recipes and (name in {OWN, ALL} or (name == AS_PUBLISHED and recipes[name].quantizes))
