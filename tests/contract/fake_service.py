@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 
 from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
-from surogate_bench.layout import BASE_RUN
+from surogate_bench.layout import BASE_RUN, eval_stage
 from surogate_bench.local_inputs import digest_inputs
 from surogate_bench.manifest import StageResult
 from surogate_bench.progress import Progress, write_progress
@@ -52,9 +52,11 @@ def _identify(request: AnyRequest) -> tuple[str, str]:
         return "train", f"{request.recipe}-s{request.seed}"
     if isinstance(request, EvaluateRequest):
         assert request.server_url.startswith("http://127.0.0.1:")
-        return "eval", request.run
+        return eval_stage(request.under), request.run
     if isinstance(request, CheckRequest):
         return "check", request.subject
+    if isinstance(request, ServeRequest) and request.under:
+        return f"serve-{request.under}", request.kind
     return request.kind, request.kind
 
 
@@ -136,7 +138,7 @@ def _publish(request: AnyRequest, work_dir: Path, stage: str, run: str) -> None:
         prefix, result = request.layout.train(run), _trained(request)
         (output / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0, "seconds": 0.1, "tokens": 5}\n')
     elif isinstance(request, EvaluateRequest):
-        prefix, result = request.layout.eval(run), _scored(run)
+        prefix, result = request.layout.eval(run, request.under), _scored(request)
         lines = [
             SampleLine(
                 index=i, question=f"q{i}", target="1", response="#### 1", strict_match=i > 1, flexible_match=i > 1
@@ -171,11 +173,11 @@ def _trained(request: TrainRequest) -> TrainResult:
     )  # fmt: skip
 
 
-def _scored(run: str) -> EvalResult:
+def _scored(request: EvaluateRequest) -> EvalResult:
     half = Metric(accuracy=0.5, stderr=0.29)
     return EvalResult(
-        task="ro_gsm8k", model=run or BASE_RUN, samples=_SAMPLES, strict=half, flexible=half, empty_answers=0,
-        seconds=0.1, parallel_evaluations=2,
+        task="ro_gsm8k", model=request.run or BASE_RUN, served_under=request.under, samples=_SAMPLES, strict=half,
+        flexible=half, empty_answers=0, seconds=0.1, parallel_evaluations=2,
     )  # fmt: skip
 
 

@@ -150,9 +150,13 @@ def sweep(*, start_timeout_s: float = PATIENCE_S, **evaluation: object) -> Recip
     )
 
 
-def make_request(folder: Path, server_url: str, *, run: str = RUN, spec: RecipeSweep | None = None) -> EvaluateRequest:
+def make_request(
+    folder: Path, server_url: str, *, run: str = RUN, spec: RecipeSweep | None = None, under: str | None = None
+) -> EvaluateRequest:
     """Prepare a store whose test split has one question for each of ANSWERS."""
-    request = EvaluateRequest(sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url)
+    request = EvaluateRequest(
+        sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url, under=under
+    )
     data = folder / "prepared" / "data"
     data.mkdir(parents=True, exist_ok=True)
     for split in ("train", "test"):

@@ -25,7 +25,7 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
     ServingSpec: (
-        {"max_model_len", "extra_args"},
+        {"max_model_len", "extra_args", "under"},
         {"max_lora_rank", "max_loras", "gpu_memory_utilization", "kv_cache_gib", "start_timeout_s"},
     ),
 }  # fmt: skip

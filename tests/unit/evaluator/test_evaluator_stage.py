@@ -26,7 +26,8 @@ from surogate_bench.errors import ConfigError, ExitCode, PermanentError, Transie
 from surogate_bench.layout import manifest_key
 from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
-from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
+from surogate_bench.results import EvalResult
+from surogate_bench.stages import fetch_stage, publish_stage, read_manifest, read_result
 from surogate_bench.store import open_store
 from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.main import handle
@@ -59,6 +60,16 @@ def test_a_run_is_scored_and_published_with_every_sample_in_order(tmp_path: Path
     assert result.strict.accuracy == strict
     assert result.strict.stderr == pytest.approx((strict * (1 - strict) / (n - 1)) ** 0.5, abs=1e-15)
     assert lm_eval["results"]["ro_gsm8k"]["exact_match,strict-match"] == strict
+
+
+def test_an_evaluation_under_a_recipe_lies_beside_that_of_the_base_as_published_and_records_it(tmp_path: Path) -> None:
+    with serving(answer_by_table) as fake:
+        requests = [make_request(tmp_path, fake.url, under=under) for under in (None, "fp8")]
+        for request in requests:
+            evaluate_stage(request, tmp_path / f"work-{request.under}")
+    store, layout = open_store(requests[0].store), requests[0].layout
+    results = [read_result(store, layout.eval(RUN, under), EvalResult) for under in (None, "fp8")]
+    assert [result and result.served_under for result in results] == [None, "fp8"]
 
 
 def test_the_prompt_is_the_sweeps_and_decoding_is_greedy(tmp_path: Path) -> None:

@@ -306,3 +306,26 @@ def test_the_end_of_the_log_stands_in_for_a_message_that_a_service_could_not_wri
     for manifest in (train_job(), deployment_manifest(PLAN.server, settings(), SchedulingSpec())):
         [container] = pod_of(manifest)["containers"]
         assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_every_model_server_is_a_deployment_and_a_service_of_its_own() -> None:
+    laid_out = plan(parse_sweep(SPEC | {"serving": {"under": ["own"]}}), "s3://bucket")
+    names = {deployment_manifest(task, settings(), SchedulingSpec())["metadata"]["name"] for task in laid_out.servers}
+    assert names == {service_manifest(task, settings())["metadata"]["name"] for task in laid_out.servers}
+    assert len(names) == 3
+    stages = [
+        deployment_manifest(each, settings(), SchedulingSpec())["metadata"]["labels"][STAGE]
+        for each in laid_out.servers
+    ]
+    assert stages == ["serve", "serve-fp8", "serve-fp4"]
+
+
+def test_a_server_under_a_recipe_asks_for_the_hardware_that_training_under_it_does() -> None:
+    laid_out = plan(parse_sweep(SPEC | {"serving": {"under": ["all"]}}), "s3://bucket")
+    scheduling = SchedulingSpec(compute_capability="required")
+    published, fp8, fp4 = (pod_of(deployment_manifest(task, settings(), scheduling)) for task in laid_out.servers)
+    assert fp8["affinity"] == pod_of(train_job("fp8", scheduling))["affinity"]
+    assert "affinity" not in published
+    assert "affinity" not in fp4
+    scoring = next(each.task for each in laid_out.runs[0].evaluations if each.under == "fp8")
+    assert "affinity" not in pod_of(job_manifest(scoring, settings(), scheduling))

@@ -116,10 +116,18 @@ class World:
                 self.runtime.delete(action.task.name)
             else:
                 assert action.task.name not in self.done, f"{action.task.name} is repeated"
+                self._check_server(action.task)
                 self.runtime.submit(action.task)  # raises when slots are exceeded
-        holding = [task for task in self.laid_out.tasks if task.slots and self.observe().is_active(task)]
-        if self.runtime.capacity() == 1 and self.laid_out.server in holding:
-            assert holding == [self.laid_out.server]
+
+    def _check_server(self, task: Task) -> None:
+        """An evaluation starts only where its own server is ready."""
+        servers = {each.task: each.server for run in self.laid_out.runs for each in run.evaluations}
+        if task in servers:
+            assert self.observe().of(servers[task]).phase is Phase.RUNNING
+
+    def starts(self, task: Task) -> int:
+        """How often a task was submitted."""
+        return self.runtime.submitted.count(task.name)
 
     def settle(self) -> dict[str, RunState]:
         for _ in range(400):
@@ -130,23 +138,30 @@ class World:
         raise AssertionError(f"no end: {run_states(self.laid_out, self.observe())}")
 
 
+WAYS = st.sampled_from([["bf16"], ["own"], ["fp8"], ["own", "fp4"], ["all"]])
+FAULTS = ["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "fp8-s0-eval-fp8", "base-eval", "serve", "serve-fp8"]
+
+
+def drawn_plan(data: st.DataObject) -> Plan:
+    return small_plan(
+        ("bf16", "fp8", "fp4"),
+        placement=data.draw(st.sampled_from(["auto", "phased", "overlapped"])),
+        evaluation={"evaluate_base": data.draw(st.booleans())},
+        serving={"under": data.draw(WAYS)},
+    )
+
+
+def drawn_faults(data: st.DataObject, *more: str) -> dict[str, Ending]:
+    endings = st.sampled_from([how for how in Ending if how is not Ending.OK])
+    return data.draw(st.dictionaries(st.sampled_from([*FAULTS, *more]), endings, max_size=2))
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done_twice(data: st.DataObject) -> None:
-    placement = data.draw(st.sampled_from(["auto", "phased", "overlapped"]))
-    laid_out = small_plan(
-        ("bf16", "fp8", "fp4"), placement=placement, evaluation={"evaluate_base": data.draw(st.booleans())}
-    )
+    laid_out = drawn_plan(data)
     slots = data.draw(st.integers(1, 5))
-    bad = data.draw(
-        st.dictionaries(
-            st.sampled_from(
-                ["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "base-eval", "serve", "prepare", "check-task"]
-            ),
-            st.sampled_from([how for how in Ending if how is not Ending.OK]),
-            max_size=2,
-        )
-    )
+    bad = drawn_faults(data, "prepare", "check-task")
     undisturbed = World.make(laid_out, slots, bad).settle()
     world = World.make(laid_out, slots, bad)
     for event in data.draw(st.lists(st.sampled_from(["advance", "round", "killed", "lose", "restart"]), max_size=30)):
@@ -172,18 +187,8 @@ def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done
 def test_a_sweep_ends_in_the_same_state_whatever_room_there_is_and_though_nobody_counts_it(
     data: st.DataObject,
 ) -> None:
-    laid_out = small_plan(
-        ("bf16", "fp8", "fp4"),
-        placement=data.draw(st.sampled_from(["auto", "phased", "overlapped"])),
-        evaluation={"evaluate_base": data.draw(st.booleans())},
-    )
-    bad = data.draw(
-        st.dictionaries(
-            st.sampled_from(["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "serve"]),
-            st.sampled_from([how for how in Ending if how is not Ending.OK]),
-            max_size=2,
-        )
-    )
+    laid_out = drawn_plan(data)
+    bad = drawn_faults(data)
     undisturbed = World.make(laid_out, 1, bad).settle()
     world = World.make(laid_out, 1, bad)
     counted = world.runtime
@@ -207,3 +212,17 @@ def test_a_sweep_ends_in_the_same_state_whatever_room_there_is_and_though_nobody
     assert world.settle() == undisturbed
     assert len(world.completions) == len(set(world.completions))
     assert not [task for task in laid_out.tasks if world.observe().is_active(task)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_an_undisturbed_sweep_starts_each_server_once_or_twice_and_each_evaluation_once(data: st.DataObject) -> None:
+    laid_out = drawn_plan(data)
+    world = World.make(laid_out, data.draw(st.integers(1, 5)), {})
+    assert set(world.settle().values()) == {RunState.SUCCEEDED}
+    assert all(1 <= world.starts(server) <= 2 for server in laid_out.servers if _is_needed(laid_out, server))
+    assert all(world.starts(each.task) == 1 for run in laid_out.runs for each in run.evaluations)
+
+
+def _is_needed(laid_out: Plan, server: Task) -> bool:
+    return any(each.server == server for run in laid_out.runs for each in run.evaluations)

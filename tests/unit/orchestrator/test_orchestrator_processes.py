@@ -69,6 +69,11 @@ def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> N
         assert tcp_ports.free_ports("127.0.0.1", seed=seed)[0] == second
 
 
+def test_ports_of_a_server_that_does_not_listen_yet_are_passed_over() -> None:
+    first, second = tcp_ports.free_ports("127.0.0.1", seed="x")
+    assert not {first, second} & set(tcp_ports.free_ports("127.0.0.1", seed="x", taken={first, second}))
+
+
 def test_no_free_ports_is_an_error_that_may_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     def taken(*_: Any) -> bool:
         return False

@@ -310,3 +310,23 @@ def test_a_stage_with_a_missing_origin_cannot_be_fetched(world: World, tmp_path:
 def test_a_plan_says_whether_to_reuse() -> None:
     laid_out: Plan = plan(small_sweep(recipes=RECIPES), "file:///x", reuse=False)
     assert not laid_out.reuse
+
+
+def test_another_way_of_serving_adds_its_evaluations_only(world: World) -> None:
+    world.run()
+    world.run(serving={"under": ["own"]})
+    assert sorted(world.submitted) == ["base-eval-fp8", "fp8-s0-eval-fp8", "serve-fp8"]
+    world.run(serving={"under": ["all"]})
+    assert sorted(world.submitted) == ["bf16-s0-eval-fp8", "serve-fp8"]
+    world.run(serving={"under": ["fp8"]}, name="small-2")
+    assert world.submitted == []
+
+
+def test_a_reference_to_an_evaluation_names_the_run_and_lies_beside_the_others(world: World) -> None:
+    world.run(serving={"under": ["own"]})
+    last = world.run(serving={"under": ["all"]})
+    prefix = last.plan.layout.eval("fp8-s0", "fp8")
+    manifest = read_manifest(world.store, prefix)
+    assert manifest is not None
+    assert (manifest.run, manifest.reused_from is not None) == ("fp8-s0", True)
+    assert str(manifest.reused_from).endswith("/runs/fp8-s0/eval-fp8")

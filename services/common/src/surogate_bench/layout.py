@@ -7,7 +7,8 @@
     sweeps/<name>/<spec-hash>/checks/<subject>/   manifest.json
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
-    sweeps/<name>/<spec-hash>/runs/base/eval/     the untouched base model
+    sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
+    sweeps/<name>/<spec-hash>/runs/base/eval*/    the untouched base model
     sweeps/<name>/<spec-hash>/report/             summary.json ...
 """
 
@@ -17,7 +18,7 @@ from typing import Literal
 from surogate_bench.contract import MANIFEST_FILE, SPEC_FILE
 
 BASE_RUN = "base"
-"""Name of the pseudo-run that scores the untouched base model; it has an eval stage only."""
+"""Name of the pseudo-run that scores the untouched base model; it has eval stages only."""
 
 SWEEPS = "sweeps"
 """Prefix of all sweeps."""
@@ -30,6 +31,11 @@ CheckSubject = Literal["task", "serving"]
 def run_name(recipe: str, seed: int) -> str:
     """Name a run: one recipe, one seed."""
     return f"{recipe}-s{seed}"
+
+
+def eval_stage(under: str | None) -> str:
+    """Name an evaluation among those of its run: ``eval`` on the base as published, else ``eval-<recipe>``."""
+    return "eval" if under is None else f"eval-{under}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +73,14 @@ class SweepLayout:
         """Prefix of a run's training outputs."""
         return f"{self.root}/runs/{run}/train"
 
-    def eval(self, run: str) -> str:
-        """Prefix of a run's evaluation outputs."""
-        return f"{self.root}/runs/{run}/eval"
+    def eval(self, run: str, under: str | None = None) -> str:
+        """Return the prefix of the outputs of one of a run's evaluations.
+
+        Args:
+            run: Name of the run.
+            under: Recipe that the base was served under; None for the base as published.
+        """
+        return f"{self.root}/runs/{run}/{eval_stage(under)}"
 
 
 def manifest_key(prefix: str) -> str:

@@ -62,6 +62,9 @@ class ServeRequest(StageRequest):
     host: str = LOOPBACK
     port: int = Field(ge=1, le=65535)
     vllm_port: int = Field(ge=1, le=65535)
+    under: str | None = Field(
+        None, description="Recipe whose stored weights and forward products the base has; as published if absent."
+    )
 
 
 class EvaluateRequest(StageRequest):
@@ -70,6 +73,7 @@ class EvaluateRequest(StageRequest):
     kind: Literal["evaluate"] = "evaluate"
     run: str = Field(description="Run to score, or 'base' for the untouched base model.")
     server_url: str = Field(description="Control API of the model server, for example http://127.0.0.1:8100.")
+    under: str | None = Field(None, description="Recipe that the server serves the base under; as published if absent.")
 
 
 AnyRequest = PrepareRequest | CheckRequest | TrainRequest | ServeRequest | EvaluateRequest

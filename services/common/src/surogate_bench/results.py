@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Result(BaseModel):
@@ -134,6 +134,8 @@ class EvalResult(_Result):
     """None in results of versions that did not record it."""
     special_tokens: tuple[str, ...] | None = None
     """What the tokenizer adds to a prompt, as in :attr:`PrepareResult.special_tokens`."""
+    served_under: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Recipe whose stored weights and forward products the base had; None for the base as published."""
 
 
 class MetricsLine(_Result):

@@ -3,7 +3,8 @@
 A training run is determined by the contents of model and data, the training settings, recipe, seed and engine; an
 evaluation by the adapter's content, the base model, the test data, the task, how answers are sampled and what serves
 them. Everything else in a sweep file (its name, other recipes and seeds, deadlines, how many requests are in flight)
-changes no result and is left out.
+changes no result and is left out. So is, for a base served as published, that it is: stores of versions that served in
+no other way stay valid.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pydantic import TypeAdapter
 
 from surogate_bench.content import combined
 from surogate_bench.manifest import Manifest
-from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -65,13 +66,16 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
     )
 
 
-def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha256: str | None) -> str | None:
+def evaluation_identity(
+    sweep: RecipeSweep, prepared: PrepareResult, adapter_sha256: str | None, under: Recipe | None = None
+) -> str | None:
     """SHA-256 (hex) over what determines an evaluation; None where model or task are not known by content.
 
     Args:
         sweep: Says how answers are sampled and scored.
         prepared: Says which model and test data.
         adapter_sha256: Content of the adapter; None for the untouched base model.
+        under: Recipe that the base is served under; None for the base as published.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
     task = _task_identity(evaluation, prepared)
@@ -92,7 +96,19 @@ def evaluation_identity(sweep: RecipeSweep, prepared: PrepareResult, adapter_sha
         ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
+        **({"under": _serving_identity(sweep, prepared, under)} if under else {}),
     )
+
+
+def _serving_identity(sweep: RecipeSweep, prepared: PrepareResult, under: Recipe) -> dict[str, Any]:
+    """Describe how a recipe's forward pass is computed; with its name, which the result repeats."""
+    calibrated = under.compute is ComputePrecision.FP8_HYBRID and "train" in prepared.data
+    return {
+        "recipe": _RECIPE.dump_python(under, mode="json", exclude={"title"}),
+        "engine": sweep.engine,
+        # Scales of FP8 inputs that no training left are calibrated on training prompts.
+        "calibration": prepared.data["train"].sha256 if calibrated else None,
+    }
 
 
 def trains_alike(manifest: Manifest, recipe: Recipe, prepared: PrepareResult) -> bool:

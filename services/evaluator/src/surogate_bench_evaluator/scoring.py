@@ -37,9 +37,11 @@ class Scores:
     lm_eval: dict[str, Any]
     """lm-eval's own results as plain JSON, without the samples."""
 
-    def describing(self, scored: ScoredData, special_tokens: tuple[str, ...] | None) -> Self:
-        """Add what was scored."""
-        added = {"scored": scored, "special_tokens": special_tokens}
+    def describing(
+        self, scored: ScoredData, special_tokens: tuple[str, ...] | None, *, served_under: str | None = None
+    ) -> Self:
+        """Add what was scored, and the recipe that it was served under."""
+        added = {"scored": scored, "special_tokens": special_tokens, "served_under": served_under}
         return replace(self, result=self.result.model_copy(update=added))
 
 

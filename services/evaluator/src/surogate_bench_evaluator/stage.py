@@ -36,7 +36,7 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
         PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
     """
     store = open_store(request.store)
-    prefix = request.layout.eval(request.run)
+    prefix = request.layout.eval(request.run, request.under)
     if store.exists(manifest_key(prefix)):
         _log.info("already evaluated", extra={"run": request.run})
         return
@@ -95,7 +95,7 @@ def _evaluate(
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
                 scores = score(outcome, sweep.evaluation, model=model.name)
-                return scores.describing(scored, added), model.versions
+                return scores.describing(scored, added, served_under=request.under), model.versions
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:

@@ -29,12 +29,24 @@ MANAGED_ARGUMENTS = {
 """Options of vLLM that extra_args must not repeat, and what to do instead: the last one given would win, unnoticed."""
 
 
+AS_PUBLISHED, OWN, ALL = "bf16", "own", "all"
+"""Keywords of ``serving.under``, beside names of recipes."""
+
 MANY_EMPTY_FRACTION = 0.2
 """Share of empty answers above which an accuracy says more about stopping at once than about solving."""
 
 
 class ServingSpec(Spec):
-    """The vLLM server that all adapters are loaded into, one after another or together."""
+    """The vLLM servers that adapters are loaded into, one after another or together."""
+
+    under: tuple[str, ...] = Field(
+        (AS_PUBLISHED,),
+        min_length=1,
+        exclude_if=lambda value: value == (AS_PUBLISHED,),  # the hash of a sweep without it stays as it was
+        description="Weights and arithmetic of the base on which adapters, and the untouched model, are scored: bf16 "
+        "(as published; always included), own (each adapter under the recipe it was trained with), names of the "
+        "sweep's recipes, or all (every recipe of the sweep). One server each.",
+    )
 
     max_lora_rank: int = Field(64, ge=1, le=512, description="--max-lora-rank; no adapter may have a higher rank.")
     max_loras: int = Field(4, ge=1, description="--max-loras: adapters in one batch.")
@@ -45,6 +57,13 @@ class ServingSpec(Spec):
         (), description="Further arguments for the vLLM server; not those it is given anyway."
     )
     start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that is not ready has failed.")
+
+    @field_validator("under")
+    @classmethod
+    def _order_has_no_meaning(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the canonical order, so that equal requests have equal hashes."""
+        others = {ALL} if ALL in value else set(value) - {AS_PUBLISHED}
+        return (AS_PUBLISHED, *sorted(others, key=lambda name: (name != OWN, name)))
 
     @field_validator("extra_args")
     @classmethod
@@ -91,7 +110,7 @@ class EvaluationSpec(Spec):
         MANY_EMPTY_FRACTION, ge=0, le=1, description="The report marks a row with more empty answers than this share."
     )
     evaluate_base: bool = Field(True, description="Score the untouched base model too.")
-    parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time.")
+    parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time on one server.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")
 
     @model_validator(mode="after")

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from surogate_bench.errors import ConfigError
 from surogate_bench.specs.base import Name, Spec
 from surogate_bench.specs.data import DataSpec
-from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
+from surogate_bench.specs.evaluation import ALL, AS_PUBLISHED, OWN, EvaluationSpec, ServingSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.recipes import RecipeEntry
 from surogate_bench.specs.training import TrainingSpec
@@ -22,6 +24,8 @@ class Placement(StrEnum):
     PHASED = "phased"  # train everything, then serve: one accelerator is enough
     OVERLAPPED = "overlapped"  # evaluate each adapter as it arrives: needs an accelerator for the server
 
+
+_UNDER = "serving.under"
 
 EngineName = Literal["auto", "emulated", "torch", "transformer-engine"]
 
@@ -61,6 +65,28 @@ class RecipeSweep(Spec):
             )
         return self
 
+    @model_validator(mode="after")
+    def _serving_under_names_recipes(self) -> Self:
+        for name in self.serving.under:
+            if error := self._problem_of_way(name):
+                raise ValueError(str(error)) from error
+        return self
+
+    def _problem_of_way(self, name: str) -> ConfigError | None:
+        """Return what is wrong with a name in ``serving.under``; None if it is clear."""
+        recipes = {recipe.name: recipe for recipe in self.recipes}
+        keywords = (AS_PUBLISHED, OWN, ALL)
+        if name not in keywords and name not in recipes:
+            likely = get_close_matches(name, (*keywords, *recipes), n=1)
+            listed = ", ".join(dict.fromkeys((*keywords, *recipes)))
+            remedy = f"Did you mean {likely[0]}?" if likely else f"Use {listed}."
+            return ConfigError("there is no such recipe in this sweep", field=_UNDER, value=name, remedy=remedy)
+        is_ambiguous = name in recipes and (name in {OWN, ALL} or (name == AS_PUBLISHED and recipes[name].quantizes))
+        if is_ambiguous and len(self.serving.under) > 1:
+            message = f"means something else here than the recipe {name} of this sweep"
+            return ConfigError(message, field=_UNDER, value=name, remedy="Rename the recipe.")
+        return None
+
     @property
     def spec_hash(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON: the identity of the experiment's results."""
@@ -74,3 +100,24 @@ class RecipeSweep(Spec):
             KeyError: the sweep has none of that name.
         """
         return {recipe.name: recipe for recipe in self.recipes}[name]
+
+    @property
+    def served_under(self) -> tuple[str | None, ...]:
+        """Ways in which the base is served: as published (None), then recipes in the sweep's order.
+
+        A recipe that quantizes nothing is the base as published.
+        """
+        asked = set(self.serving.under) - {AS_PUBLISHED}
+        every = bool(asked & {OWN, ALL})
+        return (None, *(each.name for each in self.recipes if each.quantizes and (every or each.name in asked)))
+
+    def scored_under(self, recipe: str | None) -> tuple[str | None, ...]:
+        """Ways of serving on which an adapter is scored, as in :attr:`served_under`.
+
+        Args:
+            recipe: Name of the recipe it was trained with; None for the untouched base model, scored on every way.
+        """
+        if recipe is None or ALL in self.serving.under:
+            return self.served_under
+        asked = {*self.serving.under, *((recipe,) if OWN in self.serving.under else ())}
+        return tuple(each for each in self.served_under if each is None or each in asked)

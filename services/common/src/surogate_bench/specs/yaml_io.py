@@ -72,7 +72,10 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
         if isinstance(cause, ConfigError):  # more specific
             raise ConfigError(
-                cause.problem, field=_dotted(first["loc"]), value=cause.value, remedy=cause.remedy
+                cause.problem,
+                field=_dotted(first["loc"]) if first["loc"] else cause.field,
+                value=cause.value,
+                remedy=cause.remedy,
             ) from error
         more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more: {_fields(problems[1:])})"
         raise ConfigError(

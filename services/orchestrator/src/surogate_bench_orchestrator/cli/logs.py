@@ -3,13 +3,20 @@
 from rich.console import Console
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.layout import BASE_RUN, run_name
+from surogate_bench.layout import BASE_RUN, eval_stage, run_name
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.domain.tasks import serve_stage
 
 SERVICE_STAGES = {
     "prepare": "prepare", "task-check": "check-task", "serving-check": "check-serving", "model-server": "serve",
 }  # fmt: skip
-"""Stages that the runs share, by the name that stands for a run."""
+"""Stages that the runs of every sweep share, by the name that stands for a run."""
+
+
+def service_stages(sweep: RecipeSweep) -> dict[str, str]:
+    """Return the stages that the runs of a sweep share, every model server included, by the name for a run."""
+    servers = {f"model-server-{under}": serve_stage(under) for under in sweep.served_under if under}
+    return SERVICE_STAGES | servers
 
 
 def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...]:
@@ -17,23 +24,28 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
 
     Args:
         sweep: The sweep of the run.
-        run: A run, or a key of :data:`SERVICE_STAGES`.
-        stage: ``train`` or ``eval``; all stages of the run if None.
+        run: A run, or a name in :func:`service_stages`.
+        stage: ``train``, ``eval``, or ``eval-<recipe>`` for an evaluation served under a recipe; all if None.
 
     Raises:
         ConfigError: there is no such run, or it has no such stage.
     """
-    if run in SERVICE_STAGES:
-        return (SERVICE_STAGES[run],)
-    runs = [BASE_RUN] if sweep.evaluation.evaluate_base else []
-    runs += [run_name(recipe.name, seed) for recipe in sweep.recipes for seed in sweep.seeds]
+    services = service_stages(sweep)
+    if run in services:
+        return (services[run],)
+    recipes = {run_name(recipe.name, seed): recipe.name for recipe in sweep.recipes for seed in sweep.seeds}
+    runs = [*([BASE_RUN] if sweep.evaluation.evaluate_base else []), *recipes]
     if run not in runs:
         raise ConfigError(
-            "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *SERVICE_STAGES))}."
+            "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *services))}."
         )
-    stages = ("eval",) if run == BASE_RUN else ("train", "eval")
-    if stage is not None and stage not in stages:
+    evaluations = tuple(eval_stage(under) for under in sweep.scored_under(recipes.get(run)))
+    stages = evaluations if run == BASE_RUN else ("train", *evaluations)
+    if stage == "train" and run == BASE_RUN:
         raise ConfigError("is never trained", field="run", value=run, remedy="Leave --stage out.")
+    if stage is not None and stage not in stages:
+        message = f"run {run} has no such stage"
+        raise ConfigError(message, field="--stage", value=stage, remedy=f"Use one of {', '.join(stages)}.")
     return (stage,) if stage else stages
 
 

@@ -1,20 +1,11 @@
 """Arguments and options that several commands have."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from surogate_bench_orchestrator.cli.target import On
-
-
-class Stage(StrEnum):
-    """A stage of a run."""
-
-    TRAIN = "train"
-    EVAL = "eval"
-
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep's file.", show_default=False)]
 SweepOrName = Annotated[

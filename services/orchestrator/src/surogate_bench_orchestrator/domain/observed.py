@@ -1,11 +1,11 @@
-"""What was seen of a sweep at one moment, and what that means for each run."""
+"""What was observed of a sweep at one moment, and the state of each run that follows from it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from surogate_bench.contract import LACK_OF_CAPABILITY
-from surogate_bench_orchestrator.domain.plan import Plan, Run
+from surogate_bench_orchestrator.domain.plan import Evaluation, Plan, Run
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task
 
 
@@ -13,7 +13,8 @@ from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase,
 class Observed:
     """Facts to decide on.
 
-    ``done`` must have been read after ``tasks``: a task that is seen to have succeeded has written its manifest before.
+    ``done`` must have been read after ``tasks``: a task that is observed to have succeeded has written its manifest
+    before.
     """
 
     done: frozenset[str]
@@ -26,7 +27,7 @@ class Observed:
     """By task name: prefix of a finished stage, of this sweep's name or another's, whose result is this task's too."""
 
     def of(self, task: Task) -> Observation:
-        """Tell what the runtime says of a task."""
+        """Return the runtime's observation of a task."""
         return self.tasks.get(task.name, ABSENT)
 
     def is_done(self, task: Task) -> bool:
@@ -39,20 +40,25 @@ class Observed:
 
     def is_placed(self, task: Task) -> bool:
         """Whether the task holds its slots, rather than waiting for them in the runtime's queue."""
-        seen = self.of(task)
-        return seen.phase.is_active and not (seen.queued or seen.unplaced)
+        observation = self.of(task)
+        return observation.phase.is_active and not (observation.queued or observation.unplaced)
+
+    def lacks_room(self, task: Task) -> bool:
+        """Whether the task was submitted and there is no room for it."""
+        observation = self.of(task)
+        return observation.phase.is_active and observation.unplaced
 
     def is_due(self, task: Task) -> bool:
         """Whether the task is neither done nor known to the runtime.
 
-        That the runtime does not know it says nothing about whether it ran before: only a manifest does.
+        That the runtime does not know it does not mean that it never ran: only a manifest shows that.
         """
         return not self.is_done(task) and self.of(task).phase is Phase.ABSENT
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why something ended badly."""
+    """Why something failed or was skipped."""
 
     reason: str
     message: str
@@ -67,19 +73,19 @@ class Failure:
 
 
 def failure_of(task: Task, observed: Observed) -> Failure | None:
-    """Say why a task failed for good; None while it may still get done."""
-    seen = observed.of(task)
+    """Return why a task failed for good; None while it may still succeed."""
+    observation = observed.of(task)
     if observed.is_done(task):
         return None
-    if seen.phase is Phase.FAILED:
-        return Failure(seen.reason or "Failed", seen.message)
-    if seen.phase is Phase.SUCCEEDED:
+    if observation.phase is Phase.FAILED:
+        return Failure(observation.reason or "Failed", observation.message)
+    if observation.phase is Phase.SUCCEEDED:
         return Failure("ResultMissing", f"{task.name} ended without error but left no result")
     return None
 
 
 class RunState(StrEnum):
-    """Where a run is."""
+    """State of a run, or of one of its evaluations."""
 
     PENDING = "Pending"
     TRAINING = "Training"
@@ -97,15 +103,24 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """State of a run, and why, where it did not succeed."""
+    """State of a run or evaluation, and why it did not succeed."""
 
     state: RunState
     failure: Failure | None = None
 
 
 def run_states(plan: Plan, observed: Observed) -> dict[str, RunStatus]:
-    """Say where each run is, by name, in the plan's order."""
-    return {run.name: _run_state(plan, run, observed) for run in plan.runs}
+    """Return the state of each run, by name, in the plan's order.
+
+    A run succeeds with the last of its evaluations. It ends when all of them have ended: as failed if one failed, else
+    as skipped if one was skipped, with the reason of the first; results of its other evaluations stay valid.
+    """
+    return {run.name: _combined(evaluation_states(plan, run, observed)) for run in plan.runs}
+
+
+def evaluation_states(plan: Plan, run: Run, observed: Observed) -> dict[str | None, RunStatus]:
+    """Return the state of each evaluation of a run, by the recipe that the base is served under."""
+    return {each.under: _evaluation_state(plan, run, each, observed) for each in run.evaluations}
 
 
 def is_finished(plan: Plan, observed: Observed) -> bool:
@@ -114,21 +129,47 @@ def is_finished(plan: Plan, observed: Observed) -> bool:
     return ended and not any(observed.is_active(task) for task in plan.tasks)
 
 
-def _run_state(plan: Plan, run: Run, observed: Observed) -> RunStatus:
-    if observed.is_done(run.evaluate):
+def _combined(evaluations: Mapping[str | None, RunStatus]) -> RunStatus:
+    statuses = list(evaluations.values())
+    if unfinished := [status for status in statuses if not status.state.is_terminal]:
+        return next((each for each in unfinished if each.state is RunState.EVALUATING), unfinished[0])
+    for state in (RunState.FAILED, RunState.SKIPPED):
+        if found := [status for status in statuses if status.state is state]:
+            return found[0]
+    return statuses[0]
+
+
+def _evaluation_state(plan: Plan, run: Run, evaluation: Evaluation, observed: Observed) -> RunStatus:
+    """Return the state of one evaluation, from the stages that it needs."""
+    if observed.is_done(evaluation.task):
         return RunStatus(RunState.SUCCEEDED)
-    own = (run.evaluate,) if run.train is None else (run.train, run.evaluate)
-    for task in (*plan.preliminaries, *own):
-        if failure := failure_of(task, observed):
-            return _ended(failure)
-    if observed.is_active(run.evaluate):
+    if failure := _first_failure((*plan.preliminaries, *([run.train] if run.train else [])), observed):
+        return _ended(failure)
+    if failure := failure_of(evaluation.task, observed):
+        return _ended(_located(failure, evaluation))
+    if observed.is_active(evaluation.task):
         return RunStatus(RunState.EVALUATING)
     if run.train is None or observed.is_done(run.train):
-        if failure := failure_of(plan.server, observed):
-            return _ended(Failure(failure.reason, f"the model server failed: {failure.message}"))
-        return RunStatus(RunState.PENDING if run.train is None else RunState.TRAINED)
+        return _waiting_for_server(run, evaluation, observed)
     is_training = observed.is_active(run.train) and not observed.of(run.train).unplaced
     return RunStatus(RunState.TRAINING if is_training else RunState.PENDING)
+
+
+def _waiting_for_server(run: Run, evaluation: Evaluation, observed: Observed) -> RunStatus:
+    if failure := failure_of(evaluation.server, observed):
+        return _ended(_located(Failure(failure.reason, f"the model server failed: {failure.message}"), evaluation))
+    return RunStatus(RunState.PENDING if run.train is None else RunState.TRAINED)
+
+
+def _first_failure(tasks: Sequence[Task], observed: Observed) -> Failure | None:
+    return next((failure for task in tasks if (failure := failure_of(task, observed))), None)
+
+
+def _located(failure: Failure, evaluation: Evaluation) -> Failure:
+    """Add how the base was served."""
+    if evaluation.under is None:
+        return failure
+    return Failure(failure.reason, f"served under {evaluation.under}: {failure.message}".removesuffix(": "))
 
 
 def _ended(failure: Failure) -> RunStatus:

@@ -1,5 +1,6 @@
 """What a sweep consists of: prepare and check, then train, serve and evaluate every run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
@@ -24,6 +25,17 @@ _MARGIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """One evaluation of a run: each run has one on every way of serving that the sweep requests for it."""
+
+    under: str | None
+    """Recipe that the base is served under; None for the base as published."""
+    task: Task
+    server: Task
+    """The model server whose address the task is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One (recipe, seed), or the untouched base model, which is evaluated only."""
 
@@ -31,7 +43,19 @@ class Run:
     recipe: Recipe | None
     seed: int | None
     train: Task | None
-    evaluate: Task
+    evaluations: tuple[Evaluation, ...]
+    """That on the base as published first."""
+
+    @property
+    def evaluate(self) -> Task:
+        """The evaluation on the base as published."""
+        return self.evaluations[0].task
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task of the run, the training first."""
+        trained = () if self.train is None else (self.train,)
+        return (*trained, *(each.task for each in self.evaluations))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +67,8 @@ class Plan:
     prepare: Task
     checks: tuple[Task, ...]
     """What must have succeeded, besides ``prepare``, before anything is trained."""
-    server: Task
+    servers: tuple[Task, ...]
+    """One for each way of serving, that of the base as published first."""
     runs: tuple[Run, ...]
     """The base first, then in the order of the spec."""
     training_order: tuple[Task, ...]
@@ -54,7 +79,21 @@ class Plan:
     @property
     def tasks(self) -> tuple[Task, ...]:
         """Every task, in the order in which they first become due."""
-        return (*self.preliminaries, *self.training_order, self.server, *(run.evaluate for run in self.runs))
+        evaluations = (each.task for run in self.runs for each in run.evaluations)
+        return (*self.preliminaries, *self.training_order, *self.servers, *evaluations)
+
+    def server_of(self, evaluation: Task) -> Task:
+        """Return the server that an evaluation asks.
+
+        Raises:
+            KeyError: the task is not an evaluation of this plan.
+        """
+        return {each.task.name: each.server for run in self.runs for each in run.evaluations}[evaluation.name]
+
+    @property
+    def server(self) -> Task:
+        """The server of the base as published."""
+        return self.servers[0]
 
     @property
     def preliminaries(self) -> tuple[Task, ...]:
@@ -72,18 +111,21 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     planner = _Planner(sweep=sweep, store=store, layout=layout)
+    servers = {under: planner.server(under) for under in sweep.served_under}
     train = {
         recipe.name: tuple(planner.train(recipe, seed) for seed in sweep.seeds)
         for recipe in sorted(sweep.recipes, key=_relative_cost, reverse=True)
     }
-    base = Run(name=BASE_RUN, recipe=None, seed=None, train=None, evaluate=planner.evaluate(BASE_RUN))
+    base = Run(
+        name=BASE_RUN, recipe=None, seed=None, train=None, evaluations=planner.evaluations(BASE_RUN, None, servers)
+    )
     trained = tuple(
         Run(
             name=run_name(recipe.name, seed),
             recipe=recipe,
             seed=seed,
             train=task,
-            evaluate=planner.evaluate(run_name(recipe.name, seed)),
+            evaluations=planner.evaluations(run_name(recipe.name, seed), recipe, servers),
         )
         for recipe in sweep.recipes
         for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
@@ -93,7 +135,7 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         layout=layout,
         prepare=planner.prepare(),
         checks=planner.checks(),
-        server=planner.server(),
+        servers=tuple(servers.values()),
         runs=(base, *trained) if sweep.evaluation.evaluate_base else trained,
         training_order=tuple(task for tasks in train.values() for task in tasks),
         reuse=reuse,
@@ -145,30 +187,44 @@ class _Planner:
             output=self.layout.train(run),
         )
 
-    def server(self) -> Task:
+    def server(self, under: str | None) -> Task:
         return Task(
-            name=self._name("serve"),
+            name=self._name("serve", under=under),
             service=Service.MODEL_SERVER,
-            request=ServeRequest(sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT),
+            request=ServeRequest(
+                sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT, under=under
+            ),
             slots=1,
             max_attempts=self.sweep.max_attempts,
             timeout_s=self.sweep.serving.start_timeout_s + _MARGIN_S,
             output=None,
         )
 
-    def evaluate(self, run: str) -> Task:
+    def evaluations(
+        self, run: str, recipe: Recipe | None, servers: Mapping[str | None, Task]
+    ) -> tuple[Evaluation, ...]:
+        return tuple(
+            Evaluation(under=under, task=self._evaluate(run, under), server=servers[under])
+            for under in self.sweep.scored_under(recipe.name if recipe else None)
+        )
+
+    def _evaluate(self, run: str, under: str | None) -> Task:
         return Task(
-            name=self._name(run, "eval"),
+            name=self._name(run, "eval", under=under),
             service=Service.EVALUATOR,
-            request=EvaluateRequest(sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED),
+            request=EvaluateRequest(sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED, under=under),
             slots=0,
             max_attempts=self.sweep.max_attempts,
             timeout_s=self.sweep.evaluation.timeout_s + _MARGIN_S,
-            output=self.layout.eval(run),
+            output=self.layout.eval(run, under),
         )
 
-    def _name(self, *parts: str) -> str:
-        return task_name(self.sweep.name, *parts, identity=f"{self.layout.spec_hash}/{self.store}")
+    def _name(self, *parts: str, under: str | None = None) -> str:
+        identity = f"{self.layout.spec_hash}/{self.store}"
+        if under is None:
+            return task_name(self.sweep.name, *parts, identity=identity)
+        # Part of the identity too: names of runs and recipes joined by dashes can read the same.
+        return task_name(self.sweep.name, *parts, under, identity=f"{identity}/under/{under}")
 
 
 def _relative_cost(recipe: Recipe) -> float:

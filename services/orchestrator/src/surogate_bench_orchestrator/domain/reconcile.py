@@ -1,18 +1,20 @@
-"""What to do next, from the plan and what is seen: level-triggered, so it does not matter what was done before.
+"""What to do next, from the plan and what is observed: level-triggered, so it does not matter what was done before.
 
-Placement of the model server, which holds a slot (an accelerator, or a share of the CPU) as a trainer does:
+Placement of model servers, each of which holds a slot (an accelerator, or a share of the CPU) as a trainer does:
 
-- *phased*: trainers first. The server takes the first slot that no trainer waits for, so with two slots it starts up
-  while the last trainer still trains, and with one slot after it.
-- *overlapped*: the server takes a slot as soon as there is something to evaluate. With a single slot this would
+- *phased*: trainers first. Servers take slots that no trainer waits for, so with two slots the first starts up while
+  the last trainer still trains, and with one slot they follow it one after another.
+- *overlapped*: one server takes a slot as soon as there is something to evaluate on it. With a single slot this would
   alternate between server and trainer, so one slot is always phased.
 - *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs.
 
-Where slots are not counted (a cluster whose nodes come and go), trainers are queued, at most :data:`MAX_QUEUED` at a
-time, and as many slots are assumed as tasks are placed. The server is queued once no trainer is, or, where that many
-slots allow to overlap, beside them.
+Servers of several ways of serving run side by side where slots are left, else one after another. One that can score
+all that is left for it comes before one that still waits for adapters, so that few are started twice; an idle one
+gives way to it. Idle servers give way to trainers that find no room: with one slot there is never a deadlock.
 
-A server that keeps a waiting trainer from the only slot, and has nothing to evaluate, gives way.
+Where slots are not counted (a cluster whose nodes come and go), trainers are queued, at most :data:`MAX_QUEUED` at a
+time, and as many slots are assumed as tasks are placed. Servers are queued once no trainer is, or, where that many
+slots allow to overlap, one beside them.
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,14 @@ from surogate_bench.requests import CheckRequest
 from surogate_bench.specs.sweep import Placement
 from surogate_bench_orchestrator.domain.observed import Observed, failure_of, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
+from surogate_bench_orchestrator.domain.serving import (
+    Contention,
+    ServerWork,
+    server_ahead_of_trainers,
+    server_work,
+    servers_after_trainers,
+    servers_to_stop,
+)
 from surogate_bench_orchestrator.domain.tasks import Phase, Task
 
 MAX_QUEUED = 64
@@ -57,20 +67,22 @@ Action = Submit | Delete | Reuse
 
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Decide what to do now; an empty answer means to wait, or that all is done."""
+    """Decide what to do now; without any action there is nothing but to wait, or all is done."""
     if observed.is_done(plan.prepare) and (reused := _reuse(plan, observed)):
         return reused
     if not all(observed.is_done(task) for task in plan.preliminaries):
         return _preliminaries(plan, observed)
-    server = _server(plan, observed)
-    trainers = _trainers(plan, observed, taken=_slots_of(server))
-    if not server and _server_may_follow(plan, observed, taken=_slots_of(trainers)):
-        server = (Submit(plan.server),)
-    return (*server, *trainers, *_evaluations(plan, observed))
+    works, waiting = server_work(plan, observed), _waiting_trainers(plan, observed)
+    contention = _contention(plan, observed, waiting)
+    stopped = tuple(Delete(server) for server in servers_to_stop(works, observed, contention))
+    ahead = _server_ahead(works, observed, contention)
+    trainers = _trainers(waiting, free=_free(plan, observed) - _slots_of(ahead))
+    following = () if ahead else _servers_after(plan, works, observed, contention, taken=_slots_of(trainers))
+    return (*stopped, *ahead, *trainers, *following, *_evaluations(plan, works, observed))
 
 
 def overlaps(placement: Placement, slots: int) -> bool:
-    """Whether the server may take a slot that a trainer waits for."""
+    """Whether a server may take a slot that a trainer waits for."""
     if placement is Placement.OVERLAPPED:
         return slots >= _OVERLAP_NEEDS_SLOTS
     return placement is Placement.AUTO and slots >= _AUTO_OVERLAPS_FROM_SLOTS
@@ -91,28 +103,33 @@ def _reads_data(task: Task) -> bool:
 
 
 def _reuse(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Compute nothing twice; what else is to do is decided once these are done, in the next round."""
+    """Compute nothing twice; what else there is to do is decided once these are done, in the next pass."""
     due = [task for task in plan.tasks if observed.is_due(task)]
     return tuple(Reuse(task, observed.reusable[task.name]) for task in due if task.name in observed.reusable)
 
 
-def _server(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Start the server ahead of the trainers, or stop it."""
-    evaluating = any(observed.is_active(run.evaluate) for run in plan.runs)
-    if observed.is_active(plan.server):
-        unused = not evaluating and (not _wanted(plan, observed) or _blocks_a_trainer(plan, observed))
-        return (Delete(plan.server),) if unused else ()
-    ahead = overlaps(plan.sweep.placement, _slots_seen(plan, observed)) and _ready(plan, observed)
-    if ahead and observed.is_due(plan.server) and _has_room_for_server(plan, observed):
-        return (Submit(plan.server),)
-    return ()
+def _contention(plan: Plan, observed: Observed, waiting: list[Task]) -> Contention:
+    lacking = any(observed.lacks_room(task) for task in plan.training_order)
+    active = [task for task in plan.training_order if observed.is_active(task)]
+    return Contention(
+        trainers_wait=bool(waiting or _queued(plan, observed)),
+        trainers_lack_room=lacking or (bool(waiting) and _free(plan, observed) < waiting[0].slots),
+        trainer_is_placed=any(not observed.lacks_room(task) for task in active),
+        has_free_slot=observed.slots is None or _free(plan, observed) >= plan.server.slots,
+        overlaps=overlaps(plan.sweep.placement, _known_slots(plan, observed)),
+    )
 
 
-def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ...]:
+def _server_ahead(works: tuple[ServerWork, ...], observed: Observed, contention: Contention) -> tuple[Submit, ...]:
+    """Start a server in a slot that trainers wait for too."""
+    ahead = server_ahead_of_trainers(works, observed, contention) if contention.has_free_slot else None
+    return (Submit(ahead.server),) if ahead else ()
+
+
+def _trainers(waiting: list[Task], *, free: int) -> tuple[Submit, ...]:
     """Start trainers in the free slots, or queue them, slowest first."""
-    free = _free(plan, observed) - taken
     started = []
-    for task in _waiting_trainers(plan, observed):
+    for task in waiting:
         if task.slots > free:
             break
         free -= task.slots
@@ -120,55 +137,35 @@ def _trainers(plan: Plan, observed: Observed, *, taken: int) -> tuple[Action, ..
     return tuple(started)
 
 
-def _server_may_follow(plan: Plan, observed: Observed, *, taken: int) -> bool:
-    """Whether a slot is left for the server once the trainers have theirs."""
-    if not (observed.is_due(plan.server) and _wanted(plan, observed)):
-        return False
+def _servers_after(
+    plan: Plan, works: tuple[ServerWork, ...], observed: Observed, contention: Contention, *, taken: int
+) -> tuple[Submit, ...]:
+    """Start servers in the slots that are left, or queue them once no trainer is queued."""
+    servers = servers_after_trainers(works, observed)
     if observed.slots is None:
-        return not _queued(plan, observed) and not _waiting_trainers(plan, observed)
-    return _free(plan, observed) - taken >= plan.server.slots
+        return () if contention.trainers_wait else tuple(Submit(server) for server in servers)
+    room = max(0, _free(plan, observed) - taken) // plan.server.slots
+    return tuple(Submit(server) for server in servers[:room])
 
 
-def _evaluations(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Evaluate while the server is ready; where it has failed, stop those that would wait for it."""
-    active = [run.evaluate for run in plan.runs if observed.is_active(run.evaluate)]
-    if failure_of(plan.server, observed):
-        return tuple(Delete(task) for task in active)
-    if observed.of(plan.server).phase is not Phase.RUNNING:
-        return ()
-    room = max(0, plan.sweep.evaluation.parallel_evaluations - len(active))
-    return tuple(Submit(task) for task in _ready(plan, observed)[:room])
-
-
-def _wanted(plan: Plan, observed: Observed) -> bool:
-    """Whether something is, or will be, there to evaluate."""
-    return any(not status.state.is_terminal for status in run_states(plan, observed).values())
-
-
-def _blocks_a_trainer(plan: Plan, observed: Observed) -> bool:
-    """Whether trainers wait, due or submitted in vain, while the server holds a slot for nothing."""
-    if observed.of(plan.server).unplaced or _ready(plan, observed):
-        return False
-    active = [observed.of(task) for task in plan.training_order if observed.is_active(task)]
-    if any(not seen.unplaced for seen in active):
-        return False
-    waiting = _waiting_trainers(plan, observed)
-    return bool(active) or (bool(waiting) and _free(plan, observed) < waiting[0].slots)
+def _evaluations(plan: Plan, works: tuple[ServerWork, ...], observed: Observed) -> tuple[Action, ...]:
+    """Evaluate on servers that are ready; where one has failed, stop what would wait for it."""
+    actions: list[Action] = []
+    for work in works:
+        active = [*work.active, *work.ending]
+        if failure_of(work.server, observed):
+            actions += [Delete(task) for task in active]
+        elif observed.of(work.server).phase is Phase.RUNNING:
+            room = max(0, plan.sweep.evaluation.parallel_evaluations - len(active))
+            actions += [Submit(task) for task in work.ready[:room]]
+    return tuple(actions)
 
 
 def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:
+    """Return trainers that are due and whose results are needed, slowest first."""
     ended = {name for name, status in run_states(plan, observed).items() if status.state.is_terminal}
-    wanted = {run.train.name for run in plan.runs if run.train and run.name not in ended}
-    return [task for task in plan.training_order if task.name in wanted and observed.is_due(task)]
-
-
-def _ready(plan: Plan, observed: Observed) -> list[Task]:
-    """Evaluations that only need the server."""
-    return [
-        run.evaluate
-        for run in plan.runs
-        if observed.is_due(run.evaluate) and (run.train is None or observed.is_done(run.train))
-    ]
+    needed = {run.train.name for run in plan.runs if run.train and run.name not in ended}
+    return [task for task in plan.training_order if task.name in needed and observed.is_due(task)]
 
 
 def _free(plan: Plan, observed: Observed) -> int:
@@ -183,16 +180,12 @@ def _queued(plan: Plan, observed: Observed) -> list[Task]:
     return [task for task in plan.training_order if observed.is_active(task) and not observed.is_placed(task)]
 
 
-def _slots_seen(plan: Plan, observed: Observed) -> int:
-    """Slots that are known to be there."""
+def _known_slots(plan: Plan, observed: Observed) -> int:
+    """Slots that are known to exist."""
     if observed.slots is None:
         return sum(task.slots for task in plan.tasks if observed.is_placed(task))
     return observed.slots
 
 
-def _has_room_for_server(plan: Plan, observed: Observed) -> bool:
-    return observed.slots is None or _free(plan, observed) >= plan.server.slots
-
-
-def _slots_of(actions: tuple[Action, ...]) -> int:
-    return sum(action.task.slots for action in actions if isinstance(action, Submit))
+def _slots_of(submitted: tuple[Submit, ...]) -> int:
+    return sum(action.task.slots for action in submitted)

@@ -1,12 +1,13 @@
-"""The unit of work that a runtime runs, and what can be seen of it."""
+"""The unit of work that a runtime runs, and what is observed of it."""
 
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 
 from surogate_bench.contract import Service
+from surogate_bench.layout import eval_stage
 from surogate_bench.progress import Progress
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
+from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ServeRequest
 
 MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
@@ -22,7 +23,7 @@ class Task:
     """Deterministic, unique, a DNS label: submitting it twice runs it once."""
     service: Service
     request: TaskRequest
-    """Ports, thread counts and the address of the server are filled in by whoever knows them."""
+    """The runtime fills in ports and thread counts, the orchestrator the server's address."""
     slots: int
     """Accelerators (or shares of the CPU) that it holds while it is pending or running."""
     max_attempts: int
@@ -39,9 +40,9 @@ class Task:
 
 
 class Phase(StrEnum):
-    """What a runtime says of a task."""
+    """State of a task as a runtime reports it."""
 
-    ABSENT = "absent"  # the runtime knows nothing of it: never submitted, deleted, or lost
+    ABSENT = "absent"  # not known to the runtime: never submitted, deleted, or lost
     PENDING = "pending"  # waits for its first or next attempt; a server: not ready yet
     RUNNING = "running"  # a server: ready
     SUCCEEDED = "succeeded"
@@ -55,13 +56,13 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """A task as a runtime sees it at one moment."""
+    """A task as a runtime observes it at one moment."""
 
     phase: Phase
     attempt: int = 0
     """1 for the first."""
     reason: str = ""
-    """CamelCase kind of the last failure: the service's own word for it, or Killed, DeadlineExceeded…"""
+    """CamelCase kind of the last failure: as the service reports it, or Killed, DeadlineExceeded…"""
     message: str = ""
     progress: Progress | None = None
     elapsed_s: float | None = None
@@ -76,19 +77,33 @@ ABSENT = Observation(phase=Phase.ABSENT)
 
 
 def stage_of(task: Task) -> str:
-    """Name the stage that a task is of, as labels and logs do."""
-    if isinstance(task.request, CheckRequest):
-        return f"check-{task.request.subject}"
-    return "eval" if isinstance(task.request, EvaluateRequest) else task.request.kind
+    """Return the name of a task's stage for labels and logs."""
+    request = task.request
+    if isinstance(request, CheckRequest):
+        return f"check-{request.subject}"
+    if isinstance(request, ServeRequest):
+        return serve_stage(request.under)
+    return eval_stage(request.under) if isinstance(request, EvaluateRequest) else request.kind
+
+
+def serve_stage(under: str | None) -> str:
+    """Name a model server among those of its sweep, as labels and logs do."""
+    return "serve" if under is None else f"serve-{under}"
+
+
+def under_of(task: Task) -> str | None:
+    """Return the recipe that a server serves the base under, or an evaluation scores on; None for all other tasks."""
+    request = task.request
+    return request.under if isinstance(request, ServeRequest | EvaluateRequest) else None
 
 
 def task_name(*parts: str, identity: str) -> str:
     """Name a task ``part-part-…-hash``, at most :data:`MAX_NAME` characters.
 
     Args:
-        parts: What it is, in words; the end is cut off when too long.
-        identity: What else tells it apart (the spec's hash, the store); hashed together with the parts.
+        parts: What it is; the end is cut off when too long.
+        identity: What else distinguishes it (the spec's hash, the store); hashed together with the parts.
     """
-    words = "-".join(parts)
-    digest = hashlib.sha256(f"{words}/{identity}".encode()).hexdigest()[:8]
-    return f"{words[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"
+    title = "-".join(parts)
+    digest = hashlib.sha256(f"{title}/{identity}".encode()).hexdigest()[:8]
+    return f"{title[: MAX_NAME - len(digest) - 1].rstrip('-')}-{digest}"

@@ -1,7 +1,7 @@
 """Find finished stages of other sweeps whose results are those of a stage that a sweep needs."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from surogate_bench.stage_identity import (
 )
 from surogate_bench.stages import read_manifest, read_result
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.domain.plan import Plan, Run
+from surogate_bench_orchestrator.domain.plan import Evaluation, Plan, Run
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class ReusableStages:
             return {}
         for run in self._plan.runs:
             self._find_training(run, prepared, manifests)
-            self._find_evaluation(run, prepared, manifests)
+            for evaluation in run.evaluations:
+                self._find_evaluation(run, evaluation, prepared, manifests)
         return {name: source for name, source in self._found.items() if name not in manifests}
 
     def forget(self, task_name: str) -> None:
@@ -81,14 +82,17 @@ class ReusableStages:
         candidates = self._finished().trainings.get(identity or "", ())
         self._keep_first(task.name, candidates, lambda manifest: trains_alike(manifest, recipe, prepared))
 
-    def _find_evaluation(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
+    def _find_evaluation(
+        self, run: Run, evaluation: Evaluation, prepared: PrepareResult, manifests: Mapping[str, Manifest]
+    ) -> None:
         trained = result_of(manifests.get(run.train.name), TrainResult) if run.train else None
-        if (run.train is not None and trained is None) or not self._is_new(run.evaluate.name, manifests):
+        if (run.train is not None and trained is None) or not self._is_new(evaluation.task.name, manifests):
             return
         adapter = trained.adapter_sha256 if trained else None
-        identity = evaluation_identity(self._plan.sweep, prepared, adapter)
-        candidates = self._finished().evaluations.get(identity or "", ())
-        self._keep_first(run.evaluate.name, candidates, _is_scored_alike)
+        sweep = self._plan.sweep
+        under = sweep.recipe(evaluation.under) if evaluation.under else None
+        candidates = self._finished().evaluations.get(evaluation_identity(sweep, prepared, adapter, under) or "", ())
+        self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
     def _is_new(self, task_name: str, manifests: Mapping[str, Manifest]) -> bool:
         return task_name not in manifests and task_name not in self._searched
@@ -131,15 +135,13 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
         sweep, prepared = known
         for run, identity in _training_identities(sweep, prepared):
             trained = layout.train(run)
-            if manifest_key(trained) not in written:
-                continue
-            trainings.setdefault(identity or trained, []).append(trained)
-            if manifest_key(layout.eval(run)) in written and (adapter := _adapter(store, trained)):
-                scored = evaluation_identity(sweep, prepared, adapter)
-                evaluations.setdefault(scored or layout.eval(run), []).append(layout.eval(run))
-        if manifest_key(layout.eval(BASE_RUN)) in written:
-            base = evaluation_identity(sweep, prepared, None)
-            evaluations.setdefault(base or layout.eval(BASE_RUN), []).append(layout.eval(BASE_RUN))
+            if manifest_key(trained) in written:
+                trainings.setdefault(identity or trained, []).append(trained)
+        for run, scored in _scored_runs(sweep, layout, written):
+            adapter = None if run == BASE_RUN else _adapter(store, layout.train(run))
+            for under, prefix in scored.items() if run == BASE_RUN or adapter else ():
+                found = evaluation_identity(sweep, prepared, adapter, sweep.recipe(under) if under else None)
+                evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
         return tuple(sorted(prefixes, key=lambda prefix: (written[manifest_key(prefix)], prefix)))
@@ -175,6 +177,18 @@ def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterato
     for recipe in sweep.recipes:
         for seed in sweep.seeds:
             yield run_name(recipe.name, seed), training_identity(sweep, recipe, seed, prepared)
+
+
+def _scored_runs(
+    sweep: RecipeSweep, layout: SweepLayout, written: Container[str]
+) -> Iterator[tuple[str, Mapping[str | None, str]]]:
+    """Yield runs that have evaluations in the store: prefixes by the recipe that the base was served under."""
+    trained = ((run_name(each.name, seed), each.name) for each in sweep.recipes for seed in sweep.seeds)
+    for run, recipe in ((BASE_RUN, None), *trained):
+        prefixes = {under: layout.eval(run, under) for under in sweep.scored_under(recipe)}
+        scored = {under: prefix for under, prefix in prefixes.items() if manifest_key(prefix) in written}
+        if scored:
+            yield run, scored
 
 
 def _adapter(store: ObjectStore, prefix: str) -> str | None:

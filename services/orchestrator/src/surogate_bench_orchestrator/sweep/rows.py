@@ -7,9 +7,10 @@ from typing import Any
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of
 from surogate_bench.results import EvalResult, PrepareResult, TrainResult
-from surogate_bench_orchestrator.domain.observed import Failure, RunState, RunStatus, failure_of
+from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
+from surogate_bench_orchestrator.domain.serving import server_work
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of, under_of
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
 WARNING = "Warning"
@@ -53,12 +54,18 @@ def run_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
 
 
 def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
-    """Return the rows of the stages that runs share: data preparation, checks and the model server."""
+    """Return the rows of the stages that runs share: data preparation, checks and the model servers."""
     return (
         _service_row(snapshot, "prepare", snapshot.plan.prepare),
         *_check_rows(snapshot),
-        _service_row(snapshot, "model server", snapshot.plan.server),
+        *_server_rows(snapshot),
     )
+
+
+def _server_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
+    for work in server_work(snapshot.plan, snapshot.observed):
+        name = f"model server{_served(work.server)}"
+        yield _service_row(snapshot, name, work.server, is_over=work.is_over and not _has_failed_early(snapshot))
 
 
 def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
@@ -132,16 +139,16 @@ class Pace:
 
 def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     observed = snapshot.observed
-    current = run.evaluate if run.train is None or status.state is RunState.EVALUATING else run.train
+    current = _current_task(run, status, observed)
     observation = observed.of(current)
     trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.EVALUATING}
-    figures = _live_figures(observation) if live else _result_figures(trained, scored)
+    figures = _live_figures(observation) if live else _result_figures(trained, _evaluation_seconds(snapshot, run))
     return ViewRow(
         name=run.name,
         state=status.state.value,
-        detail=_activity(observation) if live or observation.unplaced else _origin(snapshot, run),
+        detail=_activity(observation) + _served(current) if live or observation.unplaced else _origin(snapshot, run),
         failure=status.failure or (_failure_of_attempt(observation) if live or observation.unplaced else None),
         attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
@@ -150,9 +157,28 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     )
 
 
+def _current_task(run: Run, status: RunStatus, observed: Observed) -> Task:
+    """Return what a row's step and attempt are of: of evaluations side by side the first."""
+    if run.train is not None and status.state is not RunState.EVALUATING:
+        return run.train
+    return next((each.task for each in run.evaluations if observed.is_active(each.task)), run.evaluate)
+
+
+def _served(task: Task) -> str:
+    """Return how the base is served to an evaluation, to be appended; empty for the base as published."""
+    under = under_of(task)
+    return f" under {under}" if under else ""
+
+
+def _evaluation_seconds(snapshot: Snapshot, run: Run) -> list[float]:
+    results = (result_of(snapshot.manifests.get(each.task.name), EvalResult) for each in run.evaluations)
+    return [result.seconds for result in results if result is not None]
+
+
 def _origin(snapshot: Snapshot, run: Run) -> str:
     """Return which stages of the run were reused, and from which sweep."""
-    tasks = {"training": run.train, "evaluation": run.evaluate}
+    evaluations = {f"evaluation{_served(each.task)}": each.task for each in run.evaluations}
+    tasks = {"training": run.train} | evaluations
     manifests = {stage: snapshot.manifests.get(task.name) for stage, task in tasks.items() if task}
     sources = {stage: sweep_of(found.reused_from) for stage, found in manifests.items() if found and found.reused_from}
     if not sources:
@@ -162,17 +188,16 @@ def _origin(snapshot: Snapshot, run: Run) -> str:
     return ", ".join(f"{stage} reused from {source}" for stage, source in sources.items())
 
 
-def _service_row(snapshot: Snapshot, name: str, task: Task) -> ViewRow:
+def _service_row(snapshot: Snapshot, name: str, task: Task, *, is_over: bool = False) -> ViewRow:
     observation = snapshot.observed.of(task)
     if failure := failure_of(task, snapshot.observed):
-        return ViewRow(name=name, state=RunState.FAILED.value, failure=failure)
+        ended = RunState.SKIPPED if failure.is_lack_of_capability else RunState.FAILED
+        return ViewRow(name=name, state=ended.value, failure=failure)
     if snapshot.observed.is_done(task):
         warnings = warnings_of(snapshot) if task == snapshot.plan.prepare else ()
         return ViewRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
     if not observation.phase.is_active:
-        over = task.is_server and all(status.state.is_terminal for status in snapshot.states.values())
-        unused = over and _has_failed_early(snapshot)
-        return ViewRow(name=name, state="Done" if over and not unused else RunState.PENDING.value)
+        return ViewRow(name=name, state="Done" if is_over else RunState.PENDING.value)
     state = "Starting" if task.is_server and observation.phase is Phase.PENDING else "Running"
     return ViewRow(
         name=name,
@@ -215,11 +240,11 @@ def _live_figures(task: Observation) -> dict[str, Any]:
     }
 
 
-def _result_figures(trained: TrainResult | None, scored: EvalResult | None) -> dict[str, Any]:
+def _result_figures(trained: TrainResult | None, evaluation_seconds: list[float]) -> dict[str, Any]:
     return {
         "loss": trained.final_train_loss if trained else None,
         "tokens_per_second": trained.tokens_per_second if trained else None,
-        "elapsed_s": _sum(trained.train_seconds if trained else None, scored.seconds if scored else None),
+        "elapsed_s": _sum(trained.train_seconds if trained else None, *evaluation_seconds),
     }
 
 

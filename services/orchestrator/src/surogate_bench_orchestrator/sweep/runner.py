@@ -124,7 +124,7 @@ class SweepDriver:
         """Write a reference to an equal stage; if the store is unavailable now, the next pass does it."""
         task = action.task
         assert task.output is not None  # noqa: S101 - a server has no result to reuse
-        run = next(run.name for run in self._plan.runs if task in (run.train, run.evaluate))
+        run = next(run.name for run in self._plan.runs if task in run.tasks)
         try:
             if reuse_stage(self._store, task.output, run=run, source=action.source):
                 _log.info("%s is not computed again: its result is that of %s", task.name, action.source)
@@ -146,7 +146,7 @@ class SweepDriver:
         """Add the server's URL to the request of an evaluation."""
         if not isinstance(task.request, EvaluateRequest):
             return task
-        url = self._runtime.endpoint(self._plan.server.name)
+        url = self._runtime.endpoint(self._plan.server_of(task).name)
         return replace(task, request=task.request.model_copy(update={"server_url": url}))
 
 

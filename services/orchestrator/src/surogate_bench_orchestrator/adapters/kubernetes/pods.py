@@ -12,12 +12,13 @@ from surogate_bench.contract import (
     WORK_DIR_OPTION,
     Service,
 )
+from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import required_capability
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
-from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest
+from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest, under_of
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _USER = 10001
@@ -205,11 +206,11 @@ def _placement(task: Task, workload: Workload, scheduling: SchedulingSpec) -> Ob
 
 
 def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | None:
-    """Return the affinity to nodes whose GPUs have the compute capability that the run's engine needs."""
-    if not isinstance(task.request, TrainRequest):
+    """Return the affinity to nodes whose GPUs have the compute capability that the task's engine needs."""
+    recipe = _computed_recipe(task)
+    if recipe is None:
         return None
-    sweep = task.request.sweep
-    needs = required_capability(sweep.recipe(task.request.recipe), sweep.engine)
+    needs = required_capability(recipe, task.request.sweep.engine)
     rule = scheduling.compute_capability or "preferred"
     if needs is None or rule == "ignored":
         return None
@@ -218,6 +219,13 @@ def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | Non
         return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
     preferred = [{"weight": 100, "preference": term} for term in terms]
     return {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}}
+
+
+def _computed_recipe(task: Task) -> Recipe | None:
+    """Return the recipe whose products a task computes: a trainer, or a server of a base under a recipe."""
+    request = task.request
+    name = request.recipe if isinstance(request, TrainRequest) else under_of(task)
+    return request.sweep.recipe(name) if name and not isinstance(request, EvaluateRequest) else None
 
 
 def capability_terms(major: int, minor: int) -> list[Object]:

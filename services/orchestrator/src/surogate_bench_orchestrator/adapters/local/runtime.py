@@ -122,7 +122,7 @@ class LocalRuntime(Runtime):
             phase=Phase.PENDING,
             submitted=time.time(),
             owner=self._owner,
-            ports=free_ports(LOOPBACK, seed=f"{self._root}/{task.name}") if task.is_server else None,
+            ports=self._free_ports(task) if task.is_server else None,
             slot=self._free_slot(task) if task.slots else None,
         )
         folder = self._folder(task.name)
@@ -199,6 +199,11 @@ class LocalRuntime(Runtime):
             environment["CUDA_VISIBLE_DEVICES"] = "" if slot is None else self._allotment.devices[slot]
         command = [*self._command(task.service), str(folder.request_file), WORK_DIR_OPTION, str(folder.work_dir)]
         return Launch(command=command, environment=environment)
+
+    def _free_ports(self, task: Task) -> tuple[int, int]:
+        """Choose ports that no other server here has, whether or not it listens yet."""
+        taken = {port for each in self._supervised.values() for port in each.state.ports or ()}
+        return free_ports(LOOPBACK, seed=f"{self._root}/{task.name}", taken=taken)
 
     def _free_slot(self, task: Task) -> int:
         taken = {each.state.slot for each in self._supervised.values() if each.state.phase.is_active}

@@ -2,6 +2,7 @@
 
 import socket
 import zlib
+from collections.abc import Container
 
 from surogate_bench.errors import TransientError
 
@@ -9,8 +10,13 @@ _FIRST, _LAST = 20000, 32000
 """Below the range of Linux's ephemeral ports, so that no outgoing connection takes a port between restarts."""
 
 
-def free_ports(host: str, *, seed: str) -> tuple[int, int]:
+def free_ports(host: str, *, seed: str, taken: Container[int] = ()) -> tuple[int, int]:
     """Return two ports that nothing listens on; the search starts at a port that depends on ``seed``.
+
+    Args:
+        host: Address that the server will listen on.
+        seed: Distinguishes the server from others on the machine.
+        taken: Ports of servers that may not listen yet.
 
     Raises:
         TransientError: there are none.
@@ -19,7 +25,7 @@ def free_ports(host: str, *, seed: str) -> tuple[int, int]:
     start = zlib.crc32(seed.encode()) % (_LAST - _FIRST)
     for offset in range(_LAST - _FIRST):
         port = _FIRST + (start + offset) % (_LAST - _FIRST)
-        if _is_free(host, port):
+        if port not in taken and _is_free(host, port):
             found.append(port)
         if len(found) == 2:  # noqa: PLR2004 - a pair
             return found[0], found[1]

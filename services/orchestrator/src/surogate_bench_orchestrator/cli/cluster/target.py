@@ -14,7 +14,7 @@ from surogate_bench_orchestrator.cli.cluster.run import RunOptions, run_on_clust
 from surogate_bench_orchestrator.cli.cluster.submit import require_same
 from surogate_bench_orchestrator.cli.cluster.sweep import read_resource
 from surogate_bench_orchestrator.cli.consoles import Consoles
-from surogate_bench_orchestrator.cli.logs import SERVICE_STAGES, print_log, stages_of
+from surogate_bench_orchestrator.cli.logs import print_log, service_stages, stages_of
 from surogate_bench_orchestrator.cli.rendering import print_document
 from surogate_bench_orchestrator.cli.target import ClusterOptions, SweepArgument, Target
 from surogate_bench_orchestrator.ports import Clock
@@ -72,7 +72,7 @@ class ClusterTarget(Target):
     def logs(self, sweep: SweepArgument, run: str, *, stage: str | None, tail: int) -> None:
         api = self._connect()
         spec = parse_resource(_find(api, sweep)).sweep
-        labels = {} if run in SERVICE_STAGES else {"run": run}
+        labels = {} if run in service_stages(spec) else {"run": run}
         pods = [pod for each in stages_of(spec, run, stage) for pod in api.pods(spec.name, stage=each, **labels)]
         if not pods:
             raise PermanentError(

@@ -31,7 +31,5 @@ def _task(plan: Plan, run: str, stage: str) -> Task | None:
         return plan.prepare
     if stage.startswith("check-"):
         return next((check for check in plan.checks if stage_of(check) == stage), None)
-    if stage == "serve":
-        return plan.server
-    found = next(each for each in plan.runs if each.name == run)
-    return found.train if stage == "train" and found.train else found.evaluate
+    tasks = next((each.tasks for each in plan.runs if each.name == run), plan.servers)
+    return next(task for task in tasks if stage_of(task) == stage)

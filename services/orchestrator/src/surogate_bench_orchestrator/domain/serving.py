@@ -1,0 +1,145 @@
+"""What each model server of a sweep has to do, and which servers to stop and start for it: pure.
+
+A server has *work* while an evaluation on it is running or only needs the server. It is *idle* when it has none but
+will have some, once further adapters are trained. It is *over* when nothing is left for it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from surogate_bench_orchestrator.domain.observed import Observed, evaluation_states
+from surogate_bench_orchestrator.domain.plan import Plan
+from surogate_bench_orchestrator.domain.tasks import Task
+
+
+@dataclass(slots=True, kw_only=True)
+class ServerWork:
+    """What is left to do for one server."""
+
+    server: Task
+    ready: list[Task] = field(default_factory=list)
+    """Evaluations that only need the server."""
+    active: list[Task] = field(default_factory=list)
+    """Evaluations that were submitted and have not ended."""
+    ending: list[Task] = field(default_factory=list)
+    """Evaluations whose result no longer matters, or is in the store, and whose processes still run."""
+    later: int = 0
+    """Evaluations whose adapter is not trained yet."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether something can be scored now."""
+        return bool(self.ready or self.active)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing can be scored now, but will be later."""
+        return not self.has_work and not self.ending and self.later > 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left for it."""
+        return not self.has_work and not self.ending and self.later == 0
+
+    @property
+    def completes(self) -> bool:
+        """Whether all that is left for it can be scored now, so that it need not be started again."""
+        return self.has_work and self.later == 0
+
+
+def server_work(plan: Plan, observed: Observed) -> tuple[ServerWork, ...]:
+    """Assign what is left to evaluate to the servers, in the plan's order."""
+    works = {server.name: ServerWork(server=server) for server in plan.servers}
+    for run in plan.runs:
+        is_trained = run.train is None or observed.is_done(run.train)
+        states = evaluation_states(plan, run, observed)
+        for each in run.evaluations:
+            work = works[each.server.name]
+            has_ended = states[each.under].state.is_terminal
+            if observed.is_active(each.task):
+                (work.ending if has_ended else work.active).append(each.task)
+            elif not has_ended and is_trained:
+                work.ready.append(each.task)
+            elif not has_ended:
+                work.later += 1
+    return tuple(works.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contention:
+    """How trainers compete with servers for slots."""
+
+    trainers_wait: bool
+    """Whether trainers are due, or queued."""
+    trainers_lack_room: bool
+    """Whether trainers wait and there is no room for the next one."""
+    trainer_is_placed: bool
+    """Whether any trainer holds a slot."""
+    has_free_slot: bool
+    """Whether a server that is submitted now gets a slot, or a place in the queue."""
+    overlaps: bool
+    """Whether one server may take a slot that a trainer waits for."""
+
+
+def servers_to_stop(works: Iterable[ServerWork], observed: Observed, contention: Contention) -> list[Task]:
+    """Return servers that are over, and idle ones whose slots others need.
+
+    While trainers lack room, one idle server stays as long as a trainer works; without any at work all give way.
+    Otherwise an idle server gives way to one that has work, the last in the plan's order first: the first is that of
+    the base as published, on which every adapter is scored.
+    """
+    running = [work for work in works if observed.is_active(work.server)]
+    over = [work.server for work in running if work.is_over]
+    idle = [work.server for work in running if work.is_idle and not observed.lacks_room(work.server)]
+    starved = [work for work in _startable(works, observed, contention) if _is_starved(work, observed, contention)]
+    needed = len(starved)
+    if contention.trainers_lack_room:
+        needed = max(needed, len(idle) - (1 if contention.trainer_is_placed else 0))
+    return over + idle[max(0, len(idle) - needed) :]
+
+
+def server_ahead_of_trainers(
+    works: Iterable[ServerWork], observed: Observed, contention: Contention
+) -> ServerWork | None:
+    """Choose a server that may take a slot before trainers do, unless one is at work.
+
+    It is one that completes what is left for it, or that of the base as published: another would score the untouched
+    model only, and be started again for each adapter.
+    """
+    works = tuple(works)
+    if not contention.overlaps or any(work.has_work and observed.is_active(work.server) for work in works):
+        return None
+    candidates = (work for work in _by_usefulness(works) if work.completes or work is works[0])
+    return next((work for work in candidates if observed.is_due(work.server)), None)
+
+
+def servers_after_trainers(works: Iterable[ServerWork], observed: Observed) -> list[Task]:
+    """Return servers that are worth a slot no trainer waits for, the most useful first.
+
+    Where none has work and none runs, one may start up while the last trainers are at work.
+    """
+    works = tuple(works)
+    useful = [work.server for work in _by_usefulness(works) if observed.is_due(work.server)]
+    if useful or any(observed.is_active(work.server) for work in works):
+        return useful
+    return [work.server for work in works if work.is_idle and observed.is_due(work.server)][:1]
+
+
+def _startable(works: Iterable[ServerWork], observed: Observed, contention: Contention) -> list[ServerWork]:
+    """Return servers with work that would be started, or were, if they got a slot."""
+    works = tuple(works)
+    if not contention.trainers_wait:
+        return _by_usefulness(works)
+    ahead = server_ahead_of_trainers(works, observed, contention)
+    return [ahead] if ahead else []
+
+
+def _is_starved(work: ServerWork, observed: Observed, contention: Contention) -> bool:
+    """Whether a server with work gets no slot."""
+    is_due = observed.is_due(work.server)
+    return (is_due and not contention.has_free_slot) or observed.lacks_room(work.server)
+
+
+def _by_usefulness(works: Iterable[ServerWork]) -> list[ServerWork]:
+    """Return those with work: first those that complete it, then in the plan's order."""
+    return sorted((work for work in works if work.has_work), key=lambda work: not work.completes)

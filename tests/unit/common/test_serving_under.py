@@ -1,0 +1,129 @@
+"""Ways of serving: which a sweep requests, and what is scored on which."""
+
+from typing import Any
+
+import pytest
+from sweeps import small_sweep
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.layout import SweepLayout
+from surogate_bench.recipes import recipe_by_name
+from surogate_bench.requests import EvaluateRequest, ServeRequest
+from surogate_bench.results import EvalResult, Metric, PrepareResult, SplitInfo
+from surogate_bench.specs import RecipeSweep
+from surogate_bench.stage_identity import evaluation_identity
+
+PREPARED = PrepareResult(
+    data={"train": SplitInfo(records=8, sha256="a"), "test": SplitInfo(records=8, sha256="b")},
+    model_source="built in: tiny-qwen3-en",
+    model_in_store=False,
+)
+ADAPTER = "c" * 64
+
+
+def sweep(*under: str, **changes: Any) -> RecipeSweep:
+    serving = {"serving": {"under": list(under)}} if under else {}
+    return small_sweep(**{"recipes": ["bf16", "fp8", "qbnb"], **serving, **changes})
+
+
+def test_without_it_everything_is_scored_on_the_model_as_published_only() -> None:
+    assert sweep().served_under == sweep().scored_under("fp8") == sweep().scored_under(None) == (None,)
+
+
+@pytest.mark.parametrize(
+    ("under", "served", "bf16", "fp8", "qbnb"),
+    [
+        (["bf16"], (None,), (None,), (None,), (None,)),
+        (["own"], (None, "fp8", "qbnb"), (None,), (None, "fp8"), (None, "qbnb")),
+        (["qbnb"], (None, "qbnb"), (None, "qbnb"), (None, "qbnb"), (None, "qbnb")),
+        (["own", "qbnb"], (None, "fp8", "qbnb"), (None, "qbnb"), (None, "fp8", "qbnb"), (None, "qbnb")),
+        (["all"], (None, "fp8", "qbnb"), (None, "fp8", "qbnb"), (None, "fp8", "qbnb"), (None, "fp8", "qbnb")),
+    ],
+)
+def test_what_is_scored_on_which_way_of_serving(
+    under: list[str], served: tuple[Any, ...], bf16: tuple[Any, ...], fp8: tuple[Any, ...], qbnb: tuple[Any, ...]
+) -> None:
+    made = sweep(*under)
+    assert made.served_under == made.scored_under(None) == served
+    assert (made.scored_under("bf16"), made.scored_under("fp8"), made.scored_under("qbnb")) == (bf16, fp8, qbnb)
+
+
+def test_a_recipe_that_quantizes_nothing_is_the_model_as_published() -> None:
+    plain = {"name": "plain", "title": "Plain", "weight_storage": "bf16", "compute": "bf16"}
+    assert sweep("all", "plain", recipes=[plain, "fp8"]).served_under == (None, "fp8")
+
+
+def test_neither_order_nor_repetition_nor_what_is_implied_changes_the_hash() -> None:
+    assert sweep("bf16").spec_hash == sweep().spec_hash
+    assert sweep("own").spec_hash == sweep("own", "bf16", "own").spec_hash != sweep().spec_hash
+    assert sweep("qbnb", "fp8").spec_hash == sweep("fp8", "bf16", "qbnb").spec_hash
+    assert sweep("all").spec_hash == sweep("fp8", "all", "own").spec_hash != sweep("fp8", "qbnb").spec_hash
+
+
+@pytest.mark.parametrize(
+    ("under", "said"),
+    [
+        (["fp9"], r"serving.under: there is no such recipe in this sweep \(got 'fp9'\). Did you mean fp8\?"),
+        (["onw"], "Did you mean own"),
+        (["fp4-published"], "Use bf16, own, all, fp8, qbnb"),
+        ([], "serving.under: .*at least 1 item"),
+    ],
+)
+def test_an_unknown_way_of_serving_is_refused_with_its_likely_spelling(under: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        small_sweep(recipes=["bf16", "fp8", "qbnb"], serving={"under": under})
+
+
+@pytest.mark.parametrize(("name", "compute"), [("own", "fp8-hybrid"), ("all", "bf16"), ("bf16", "fp8-hybrid")])
+def test_a_recipe_named_as_one_of_the_words_is_refused_where_that_is_ambiguous(name: str, compute: str) -> None:
+    recipe = {"name": name, "title": "X", "weight_storage": "bf16", "compute": compute}
+    assert small_sweep(recipes=[recipe]).served_under == (None,)
+    with pytest.raises(ConfigError, match="Rename the recipe"):
+        small_sweep(recipes=[recipe, "fp4"], serving={"under": ["fp4", name]})
+
+
+def test_evaluations_of_a_run_lie_beside_each_other_and_the_first_where_it_always_did() -> None:
+    layout = SweepLayout("small", "0")
+    assert layout.eval("fp8-s0") == "sweeps/small/0/runs/fp8-s0/eval"
+    assert layout.eval("fp8-s0", "qbnb") == "sweeps/small/0/runs/fp8-s0/eval-qbnb"
+
+
+def test_requests_and_results_without_it_are_written_as_before_there_was_any() -> None:
+    half = Metric(accuracy=0.5, stderr=0.1)
+    values: dict[str, Any] = {
+        "task": "t", "model": "m", "samples": 2, "strict": half, "flexible": half, "empty_answers": 0,
+        "seconds": 1.0, "parallel_evaluations": 1,
+    }  # fmt: skip
+    assert "served_under" not in EvalResult(**values).model_dump(mode="json")
+    assert EvalResult(**values, served_under="fp8").model_dump(mode="json")["served_under"] == "fp8"
+    common: dict[str, Any] = {"sweep": sweep(), "store": "/store"}
+    for request in (
+        EvaluateRequest(**common, run="base", server_url=""),
+        ServeRequest(**common, port=1, vllm_port=2),
+    ):
+        assert "under" not in request.model_dump(exclude_none=True)
+
+
+def test_an_evaluation_is_identified_by_the_recipe_that_it_is_served_under() -> None:
+    fp8, qbnb = recipe_by_name("fp8"), recipe_by_name("qbnb")
+    identities = {evaluation_identity(sweep("all"), PREPARED, ADAPTER, under) for under in (None, fp8, qbnb)}
+    assert len(identities) == 3
+    assert evaluation_identity(sweep("all"), PREPARED, ADAPTER) == evaluation_identity(sweep(), PREPARED, ADAPTER)
+    assert evaluation_identity(sweep("all"), PREPARED, None, fp8) == evaluation_identity(
+        sweep("fp8"), PREPARED, None, fp8
+    )
+
+
+def test_training_data_count_where_scales_of_inputs_may_be_calibrated_on_them() -> None:
+    other = PREPARED.model_copy(update={"data": PREPARED.data | {"train": SplitInfo(records=8, sha256="z")}})
+    for name, depends in (("fp8", True), ("qbnb", False)):
+        recipe = recipe_by_name(name)
+        one, two = (evaluation_identity(sweep("all"), each, None, recipe) for each in (PREPARED, other))
+        assert (one != two) is depends
+
+
+def test_the_engine_counts_where_products_are_low_precision() -> None:
+    emulated, auto = sweep("all", engine="emulated"), sweep("all")
+    fp8 = recipe_by_name("fp8")
+    assert evaluation_identity(emulated, PREPARED, None, fp8) != evaluation_identity(auto, PREPARED, None, fp8)
+    assert evaluation_identity(emulated, PREPARED, None) == evaluation_identity(auto, PREPARED, None)
