@@ -145,7 +145,7 @@ def test_a_sweep_whose_lock_was_taken_while_the_store_was_unreachable_waits_unti
 ) -> None:
     world.add()
     with monkeypatch.context() as patch:
-        patch.setattr(locks, "LEASE_LIFE_S", -1.0)
+        patch.setattr(locks, "LEASE_DURATION_S", -1.0)
         patch.setattr(locks, "_RENEW_EVERY_S", 0.0)
         world.reconcile()
     lock = lock_of(world)
