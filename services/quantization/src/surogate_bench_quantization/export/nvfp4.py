@@ -47,13 +47,16 @@ class NVFP4Format:
     @property
     def notes(self) -> Sequence[str]:
         """What a server has to know or to have."""
-        needs = "vLLM needs a GPU of compute capability 7.5; its CPU build has no kernel for NVFP4."
+        always = (
+            "Tensor scales are written as divisors, whose reciprocals may differ from the scales in fp32's last bit.",
+            "vLLM needs a GPU of compute capability 7.5; its CPU build has no kernel for NVFP4.",
+        )
         if self._compute is ComputePrecision.BF16:
-            return (needs,)
+            return always
         return (
+            *always,
             f"A server takes inputs in bf16, where training quantizes them to {self._compute.value}: vLLM has no "
             "products of NVFP4 weights with inputs scaled as in training.",
-            needs,
         )
 
     def quantization_config(self, unquantized: Sequence[str]) -> dict[str, Any]:
