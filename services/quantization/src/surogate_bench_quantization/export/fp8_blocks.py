@@ -47,7 +47,7 @@ class FP8BlocksFormat:
             return (
                 "A server quantizes inputs to E4M3 with one scale per token and 128 values, computed for each input; "
                 "in training a layer's inputs have one scale, computed from earlier steps.",
-                "vLLM needs a GPU of compute capability 7.5, or a CPU with AMX; inputs stay in bf16 below 8.9, and on a "
+                "vLLM needs a GPU of compute capability 7.5, or a CPU with AMX; inputs stay in bf16 below 8.9 and on a "
                 "CPU without AMX-FP8.",
                 _MARLIN,
             )
