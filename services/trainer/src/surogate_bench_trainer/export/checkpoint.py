@@ -27,6 +27,8 @@ _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 class WrittenWeights:
     """What has been written."""
 
+    layers: int
+    """Linear layers whose weights the recipe stores."""
     weight_bytes: int = 0
     relative_errors: dict[str, float] = field(default_factory=dict)
 
@@ -48,7 +50,7 @@ def write_weights(
         checkpoint_format: How these are written; all else is written as it is.
         shard_bytes: Most bytes of a file.
     """
-    written = WrittenWeights()
+    written = WrittenWeights(layers=len(layers))
     places: dict[str, int] = {}
     count = 0
     for shard in _shards(_tensors(model, layers, checkpoint_format, written), shard_bytes):
@@ -75,12 +77,12 @@ def _tensors(
 def _other_tensors(model: PreTrainedModel, layers: Layers) -> Iterator[tuple[str, Tensor]]:
     """Yield what no recipe touches; a tensor that two names share comes once, as transformers and vLLM expect."""
     converted = tuple(f"{name}." for name in layers)
-    seen: set[tuple[int, tuple[int, ...]]] = set()
+    written: set[tuple[int, tuple[int, ...]]] = set()
     for name, tensor in model.state_dict().items():
         place = (tensor.data_ptr(), tuple(tensor.shape))
         of_layer = name.startswith(converted) and name.removesuffix(".bias") not in layers
-        if not of_layer and place not in seen:
-            seen.add(place)
+        if not of_layer and place not in written:
+            written.add(place)
             yield name, tensor
 
 

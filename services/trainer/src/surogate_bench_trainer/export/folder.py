@@ -78,7 +78,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def _explained(target: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into a ConfigError."""
+    """Raise a full or read-only disk as a ConfigError."""
     try:
         yield
     except OSError as error:
