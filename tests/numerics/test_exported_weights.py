@@ -185,9 +185,14 @@ def test_compressed_tensors_recognizes_the_format_that_the_configuration_names(n
     assert inferred == compression or {inferred, compression} == {"naive-quantized", "float-quantized"}
 
 
-def test_inputs_are_quantized_by_a_server_only_where_training_quantizes_them_to_fp8() -> None:
+def test_where_a_server_treats_inputs_otherwise_than_training_a_note_states_it() -> None:
     quantized = {name: scheme_of(name)[1].input_activations is not None for name in STORED[1:]}
-    assert quantized == {"qfp8-bf16": False, "qfp8-fp8-hybrid": True, "qfp4": False}
+    assert quantized == {"qfp8-bf16": True, "qfp8-fp8-hybrid": True, "qfp4": False}
+    notes = {name: " ".join(checkpoint_format(recipe_by_name(name), ExportFormat.NATIVE).notes) for name in STORED}
+    assert "inputs to E4M3, where training keeps them in bf16" in notes["qfp8-bf16"]
+    assert "inputs to E4M3 with one scale per token" in notes["qfp8-fp8-hybrid"]
+    assert "inputs in bf16, where training quantizes them to fp8-hybrid" in notes["qfp4"]
+    assert "input" not in notes["qbnb"]
 
 
 def test_every_storage_has_a_format() -> None:

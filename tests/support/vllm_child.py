@@ -55,7 +55,6 @@ def replace_kernels() -> None:
         kernel.is_supported = classmethod(lambda _class, _capability=None: (True, None))
         kernel.process_weights_after_loading = keep
         kernel.apply_weights = multiply
-    linear._POSSIBLE_WFP8A16_KERNELS[PlatformEnum.CPU].append(MarlinFP8ScaledMMLinearKernel)
     linear._POSSIBLE_FP8_BLOCK_KERNELS[PlatformEnum.CPU].append(MarlinFP8ScaledMMLinearKernel)
 
 

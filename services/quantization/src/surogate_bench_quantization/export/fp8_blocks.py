@@ -20,15 +20,25 @@ _WEIGHTS = {
     "num_bits": 8, "type": "float", "symmetric": True, "strategy": "block", "block_structure": [TILE, TILE],
     "dynamic": False,
 }  # fmt: skip
-_FP8_INPUTS = {
+_INPUTS = {
     "num_bits": 8, "type": "float", "symmetric": True, "strategy": "group", "group_size": TILE, "dynamic": True,
 }  # fmt: skip
-"""vLLM has no other scaling of inputs beside weights in blocks."""
-_MARLIN = "vLLM's Marlin kernel rounds the blocks' fp32 factors to bf16 when it loads them; others keep them."
+"""For recipes with bf16 products too: vLLM 0.32 fails to load weights in blocks without a scheme for inputs."""
+_NEEDS = (
+    "vLLM needs a GPU of compute capability 7.5, or a CPU with AMX.",
+    "vLLM's Marlin kernel rounds the blocks' fp32 factors to bf16 when it loads them; others keep them.",
+)
+_INPUT_NOTES = {
+    ComputePrecision.BF16: "A server quantizes inputs to E4M3, where training keeps them in bf16. vLLM keeps them in "
+    "bf16 with --linear-backend marlin, on a GPU below compute capability 8.9, and on a CPU without AMX-FP8.",
+    ComputePrecision.FP8_HYBRID: "A server quantizes inputs to E4M3 with one scale per token and 128 values, computed "
+    "for each input; in training a layer's inputs have one scale, computed from earlier steps.",
+    ComputePrecision.NVFP4: "A server quantizes inputs to E4M3, where training quantizes them to NVFP4.",
+}
 
 
 class FP8BlocksFormat:
-    """E4M3 in blocks; inputs are quantized too where the recipe computes in FP8.
+    """E4M3 in blocks.
 
     Args:
         compute: Precision of the recipe's products.
@@ -38,28 +48,16 @@ class FP8BlocksFormat:
     output_multiple = TILE
 
     def __init__(self, compute: ComputePrecision) -> None:
-        self._quantizes_inputs = compute is ComputePrecision.FP8_HYBRID
+        self._compute = compute
 
     @property
     def notes(self) -> Sequence[str]:
         """What a server has to know or to have."""
-        if self._quantizes_inputs:
-            return (
-                "A server quantizes inputs to E4M3 with one scale per token and 128 values, computed for each input; "
-                "in training a layer's inputs have one scale, computed from earlier steps.",
-                "vLLM needs a GPU of compute capability 7.5, or a CPU with AMX; inputs stay in bf16 below 8.9 and on a "
-                "CPU without AMX-FP8.",
-                _MARLIN,
-            )
-        return (
-            "vLLM needs a GPU of compute capability 7.5; its CPU build has no kernel for FP8 weights and bf16 inputs.",
-            _MARLIN,
-        )
+        return (_INPUT_NOTES[self._compute], *_NEEDS)
 
     def quantization_config(self, unquantized: Sequence[str]) -> dict[str, Any]:
         """Build ``quantization_config``."""
-        inputs = _FP8_INPUTS if self._quantizes_inputs else None
-        return quantization_config("float-quantized", weights=_WEIGHTS, inputs=inputs, unquantized=unquantized)
+        return quantization_config("float-quantized", weights=_WEIGHTS, inputs=_INPUTS, unquantized=unquantized)
 
     def convert(self, layers: Mapping[str, nn.Linear]) -> ExportedLayers:
         """Take codes and factors as they are stored."""
