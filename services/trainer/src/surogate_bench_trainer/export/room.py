@@ -21,7 +21,7 @@ _BYTES_PER_WEIGHT = {
     WeightStorage.NF4: 0.5 + 1 / 64 + 4 / (64 * 256),
 }
 _BYTES_PER_LAYER = 4096
-"""Look-up tables, ragged blocks, and the header's entries."""
+"""Code tables, ragged blocks, and entries of the header."""
 _BESIDE_WEIGHTS = 64 << 20
 """Tokenizer, configuration and slack."""
 
