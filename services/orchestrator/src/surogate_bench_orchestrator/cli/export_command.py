@@ -103,7 +103,7 @@ def _task(sweep: RecipeSweep, options: ExportOptions, folder: Path) -> Task:
         slots=1,
         max_attempts=_MAX_ATTEMPTS,
         timeout_s=_TIMEOUT_S,
-        output=EXPORT_FILE,
+        output=EXPORT_FILE,  # not in the store; a task without output would be a server
     )
 
 
