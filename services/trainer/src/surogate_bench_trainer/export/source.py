@@ -5,10 +5,10 @@ from pathlib import Path
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from surogate_bench.manifest import read_manifest
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.requests import ExportRequest
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.model.loading import loading_model
