@@ -46,6 +46,7 @@ def test_the_commands_and_their_options_are_these() -> None:
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "validate": ["sweep"],
+        "export-base": ["--format", "--json", "--output", "--seed", "--state-dir", "--store", "recipe", "sweep"],
         "gc": ["--delete", "--json", "--store"],
         "render": ["--json", "--namespace", "--on", "--seed", "--slots", "--state-dir", "--store", "sweep"],
     }  # fmt: skip

@@ -99,6 +99,11 @@ RESULTS_FILE = "results.json"
 SUMMARY_FILE = "summary.json"
 """The report as data; the last file of a report that is written."""
 
+# Files of an exported base
+
+EXPORT_FILE = "surogate_bench_export.json"
+"""A :class:`surogate_bench.exports.ExportRecord`, beside the weights."""
+
 # Files of a running task
 
 REQUEST_FILE = "request.json"

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from surogate_bench.contract import LOOPBACK
 from surogate_bench.errors import ConfigError
+from surogate_bench.exports import ExportFormat
 from surogate_bench.layout import CheckSubject, SweepLayout
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.sweep import RecipeSweep
@@ -76,7 +77,16 @@ class EvaluateRequest(StageRequest):
     under: str | None = Field(None, description="Recipe that the server serves the base under; as published if absent.")
 
 
-AnyRequest = PrepareRequest | CheckRequest | TrainRequest | ServeRequest | EvaluateRequest
+class ExportRequest(StageRequest):
+    """Trainer service: write the base weights as a recipe stores them into a folder that other servers load."""
+
+    kind: Literal["export"] = "export"
+    recipe: str
+    output: Path = Field(description="Folder to write, absolute; absent or empty.")
+    format: ExportFormat
+
+
+AnyRequest = PrepareRequest | CheckRequest | TrainRequest | ServeRequest | EvaluateRequest | ExportRequest
 Request = Annotated[AnyRequest, Field(discriminator="kind")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 

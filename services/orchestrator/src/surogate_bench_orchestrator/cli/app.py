@@ -13,6 +13,7 @@ import typer
 from surogate_bench import __version__
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
+from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
@@ -191,6 +192,44 @@ def validate(sweep: SweepFile) -> None:
     from surogate_bench_orchestrator.cli.validate_command import validate_sweep  # noqa: PLC0415 - see above
 
     validate_sweep(sweep, standard_consoles())
+
+
+@app.command("export-base")
+def export_base(  # noqa: PLR0913 - an option each
+    sweep: SweepFile,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A recipe of the sweep, for example qfp4.", show_default=False)
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write, absent or empty.", show_default="SWEEP-RECIPE-FORMAT"),
+    ] = None,
+    export_format: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="native: as the recipe stores the weights (compressed-tensors or bitsandbytes); bf16: dequantized.",
+        ),
+    ] = ExportFormat.NATIVE,
+    seed: Seeds = None,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
+    as_json: AsJson = False,
+) -> None:
+    """Write the base weights of a recipe as a checkpoint that vLLM and other servers load."""
+    from surogate_bench_orchestrator.cli import export_command  # noqa: PLC0415 - see above
+
+    options = export_command.ExportOptions(
+        recipe=recipe,
+        export_format=export_format,
+        output=output,
+        store=store,
+        state_dir=state_dir,
+        seeds=seed or (),
+        as_json=as_json,
+    )
+    raise typer.Exit(export_command.export_base(sweep, options, standard_consoles()))
 
 
 @app.command()

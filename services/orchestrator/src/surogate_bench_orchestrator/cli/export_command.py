@@ -1,0 +1,164 @@
+"""``surogate-bench export-base``: write the base weights of a recipe as a checkpoint for other servers."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from surogate_bench.contract import EXPORT_FILE, Service
+from surogate_bench.errors import ConfigError, ExitCode
+from surogate_bench.exports import ExportFormat, ExportRecord, check_export
+from surogate_bench.model_source import require_model_folder
+from surogate_bench.requests import ExportRequest
+from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
+from surogate_bench.store import open_store
+from surogate_bench.user_paths import expand_home, require_current_folder, require_folder
+from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
+from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
+from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
+from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, task_name
+from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.sweep.clock import SystemClock
+
+_POLL_S = 0.2
+_TIMEOUT_S = 86400.0
+_MAX_ATTEMPTS = 3
+_SHOWN_LAYERS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What the user chose."""
+
+    recipe: str
+    export_format: ExportFormat
+    output: Path | None
+    """Folder to write; named after sweep, recipe and format if None."""
+    store: str
+    """Where the sweep's results are: a model of the hub is exported at the commit that was prepared."""
+    state_dir: Path
+    seeds: Sequence[int] = ()
+    as_json: bool = False
+
+
+def export_base(sweep_file: Path, options: ExportOptions, consoles: Consoles) -> int:
+    """Export the base weights of a recipe.
+
+    Args:
+        sweep_file: The sweep's YAML.
+        options: How.
+        consoles: Where text goes.
+
+    Returns:
+        The exit code: 0 when the checkpoint is written, 2 when sweep, model or folder cannot be used, else 1.
+
+    Raises:
+        ConfigError: found before the trainer service is started.
+        Interrupted: a signal asked to stop; nothing is written.
+    """
+    sweep = _read(sweep_file, options.seeds)
+    folder = _absolute(options.output or Path(f"{sweep.name}-{options.recipe}-{options.export_format}"), "output")
+    check_export(sweep, options.recipe, options.export_format, folder)
+    task = _task(sweep, options, folder)
+    state = _absolute(options.state_dir, "state-dir") / "exports"
+    require_folder(state, field="state-dir")
+    observation = _run(task, state, consoles.messages)
+    if observation.phase is not Phase.SUCCEEDED:
+        print_line(consoles.messages, f"Error: {observation.message}")
+        print_line(consoles.messages, f"Log: {state / task.name / 'log.txt'}")
+        return ExitCode.BAD_INPUT if observation.reason == ConfigError.__name__ else ExitCode.FAILED
+    record = ExportRecord.model_validate_json((folder / EXPORT_FILE).read_bytes())
+    if options.as_json:
+        consoles.output.print_json(json.dumps({"output": str(folder)} | record.model_dump(mode="json")))
+    else:
+        _show(record, folder, consoles.output)
+    return ExitCode.OK
+
+
+def _read(sweep_file: Path, seeds: Sequence[int]) -> RecipeSweep:
+    sweep = with_seeds(load_sweep(sweep_file), seeds)
+    if sweep.model.path is not None:
+        require_model_folder(sweep.model.path)
+    return sweep
+
+
+def _absolute(path: Path, field: str) -> Path:
+    return require_current_folder() / expand_home(str(path), field=field)
+
+
+def _task(sweep: RecipeSweep, options: ExportOptions, folder: Path) -> Task:
+    return Task(
+        name=task_name("export", sweep.name, options.recipe, options.export_format, identity=str(folder)),
+        service=Service.TRAINER,
+        request=ExportRequest(
+            sweep=sweep,
+            store=open_store(options.store, create=False).url,
+            recipe=options.recipe,
+            output=folder,
+            format=options.export_format,
+        ),
+        slots=1,
+        max_attempts=_MAX_ATTEMPTS,
+        timeout_s=_TIMEOUT_S,
+        output=EXPORT_FILE,  # not in the store; a task without output would be a server
+    )
+
+
+def _run(task: Task, state: Path, messages: Console) -> Observation:
+    """Run the trainer service to its end, and report its phases."""
+    clock = SystemClock()
+    with stop_on_signals() as stop, LocalRuntime(state, allot(detect_machine(), trainers=1), clock) as runtime:
+        if runtime.observe([task.name])[task.name].phase.is_active:
+            raise ConfigError(
+                "another process is exporting to it",
+                field="output",
+                value=str(_output_of(task)),
+                remedy="Wait for it, or choose another folder.",
+            )
+        runtime.delete(task.name)
+        runtime.submit(task)
+        return _follow(task, runtime, stop, messages)
+
+
+def _follow(task: Task, runtime: LocalRuntime, stop: StopRequest, messages: Console) -> Observation:
+    clock, shown = SystemClock(), ""
+    while True:
+        stop.check()
+        observation = runtime.observe([task.name])[task.name]
+        phase = observation.progress.phase if observation.progress else ""
+        if phase != shown:
+            print_line(messages, f"{phase} …")
+            shown = phase
+        if not observation.phase.is_active:
+            return observation
+        clock.sleep(_POLL_S)
+
+
+def _output_of(task: Task) -> Path | None:
+    return task.request.output if isinstance(task.request, ExportRequest) else None
+
+
+def _show(record: ExportRecord, folder: Path, output: Console) -> None:
+    lines = [
+        f"Wrote {folder}: {record.model} as recipe {record.recipe} stores it, "
+        f"{record.quantization or 'in bf16'}, {size(record.weight_bytes)}",
+        _equality(record),
+        *(f"Note: {note}" for note in record.notes),
+    ]
+    for line in lines:
+        print_line(output, line)
+
+
+def _equality(record: ExportRecord) -> str:
+    differing = record.relative_errors
+    if not differing:
+        return "All weights equal those of training bit for bit."
+    worst = sorted(differing, key=lambda name: -differing[name])[:_SHOWN_LAYERS]
+    return (
+        f"{record.layers - len(differing)} of {record.layers} layers equal those of training. {len(differing)} had to "
+        "be rounded once more, since vLLM keeps one scale for projections that it multiplies as one; largest relative "
+        f"differences: {', '.join(f'{name} {differing[name]:.1%}' for name in worst)}. --format bf16 keeps all values."
+    )

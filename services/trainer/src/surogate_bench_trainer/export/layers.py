@@ -1,0 +1,88 @@
+"""Which layers of a model a recipe stores, which vLLM multiplies as one, and which stay in bf16."""
+
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+
+from bitsandbytes.nn import Linear4bit
+from torch import nn
+from transformers import PreTrainedModel
+
+from surogate_bench.errors import ConfigError
+from surogate_bench_quantization.export import CheckpointFormat
+from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_trainer.model.coverage import transformer_blocks
+
+Layers = Mapping[str, nn.Linear]
+"""Linear layers by name in the model."""
+
+MULTIPLIED_AS_ONE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""``packed_modules_mapping`` of vLLM's models."""
+_FAMILY = {name: family for family in MULTIPLIED_AS_ONE for name in family}
+
+
+def stored_layers(model: PreTrainedModel) -> Layers:
+    """Return the layers whose weights a recipe stores."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear | Linear4bit)}
+
+
+def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:
+    """Return names of modules with linear layers in bf16: whole transformer blocks, and layers outside of them."""
+    blocks = transformer_blocks(model)
+    root = next(name for name, module in model.named_modules() if module is blocks)
+    inside = tuple(f"{root}.{index}." for index in range(len(blocks)))
+    outside = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name not in stored and not name.startswith(inside)
+    ]
+    skipped = [prefix[:-1] for prefix in inside if not any(name.startswith(prefix) for name in stored)]
+    return outside + skipped
+
+
+def groups(layers: Layers) -> Iterator[Layers]:
+    """Group layers that vLLM multiplies as one; each group is in vLLM's order."""
+
+    def key(name: str) -> tuple[str, tuple[str, ...]]:
+        parent, _, last = name.rpartition(".")
+        return parent, _FAMILY.get(last, (last,))
+
+    for _, names in groupby(sorted(layers, key=lambda name: (*key(name), _place(name))), key=key):
+        yield {name: layers[name] for name in names}
+
+
+def _place(name: str) -> int:
+    last = name.rpartition(".")[2]
+    return _FAMILY.get(last, (last,)).index(last)
+
+
+def check_vllm_can_split(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
+    """Check that projections that vLLM multiplies as one begin at whole blocks of the format.
+
+    Raises:
+        ConfigError: one does not; names it.
+    """
+    multiple = checkpoint_format.output_multiple
+    for group in groups(layers):
+        widths = [(name, width) for name, layer in group.items() for width in _widths(model, name, layer)]
+        for name, width in widths[:-1]:
+            if width % multiple:
+                raise ConfigError(
+                    f"vLLM multiplies {', '.join(group)} as one matrix, and loads weights in blocks of {multiple} only "
+                    f"where all but the last of its parts have outputs divisible by {multiple}; {name} has {width}",
+                    field="recipe",
+                    value=checkpoint_format.label,
+                    remedy="Export the same values with --format bf16.",
+                )
+
+
+def _widths(model: PreTrainedModel, name: str, layer: nn.Linear) -> list[int]:
+    """Return the outputs of each projection in a layer; some architectures keep several in one."""
+    config = model.config
+    match name.rpartition(".")[2]:
+        case "gate_up_proj":
+            return [layer.out_features // 2] * 2
+        case "qkv_proj":
+            head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            return [heads * head for heads in (config.num_attention_heads, *[config.num_key_value_heads] * 2)]
+        case _:
+            return [layer.out_features]

@@ -1,0 +1,164 @@
+"""An exported base as vLLM reads it, with a LoRA adapter, against transformers and PEFT."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from surogate_bench.contract import EXPORT_FILE
+from surogate_bench.exports import ExportRecord
+from surogate_bench.model_source import SHIPPED_MODELS, local_model_folder
+from surogate_bench.specs.model import ModelSpec
+
+pytestmark = pytest.mark.e2e
+
+CHILD = Path(__file__).parents[1] / "support" / "vllm_child.py"
+TIE = 2**-5
+"""Relative difference of two logits that bf16 sums in another order may exchange: four last bits."""
+FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+PROJECTIONS = [*FUSED["qkv_proj"], "o_proj", *FUSED["gate_up_proj"], "down_proj"]
+
+
+@dataclass
+class Served:
+    """What vLLM made of a checkpoint."""
+
+    answers: dict[str, list[tuple[list[int], list[int]]]]
+    weights: dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model whose widths are multiples of 128, with the tokenizer of the shipped one."""
+    config = Qwen3Config(
+        vocab_size=1024,
+        hidden_size=256,
+        intermediate_size=384,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        max_position_embeddings=512,
+        initializer_range=0.05,
+        tie_word_embeddings=False,
+        eos_token_id=0,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Qwen3ForCausalLM(config).to(torch.bfloat16)
+    folder = tmp_path_factory.mktemp("model") / "wide"
+    model.save_pretrained(folder)
+    shipped = local_model_folder(ModelSpec(builtin=SHIPPED_MODELS[0]))
+    assert shipped is not None
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((shipped / name).read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random adapter, large enough to change what is generated."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        config = LoraConfig(r=8, lora_alpha=16, target_modules=PROJECTIONS, init_lora_weights=False)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16), config)
+    path = tmp_path_factory.mktemp("adapter") / "random"
+    model.save_pretrained(path)
+    return path
+
+
+def export(model: dict[str, str], recipe: str, export_format: str, place: Path) -> Path:
+    """Run the command."""
+    sweep = {
+        "name": "exported",
+        "model": model,
+        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
+        "training": {"max_steps": 2},
+        "recipes": ["qbnb", "qfp8-bf16", "qfp4"],
+    }
+    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    output = place / f"{recipe}-{export_format}"
+    command = [sys.executable, "-m", "surogate_bench_orchestrator", "export-base", "sweep.yaml", recipe]
+    subprocess.run([*command, "--format", export_format, "--output", output], cwd=place, check=True)
+    return output
+
+
+def serve(checkpoint: Path, adapter: Path, place: Path) -> Served:
+    environment = os.environ | {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "TORCH_COMPILE_DISABLE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    result = place / "served"
+    subprocess.run([sys.executable, CHILD, checkpoint, adapter, result], env=environment, check=True)
+    answers = json.loads(result.with_suffix(".json").read_text())
+    return Served(answers=answers, weights=load_file(result.with_suffix(".safetensors")))
+
+
+def check_greedy(served: Served, checkpoint: Path, adapter: Path, weights: dict[str, Tensor] | None = None) -> None:
+    """Check each token of vLLM against the logits of transformers, without and with PEFT's adapter, up to ties."""
+    base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
+    base.load_state_dict(weights or {}, strict=False)
+    assert largest_gap(base, served.answers["base"]) <= TIE
+    adapted = PeftModel.from_pretrained(base, adapter)  # changes the base in place
+    assert largest_gap(adapted, served.answers["adapter"]) <= TIE
+    assert largest_gap(adapted, served.answers["base"]) > 4 * TIE
+
+
+def largest_gap(model: torch.nn.Module, answers: list[tuple[list[int], list[int]]]) -> float:
+    """Return how far a generated token's logit is below the largest, relative to that, at most."""
+    gaps = []
+    for prompt, answer in answers:
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
+        chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
+        gaps.append(float(((logits.amax(1) - chosen) / logits.abs().amax(1)).max()))
+    return max(gaps)
+
+
+def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, tmp_path: Path) -> None:
+    checkpoint = export({"path": str(folder)}, "qbnb", "bf16", tmp_path)
+    served = serve(checkpoint, adapter, tmp_path)
+    assert not served.weights  # no kernel was replaced
+    check_greedy(served, checkpoint, adapter)
+
+
+@pytest.mark.parametrize("recipe", ["qfp8-bf16", "qfp4"])
+def test_vllm_reads_a_native_export_as_the_weights_of_training_and_serves_lora_on_it(
+    recipe: str, adapter: Path, folder: Path, tmp_path: Path
+) -> None:
+    native, dequantized = (export({"path": str(folder)}, recipe, each, tmp_path) for each in ("native", "bf16"))
+    served = serve(native, adapter, tmp_path)
+    expected = load_file(dequantized / "model.safetensors")
+    errors = ExportRecord.model_validate_json((native / EXPORT_FILE).read_bytes()).relative_errors
+    assert len(served.weights) == 2 * 4
+    as_read = {}
+    for name, weight in served.weights.items():
+        parent, _, last = name.rpartition(".")
+        parts = [f"{parent}.{part}" for part in FUSED.get(last, (last,))]
+        rows = weight.split([len(expected[f"{part}.weight"]) for part in parts])
+        for part, read in zip(parts, rows, strict=True):
+            check_weight(read, expected[f"{part}.weight"], errors.get(part, 0.0), exact=recipe != "qfp4")
+            as_read[f"{part}.weight"] = read
+    check_greedy(served, dequantized, adapter, as_read)
+
+
+def check_weight(read: Tensor, expected: Tensor, error: float, *, exact: bool) -> None:
+    """Compare a weight as vLLM read it with that of training, under the difference that the record states."""
+    if exact:
+        assert torch.equal(read, expected)
+        return
+    difference = float((read.double() - expected.double()).norm() / expected.double().norm())
+    assert difference <= max(1.2 * error, 2**-14)  # a divisor's reciprocal moves few values by a last bit of bf16
