@@ -122,6 +122,14 @@ def test_training_data_count_where_scales_of_inputs_may_be_calibrated_on_them() 
         assert (one != two) is depends
 
 
+def test_the_scales_that_training_kept_count_where_inputs_are_scaled_with_them() -> None:
+    for name, depends in (("fp8", True), ("qfp4", True), ("qbnb", False)):
+        recipe = recipe_by_name(name)
+        kept, none = (evaluation_identity(sweep("all"), PREPARED, ADAPTER, recipe, scales) for scales in ("s", None))
+        assert (kept != none) is depends
+    assert evaluation_identity(sweep(), PREPARED, ADAPTER, None, "s") == evaluation_identity(sweep(), PREPARED, ADAPTER)
+
+
 def test_the_engine_counts_where_products_are_low_precision() -> None:
     emulated, auto = sweep("all", engine="emulated"), sweep("all")
     fp8 = recipe_by_name("fp8")

@@ -11,9 +11,10 @@ from memory_runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, task_files
+from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Hardware
+from surogate_bench.manifest import FileDigest, Hardware
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.stage_identity import BUILTIN_TASKS
@@ -330,3 +331,12 @@ def test_a_reference_to_an_evaluation_names_the_run_and_lies_beside_the_others(w
     assert manifest is not None
     assert (manifest.run, manifest.reused_from is not None) == ("fp8-s0", True)
     assert str(manifest.reused_from).endswith("/runs/fp8-s0/eval-fp8")
+
+
+def test_an_adapter_with_other_input_scales_is_scored_anew_only_where_those_count(world: World) -> None:
+    ways: dict[str, Any] = {"serving": {"under": ["fp8", "qbnb"]}, "recipes": ["fp8", "qbnb"]}
+    layout = world.run(**ways).plan.layout
+    scales = {INPUT_SCALES_FILE: FileDigest(sha256="d" * 64, size=1)}
+    change(world.store, layout.train("fp8-s0"), files=scales, procedure_version=0)
+    world.run(**ways, name="other")
+    assert sorted(world.submitted) == ["fp8-s0-eval-fp8", "fp8-s0-train", "serve-fp8"]

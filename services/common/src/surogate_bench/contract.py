@@ -90,6 +90,8 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"  # PEFT's names
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+INPUT_SCALES_FILE = "input_scales.safetensors"
+"""Scales of FP8's delayed scaling at the end of training: an fp32 scalar by module path of each projection."""
 METRICS_FILE = "metrics.jsonl"
 """Lines of :class:`surogate_bench.results.MetricsLine`."""
 SAMPLES_FILE = "samples.jsonl"

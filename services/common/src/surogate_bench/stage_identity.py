@@ -67,7 +67,11 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
 
 
 def evaluation_identity(
-    sweep: RecipeSweep, prepared: PrepareResult, adapter_sha256: str | None, under: Recipe | None = None
+    sweep: RecipeSweep,
+    prepared: PrepareResult,
+    adapter_sha256: str | None,
+    under: Recipe | None = None,
+    input_scales_sha256: str | None = None,
 ) -> str | None:
     """SHA-256 (hex) over what determines an evaluation; None where model or task are not known by content.
 
@@ -76,6 +80,8 @@ def evaluation_identity(
         prepared: Says which model and test data.
         adapter_sha256: Content of the adapter; None for the untouched base model.
         under: Recipe that the base is served under; None for the base as published.
+        input_scales_sha256: Content of the scales that the training kept for FP8 inputs; None where it kept none. It
+            has an effect only where :func:`uses_input_scales`.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
     task = _task_identity(evaluation, prepared)
@@ -96,18 +102,28 @@ def evaluation_identity(
         ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
-        **({"under": _serving_identity(sweep, prepared, under)} if under else {}),
+        **({"under": _serving_identity(sweep, prepared, under, input_scales_sha256)} if under else {}),
     )
 
 
-def _serving_identity(sweep: RecipeSweep, prepared: PrepareResult, under: Recipe) -> dict[str, Any]:
+def uses_input_scales(under: Recipe | None) -> bool:
+    """Whether a base served under a recipe scales its inputs as training left them, or as calibrated."""
+    return under is not None and under.compute is ComputePrecision.FP8_HYBRID
+
+
+def _serving_identity(
+    sweep: RecipeSweep, prepared: PrepareResult, under: Recipe, input_scales_sha256: str | None
+) -> dict[str, Any]:
     """Describe how a recipe's forward pass is computed; with its name, which the result repeats."""
-    calibrated = under.compute is ComputePrecision.FP8_HYBRID and "train" in prepared.data
+    calibration = prepared.data.get("train")  # its prompts, where no training left scales
     return {
         "recipe": _RECIPE.dump_python(under, mode="json", exclude={"title"}),
         "engine": sweep.engine,
-        # Scales of FP8 inputs that no training left are calibrated on training prompts.
-        "calibration": prepared.data["train"].sha256 if calibrated else None,
+        **(
+            {"input_scales": input_scales_sha256, "calibration": calibration and calibration.sha256}
+            if uses_input_scales(under)
+            else {}
+        ),
     }
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from surogate_bench.contract import SPEC_FILE
+from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of
@@ -18,10 +18,12 @@ from surogate_bench.stage_identity import (
     evaluation_identity,
     training_identity,
     trains_alike,
+    uses_input_scales,
 )
 from surogate_bench.stages import read_manifest, read_result
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Evaluation, Plan, Run
+from surogate_bench_orchestrator.domain.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -88,10 +90,12 @@ class ReusableStages:
         trained = result_of(manifests.get(run.train.name), TrainResult) if run.train else None
         if (run.train is not None and trained is None) or not self._is_new(evaluation.task.name, manifests):
             return
-        adapter = trained.adapter_sha256 if trained else None
         sweep = self._plan.sweep
         under = sweep.recipe(evaluation.under) if evaluation.under else None
-        candidates = self._finished().evaluations.get(evaluation_identity(sweep, prepared, adapter, under) or "", ())
+        scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
+        adapter = trained.adapter_sha256 if trained else None
+        identity = evaluation_identity(sweep, prepared, adapter, under, scales)
+        candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
     def _is_new(self, task_name: str, manifests: Mapping[str, Manifest]) -> bool:
@@ -138,9 +142,12 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
             if manifest_key(trained) in written:
                 trainings.setdefault(identity or trained, []).append(trained)
         for run, scored in _scored_runs(sweep, layout, written):
-            adapter = None if run == BASE_RUN else _adapter(store, layout.train(run))
-            for under, prefix in scored.items() if run == BASE_RUN or adapter else ():
-                found = evaluation_identity(sweep, prepared, adapter, sweep.recipe(under) if under else None)
+            adapter = _NO_ADAPTER if run == BASE_RUN else _adapter(store, layout.train(run))
+            if adapter is None:
+                continue
+            for under, prefix in scored.items():
+                recipe = sweep.recipe(under) if under else None
+                found = evaluation_identity(sweep, prepared, adapter.sha256, recipe, adapter.input_scales_sha256)
                 evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
@@ -191,12 +198,34 @@ def _scored_runs(
             yield run, scored
 
 
-def _adapter(store: ObjectStore, prefix: str) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Adapter:
+    """What a training left, by content."""
+
+    sha256: str | None
+    input_scales_sha256: str | None
+
+
+_NO_ADAPTER = _Adapter(None, None)
+"""Of the untouched base model."""
+
+
+def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
     try:
-        trained = read_result(store, prefix, TrainResult)
+        manifest = read_manifest(store, prefix)
     except PermanentError:
         return None
-    return None if trained is None else trained.adapter_sha256
+    trained = result_of(manifest, TrainResult)
+    if manifest is None or trained is None:
+        return None
+    scales = manifest.files.get(INPUT_SCALES_FILE)
+    return _Adapter(trained.adapter_sha256, scales.sha256 if scales else None)
+
+
+def _input_scales(store: ObjectStore, training: Task) -> str | None:
+    """Return the digest of the scales that a finished training kept, which manifests in memory leave out."""
+    found = _adapter(store, training.output) if training.output else None
+    return found.input_scales_sha256 if found else None
 
 
 def _is_scored_alike(manifest: Manifest) -> bool:
