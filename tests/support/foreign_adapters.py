@@ -3,7 +3,6 @@
 import json
 import warnings
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ from transformers import AutoModelForCausalLM
 
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs
-from surogate_bench.manifest import Manifest, fetch_stage, publish_stage
-from surogate_bench.requests import ImportRequest
+from surogate_bench.requests import ImportRequest, PrepareRequest
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import fetch_stage, new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_trainer.main import handle
 
@@ -77,14 +76,9 @@ def import_into(tmp_path: Path, sweep: RecipeSweep) -> tuple[ImportResult, Path]
     prepared = PrepareResult(data={}, model_source="toy", model_in_store=False, inputs=digest_inputs(sweep))
     empty = tmp_path / "empty"
     empty.mkdir(exist_ok=True)
-    publish_stage(
-        store, layout.prepare, empty,
-        Manifest(
-            stage="prepare", run="prepare", spec_hash=sweep.spec_hash, created=datetime.now(UTC), files={},
-            hardware={}, versions={}, result=prepared.model_dump(mode="json"),
-        ),
-    )  # fmt: skip
+    manifest = new_manifest(PrepareRequest(sweep=sweep, store=store.url), prepared)
+    publish_stage(store, layout.prepare, empty, manifest)
     handle(ImportRequest(sweep=sweep, store=store.url, adapter=NAME), tmp_path / "work")
     manifest = fetch_stage(store, layout.train(NAME), tmp_path / "fetched")
     assert (manifest.stage, manifest.run) == ("import", NAME)
-    return ImportResult.model_validate(manifest.result), tmp_path / "fetched" / "adapter"
+    return manifest.require_result(ImportResult), tmp_path / "fetched" / "adapter"

@@ -31,9 +31,9 @@ def test_a_local_folder_is_relative_to_the_sweep_file(tmp_path: Path) -> None:
     ("entry", "field", "message"),
     [
         (adapter(name="../up"), "adapters.0.name", "match pattern"),
-        (adapter(name="base"), "sweep", "base is the name of another row or run"),
-        (adapter(name="bf16"), "sweep", "bf16 is the name of another row or run"),
-        (adapter(name="bf16-s0"), "sweep", "bf16-s0 is the name of another row or run"),
+        (adapter(name="base"), "adapters.base.name", "is the name of another row or run"),
+        (adapter(name="bf16"), "adapters.bf16.name", "is the name of another row or run"),
+        (adapter(name="bf16-s0"), "adapters.bf16-s0.name", "is the name of another row or run"),
         (adapter(hub="a/../b"), "adapters.0.hub", "match pattern"),
         (adapter(revision="refs/../../x"), "adapters.0", "is in no name of a branch"),
         (adapter(revision="--help"), "adapters.0.revision", "match pattern"),
@@ -42,7 +42,7 @@ def test_a_local_folder_is_relative_to_the_sweep_file(tmp_path: Path) -> None:
         ({"name": "theirs", "path": "/theirs", "revision": "main"}, "adapters.0", "revision only applies to hub"),
         ({"name": "theirs", "url": "http://server/file"}, "adapters.0.url", "match pattern"),
         ({"name": "theirs", "url": "file:///etc/passwd"}, "adapters.0.url", "match pattern"),
-        (adapter(trained_under="fp7"), "sweep", "trained_under names no recipe: fp7"),
+        (adapter(trained_under="fp7"), "adapters.theirs.trained_under", "there is no such recipe"),
         (adapter(trained_by="us"), "adapters.0.trained_by", "no such field"),
     ],
 )
@@ -53,10 +53,22 @@ def test_a_wrong_entry_is_refused_with_its_field(entry: dict[str, Any], field: s
 
 
 def test_two_adapters_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="theirs is the name of another row or run"):
+    with pytest.raises(ConfigError, match="is the name of another row or run"):
         small_sweep(adapters=[adapter(), adapter(hub="lab/other")])
 
 
 def test_a_recipe_of_the_sweep_or_a_built_in_one_may_have_trained_an_adapter() -> None:
     sweep = small_sweep(adapters=[adapter(trained_under="qbnb"), adapter(name="others", trained_under="bf16")])
     assert sweep.adapter("theirs").trained_under == "qbnb"
+
+
+@pytest.mark.parametrize(("trained_under", "problem"), [(None, "is not known"), ("qbnb", "does not have the recipe")])
+def test_an_adapter_whose_training_the_sweep_does_not_know_is_not_served_under_its_own(
+    trained_under: str | None, problem: str
+) -> None:
+    entry = adapter() if trained_under is None else adapter(trained_under=trained_under)
+    with pytest.raises(ConfigError, match=problem) as caught:
+        small_sweep(adapters=[entry], serving={"under": ["own"]})
+    assert caught.value.field == "adapters.theirs.trained_under"
+    small_sweep(adapters=[adapter(trained_under="bf16")], serving={"under": ["own"]})
+    small_sweep(recipes=["bf16", "qbnb"], adapters=[adapter(trained_under="qbnb")], serving={"under": ["own"]})

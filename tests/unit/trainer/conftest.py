@@ -116,9 +116,6 @@ def restored_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-    return make
-
-
 @pytest.fixture
 def adapter(model_folder: Path, tmp_path: Path) -> Path:
     return make_adapter(model_folder, tmp_path / "adapter")

@@ -18,8 +18,8 @@ from torch import Tensor
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs, require_unchanged
-from surogate_bench.manifest import read_manifest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"

@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import BASE_RUN, run_name
-from surogate_bench.recipes import RECIPES
-from surogate_bench.specs.adapters import ForeignAdapter
+from surogate_bench.specs.adapters import ForeignAdapter, problem_of_adapters
 from surogate_bench.specs.base import Name, Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import ALL, AS_PUBLISHED, OWN, EvaluationSpec, ServingSpec
@@ -97,19 +96,14 @@ class RecipeSweep(Spec):
         return None
 
     @model_validator(mode="after")
-    def _adapters_have_names_of_their_own(self) -> Self:
-        recipes = {recipe.name for recipe in self.recipes}
-        taken = {BASE_RUN, *recipes, *(run_name(recipe, seed) for recipe in recipes for seed in self.seeds)}
-        known = recipes | {recipe.name for recipe in RECIPES}
-        for adapter in self.adapters:
-            if adapter.name in taken:
-                raise ValueError(f"adapters: {adapter.name} is the name of another row or run; rename the adapter")
-            taken.add(adapter.name)
-            if adapter.trained_under is not None and adapter.trained_under not in known:
-                raise ValueError(
-                    f"adapters: {adapter.name}: trained_under names no recipe: {adapter.trained_under}; leave it out, "
-                    f"or use {', '.join(sorted(known))}"
-                )
+    def _adapters_fit_the_sweep(self) -> Self:
+        recipes = {recipe.name: recipe for recipe in self.recipes}
+        runs = {run_name(recipe, seed) for recipe in recipes for seed in self.seeds}
+        problem = problem_of_adapters(
+            self.adapters, recipes, taken={BASE_RUN, *recipes, *runs}, own=OWN in self.serving.under
+        )
+        if problem:
+            raise ValueError(str(problem)) from problem
         return self
 
     @property
@@ -148,7 +142,8 @@ class RecipeSweep(Spec):
         """Ways of serving on which an adapter is scored, as in :attr:`served_under`.
 
         Args:
-            recipe: Name of the recipe it was trained with; None for the untouched base model, scored on every way.
+            recipe: Name of the recipe it was trained with, empty where that is not known; None for the untouched base
+                model, scored on every way.
         """
         if recipe is None or ALL in self.serving.under:
             return self.served_under

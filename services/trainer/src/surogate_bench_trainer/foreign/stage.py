@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ import safetensors.torch
 from surogate_bench.content import require_same
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.manifest import Manifest, publish_stage, read_manifest, sha256_of
+from surogate_bench.files import sha256_of
 from surogate_bench.model_source import locate_model
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import ImportRequest
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import ForeignAdapter, RecipeSweep
+from surogate_bench.stages import new_manifest, publish_stage, read_manifest, read_result
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.config_file import AdapterConfig, parse_config
@@ -63,7 +62,7 @@ def import_stage(request: ImportRequest, work_dir: Path) -> None:
     for warning in result.warnings:
         _log.warning("%s: %s", adapter.name, warning)
     write_progress(work_dir, Progress(phase="uploading"))
-    publish_stage(store, prefix, outputs, _manifest(request, result))
+    publish_stage(store, prefix, outputs, new_manifest(request, result))
     _log.info("the adapter is checked and stored", extra={"adapter": adapter.name, "source": result.source})
 
 
@@ -80,10 +79,10 @@ def _adapter_of(request: ImportRequest) -> ForeignAdapter:
 
 
 def _prepared(request: ImportRequest, store: ObjectStore) -> PrepareResult:
-    manifest = read_manifest(store, request.layout.prepare)
-    if manifest is None:
+    prepared = read_result(store, request.layout.prepare, PrepareResult)
+    if prepared is None:
         raise PermanentError(f"{request.layout.prepare} in {store.url} has no manifest: the stage is not finished")
-    return PrepareResult.model_validate(manifest.result)
+    return prepared
 
 
 def _require_as_prepared(adapter: ForeignAdapter, fetched: FetchedAdapter, prepared: PrepareResult) -> None:
@@ -165,17 +164,3 @@ def _warnings(
 
 def _last(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2].casefold()
-
-
-def _manifest(request: ImportRequest, result: ImportResult) -> Manifest:
-    described: dict[str, Any] = describe_machine()
-    return Manifest(
-        stage="import",
-        run=request.adapter,
-        spec_hash=request.sweep.spec_hash,
-        created=datetime.now(UTC),
-        files={},
-        hardware=described,
-        versions=package_versions(),
-        result=result.model_dump(mode="json"),
-    )
