@@ -2,15 +2,16 @@
 
 import csv
 import io
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from report_world import MakeWorld, ReportWorld
 
-from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench.results import ImportResult
-from surogate_bench_orchestrator.report.build import build_summary
+from surogate_bench.stages import publish_stage
+from surogate_bench_orchestrator.report.build import build_report
 from surogate_bench_orchestrator.report.charts import draw_charts
 from surogate_bench_orchestrator.report.formats import PILCROW
 from surogate_bench_orchestrator.report.page import render_page
@@ -18,11 +19,10 @@ from surogate_bench_orchestrator.report.records import read_records
 from surogate_bench_orchestrator.report.summary import Row, Summary
 from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
 
-World = Any
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}
 
 
-def publish_import(world: World, **changes: Any) -> None:
+def publish_import(world: ReportWorld, **changes: Any) -> None:
     folder = world.folder / "theirs-import"
     folder.mkdir(parents=True)
     result = ImportResult(
@@ -32,16 +32,16 @@ def publish_import(world: World, **changes: Any) -> None:
     ).model_copy(update=changes)  # fmt: skip
     manifest = Manifest(
         stage="import", run="theirs", spec_hash=world.sweep.spec_hash, created=datetime(2026, 1, 1, tzinfo=UTC),
-        files={}, hardware={}, versions={"peft": "0.21.2"}, result=result.model_dump(mode="json"),
+        files={}, hardware=Hardware(), versions={"peft": "0.21.2"}, result=result,
     )  # fmt: skip
     assert publish_stage(world.store, world.layout.train("theirs"), folder, manifest)
 
 
 @pytest.fixture
-def world(report_world: Callable[..., World]) -> Callable[..., World]:
+def world(report_world: MakeWorld) -> MakeWorld:
     """A sweep of two recipes and an adapter, all scored."""
 
-    def make(**changes: Any) -> World:
+    def make(**changes: Any) -> ReportWorld:
         made = report_world(recipes=["bf16", "fp8"], adapters=[ADAPTER], **changes)
         made.publish_everything()
         return made
@@ -54,11 +54,11 @@ def row_of(summary: Summary) -> Row:
     return row
 
 
-def test_an_imported_adapter_has_a_row_after_the_recipes_and_no_training_figures(world: Callable[..., World]) -> None:
+def test_an_imported_adapter_has_a_row_after_the_recipes_and_no_training_figures(world: MakeWorld) -> None:
     scored = world()
     publish_import(scored)
     scored.publish_eval("theirs")
-    summary = build_summary(scored.store, scored.sweep, {})
+    summary = build_report(scored.store, scored.sweep, {}).summary
     row = row_of(summary)
     assert [each.key for each in summary.rows] == ["base", "bf16", "fp8", "theirs"]
     assert (row.state, row.training, row.recipe, row.seed, row.seeds, row.is_base) == (
@@ -75,13 +75,13 @@ def test_an_imported_adapter_has_a_row_after_the_recipes_and_no_training_figures
     assert row.versus_reference.p_value is None
 
 
-def test_that_its_training_is_not_ours_is_said_wherever_the_row_is_shown(world: Callable[..., World]) -> None:
+def test_that_its_training_is_not_ours_is_said_wherever_the_row_is_shown(world: MakeWorld) -> None:
     scored = world()
     publish_import(scored)
     scored.publish_eval("theirs")
-    summary = build_summary(scored.store, scored.sweep, {})
+    summary = build_report(scored.store, scored.sweep, {}).summary
     charts = draw_charts(summary, read_records(scored.store, scored.sweep), scored.sweep)
-    explained = f"{PILCROW} theirs: trained elsewhere under qbnb, as the sweep states; imported from lab/adapter@"
+    explained = f"{PILCROW} theirs: trained elsewhere under qbnb, as the sweep states; from lab/adapter@"
     assert any(note.startswith(explained) for note in summary.footnotes)
     assert any("theirs was not trained by this sweep" in note for note in summary.notes)
     assert "theirs: Its base model has another name." in summary.warnings
@@ -94,12 +94,12 @@ def test_that_its_training_is_not_ours_is_said_wherever_the_row_is_shown(world: 
 
 
 def test_with_several_seeds_it_is_compared_with_each_of_the_reference_and_once_with_the_base(
-    world: Callable[..., World],
+    world: MakeWorld,
 ) -> None:
     scored = world(seeds=[0, 1, 2])
     publish_import(scored)
     scored.publish_eval("theirs")
-    summary = build_summary(scored.store, scored.sweep, {})
+    summary = build_report(scored.store, scored.sweep, {}).summary
     row = row_of(summary)
     assert row.versus_reference is not None
     assert row.versus_base is not None
@@ -114,20 +114,18 @@ def test_with_several_seeds_it_is_compared_with_each_of_the_reference_and_once_w
 
 
 @pytest.mark.parametrize(("imported", "reason"), [(False, "not imported yet"), (True, "not evaluated yet")])
-def test_an_adapter_without_a_score_says_what_it_waits_for(
-    imported: bool, reason: str, world: Callable[..., World]
-) -> None:
+def test_an_adapter_without_a_score_says_what_it_waits_for(imported: bool, reason: str, world: MakeWorld) -> None:
     scored = world()
     if imported:
         publish_import(scored)
-    row = row_of(build_summary(scored.store, scored.sweep, {}))
+    row = row_of(build_report(scored.store, scored.sweep, {}).summary)
     assert (row.state, row.reason) == ("pending", reason)
 
 
-def test_a_refused_adapter_is_a_failed_row_with_its_reason(world: Callable[..., World]) -> None:
+def test_a_refused_adapter_is_a_failed_row_with_its_reason(world: MakeWorld) -> None:
     scored = world()
     failure = "ConfigError: adapters.theirs.hub: use_dora in adapter_config.json: uses DoRA"
-    row = row_of(build_summary(scored.store, scored.sweep, {"theirs": failure}))
+    row = row_of(build_report(scored.store, scored.sweep, {"theirs": failure}).summary)
     assert (row.state, row.reason) == ("failed", failure)
     assert row.foreign is not None
     assert row.foreign.source == "lab/adapter"

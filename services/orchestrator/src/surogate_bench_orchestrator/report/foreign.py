@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.report.summary import Foreign, Row
 def trained_elsewhere(row: Row, foreign: Foreign) -> str:
     """Explain the mark of one row."""
     under = f" under {foreign.trained_under}, as the sweep states" if foreign.trained_under else ""
-    return f"{PILCROW} {row.title}: trained elsewhere{under}; imported from {foreign.source}."
+    return f"{PILCROW} {row.title}: trained elsewhere{under}; from {foreign.source}."
 
 
 def foreign_note(rows: Sequence[Row]) -> str:
