@@ -18,8 +18,9 @@ from torch import Tensor
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.local_inputs import digest_inputs, require_unchanged
+from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
+from surogate_bench.stages import read_result
 from surogate_bench.store import open_store
 
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
@@ -158,10 +159,11 @@ def test_an_adapter_that_changed_since_the_sweep_was_prepared_is_refused(
     assert len(digest_inputs(sweep)["adapters"]) == 2
     import_into(tmp_path, sweep)
     edit_tensors(adapter, set_to(A, torch.ones(4, 64)))
-    manifest = read_manifest(open_store(str(tmp_path / "results")), SweepLayout(sweep.name, sweep.spec_hash).prepare)
-    assert manifest is not None
+    layout = SweepLayout(sweep.name, sweep.spec_hash)
+    prepared = read_result(open_store(str(tmp_path / "results")), layout.prepare, PrepareResult)
+    assert prepared is not None
     with pytest.raises(ConfigError, match=r"theirs/adapter_model\.safetensors was changed"):
-        require_unchanged(manifest, sweep)
+        require_unchanged(prepared, sweep)
 
 
 def test_an_adapter_is_read_from_an_object_store(

@@ -22,7 +22,7 @@ def local_adapter_files(adapter: ForeignAdapter, folder: Path, *, root: Path | N
     """Find the files of an adapter in a local folder.
 
     Args:
-        adapter: What the sweep says of it.
+        adapter: Its entry in the sweep.
         folder: Where it lies.
         root: Folder that symbolic links may point into; ``folder`` itself if None.
 
@@ -40,7 +40,7 @@ def require_adapter_files(adapter: ForeignAdapter, names: list[str]) -> None:
     """Check that the files that are read are among those of a folder.
 
     Raises:
-        ConfigError: one is missing; says so where the weights are pickled.
+        ConfigError: one is missing, or the weights are pickled; names it.
     """
     missing = [name for name in ADAPTER_FILES if name not in names]
     if not missing:

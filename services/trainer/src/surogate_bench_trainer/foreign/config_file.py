@@ -22,7 +22,7 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """What decides how an adapter's matrices are scaled, and what it says of itself."""
+    """What decides how an adapter's matrices are scaled, and what it states of itself."""
 
     rank: int
     alpha: float
@@ -59,7 +59,7 @@ def parse_config(data: bytes, *, field: str) -> AdapterConfig:
 
 
 def refused(field: str, key: str, problem: str, value: object, remedy: str) -> ConfigError:
-    """Make the error for one setting of the adapter's configuration."""
+    """Return the error for one setting of the adapter's configuration."""
     return ConfigError(problem, field=f"{field}: {key} in {ADAPTER_CONFIG_FILE}", value=value, remedy=remedy)
 
 

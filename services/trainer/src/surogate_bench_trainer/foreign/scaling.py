@@ -1,9 +1,9 @@
-"""Rank and scale of each layer of a foreign adapter, and the configuration that says the same in the simplest way.
+"""Rank and scale of each layer of a foreign adapter, and the equivalent configuration in its simplest form.
 
 PEFT multiplies a layer's update by alpha / rank, or by alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023), where
 ``rank_pattern`` and ``alpha_pattern`` override rank and alpha: their keys are regular expressions, matched against the
 end of a layer's name from a dot on, and the first match decides. vLLM 0.32 does the same
-(``vllm.lora.peft_helper.PEFTHelper.get_rank_and_scaling``). Expressions of strangers can take for ever, so they are
+(``vllm.lora.peft_helper.PEFTHelper.get_rank_and_scaling``). An expression from an untrusted file may take exponential time, so they are
 matched here, with a deadline, and written anew as plain names.
 """
 
@@ -37,7 +37,7 @@ class Scaling:
         return self.alphas[layer] / (rank**0.5 if self.use_rslora else rank)
 
     def as_settings(self) -> dict[str, Any]:
-        """Return the fields of PEFT's configuration that say this, without any expression but plain names."""
+        """Return the fields of PEFT's configuration that give these, with plain names as the only expressions."""
         rank, rank_pattern = _common(self.ranks)
         alpha, alpha_pattern = _common({layer: _plain(alpha) for layer, alpha in self.alphas.items()})
         return {

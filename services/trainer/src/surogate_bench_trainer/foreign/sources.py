@@ -33,7 +33,7 @@ def fetch_adapter(adapter: ForeignAdapter, folder: Path, *, largest: int) -> Fet
     """Copy configuration and weights of an adapter into ``folder``, and nothing else.
 
     Args:
-        adapter: What the sweep says of it.
+        adapter: Its entry in the sweep.
         folder: Gets the files.
         largest: Bytes that its weights may have.
 
