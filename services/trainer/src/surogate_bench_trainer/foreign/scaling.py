@@ -3,8 +3,8 @@
 PEFT multiplies a layer's update by alpha / rank, or by alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023), where
 ``rank_pattern`` and ``alpha_pattern`` override rank and alpha: their keys are regular expressions, matched against the
 end of a layer's name from a dot on, and the first match decides. vLLM 0.32 does the same
-(``vllm.lora.peft_helper.PEFTHelper.get_rank_and_scaling``). An expression from an untrusted file may take exponential time, so they are
-matched here, with a deadline, and written anew as plain names.
+(``vllm.lora.peft_helper.PEFTHelper.get_rank_and_scaling``). An expression from an untrusted file may take exponential
+time, so they are matched here, with a deadline, and written anew as plain names.
 """
 
 import re
