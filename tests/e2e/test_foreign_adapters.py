@@ -82,7 +82,7 @@ def test_an_adapter_that_peft_trained_is_scored_beside_bf16_and_one_with_dora_is
     assert {name: run["state"] for name, run in runs.items()} == {
         "base": "Succeeded", "bf16-s0": "Succeeded", "rslora": "Succeeded", "dora": "Failed",
     }, ended.stderr  # fmt: skip
-    assert "use_dora in adapter_config.json: uses DoRA" in runs["dora"]["trouble"]
+    assert "use_dora in adapter_config.json: uses DoRA" in runs["dora"]["message"]
     imported = manifest(tmp_path, "runs/rslora/train")
     assert (imported["stage"], imported["result"]["ranks"]) == ("import", [4, 8])
     (found,) = (tmp_path / "results").glob("sweeps/foreign/*/report/summary.json")
