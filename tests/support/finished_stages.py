@@ -8,11 +8,12 @@ from surogate_bench.requests import (
     AnyRequest,
     CheckRequest,
     EvaluateRequest,
+    ImportRequest,
     PrepareRequest,
     ServeRequest,
     TrainRequest,
 )
-from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SplitInfo, TrainResult
+from surogate_bench.results import CheckResult, EvalResult, ImportResult, Metric, PrepareResult, SplitInfo, TrainResult
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
@@ -53,6 +54,8 @@ def _result(request: AnyRequest) -> StageResult:
             return CheckResult()
         case TrainRequest():
             return _trained(request)
+        case ImportRequest():
+            return _imported(request)
     assert isinstance(request, EvaluateRequest)
     return _scored(request)
 
@@ -77,6 +80,16 @@ def _trained(request: TrainRequest) -> TrainResult:
         steps=2, tokens=100, train_seconds=1.0, tokens_per_second=100.0, side_by_side=1, threads=1,
         peak_memory_bytes=1, weight_bytes=1, operand_cache_bytes=0, final_train_loss=1.0, validation=(),
         adapter_sha256=_sha256(decides), resumed_from_step=0,
+    )  # fmt: skip
+
+
+def _imported(request: ImportRequest) -> ImportResult:
+    """The content of an adapter follows from where it lies."""
+    adapter = request.sweep.adapter(request.adapter)
+    return ImportResult(
+        source=adapter.label, revision=None, source_files={}, adapter_sha256=_sha256(adapter.label), ranks=(4,),
+        alphas=(8.0,), use_rslora=False, target_modules=("q_proj",), layers=1, parameters=1, peft_version=None,
+        base_model=None, trained_under=adapter.trained_under, warnings=("Its base model has another name.",),
     )  # fmt: skip
 
 

@@ -62,6 +62,13 @@ def test_any_sweep_survives_the_way_into_a_resource_and_back(sweep: RecipeSweep)
     assert parse_resource(resource_of(sweep)).sweep.spec_hash == sweep.spec_hash
 
 
+def test_a_sweep_with_adapters_survives_the_way_into_a_resource_and_back() -> None:
+    adapters = [{"name": "a", "url": "s3://bucket/a"}, {"name": "b", "hub": "lab/b", "trained_under": "fp8"}]
+    sweep = parse_resource(resource(adapters=adapters)).sweep
+    assert parse_resource(resource_of(sweep)).sweep.spec_hash == sweep.spec_hash
+    assert parse_resource(resource(adapters=[])).sweep.spec_hash == parse_resource(resource()).sweep.spec_hash
+
+
 def test_a_manifest_spells_every_setting_out_and_holds_no_null() -> None:
     spec = resource_of(load_sweep(SWEEPS[0]))["spec"]
     assert spec["evaluation"]["max_gen_toks"] == 128
@@ -116,6 +123,7 @@ def test_a_name_that_is_too_long_is_a_mistake_of_the_metadata() -> None:
         ({"model": {"path": "/models/base"}}, "model.path"),
         ({"data": {"path": "/data/questions"}}, "data.path"),
         ({"evaluation": {"tasks_dir": "/tasks"}}, "evaluation.tasks_dir"),
+        ({"adapters": [{"name": "theirs", "path": "/adapters/theirs"}]}, "adapters.theirs.path"),
     ],
 )
 def test_a_local_folder_is_not_sent_to_a_cluster_but_may_stand_in_a_resource(

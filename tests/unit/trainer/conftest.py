@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from foreign_adapters import NAME, Import, import_into, make_adapter
 from sweeps import MakeSweep, changed, small_document
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from surogate_bench.results import ImportResult
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_trainer.embedded.word_problems import split
@@ -112,3 +114,20 @@ def restored_threads() -> Iterator[None]:
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def adapter(model_folder: Path, tmp_path: Path) -> Path:
+    return make_adapter(model_folder, tmp_path / "adapter")
+
+
+@pytest.fixture
+def imported(make_sweep: MakeSweep, tmp_path: Path) -> Import:
+    """Import an adapter from a folder; gives the result and the folder of the imported files."""
+
+    def run(folder: Path, **changes: Any) -> tuple[ImportResult, Path]:
+        source = {"path": str(folder)}
+        sweep = make_sweep(recipes=["bf16"], adapters=[{"name": NAME, **source, **changes.pop("entry", {})}], **changes)
+        return import_into(tmp_path, sweep)
+
+    return run

@@ -30,12 +30,13 @@ class _Cache:
 def check_hub_environment(sweep: RecipeSweep) -> None:
     """Check what a sweep needs of the hub: a usable address, a cache that can be written, and files when offline.
 
-    Does nothing for a sweep whose model and data come from elsewhere.
+    Does nothing for a sweep whose model, data and adapters come from elsewhere.
 
     Raises:
         ConfigError: names the variable, its value and the remedy.
     """
-    if sweep.model.hub is None and sweep.data.hub is None:
+    adapters = [adapter for adapter in sweep.adapters if adapter.hub is not None]
+    if sweep.model.hub is None and sweep.data.hub is None and not adapters:
         return
     endpoint = os.environ.get("HF_ENDPOINT")
     if endpoint is not None:
@@ -44,6 +45,9 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
     data = _cache("HF_DATASETS_CACHE", "datasets")
     if sweep.model.hub is not None:
         _check_offline("model", sweep.model.hub, _OFFLINE, [hub.folder / _repository("models", sweep.model.hub)])
+    for adapter in adapters:
+        name = str(adapter.hub)
+        _check_offline(f"adapters.{adapter.name}", name, _OFFLINE, [hub.folder / _repository("models", name)])
     if sweep.data.hub is not None:
         switches = ("HF_DATASETS_OFFLINE",) if "HF_DATASETS_OFFLINE" in os.environ else _OFFLINE
         places = [

@@ -34,7 +34,7 @@ def snapshot_of(name: str, revision: str | None) -> Path:
     from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
 
     disable_progress_bars()
-    with _explained(name):
+    with hub_explained(name, field="model.hub", kind="model"):
         folder = Path(
             snapshot_download(name, revision=revision, allow_patterns=list(_LOADED), ignore_patterns=list(_NOT_LOADED))
         )
@@ -44,7 +44,7 @@ def snapshot_of(name: str, revision: str | None) -> Path:
             )
     if not has_weights(folder):
         if constants.HF_HUB_OFFLINE:
-            raise _away(name)
+            raise _away(name, "model.hub", "model.path")
         raise ConfigError(
             "has no weights in safetensors format",
             field="model.hub",
@@ -55,7 +55,18 @@ def snapshot_of(name: str, revision: str | None) -> Path:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def hub_explained(name: str, *, field: str, kind: str) -> Iterator[None]:
+    """Translate how a download from the hub fails.
+
+    Args:
+        name: Of the repository.
+        field: Setting that names it; its last part is replaced by ``path`` in the remedy.
+        kind: What the repository holds, for the remedy.
+
+    Raises:
+        ConfigError: there is no such repository or revision, or access to it is refused.
+        TransientError: the hub cannot be reached.
+    """
     from huggingface_hub.errors import (  # noqa: PLC0415 - hub models only
         HfHubHTTPError,
         HFValidationError,
@@ -70,16 +81,16 @@ def _explained(name: str) -> Iterator[None]:
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
         raise ConfigError(
             f"cannot be loaded: {str(error).strip()}",
-            field="model.hub",
+            field=field,
             value=name,
-            remedy="Check its name and revision; a gated model needs HF_TOKEN.",
+            remedy=f"Check its name and revision; a gated {kind} needs HF_TOKEN.",
         ) from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, ConnectionError) as error:
-        raise _away(name) from error
+        raise _away(name, field, f"{field.rpartition('.')[0]}.path") from error
 
 
-def _away(name: str) -> TransientError:
+def _away(name: str, field: str, instead: str) -> TransientError:
     return TransientError(
-        f"model.hub: {name} is not in the cache and the hub cannot be reached. "
-        "Check the network, or give a local folder as model.path"
+        f"{field}: {name} is not in the cache and the hub cannot be reached. "
+        f"Check the network, or give a local folder as {instead}"
     )

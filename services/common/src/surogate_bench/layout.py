@@ -8,6 +8,7 @@
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
+    sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported
     sweeps/<name>/<spec-hash>/runs/base/eval*/    the untouched base model
     sweeps/<name>/<spec-hash>/report/             summary.json ...
 """
@@ -23,7 +24,7 @@ BASE_RUN = "base"
 SWEEPS = "sweeps"
 """Prefix of all sweeps."""
 
-Stage = Literal["prepare", "check", "train", "eval"]
+Stage = Literal["prepare", "check", "train", "import", "eval"]
 CheckSubject = Literal["task", "serving"]
 """What is checked before anything is trained: the evaluation task, or the arguments of the vLLM server."""
 
@@ -70,7 +71,7 @@ class SweepLayout:
         return f"{self.root}/report"
 
     def train(self, run: str) -> str:
-        """Prefix of a run's training outputs."""
+        """Return the prefix of the outputs of a run's training, or import."""
         return f"{self.root}/runs/{run}/train"
 
     def eval(self, run: str, under: str | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from surogate_bench.adapter_files import local_adapter_files
 from surogate_bench.content import Digests, digests_of, model_files, require_same, task_files
 from surogate_bench.data_files import split_files
 from surogate_bench.model_source import local_model_folder
@@ -17,7 +18,7 @@ from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import TaskFolders
 
-INPUTS: tuple[InputName, ...] = ("data", "model", "tasks")
+INPUTS: tuple[InputName, ...] = ("data", "model", "tasks", "adapters")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
             return _model(sweep.model)
         case "tasks":
             return _tasks(sweep.evaluation)
+        case "adapters":
+            return _adapters(sweep)
 
 
 def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
@@ -97,3 +100,15 @@ def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
         return None
     field = "evaluation.task" if evaluation.tasks_dir is None else "evaluation.tasks_dir"
     return LocalInput(name="tasks", field=field, folder=evaluation.tasks_dir or task.parent, files=task_files(task))
+
+
+def _adapters(sweep: RecipeSweep) -> LocalInput | None:
+    """Files of every adapter in a local folder, as ``name/file``."""
+    folders = {adapter: adapter.path for adapter in sweep.adapters if adapter.path is not None}
+    files = {
+        f"{adapter.name}/{name}": path
+        for adapter, folder in folders.items()
+        for name, path in local_adapter_files(adapter, folder).items()
+    }
+    first = next(iter(folders.items()), None)
+    return None if first is None else LocalInput(name="adapters", field="adapters", folder=first[1], files=files)

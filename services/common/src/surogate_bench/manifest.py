@@ -20,7 +20,7 @@ from pydantic import (
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import Stage
-from surogate_bench.results import CheckResult, EvalResult, PrepareResult, TrainResult
+from surogate_bench.results import CheckResult, EvalResult, ImportResult, PrepareResult, TrainResult
 
 
 class FileDigest(BaseModel):
@@ -57,11 +57,11 @@ class UnreadableResult(RootModel[dict[str, Any]]):
     model_config = ConfigDict(frozen=True)
 
 
-StageResult = PrepareResult | CheckResult | TrainResult | EvalResult
+StageResult = PrepareResult | CheckResult | TrainResult | ImportResult | EvalResult
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 RESULT_TYPES: Mapping[Stage, type[StageResult]] = MappingProxyType(
-    {"prepare": PrepareResult, "check": CheckResult, "train": TrainResult, "eval": EvalResult}
+    {"prepare": PrepareResult, "check": CheckResult, "train": TrainResult, "import": ImportResult, "eval": EvalResult}
 )
 """Type of :attr:`Manifest.result` by stage."""
 

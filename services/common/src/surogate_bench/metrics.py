@@ -116,9 +116,9 @@ Made from `surogate_bench.metrics` by `make reference`; a test fails when the tw
 
 Pods of sweeps serve `{METRICS_PATH}` on port {METRICS_PORT}, controllers on {CONTROLLER_PORT}. \
 Each also has the process metrics of Prometheus'
-client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the untouched base model. What the
-controller shows of a sweep comes from the object store, so it survives a restart; only the leader shows it, until the
-`RecipeSweep` is deleted.
+client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the untouched base model; a foreign
+adapter has its name as `recipe`. What the controller shows of a sweep comes from the object store, so it survives a
+restart; only the leader shows it, until the `RecipeSweep` is deleted.
 """
 
 _BY_NAME = {info.name: info for info in METRICS}

@@ -56,6 +56,13 @@ class TrainRequest(StageRequest):
     )
 
 
+class ImportRequest(StageRequest):
+    """Trainer service: fetch and check one adapter that was trained elsewhere, in place of a training."""
+
+    kind: Literal["import"] = "import"
+    adapter: str = Field(description="Its name in the sweep.")
+
+
 class ServeRequest(StageRequest):
     """Model-server service: supervise vLLM. The control API listens on ``port``, vLLM on ``vllm_port``."""
 
@@ -86,7 +93,9 @@ class ExportRequest(StageRequest):
     format: ExportFormat
 
 
-AnyRequest = PrepareRequest | CheckRequest | TrainRequest | ServeRequest | EvaluateRequest | ExportRequest
+AnyRequest = (
+    PrepareRequest | CheckRequest | TrainRequest | ImportRequest | ServeRequest | EvaluateRequest | ExportRequest
+)
 Request = Annotated[AnyRequest, Field(discriminator="kind")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 

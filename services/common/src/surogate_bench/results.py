@@ -9,8 +9,8 @@ class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-InputName = Literal["data", "model", "tasks"]
-"""A local folder that a sweep names: its data, its model, its lm-eval tasks."""
+InputName = Literal["data", "model", "tasks", "adapters"]
+"""Local folders that a sweep names: its data, its model, its lm-eval tasks, its foreign adapters."""
 
 
 class SplitInfo(_Result):
@@ -105,6 +105,38 @@ class TrainResult(_Result):
     """Content hash of adapter_model.safetensors and adapter_config.json together."""
     resumed_from_step: int
     """0 for a run that was never interrupted."""
+
+
+class ImportResult(_Result):
+    """One adapter that was trained elsewhere, as it was imported."""
+
+    source: str
+    """Folder, URL, or hub name with commit."""
+    revision: str | None
+    """Commit of an adapter of the hub."""
+    source_files: dict[str, str]
+    """SHA-256 of the files that were read, by name."""
+    adapter_sha256: str
+    """Content hash as in :attr:`TrainResult.adapter_sha256`, of the files that were written."""
+    ranks: tuple[int, ...]
+    """Different ranks of its layers, ascending."""
+    alphas: tuple[float, ...]
+    """Different scaling numerators, ascending."""
+    use_rslora: bool
+    """Whether updates are multiplied by alpha / sqrt(rank) rather than alpha / rank."""
+    target_modules: tuple[str, ...]
+    """Last parts of the names of the adapted layers."""
+    layers: int
+    """How many layers are adapted."""
+    parameters: int
+    peft_version: str | None
+    """As the adapter states it."""
+    base_model: str | None
+    """Base model as the adapter states it."""
+    trained_under: str | None
+    """Recipe it was trained with, as the sweep states it; None where that is not known."""
+    warnings: tuple[str, ...]
+    """What the user should know before the row is trusted, a sentence each."""
 
 
 class Metric(_Result):

@@ -17,7 +17,7 @@ from surogate_bench.files import sha256_of
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import Stage, manifest_key, run_name
 from surogate_bench.manifest import FileDigest, Manifest, ResultT, StageResult
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, ImportRequest, PrepareRequest, TrainRequest
 from surogate_bench.stage_identity import SCORING_VERSION, TRAINING_VERSION
 from surogate_bench.store import ObjectStore, walk_files
 
@@ -25,7 +25,7 @@ _PROCEDURE_VERSIONS: Mapping[Stage, int] = MappingProxyType({"train": TRAINING_V
 
 
 def new_manifest(
-    request: PrepareRequest | CheckRequest | TrainRequest | EvaluateRequest,
+    request: PrepareRequest | CheckRequest | TrainRequest | ImportRequest | EvaluateRequest,
     result: StageResult,
     *,
     engine: str | None = None,
@@ -56,7 +56,9 @@ def new_manifest(
     )
 
 
-def _stage_and_run(request: PrepareRequest | CheckRequest | TrainRequest | EvaluateRequest) -> tuple[Stage, str]:
+def _stage_and_run(
+    request: PrepareRequest | CheckRequest | TrainRequest | ImportRequest | EvaluateRequest,
+) -> tuple[Stage, str]:
     match request:
         case PrepareRequest():
             return "prepare", "prepare"
@@ -64,6 +66,8 @@ def _stage_and_run(request: PrepareRequest | CheckRequest | TrainRequest | Evalu
             return "check", request.subject
         case TrainRequest():
             return "train", run_name(request.recipe, request.seed)
+        case ImportRequest():
+            return "import", request.adapter
         case EvaluateRequest():
             return "eval", request.run
 

@@ -82,6 +82,14 @@ class ObjectStore:
             return self.get(key) is not None
         return True
 
+    def size(self, key: str) -> int | None:
+        """Return the size of an object in bytes; None where there is none."""
+        try:
+            with self._request(key, may_be_missing=True):
+                return int(obstore.head(self._backend, key)["size"])
+        except KeyError:
+            return None
+
     def list(self, prefix: str) -> builtins.list[ObjectInfo]:
         """List every object under ``prefix``, sorted by key."""
         with self._request(prefix):

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import safetensors
@@ -19,7 +19,7 @@ from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
 from surogate_bench.manifest import Manifest
-from surogate_bench.specs.training import Projection
+from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.stages import fetch_stage
 from surogate_bench.store import ObjectStore
 
@@ -29,7 +29,6 @@ _NO_LAYER = "base_model.model.model.layers.1000000.self_attn.q_proj"
 _AMPLIFICATION = 2**20
 """Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
-_TARGETS = frozenset(get_args(Projection))
 _TENSOR = re.compile(r".*\.(?P<matrix>lora_[AB])\.weight")
 
 
@@ -155,6 +154,8 @@ def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
     shutil.copytree(adapter.folder, folder, dirs_exist_ok=True)
     config = json.loads((folder / ADAPTER_CONFIG_FILE).read_bytes())
     config["lora_alpha"] = config.get("lora_alpha", config["r"]) * _AMPLIFICATION
+    patterns = config.get("alpha_pattern") or {}
+    config["alpha_pattern"] = {layers: alpha * _AMPLIFICATION for layers, alpha in patterns.items()}
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     return LocalAdapter(run=adapter.run, name=name, folder=folder)
 
@@ -205,8 +206,10 @@ def _check_config(path: Path, max_rank: int) -> None:
             f"the adapter brings whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
             "would not load"
         )
-    if unknown := sorted(set(config.target_modules) - _TARGETS):
-        raise PermanentError(f"the adapter changes {', '.join(unknown)}; served are {', '.join(sorted(_TARGETS))}")
+    if unknown := sorted({name.rpartition(".")[2] for name in config.target_modules} - SERVED_MODULES):
+        raise PermanentError(
+            f"the adapter changes {', '.join(unknown)}; served are {', '.join(sorted(SERVED_MODULES))}"
+        )
     if config.bias != "none" or config.use_dora:
         raise PermanentError("the adapter trains biases or uses DoRA, which vLLM does not serve")
 

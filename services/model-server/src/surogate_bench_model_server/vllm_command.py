@@ -94,7 +94,7 @@ def vllm_command(
         inherited: Environment of this process, passed on except for what would override the settings here.
     """
     serving = sweep.serving
-    runs = len(sweep.recipes) * len(sweep.seeds)
+    runs = len(sweep.recipes) * len(sweep.seeds) + len(sweep.adapters)
     arguments = [
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model.name_or_path),

@@ -9,7 +9,7 @@ from pathlib import Path
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import SHIPPED_MODELS
-from surogate_bench.requests import AnyRequest, ExportRequest, PrepareRequest, TrainRequest
+from surogate_bench.requests import AnyRequest, ExportRequest, ImportRequest, PrepareRequest, TrainRequest
 from surogate_bench.service import Exposition, run_service
 
 
@@ -37,12 +37,16 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
         from surogate_bench_trainer.export import export_stage  # noqa: PLC0415 - start-up time
 
         export_stage(request, work_dir)
+    elif isinstance(request, ImportRequest):
+        from surogate_bench_trainer.foreign import import_stage  # noqa: PLC0415 - start-up time
+
+        import_stage(request, work_dir)
     else:
         raise ConfigError(
             "is not for the trainer",
             field="request.kind",
             value=request.kind,
-            remedy="The trainer takes prepare, train and export requests.",
+            remedy="The trainer takes prepare, train, import and export requests.",
         )
 
 

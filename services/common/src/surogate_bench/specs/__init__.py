@@ -1,5 +1,6 @@
 """What a user writes: one ``RecipeSweep``, read from YAML."""
 
+from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
 from surogate_bench.specs.model import ModelSpec
@@ -11,6 +12,7 @@ from surogate_bench.specs.yaml_io import load_sweep, with_seeds
 __all__ = [
     "DataSpec",
     "EvaluationSpec",
+    "ForeignAdapter",
     "LoraSpec",
     "ModelSpec",
     "Placement",

@@ -23,7 +23,12 @@ def reference() -> str:
             sections.append((f"`{name}`", target))
     lora = _definition(schema, schema["$defs"]["TrainingSpec"]["properties"]["lora"])
     recipe = schema["$defs"]["Recipe"]
-    sections += [("`training.lora`", lora or {}), ("`recipes`: one spelled out", recipe)]
+    adapter = schema["$defs"]["ForeignAdapter"]
+    sections += [
+        ("`training.lora`", lora or {}),
+        ("`recipes`: one spelled out", recipe),
+        ("`adapters`: one of them", adapter),
+    ]
     return "\n".join([_HEAD, *(_section(title, part, schema) for title, part in sections)])
 
 

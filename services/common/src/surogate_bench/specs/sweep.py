@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.layout import BASE_RUN, run_name
+from surogate_bench.specs.adapters import ForeignAdapter, problem_of_adapters
 from surogate_bench.specs.base import Name, Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import ALL, AS_PUBLISHED, OWN, EvaluationSpec, ServingSpec
@@ -39,6 +41,12 @@ class RecipeSweep(Spec):
     data: DataSpec
     training: TrainingSpec
     recipes: tuple[RecipeEntry, ...] = Field(min_length=1, description="Recipes by name, or spelled out.")
+    adapters: tuple[ForeignAdapter, ...] = Field(
+        (),
+        max_length=64,
+        exclude_if=lambda value: not value,  # the hash of a sweep without adapters stays as it was
+        description="Adapters that were trained elsewhere, scored beside the recipes.",
+    )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
         (0,), min_length=1, description="Each recipe is trained once per seed."
     )
@@ -87,11 +95,30 @@ class RecipeSweep(Spec):
             return ConfigError(message, field=_UNDER, value=name, remedy="Rename the recipe.")
         return None
 
+    @model_validator(mode="after")
+    def _adapters_fit_the_sweep(self) -> Self:
+        recipes = {recipe.name: recipe for recipe in self.recipes}
+        runs = {run_name(recipe, seed) for recipe in recipes for seed in self.seeds}
+        problem = problem_of_adapters(
+            self.adapters, recipes, taken={BASE_RUN, *recipes, *runs}, own=OWN in self.serving.under
+        )
+        if problem:
+            raise ValueError(str(problem)) from problem
+        return self
+
     @property
     def spec_hash(self) -> str:
         """First 12 hex digits of the SHA-256 of the canonical JSON: the identity of the experiment's results."""
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def adapter(self, name: str) -> ForeignAdapter:
+        """Return a foreign adapter of this sweep by name.
+
+        Raises:
+            KeyError: the sweep has none of that name.
+        """
+        return {adapter.name: adapter for adapter in self.adapters}[name]
 
     def recipe(self, name: str) -> RecipeEntry:
         """Return a recipe of this sweep by name.
@@ -115,7 +142,8 @@ class RecipeSweep(Spec):
         """Ways of serving on which an adapter is scored, as in :attr:`served_under`.
 
         Args:
-            recipe: Name of the recipe it was trained with; None for the untouched base model, scored on every way.
+            recipe: Name of the recipe it was trained with, empty where that is not known; None for the untouched base
+                model, scored on every way.
         """
         if recipe is None or ALL in self.serving.under:
             return self.served_under

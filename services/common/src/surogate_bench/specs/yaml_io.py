@@ -1,6 +1,6 @@
 """Read a sweep from YAML, with errors that name the place and the remedy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from surogate_bench.user_paths import expand_home, require_current_folder
 def load_sweep(path: Path) -> RecipeSweep:
     """Read and validate one sweep file.
 
-    Relative local paths inside it (model.path, data.path, evaluation.tasks_dir) are taken relative to the file, and a
-    recipe given as a name ending in ``.yaml`` is read from that file.
+    Relative local paths inside it (model.path, data.path, evaluation.tasks_dir, adapters.*.path) are taken relative to
+    the file, and a recipe given as a name ending in ``.yaml`` is read from that file.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or does not describe a sweep.
     """
     document = _read_mapping(path, field="sweep file")
     base = (require_current_folder() / path).resolve().parent
-    for section, key in (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")):
-        value = document.get(section)
+    for field, value, key in _with_paths(document):
         if isinstance(value, dict) and isinstance(value.get(key), str):
-            value[key] = str(base / expand_home(value[key], field=f"{section}.{key}"))
+            value[key] = str(base / expand_home(value[key], field=f"{field}.{key}"))
     if isinstance(document.get("recipes"), list):
         document["recipes"] = [
             _read_mapping(base / expand_home(entry, field=f"recipes.{index}"), field=f"recipes.{index}")
@@ -37,6 +36,15 @@ def load_sweep(path: Path) -> RecipeSweep:
             for index, entry in enumerate(document["recipes"])
         ]
     return parse_sweep(document)
+
+
+def _with_paths(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Yield the sections that may name local paths: path of the section, its value, and the key."""
+    for section, key in (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")):
+        yield section, document.get(section), key
+    adapters = document.get("adapters")
+    for index, adapter in enumerate(adapters if isinstance(adapters, list) else ()):
+        yield f"adapters.{index}", adapter, "path"
 
 
 def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:

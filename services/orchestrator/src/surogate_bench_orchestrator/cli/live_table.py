@@ -33,6 +33,7 @@ _COLUMNS = (
 _STYLES = {
     "Pending": "dim",
     "Training": "cyan",
+    "Importing": "cyan",
     "Starting": "cyan",
     "Running": "cyan",
     "Trained": "blue",

@@ -25,7 +25,8 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
     Args:
         sweep: The sweep of the run.
         run: A run, or a name in :func:`service_stages`.
-        stage: ``train``, ``eval``, or ``eval-<recipe>`` for an evaluation served under a recipe; all if None.
+        stage: ``train`` (of a foreign adapter ``import``), ``eval``, or ``eval-<recipe>`` for an evaluation served
+            under a recipe; all if None.
 
     Raises:
         ConfigError: there is no such run, or it has no such stage.
@@ -34,13 +35,14 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
     if run in services:
         return (services[run],)
     recipes = {run_name(recipe.name, seed): recipe.name for recipe in sweep.recipes for seed in sweep.seeds}
-    runs = [*([BASE_RUN] if sweep.evaluation.evaluate_base else []), *recipes]
+    imported = {adapter.name: adapter.trained_under or "" for adapter in sweep.adapters}
+    runs = [*([BASE_RUN] if sweep.evaluation.evaluate_base else []), *recipes, *imported]
     if run not in runs:
         raise ConfigError(
             "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *services))}."
         )
-    evaluations = tuple(eval_stage(under) for under in sweep.scored_under(recipes.get(run)))
-    stages = evaluations if run == BASE_RUN else ("train", *evaluations)
+    evaluations = tuple(eval_stage(under) for under in sweep.scored_under((recipes | imported).get(run)))
+    stages = evaluations if run == BASE_RUN else ("import" if run in imported else "train", *evaluations)
     if stage == "train" and run == BASE_RUN:
         raise ConfigError("is never trained", field="run", value=run, remedy="Leave --stage out.")
     if stage is not None and stage not in stages:

@@ -14,5 +14,7 @@ def validate_sweep(sweep_file: Path, consoles: Consoles) -> None:
     """
     sweep = read_sweep(sweep_file)
     runs = len(sweep.recipes) * len(sweep.seeds)
+    foreign = f", {len(sweep.adapters)} imported" if sweep.adapters else ""
     base = " and the base model" if sweep.evaluation.evaluate_base else ""
-    print_line(consoles.output, f"{sweep_file} is valid: sweep {sweep.name} ({sweep.spec_hash}), {runs} runs{base}")
+    counted = f"{runs} runs{foreign}{base}"
+    print_line(consoles.output, f"{sweep_file} is valid: sweep {sweep.name} ({sweep.spec_hash}), {counted}")

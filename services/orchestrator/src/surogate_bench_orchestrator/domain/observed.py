@@ -89,6 +89,7 @@ class RunState(StrEnum):
 
     PENDING = "Pending"
     TRAINING = "Training"
+    IMPORTING = "Importing"
     TRAINED = "Trained"
     EVALUATING = "Evaluating"
     SUCCEEDED = "Succeeded"
@@ -151,8 +152,9 @@ def _evaluation_state(plan: Plan, run: Run, evaluation: Evaluation, observed: Ob
         return RunStatus(RunState.EVALUATING)
     if run.train is None or observed.is_done(run.train):
         return _waiting_for_server(run, evaluation, observed)
-    is_training = observed.is_active(run.train) and not observed.of(run.train).unplaced
-    return RunStatus(RunState.TRAINING if is_training else RunState.PENDING)
+    is_working = observed.is_active(run.train) and not observed.of(run.train).unplaced
+    working = RunState.IMPORTING if run.adapter else RunState.TRAINING
+    return RunStatus(working if is_working else RunState.PENDING)
 
 
 def _waiting_for_server(run: Run, evaluation: Evaluation, observed: Observed) -> RunStatus:

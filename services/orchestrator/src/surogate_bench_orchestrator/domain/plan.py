@@ -7,7 +7,15 @@ from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
 from surogate_bench.layout import BASE_RUN, CheckSubject, SweepLayout, run_name
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import (
+    CheckRequest,
+    EvaluateRequest,
+    ImportRequest,
+    PrepareRequest,
+    ServeRequest,
+    TrainRequest,
+)
+from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench_orchestrator.domain.tasks import Task, task_name
 
@@ -19,6 +27,9 @@ _PREPARE_TIMEOUT_S = 4 * 3600.0
 
 _CHECK_TIMEOUT_S = 3600.0
 """Room for downloading the data of a task that has its own."""
+
+_IMPORT_TIMEOUT_S = 3600.0
+"""Room for downloading an adapter."""
 
 _MARGIN_S = 60.0
 """Beyond deadlines that the services watch themselves, so that their explanation comes first."""
@@ -37,14 +48,21 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One (recipe, seed), or the untouched base model, which is evaluated only."""
+    """One (recipe, seed), a foreign adapter, or the untouched base model, which is evaluated only."""
 
     name: str
-    recipe: Recipe | None
-    seed: int | None
+    recipe: Recipe | None = None
+    seed: int | None = None
+    adapter: ForeignAdapter | None = None
     train: Task | None
+    """What makes the adapter: a training, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
     """That on the base as published first."""
+
+    @property
+    def row(self) -> str:
+        """Name of the row of results that the run is part of: its recipe, its adapter, or the base."""
+        return self.recipe.name if self.recipe else self.name
 
     @property
     def evaluate(self) -> Task:
@@ -70,7 +88,7 @@ class Plan:
     servers: tuple[Task, ...]
     """One for each way of serving, that of the base as published first."""
     runs: tuple[Run, ...]
-    """The base first, then in the order of the spec."""
+    """The base first, then recipes and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
     """Slowest first: the longest run started last would leave the other slots idle at the end (LPT rule, Graham)."""
     reuse: bool = True
@@ -80,7 +98,12 @@ class Plan:
     def tasks(self) -> tuple[Task, ...]:
         """Every task, in the order in which they first become due."""
         evaluations = (each.task for run in self.runs for each in run.evaluations)
-        return (*self.preliminaries, *self.training_order, *self.servers, *evaluations)
+        return (*self.preliminaries, *self.imports, *self.training_order, *self.servers, *evaluations)
+
+    @property
+    def imports(self) -> tuple[Task, ...]:
+        """Imports of foreign adapters, which hold no slot."""
+        return tuple(run.train for run in self.runs if run.train and run.adapter)
 
     def server_of(self, evaluation: Task) -> Task:
         """Return the server that an evaluation asks.
@@ -116,27 +139,26 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         recipe.name: tuple(planner.train(recipe, seed) for seed in sweep.seeds)
         for recipe in sorted(sweep.recipes, key=_relative_cost, reverse=True)
     }
-    base = Run(
-        name=BASE_RUN, recipe=None, seed=None, train=None, evaluations=planner.evaluations(BASE_RUN, None, servers)
-    )
+    base = Run(name=BASE_RUN, train=None, evaluations=planner.evaluations(BASE_RUN, None, servers))
     trained = tuple(
         Run(
             name=run_name(recipe.name, seed),
             recipe=recipe,
             seed=seed,
             train=task,
-            evaluations=planner.evaluations(run_name(recipe.name, seed), recipe, servers),
+            evaluations=planner.evaluations(run_name(recipe.name, seed), recipe.name, servers),
         )
         for recipe in sweep.recipes
         for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
     )
+    runs = (*trained, *(planner.foreign_run(adapter, servers) for adapter in sweep.adapters))
     return Plan(
         sweep=sweep,
         layout=layout,
         prepare=planner.prepare(),
         checks=planner.checks(),
         servers=tuple(servers.values()),
-        runs=(base, *trained) if sweep.evaluation.evaluate_base else trained,
+        runs=(base, *runs) if sweep.evaluation.evaluate_base else runs,
         training_order=tuple(task for tasks in train.values() for task in tasks),
         reuse=reuse,
     )
@@ -187,6 +209,25 @@ class _Planner:
             output=self.layout.train(run),
         )
 
+    def foreign_run(self, adapter: ForeignAdapter, servers: Mapping[str | None, Task]) -> Run:
+        return Run(
+            name=adapter.name,
+            adapter=adapter,
+            train=self._import(adapter.name),
+            evaluations=self.evaluations(adapter.name, adapter.trained_under or "", servers),
+        )
+
+    def _import(self, adapter: str) -> Task:
+        return Task(
+            name=self._name(adapter, "import"),
+            service=Service.TRAINER,
+            request=ImportRequest(sweep=self.sweep, store=self.store, adapter=adapter),
+            slots=0,
+            max_attempts=self.sweep.max_attempts,
+            timeout_s=_IMPORT_TIMEOUT_S,
+            output=self.layout.train(adapter),
+        )
+
     def server(self, under: str | None) -> Task:
         return Task(
             name=self._name("serve", under=under),
@@ -200,12 +241,10 @@ class _Planner:
             output=None,
         )
 
-    def evaluations(
-        self, run: str, recipe: Recipe | None, servers: Mapping[str | None, Task]
-    ) -> tuple[Evaluation, ...]:
+    def evaluations(self, run: str, recipe: str | None, servers: Mapping[str | None, Task]) -> tuple[Evaluation, ...]:
         return tuple(
             Evaluation(under=under, task=self._evaluate(run, under), server=servers[under])
-            for under in self.sweep.scored_under(recipe.name if recipe else None)
+            for under in self.sweep.scored_under(recipe)
         )
 
     def _evaluate(self, run: str, under: str | None) -> Task:

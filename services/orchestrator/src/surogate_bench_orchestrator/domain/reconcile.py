@@ -78,7 +78,8 @@ def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     ahead = _server_ahead(works, observed, contention)
     trainers = _trainers(waiting, free=_free(plan, observed) - _slots_of(ahead))
     following = () if ahead else _servers_after(plan, works, observed, contention, taken=_slots_of(trainers))
-    return (*stopped, *ahead, *trainers, *following, *_evaluations(plan, works, observed))
+    imports = tuple(Submit(task) for task in plan.imports if observed.is_due(task))
+    return (*stopped, *imports, *ahead, *trainers, *following, *_evaluations(plan, works, observed))
 
 
 def overlaps(placement: Placement, slots: int) -> bool:

@@ -24,6 +24,7 @@ from surogate_bench_orchestrator.report.chart_style import (
 from surogate_bench_orchestrator.report.formats import points, short
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
+_MARKS = (formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION, formats.PILCROW)
 _ROW_INCHES = 0.34
 _FRAME_INCHES = 1.12
 _LINE_INCHES = 0.16
@@ -35,13 +36,11 @@ def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout
 
     Args:
         summary: What to draw.
-        styles: By recipe name.
+        styles: By name of the recipe or foreign adapter.
         layout: Panels side by side, or one above the other.
     """
     rows = summary.rows
-    footnotes = [
-        note for note in summary.footnotes if note.startswith((formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION))
-    ]
+    footnotes = [note for note in summary.footnotes if note.startswith(_MARKS)]
     height = _FRAME_INCHES + _ROW_INCHES * len(rows)
     compared = any(row.versus_reference for row in rows)
     wide = layout == "wide"
@@ -143,7 +142,7 @@ def _note(axes: Axes, position: int, text: str) -> None:
 
 
 def _style_of(row: Row, styles: Mapping[str, SeriesStyle]) -> SeriesStyle | None:
-    return None if row.recipe is None else styles[row.recipe]
+    return styles.get(row.recipe or row.key)
 
 
 def _name_rows(axes: Axes, summary: Summary, *, visible: bool) -> None:

@@ -1,6 +1,6 @@
 """Build the report of a sweep from the results of its stages in the object store, and from nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.recipes import Recipe
@@ -56,7 +56,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     rows = build_rows(records, sweep, missing, reference.name if reference else None)
     manifests = records.manifests()
     prepared = records.prepare[1] if records.prepare else None
-    warnings = prepared.warnings if prepared else ()
+    warnings = (*(prepared.warnings if prepared else ()), *_import_warnings(records))
     scored = scored_on(records.every_run(), sweep)
     origins = (tokens_note(prepared, scored), unlike_note(records, sweep), *reuse_notes(records, sweep))
     reference_row = next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
@@ -90,6 +90,12 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         notes=(*warnings, *notes(sweep, rows.over_seeds, (*rows.not_compared, *filter(None, origins)))),
         warnings=warnings,
     )
+
+
+def _import_warnings(records: SweepRecords) -> Iterator[str]:
+    for run in records.runs:
+        if run.imported is not None:
+            yield from (f"{run.name}: {warning}" for warning in run.imported.result.warnings)
 
 
 def _reference(recipes: Sequence[Recipe]) -> Recipe | None:

@@ -56,7 +56,8 @@ def draw_charts(summary: Summary, records: SweepRecords, sweep: RecipeSweep) -> 
 
 
 def _accuracy(summary: Summary, sweep: RecipeSweep) -> Chart:
-    styles = {recipe.name: series_style(index) for index, recipe in enumerate(sweep.recipes)}
+    names = [*(recipe.name for recipe in sweep.recipes), *(adapter.name for adapter in sweep.adapters)]
+    styles = {name: series_style(index) for index, name in enumerate(names)}
     alt = "Accuracy by recipe: " + "; ".join(
         f"{row.title} {formats.percent(row.score.accuracy)}" if row.score else f"{row.title} {row.state}"
         for row in summary.rows

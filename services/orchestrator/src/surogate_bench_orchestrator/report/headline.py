@@ -19,7 +19,7 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None) -> 
         rows: The base model and every recipe over its seeds.
         reference: The recipe that others are compared with.
     """
-    base = next((row for row in rows if row.recipe is None and row.score), None)
+    base = next((row for row in rows if row.is_base and row.score), None)
     scored = [row for row in rows if row.recipe is not None and row.score]
     if not scored:
         return "No recipe has been scored yet. The table shows what each run is waiting for or why it ended."
@@ -29,7 +29,8 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None) -> 
         best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
         parts = [_gain(best, base), "There is no unquantized run to compare the others with.", served]
     else:
-        parts = [_gain(ours, base), _comparisons(sweep, scored, ours), served]
+        beside = [row for row in rows if not row.is_base and row.score]
+        parts = [_gain(ours, base), _comparisons(sweep, beside, ours), served]
     return " ".join(part for part in parts if part)
 
 

@@ -6,6 +6,7 @@ from statistics import NormalDist
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.foreign import foreign_note, single_kinds, trained_elsewhere
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
 from surogate_bench_orchestrator.report.recipe_texts import mismatch_details
 from surogate_bench_orchestrator.report.summary import Comparison, Row
@@ -23,6 +24,7 @@ def notes(sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str]) -> tu
     """
     candidates = (
         _seeds_note(sweep, rows),
+        foreign_note(rows),
         *_sensitivity_notes(rows),
         mismatch_details(sweep.recipes),
         _covered_note(rows),
@@ -44,9 +46,10 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
         "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted." if starred else "",
         *(_unlike_reference(row, row.versus_reference, reference) for row in rows),
         *(_unlike_base(row, row.versus_base) for row in rows),
-        f"{formats.DOUBLE_DAGGER} One seed: the interval covers questions, not seeds."
-        if several and any(len(row.seeds) == 1 for row in rows)
+        f"{formats.DOUBLE_DAGGER} One {single_kinds(rows)}: the interval covers questions, not seeds."
+        if several and single_kinds(rows)
         else "",
+        *(trained_elsewhere(row, row.foreign) for row in rows if row.foreign),
         f"{formats.SECTION} More than {_limit(sweep)} of the answers are empty."
         if any(row.many_empty for row in rows)
         else "",
@@ -57,6 +60,11 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
 def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None) -> str:
     if found is None or found.of_all_seeds or reference is None:
         return ""
+    if row.foreign:
+        return (
+            f"{formats.DAGGER} {row.title}: the difference is to {reference.title} with {seeds(found.seeds)} "
+            f"({formats.fraction(found.other_accuracy)}), whose answers were kept."
+        )
     return (
         f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} has too: "
         f"{formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}. In the table, "
@@ -87,7 +95,7 @@ def _seeds_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
         for row in rows
         if row.score and row.recipe is not None and len(row.seeds) < len(sweep.seeds)
     ]
-    base = any(row.recipe is None and row.score for row in rows)
+    base = any(row.is_base and row.score for row in rows)
     return (
         f"Rows of recipes are means over {seeds(sweep.seeds)}, and their intervals cover seeds and questions"
         + ("; the base model is not trained, so its interval covers questions only." if base else ".")

@@ -129,5 +129,6 @@ def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
     of_seeds: dict[tuple[int, ...], list[str]] = {}
     for recipe, numbers in of_recipe.items():
         of_seeds.setdefault(tuple(numbers), []).append(titles[recipe])
-    base = ["the base model"] if any(run.recipe is None for run in runs) else []
-    return listed([*base, *(f"{listed(names)} ({seeds(numbers)})" for numbers, names in of_seeds.items())])
+    base = ["the base model"] if any(run.recipe is None and run.adapter is None for run in runs) else []
+    foreign = [run.name for run in runs if run.adapter is not None]
+    return listed([*base, *(f"{listed(names)} ({seeds(numbers)})" for numbers, names in of_seeds.items()), *foreign])

@@ -1,6 +1,6 @@
 """Read the results of a sweep's stages from the object store, and check them against their digests."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -9,8 +9,8 @@ from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
 from surogate_bench.manifest import Manifest
-from surogate_bench.results import EvalResult, MetricsLine, PrepareResult, SampleLine, TrainResult
-from surogate_bench.specs import RecipeSweep
+from surogate_bench.results import EvalResult, ImportResult, MetricsLine, PrepareResult, SampleLine, TrainResult
+from surogate_bench.specs import ForeignAdapter, RecipeSweep
 from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 
@@ -24,6 +24,14 @@ class TrainRecord:
     manifest: Manifest
     result: TrainResult
     metrics: tuple[MetricsLine, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportRecord:
+    """A finished import of a foreign adapter."""
+
+    manifest: Manifest
+    result: ImportResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,16 +49,18 @@ class RunRecord:
 
     name: str
     recipe: str | None
-    """None for the base model."""
+    """None for the base model and for a foreign adapter."""
     seed: int | None
     train: TrainRecord | None
     evaluation: EvalRecord | None
     damage: str
     """What is wrong with the stored files; empty if nothing is."""
+    adapter: ForeignAdapter | None = None
+    imported: ImportRecord | None = None
 
     def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``evaluation``."""
-        stages = {"training": self.train, "evaluation": self.evaluation}
+        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation``."""
+        stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
 
@@ -62,7 +72,7 @@ class SweepRecords:
     base: RunRecord | None
     """None where the sweep does not score the base model."""
     runs: tuple[RunRecord, ...]
-    """In the order of recipes, then seeds."""
+    """In the order of recipes, then seeds; then foreign adapters."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
         """Return the runs of one recipe."""
@@ -90,10 +100,13 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
     return SweepRecords(
         prepare=None if prepared is None else (prepared, prepared.require_result(PrepareResult)),
         base=_read_run(store, layout, BASE_RUN) if sweep.evaluation.evaluate_base else None,
-        runs=tuple(
-            _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
-            for recipe in sweep.recipes
-            for seed in sweep.seeds
+        runs=(
+            *(
+                _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
+                for recipe in sweep.recipes
+                for seed in sweep.seeds
+            ),
+            *(_read_foreign(store, layout, adapter) for adapter in sweep.adapters),
         ),
     )
 
@@ -108,6 +121,17 @@ def _read_run(
     except PermanentError as error:
         damage = str(error)
     return RunRecord(name=name, recipe=recipe, seed=seed, train=train, evaluation=evaluation, damage=damage)
+
+
+def _read_foreign(store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter) -> RunRecord:
+    run, imported = _read_run(store, layout, adapter.name), None
+    damage = run.damage
+    try:
+        if manifest := read_manifest(store, layout.train(adapter.name)):
+            imported = ImportRecord(manifest=manifest, result=manifest.require_result(ImportResult))
+    except PermanentError as error:
+        damage = damage or str(error)
+    return replace(run, adapter=adapter, imported=imported, damage=damage)
 
 
 def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs import ForeignAdapter, RecipeSweep
 from surogate_bench_orchestrator.report.origins import reused_from
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords, TrainRecord
 from surogate_bench_orchestrator.report.scores import Difference, adjusted, difference, score
 from surogate_bench_orchestrator.report.scoring import scored_on
-from surogate_bench_orchestrator.report.summary import Comparison, Row, RowState, Score, Training
+from surogate_bench_orchestrator.report.summary import Comparison, Foreign, Row, RowState, Score, Training
 
 BASE_TITLE = "Base model"
 
@@ -41,6 +41,11 @@ class _Group:
     recipe: str | None
     seed: int | None
     runs: tuple[RunRecord, ...]
+    adapter: ForeignAdapter | None = None
+
+    @property
+    def is_base(self) -> bool:
+        return self.recipe is None and self.adapter is None
 
 
 def build_rows(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReasons, reference: str | None) -> Rows:
@@ -49,7 +54,7 @@ def build_rows(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReaso
     per_run = _run_groups(records, sweep) if len(sweep.seeds) > 1 else []
     over_seeds, problems = _with_comparisons(groups, missing, reference, sweep)
     single, single_problems = _with_comparisons(
-        [*[group for group in groups if group.recipe is None], *per_run], missing, reference, sweep
+        [*[group for group in groups if group.is_base], *per_run], missing, reference, sweep
     )
     return Rows(
         over_seeds=tuple(over_seeds),
@@ -64,9 +69,14 @@ def build_rows(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReaso
 
 def _groups(records: SweepRecords, sweep: RecipeSweep) -> list[_Group]:
     base = [] if records.base is None else [records.base]
-    return [_Group(key=run.name, title=BASE_TITLE, recipe=None, seed=None, runs=(run,)) for run in base] + [
-        _Group(key=recipe.name, title=recipe.title, recipe=recipe.name, seed=None, runs=records.of_recipe(recipe.name))
-        for recipe in sweep.recipes
+    foreign = [(run, run.adapter) for run in records.runs if run.adapter is not None]
+    return [
+        *(_Group(key=run.name, title=BASE_TITLE, recipe=None, seed=None, runs=(run,)) for run in base),
+        *(
+            _Group(key=each.name, title=each.title, recipe=each.name, seed=None, runs=records.of_recipe(each.name))
+            for each in sweep.recipes
+        ),
+        *(_Group(key=run.name, title=run.name, recipe=None, seed=None, runs=(run,), adapter=it) for run, it in foreign),
     ]
 
 
@@ -89,25 +99,30 @@ def _with_comparisons(
     groups: Sequence[_Group], missing: NoResultReasons, reference: str | None, sweep: RecipeSweep
 ) -> tuple[list[Row], list[tuple[str | None, str]]]:
     plain = {group.key: _row(group, missing, sweep) for group in groups}
-    scored = [group for group in groups if group.recipe is not None and plain[group.key].score is not None]
+    scored = [group for group in groups if not group.is_base and plain[group.key].score is not None]
     title = plain[reference].title if reference in plain else ""
+    references = _evaluations(run for group in groups if group.recipe == reference for run in group.runs if reference)
     to_reference, unlike_reference = _differences(
-        [group for group in scored if group.recipe != reference],
-        _evaluations(run for group in groups if group.recipe == reference for run in group.runs),
+        [group for group in scored if group.recipe is None or group.recipe != reference],
+        references,
         title or (reference or ""),
+        foreign_seeds=tuple(references),
     )
-    base = next((run.evaluation for group in groups if group.recipe is None for run in group.runs), None)
-    every_seed = {run.seed for group in scored for run in group.runs if run.seed is not None}
+    base = next((run.evaluation for group in groups if group.is_base for run in group.runs), None)
+    every_seed = {sweep.seeds[0], *(run.seed for group in scored for run in group.runs if run.seed is not None)}
     to_base, unlike_base = _differences(
-        scored, {} if base is None else dict.fromkeys(every_seed, base), "the base model"
+        scored,
+        {} if base is None else dict.fromkeys(every_seed, base),
+        "the base model",
+        foreign_seeds=sweep.seeds[:1],
     )
     versus_reference, versus_base = adjusted(to_reference), adjusted(to_base)
     beside = plain[reference].seeds if reference in plain else None
     return [
         row.model_copy(
             update={
-                "versus_reference": _beside(versus_reference.get(key), row.seeds, beside),
-                "versus_base": _beside(versus_base.get(key), row.seeds, None),
+                "versus_reference": _beside(versus_reference.get(key), row, beside),
+                "versus_base": _beside(versus_base.get(key), row, None),
                 "unlike_reference": key in unlike_reference,
                 "unlike_base": key in unlike_base,
             }
@@ -116,7 +131,7 @@ def _with_comparisons(
     ], [(plain[key].recipe, sentence) for unlike in (unlike_reference, unlike_base) for key, sentence in unlike.items()]
 
 
-def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int, ...] | None) -> Comparison | None:
+def _beside(found: Comparison | None, row: Row, others: tuple[int, ...] | None) -> Comparison | None:
     """Record whether a difference is that of the accuracies beside it, which are over these seeds.
 
     ``others`` is None where the other side has one accuracy for every seed: the base model, or, in rows of single runs,
@@ -124,17 +139,18 @@ def _beside(found: Comparison | None, seeds: tuple[int, ...], others: tuple[int,
     """
     if found is None:
         return None
-    return found.model_copy(update={"of_all_seeds": found.seeds == seeds and others in {None, found.seeds}})
+    of_row = row.foreign is not None or found.seeds == row.seeds
+    return found.model_copy(update={"of_all_seeds": of_row and others in {None, found.seeds}})
 
 
 def _differences(
-    groups: Iterable[_Group], reference: Mapping[int, EvalRecord], title: str
+    groups: Iterable[_Group], reference: Mapping[int, EvalRecord], title: str, *, foreign_seeds: Iterable[int]
 ) -> tuple[dict[str, Difference], dict[str, str]]:
     """Return differences to a reference by key, and sentences about rows that cannot be compared with it."""
     found, unlike = dict[str, Difference](), dict[str, str]()
     for group in groups:
         try:
-            one = difference(_evaluations(group.runs), reference)
+            one = difference(_evaluations(group.runs, foreign_seeds), reference)
         except PermanentError as error:
             unlike[group.key] = f"{group.title} is not compared with {title}: {error}."
             continue
@@ -143,8 +159,12 @@ def _differences(
     return found, unlike
 
 
-def _evaluations(runs: Iterable[RunRecord]) -> dict[int, EvalRecord]:
-    return {run.seed: run.evaluation for run in runs if run.seed is not None and run.evaluation is not None}
+def _evaluations(runs: Iterable[RunRecord], foreign_seeds: Iterable[int] = ()) -> dict[int, EvalRecord]:
+    """Return evaluations by seed; a foreign adapter has none, and its only one stands beside each of the others'."""
+    found = [(run, run.evaluation) for run in runs if run.evaluation is not None]
+    by_seed = {run.seed: evaluation for run, evaluation in found if run.seed is not None}
+    foreign = [evaluation for run, evaluation in found if run.adapter is not None]
+    return by_seed | {seed: evaluation for evaluation in foreign for seed in foreign_seeds}
 
 
 def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
@@ -177,6 +197,18 @@ def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
         many_empty=scored is not None and scored.largest_empty_share > sweep.evaluation.max_empty_fraction,
         scored=data[0] if len(data := scored_on(sound, sweep)) == 1 else None,
         reused_from=reused_from(group.runs),
+        foreign=_foreign(group),
+    )
+
+
+def _foreign(group: _Group) -> Foreign | None:
+    if group.adapter is None:
+        return None
+    imported = next((run.imported.result for run in group.runs if run.imported), None)
+    return Foreign(
+        source=imported.source if imported else group.adapter.label,
+        trained_under=group.adapter.trained_under,
+        adapter_sha256=imported.adapter_sha256 if imported else None,
     )
 
 
@@ -189,7 +221,8 @@ def _state(run: RunRecord, missing: NoResultReasons) -> tuple[RowState, str]:
         return "failed", missing.failed[run.name] or "no reason was given"
     if run.name in missing.skipped:
         return "skipped", missing.skipped[run.name] or "no reason was given"
-    waiting_for = "evaluated" if run.train is not None or run.recipe is None else "trained"
+    made = run.train is not None or run.imported is not None or (run.recipe is None and run.adapter is None)
+    waiting_for = "evaluated" if made else "imported" if run.adapter else "trained"
     return "pending", f"not {waiting_for} yet"
 
 

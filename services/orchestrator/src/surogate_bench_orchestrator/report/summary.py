@@ -111,19 +111,31 @@ class Training(_Part):
     resumed_from_step: int
 
 
+class Foreign(_Part):
+    """Where a foreign adapter comes from, as far as that is known; its training is not."""
+
+    source: str
+    """Folder, URL, or hub name with commit once it is imported."""
+    trained_under: str | None
+    """Recipe, as the sweep states it."""
+    adapter_sha256: str | None = None
+    """Content of the imported files; None before."""
+
+
 class Row(_Part):
-    """The base model, a recipe (over all its seeds), or one run of a recipe."""
+    """The base model, a recipe (over all its seeds), one run of a recipe, or a foreign adapter."""
 
     key: str
-    """``base``, the recipe's name, or the run's name."""
+    """``base``, the recipe's name, the run's name, or the adapter's name."""
     title: str
     recipe: str | None
+    """None for the base model and for a foreign adapter."""
     seed: int | None
-    """None for the base model and for a row over seeds."""
+    """None for the base model, a foreign adapter, and a row over seeds."""
     seeds: tuple[int, ...]
-    """Seeds behind ``score``; empty for the base model and where there is none."""
+    """Seeds behind ``score``; empty for the base model, a foreign adapter, and where there is no score."""
     seeds_scored: int
-    """How many they are; 1 for the base model."""
+    """How many they are; 1 for the base model and a foreign adapter."""
     state: RowState
     reason: str
     """Why the state is not ``succeeded``; empty otherwise."""
@@ -142,6 +154,13 @@ class Row(_Part):
     reused_from: str = ""
     """``name/spec-hash`` of the sweep that a single run was taken from, or what each of its stages was, as in
     ``training name/spec-hash``; empty where it was computed in this sweep, and for a row of several runs."""
+    foreign: Foreign | None = None
+    """Of a foreign adapter."""
+
+    @property
+    def is_base(self) -> bool:
+        """Whether it is the base model's."""
+        return self.recipe is None and self.foreign is None
 
 
 class RecipeText(_Part):
@@ -200,7 +219,7 @@ class Summary(_Part):
     reference_title: str | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    """The base model where it is scored, then every recipe in the sweep's order."""
+    """The base model where it is scored, then every recipe and every foreign adapter in the sweep's order."""
     runs: tuple[Row, ...]
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     recipes: tuple[RecipeText, ...]

@@ -22,13 +22,15 @@ CSV_COLUMNS = (
     "served_validation_loss", "task", "task_data",
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
+    "source", "trained_under", "adapter_sha256",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
 ``p_reference…`` and ``p_base…`` test recipes over seeds and questions, and are empty with fewer than two seeds;
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
-``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs."""
+``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
+``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that were trained elsewhere."""
 
 _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -56,6 +58,8 @@ def _csv_cells(row: Row) -> dict[str, object]:
             "prompt": scored.prompt, "num_fewshot": scored.num_fewshot,
             "special_tokens": _inert(" ".join(scored.special_tokens)),
         }  # fmt: skip
+    if row.foreign is not None:
+        cells |= row.foreign.model_dump() | {"source": _inert(row.foreign.source)}
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:

@@ -1,7 +1,8 @@
 """Converts a sweep to its resource, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,11 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _FIX = "Correct it: delete the RecipeSweep, change its manifest and apply it again."
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
-_LOCAL_PATHS = (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir"))
+_LOCAL_PATHS = (
+    ("model", "path", "Use hub or builtin"),
+    ("data", "path", "Use hub or builtin"),
+    ("evaluation", "tasks_dir", "Use a task that comes with the image"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +95,13 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
     Raises:
         ConfigError: it names a local folder, which pods do not have, or has more runs than a status has room for.
     """
-    for section, key in _LOCAL_PATHS:
-        if (path := getattr(getattr(sweep, section), key)) is not None:
-            raise ConfigError(
-                "is a folder of this machine, which the pods of a cluster do not have",
-                field=f"{section}.{key}",
-                value=str(path),
-                remedy=_remedy_for_path(section),
-            )
+    for field, path, remedy in _local_paths(sweep):
+        raise ConfigError(
+            "is a folder of this machine, which the pods of a cluster do not have",
+            field=field,
+            value=str(path),
+            remedy=f"{remedy}; for a folder that is mounted into the pods, write the RecipeSweep resource yourself.",
+        )
     _require_few_runs(sweep, "seeds")
     metadata = {"name": sweep.name} | ({"namespace": namespace} if namespace else {})
     spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
@@ -114,9 +118,14 @@ def _require_few_runs(sweep: RecipeSweep, field: str) -> None:
         )
 
 
-def _remedy_for_path(section: str) -> str:
-    instead = "Use a task that comes with the image" if section == "evaluation" else "Use hub or builtin"
-    return f"{instead}; for a folder that is mounted into the pods, write the RecipeSweep resource yourself."
+def _local_paths(sweep: RecipeSweep) -> Iterator[tuple[str, Path, str]]:
+    """Yield the folders of this machine that a sweep names: setting, folder, and what to use instead."""
+    for section, key, instead in _LOCAL_PATHS:
+        if (path := getattr(getattr(sweep, section), key)) is not None:
+            yield f"{section}.{key}", path, instead
+    for adapter in sweep.adapters:
+        if adapter.path is not None:
+            yield adapter.field, adapter.path, "Copy it into a bucket and use url, or use hub"
 
 
 def _explained(error: ValidationError, prefix: tuple[str, ...], *, remedy: str) -> ConfigError:

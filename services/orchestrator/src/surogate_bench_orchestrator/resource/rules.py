@@ -38,6 +38,13 @@ RULES: dict[str, list[Rule]] = {
         {"rule": "self.prompt.contains('{question}')", "message": "prompt must contain {question}"},
         {"rule": "self.completion.contains('{answer}')", "message": "completion must contain {answer}"},
     ],
+    "ForeignAdapter": [
+        {
+            "rule": "[has(self.path), has(self.url), has(self.hub)].exists_one(given, given)",
+            "message": "set exactly one of path, url, hub",
+        },
+        {"rule": "!has(self.revision) || has(self.hub)", "message": "revision only applies to hub: remove it"},
+    ],
     "TrainingSpec": [
         {
             "rule": "has(self.epochs) != has(self.max_steps)",
@@ -64,6 +71,12 @@ RULES: dict[str, list[Rule]] = {
 """By the name of the model."""
 
 FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
+    ("RecipeSweep", "adapters"): [
+        {
+            "rule": "self.all(one, self.exists_one(other, other.name == one.name))",
+            "message": "adapters: each name may appear once: rename the repeated one",
+        }
+    ],
     ("RecipeSweep", "seeds"): [
         {
             "rule": "self.all(seed, self.exists_one(other, other == seed))",

@@ -10,7 +10,7 @@ from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of
-from surogate_bench.results import PrepareResult, TrainResult
+from surogate_bench.results import ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
     SCORING_VERSION,
@@ -87,13 +87,12 @@ class ReusableStages:
     def _find_evaluation(
         self, run: Run, evaluation: Evaluation, prepared: PrepareResult, manifests: Mapping[str, Manifest]
     ) -> None:
-        trained = result_of(manifests.get(run.train.name), TrainResult) if run.train else None
-        if (run.train is not None and trained is None) or not self._is_new(evaluation.task.name, manifests):
+        adapter = _content_of(manifests.get(run.train.name)) if run.train else None
+        if (run.train is not None and adapter is None) or not self._is_new(evaluation.task.name, manifests):
             return
         sweep = self._plan.sweep
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
-        adapter = trained.adapter_sha256 if trained else None
         identity = evaluation_identity(sweep, prepared, adapter, under, scales)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
@@ -191,7 +190,8 @@ def _scored_runs(
 ) -> Iterator[tuple[str, Mapping[str | None, str]]]:
     """Yield runs that have evaluations in the store: prefixes by the recipe that the base was served under."""
     trained = ((run_name(each.name, seed), each.name) for each in sweep.recipes for seed in sweep.seeds)
-    for run, recipe in ((BASE_RUN, None), *trained):
+    imported = ((each.name, each.trained_under or "") for each in sweep.adapters)
+    for run, recipe in ((BASE_RUN, None), *trained, *imported):
         prefixes = {under: layout.eval(run, under) for under in sweep.scored_under(recipe)}
         scored = {under: prefix for under, prefix in prefixes.items() if manifest_key(prefix) in written}
         if scored:
@@ -200,7 +200,7 @@ def _scored_runs(
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    """What a training left, by content."""
+    """An adapter by content, and the scales that its training kept."""
 
     sha256: str | None
     input_scales_sha256: str | None
@@ -215,11 +215,17 @@ def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
         manifest = read_manifest(store, prefix)
     except PermanentError:
         return None
-    trained = result_of(manifest, TrainResult)
-    if manifest is None or trained is None:
+    sha256 = _content_of(manifest)
+    if manifest is None or sha256 is None:
         return None
     scales = manifest.files.get(INPUT_SCALES_FILE)
-    return _Adapter(trained.adapter_sha256, scales.sha256 if scales else None)
+    return _Adapter(sha256, scales.sha256 if scales else None)
+
+
+def _content_of(manifest: Manifest | None) -> str | None:
+    """Return the content hash of an adapter that was trained or imported; None where it is not known."""
+    made = result_of(manifest, TrainResult) or result_of(manifest, ImportResult)
+    return made.adapter_sha256 if made else None
 
 
 def _input_scales(store: ObjectStore, training: Task) -> str | None:

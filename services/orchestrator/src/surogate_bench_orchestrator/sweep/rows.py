@@ -6,7 +6,7 @@ from typing import Any
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of
-from surogate_bench.results import EvalResult, PrepareResult, TrainResult
+from surogate_bench.results import EvalResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.serving import server_work
@@ -103,9 +103,16 @@ def sweep_view(snapshot: Snapshot) -> SweepView:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the warnings of the prepare stage; empty before it is done."""
+    """Return the warnings of the prepare stage and of imports; empty before they are done."""
     prepared = result_of(snapshot.manifests.get(snapshot.plan.prepare.name), PrepareResult)
-    return prepared.warnings if prepared else ()
+    return (*(prepared.warnings if prepared else ()), *_import_warnings(snapshot))
+
+
+def _import_warnings(snapshot: Snapshot) -> Iterator[str]:
+    for run in snapshot.plan.runs:
+        manifest = snapshot.manifests.get(run.train.name) if run.train else None
+        if imported := result_of(manifest, ImportResult):
+            yield from (f"{run.name}: {warning}" for warning in imported.warnings)
 
 
 def title_of(sweep: str, *, ended: int, total: int) -> str:
@@ -143,7 +150,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     observation = observed.of(current)
     trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
-    live = status.state in {RunState.TRAINING, RunState.EVALUATING}
+    live = status.state in {RunState.TRAINING, RunState.IMPORTING, RunState.EVALUATING}
     figures = _live_figures(observation) if live else _result_figures(trained, _evaluation_seconds(snapshot, run))
     return ViewRow(
         name=run.name,
@@ -178,7 +185,7 @@ def _evaluation_seconds(snapshot: Snapshot, run: Run) -> list[float]:
 def _origin(snapshot: Snapshot, run: Run) -> str:
     """Return which stages of the run were reused, and from which sweep."""
     evaluations = {f"evaluation{_served(each.task)}": each.task for each in run.evaluations}
-    tasks = {"training": run.train} | evaluations
+    tasks = {"import" if run.adapter else "training": run.train} | evaluations
     manifests = {stage: snapshot.manifests.get(task.name) for stage, task in tasks.items() if task}
     sources = {stage: sweep_of(found.reused_from) for stage, found in manifests.items() if found and found.reused_from}
     if not sources:
@@ -194,7 +201,8 @@ def _service_row(snapshot: Snapshot, name: str, task: Task, *, is_over: bool = F
         ended = RunState.SKIPPED if failure.is_lack_of_capability else RunState.FAILED
         return ViewRow(name=name, state=ended.value, failure=failure)
     if snapshot.observed.is_done(task):
-        warnings = warnings_of(snapshot) if task == snapshot.plan.prepare else ()
+        prepared = result_of(snapshot.manifests.get(task.name), PrepareResult)
+        warnings = prepared.warnings if prepared else ()
         return ViewRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
     if not observation.phase.is_active:
         return ViewRow(name=name, state="Done" if is_over else RunState.PENDING.value)

@@ -1,7 +1,7 @@
 """Labels and annotations of the API objects of a sweep."""
 
 from surogate_bench.layout import run_name
-from surogate_bench.requests import EvaluateRequest, TrainRequest
+from surogate_bench.requests import EvaluateRequest, ImportRequest, TrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 
 DOMAIN = "bench.surogate.ai"
@@ -44,6 +44,8 @@ def labels_of(task: Task, instance: str) -> dict[str, str]:
         labels[RUN] = run_name(request.recipe, request.seed)
     elif isinstance(request, EvaluateRequest):
         labels[RUN] = request.run
+    elif isinstance(request, ImportRequest):
+        labels[RUN] = request.adapter
     return labels
 
 

@@ -14,7 +14,14 @@ from surogate_bench.contract import (
 )
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import required_capability
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import (
+    CheckRequest,
+    EvaluateRequest,
+    ImportRequest,
+    PrepareRequest,
+    ServeRequest,
+    TrainRequest,
+)
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
@@ -31,7 +38,7 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 def workload_of(task: Task, settings: ClusterSettings) -> Workload:
     """Return the settings of a task's pods."""
     request = task.request
-    if isinstance(request, PrepareRequest):
+    if isinstance(request, PrepareRequest | ImportRequest):
         return settings.prepare
     if isinstance(request, TrainRequest):
         return settings.trainer

@@ -19,7 +19,7 @@ from surogate_bench.contract import LOOPBACK, TASK_DIR_VARIABLE, WORK_DIR_OPTION
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import read_progress
-from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, ImportRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
@@ -185,7 +185,7 @@ class LocalRuntime(Runtime):
         if isinstance(request, TrainRequest):
             shares = {"threads": self._allotment.threads, "side_by_side": self._allotment.side_by_side}
             return request.model_copy(update=shares)
-        if isinstance(request, EvaluateRequest | CheckRequest):
+        if isinstance(request, EvaluateRequest | CheckRequest | ImportRequest):
             return request.model_copy(update={"threads": 1})
         if isinstance(request, ServeRequest) and ports is not None:
             return request.model_copy(update={"host": LOOPBACK, "port": ports[0], "vllm_port": ports[1]})

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.layout import BASE_RUN
 from surogate_bench.manifest import result_of
 from surogate_bench.results import EvalResult, TrainResult
 from surogate_bench_orchestrator.domain.observed import RunState
@@ -63,7 +62,7 @@ def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
     if trained is None and scored is None:
         return None
     return RunFigures(
-        recipe=run.recipe.name if run.recipe else BASE_RUN,
+        recipe=run.row,
         seed="" if run.seed is None else str(run.seed),
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,

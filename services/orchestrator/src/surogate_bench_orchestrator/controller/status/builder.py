@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 
-from surogate_bench.layout import BASE_RUN
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.domain.observed import Failure, RunState
 from surogate_bench_orchestrator.domain.plan import Plan, Run
@@ -98,7 +97,7 @@ def _progress(state: SweepState, snapshot: Snapshot) -> dict[str, object]:
 
 
 def _identity(run: Run, uri: str) -> dict[str, object]:
-    return {"recipe": run.recipe.name if run.recipe else BASE_RUN, "seed": run.seed, "uri": uri}
+    return {"recipe": run.row, "seed": run.seed, "uri": uri}
 
 
 def _row(row: ViewRow, limit: int) -> StatusRow:

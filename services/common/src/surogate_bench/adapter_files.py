@@ -1,0 +1,82 @@
+"""The two files of an adapter that was trained elsewhere: nothing else of its folder is read, nothing is trusted."""
+
+import os
+import stat
+from pathlib import Path
+
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs.adapters import ForeignAdapter
+
+ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
+LARGEST_CONFIG = 1 << 20
+"""Bytes of ``adapter_config.json``; real ones have about a thousand."""
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+AS_SAFETENSORS = (
+    "Pickled files are never loaded, because they can run code. Load the adapter with PEFT where you trust it, and "
+    "save_pretrained() it: that writes safetensors."
+)
+
+
+def local_adapter_files(adapter: ForeignAdapter, folder: Path, *, root: Path | None = None) -> dict[str, Path]:
+    """Find the files of an adapter in a local folder.
+
+    Args:
+        adapter: Its entry in the sweep.
+        folder: Where it lies.
+        root: Folder that symbolic links may point into; ``folder`` itself if None.
+
+    Raises:
+        ConfigError: a file is missing, is no regular file, or a link to one outside of ``root``.
+    """
+    if not folder.is_dir():
+        raise _unusable(adapter, "there is no such folder", "Correct the path.")
+    names = sorted(path.name for path in folder.iterdir())
+    require_adapter_files(adapter, names)
+    return {name: _inside(adapter, folder / name, root or folder) for name in ADAPTER_FILES}
+
+
+def require_adapter_files(adapter: ForeignAdapter, names: list[str]) -> None:
+    """Check that the files that are read are among those of a folder.
+
+    Raises:
+        ConfigError: one is missing, or the weights are pickled; names it.
+    """
+    missing = [name for name in ADAPTER_FILES if name not in names]
+    if not missing:
+        return
+    pickles = [name for name in names if name.startswith("adapter_model") and name.endswith(_PICKLES)]
+    if ADAPTER_WEIGHTS_FILE in missing and pickles:
+        raise _unusable(adapter, f"the weights are not in safetensors format ({', '.join(pickles)})", AS_SAFETENSORS)
+    raise _unusable(
+        adapter,
+        f"has no {' and no '.join(missing)}",
+        "Give a folder that PEFT's save_pretrained() wrote; a merged model is no adapter.",
+    )
+
+
+def read_bounded(path: Path, limit: int) -> bytes | None:
+    """Read a regular file; None where it is larger than ``limit`` bytes, or not regular."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        data = file.read(limit + 1)
+    return data if len(data) <= limit else None
+
+
+def _inside(adapter: ForeignAdapter, path: Path, root: Path) -> Path:
+    resolved = path.resolve()
+    if not resolved.is_relative_to(root.resolve()):
+        raise _unusable(
+            adapter,
+            f"{path.name} is a symbolic link that leaves the folder",
+            "Copy the file itself there, or give the folder that it lies in.",
+        )
+    if not resolved.is_file():
+        raise _unusable(adapter, f"{path.name} is not a regular file", "Copy the adapter's files there.")
+    return resolved
+
+
+def _unusable(adapter: ForeignAdapter, problem: str, remedy: str) -> ConfigError:
+    return ConfigError(problem, field=adapter.field, value=adapter.label, remedy=remedy)

@@ -1,0 +1,108 @@
+"""Adapters that were trained elsewhere, scored beside those that the sweep trains."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Self, get_args
+
+from pydantic import Field, StringConstraints, model_validator
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.recipes import RECIPES, Recipe
+from surogate_bench.specs.base import Name, Spec
+from surogate_bench.specs.model import HubName
+from surogate_bench.specs.training import Projection
+
+StoreUrl = Annotated[str, StringConstraints(pattern=r"^(s3|gs|az)://[^/]+(/[^/]+)+/?$", max_length=512)]
+Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
+
+FUSED_PROJECTIONS = frozenset({"qkv_proj", "gate_up_proj", "c_fc", "c_proj"})
+"""Linear layers of supported architectures that are not trained here: of Phi-3, GLM and StarCoder2."""
+SERVED_MODULES = frozenset(get_args(Projection)) | FUSED_PROJECTIONS
+"""Last parts of the names of linear layers whose adapters are served."""
+
+
+class ForeignAdapter(Spec):
+    """A LoRA adapter in PEFT's format: exactly one of ``path``, ``url`` or ``hub``."""
+
+    name: Name = Field(description="Names its row, its run and its files.")
+    path: Path | None = Field(None, description="Local folder with adapter_config.json and adapter_model.safetensors.")
+    url: StoreUrl | None = Field(
+        None, description="The same as s3://bucket/prefix, gs:// or az://, read with the credentials of the store."
+    )
+    hub: HubName | None = Field(None, description="Name on the Hugging Face hub.")
+    revision: Revision | None = Field(
+        None, description="Hub revision (branch, tag or commit); the default branch if absent."
+    )
+    trained_under: Name | None = Field(
+        None, description="Recipe with which it was trained: a built-in one, or one of this sweep; unknown if absent."
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one_source(self) -> Self:
+        given = [name for name in ("path", "url", "hub") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"set exactly one of path, url, hub; {' and '.join(given) or 'none'} given")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision only applies to hub")
+        if self.revision is not None and ".." in self.revision:
+            raise ValueError("revision: '..' is in no name of a branch, tag or commit")
+        return self
+
+    @property
+    def field(self) -> str:
+        """Setting that names the source, for messages."""
+        source = next(name for name in ("path", "url", "hub") if getattr(self, name) is not None)
+        return f"adapters.{self.name}.{source}"
+
+    @property
+    def label(self) -> str:
+        """Where it comes from, as the sweep names it."""
+        return self.hub or self.url or str(self.path)
+
+
+def problem_of_adapters(
+    adapters: Sequence[ForeignAdapter], recipes: Mapping[str, Recipe], *, taken: Collection[str], own: bool
+) -> ConfigError | None:
+    """Return what is wrong with the adapters of a sweep; None if nothing is.
+
+    Args:
+        adapters: All of them.
+        recipes: The sweep's, by name.
+        taken: Names of its other rows and runs.
+        own: Whether adapters are also scored under the recipe they were trained with.
+    """
+    names = set(taken)
+    for adapter in adapters:
+        if adapter.name in names:
+            message, remedy = "is the name of another row or run of this sweep", "Rename the adapter."
+            return ConfigError(message, field=f"adapters.{adapter.name}.name", value=adapter.name, remedy=remedy)
+        names.add(adapter.name)
+        if problem := _problem_of_training(adapter, recipes, own=own):
+            return problem
+    return None
+
+
+def _problem_of_training(adapter: ForeignAdapter, recipes: Mapping[str, Recipe], *, own: bool) -> ConfigError | None:
+    name, known = adapter.trained_under, {recipe.name: recipe for recipe in RECIPES} | dict(recipes)
+    field = f"adapters.{adapter.name}.trained_under"
+    if name is not None and name not in known:
+        return ConfigError(
+            "there is no such recipe, neither in this sweep nor built in",
+            field=field,
+            value=name,
+            remedy=f"Leave it out where it is not known, or use {', '.join(sorted(known))}.",
+        )
+    if own and name is None:
+        return ConfigError(
+            "serving.under has own, and what this adapter was trained under is not known",
+            field=field,
+            remedy="Set it, or name recipes in serving.under instead of own.",
+        )
+    if own and name not in recipes and known[str(name)].quantizes:
+        return ConfigError(
+            "serving.under has own, and the sweep does not have the recipe that this adapter was trained under",
+            field=field,
+            value=name,
+            remedy="Add it to recipes, or name recipes in serving.under instead of own.",
+        )
+    return None

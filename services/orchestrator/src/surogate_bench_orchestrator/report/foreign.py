@@ -1,0 +1,33 @@
+"""What a reader must know of rows whose adapters were trained elsewhere."""
+
+from collections.abc import Sequence
+
+from surogate_bench_orchestrator.report.formats import PILCROW, listed
+from surogate_bench_orchestrator.report.summary import Foreign, Row
+
+
+def trained_elsewhere(row: Row, foreign: Foreign) -> str:
+    """Explain the mark of one row."""
+    under = f" under {foreign.trained_under}, as the sweep states" if foreign.trained_under else ""
+    return f"{PILCROW} {row.title}: trained elsewhere{under}; from {foreign.source}."
+
+
+def foreign_note(rows: Sequence[Row]) -> str:
+    """State what is not known of such rows; empty without any."""
+    titles = [row.title for row in rows if row.foreign]
+    if not titles:
+        return ""
+    return (
+        f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} not trained by this sweep: training data, settings "
+        "and seed are not known, so there are no training figures, and a difference to another row is one between "
+        "adapters, whatever caused it. Whether test questions were trained on is not known either."
+    )
+
+
+def single_kinds(rows: Sequence[Row]) -> str:
+    """Name what rows are of whose intervals cover no seeds: a seed, an adapter; empty where there is no such row."""
+    kinds = {
+        "seed": any(len(row.seeds) == 1 for row in rows),
+        "adapter": any(row.foreign and row.score for row in rows),
+    }
+    return " or ".join(kind for kind, there in kinds.items() if there)

@@ -1,0 +1,141 @@
+"""Foreign adapters among the runs of a sweep: imported instead of trained, and scored like the others."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_stages import publish
+from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
+
+from surogate_bench.contract import Service
+from surogate_bench.requests import ImportRequest
+from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.controller.metrics.figures import figures_of
+from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.domain.reconcile import Submit, reconcile
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
+from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+
+THEIRS = {"name": "theirs", "hub": "lab/adapter"}
+
+
+def planned(**changes: Any) -> Plan:
+    return plan(small_sweep(**{"adapters": [THEIRS], **changes}), "file:///results")
+
+
+def import_of(laid_out: Plan) -> Task:
+    (task,) = laid_out.imports
+    return task
+
+
+def test_an_adapter_is_a_run_after_those_of_recipes_and_its_import_holds_no_slot() -> None:
+    laid_out = planned(seeds=[0, 1])
+    assert [run.name for run in laid_out.runs] == ["base", "bf16-s0", "bf16-s1", "theirs"]
+    assert [run.row for run in laid_out.runs] == ["base", "bf16", "bf16", "theirs"]
+    task = import_of(laid_out)
+    assert (task.service, task.slots) == (Service.TRAINER, 0)
+    assert task.output == f"sweeps/small/{laid_out.sweep.spec_hash}/runs/theirs/train"
+    assert task not in laid_out.training_order
+
+
+def test_an_adapter_is_scored_under_the_recipe_that_it_was_trained_with() -> None:
+    theirs = THEIRS | {"trained_under": "fp8"}
+    served = {run.name: run.evaluations for run in planned(
+        recipes=["bf16", "fp8", "qbnb"], adapters=[theirs], serving={"under": ["own"]}
+    ).runs}  # fmt: skip
+    assert [each.under for each in served["theirs"]] == [None, "fp8"]
+    served = {run.name: run.evaluations for run in planned(recipes=["bf16", "fp8"], serving={"under": ["fp8"]}).runs}
+    assert [each.under for each in served["theirs"]] == [None, "fp8"]
+    assert [each.under for each in planned().runs[-1].evaluations] == [None]
+
+
+def test_adapters_are_imported_once_the_sweep_is_prepared_however_few_slots_there_are() -> None:
+    laid_out = planned()
+    assert import_of(laid_out) not in {action.task for action in reconcile(laid_out, observed())}
+    actions = reconcile(laid_out, observed(*laid_out.preliminaries))
+    assert Submit(import_of(laid_out)) in actions
+    assert Submit(laid_out.training_order[0]) in actions
+
+
+def test_a_refused_adapter_fails_its_run_and_no_other() -> None:
+    laid_out = planned()
+    failed = Observation(phase=Phase.FAILED, attempt=1, reason="ConfigError", message="use_dora")
+    found = observed(*laid_out.preliminaries, tasks={import_of(laid_out): failed})
+    states = run_states(laid_out, found)
+    assert states["theirs"].state is RunState.FAILED
+    assert str(states["theirs"].failure) == "ConfigError: use_dora"
+    assert states["bf16-s0"].state is RunState.PENDING
+
+
+def test_an_import_is_shown_as_such() -> None:
+    laid_out = planned()
+    running = {import_of(laid_out): Observation(phase=Phase.RUNNING, attempt=1)}
+    assert run_states(laid_out, observed(*laid_out.preliminaries, tasks=running))["theirs"].state is RunState.IMPORTING
+    assert stages_of(laid_out.sweep, "theirs", None) == ("import", "eval")
+
+
+def observed(*done: Task, tasks: dict[Task, Observation] | None = None) -> Observed:
+    given = {task.name: each for task, each in (tasks or {}).items()}
+    return Observed(done=frozenset(task.name for task in done), tasks=given, slots=1)
+
+
+@dataclass
+class World:
+    """A store, and sweeps that run in it on the in-memory runtime."""
+
+    store: ObjectStore
+    scratch: Path
+    submitted: list[Task] = field(default_factory=list)
+
+    def run(self, **changes: Any) -> Snapshot:
+        sweep = small_sweep(**{"adapters": [THEIRS], **changes})
+        laid_out = plan(sweep, self.store.url)
+        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
+        runtime = MemoryRuntime(slots=1, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
+        clock = _Clock(runtime)
+        last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=lambda: None, show=lambda _: None).run()
+        self.submitted = [task for task in laid_out.tasks if task.name in runtime.submitted]
+        return last
+
+    def _publish(self, task: Task) -> None:
+        publish(self.store, task, self.scratch)
+
+
+@dataclass
+class _Clock:
+    runtime: MemoryRuntime
+    time: float = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        self.runtime.advance()
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(open_store(str(tmp_path / "store")), tmp_path / "scratch")
+
+
+def test_a_sweep_with_an_adapter_ends_with_its_score_and_what_its_import_warned_of(world: World) -> None:
+    last = world.run()
+    rows = {row.name: row for row in run_rows(last)}
+    assert (rows["theirs"].state, rows["theirs"].accuracy) == ("Succeeded", 0.5)
+    assert warnings_of(last) == ("theirs: Its base model has another name.",)
+    (figures,) = (each for each in figures_of(last).runs if each.recipe == "theirs")
+    assert (figures.seed, figures.accuracy, figures.tokens_per_second) == ("", 0.5, None)
+
+
+def test_an_adapter_of_equal_content_is_imported_again_and_not_scored_again(world: World) -> None:
+    world.run()
+    world.run(name="other", adapters=[THEIRS | {"name": "renamed"}])
+    assert [type(task.request) for task in world.submitted if "renamed" in task.name] == [ImportRequest]
+    world.run(name="third", adapters=[THEIRS | {"hub": "lab/another"}])
+    assert len([task for task in world.submitted if "theirs" in task.name]) == 2
