@@ -28,6 +28,13 @@ class EngineSession(Protocol):
         """Move what moves once per optimizer step."""
         ...
 
+    def input_scales(self) -> Sequence[Tensor]:
+        """Copy the scales of delayed scaling that are in force, one (0-dim fp32) for each replaced layer, in order.
+
+        Empty where inputs have none.
+        """
+        ...
+
     def state_dict(self) -> dict[str, Tensor]:
         """Flat copy of the state that a checkpoint needs."""
         ...
@@ -78,6 +85,10 @@ class StatelessSession:
     """Base of sessions in which nothing changes while training."""
 
     generators: Sequence[torch.Generator] = ()
+
+    def input_scales(self) -> Sequence[Tensor]:
+        """Return nothing: inputs stay as they are."""
+        return ()
 
     def end_of_optimizer_step(self) -> None:
         """Nothing moves."""

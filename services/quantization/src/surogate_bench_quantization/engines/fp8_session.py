@@ -53,6 +53,10 @@ class FP8Session:
         self._scaling.update()
         self._last_input.forget()
 
+    def input_scales(self) -> Sequence[Tensor]:
+        """See :class:`EngineSession`."""
+        return [self._scaling.scale_on_device(slot).clone() for slot in range(self._replaced)]
+
     def state_dict(self) -> dict[str, Tensor]:
         """See :class:`EngineSession`."""
         return {_PREFIX + name: tensor.clone() for name, tensor in self._scaling.state_dict().items()}
