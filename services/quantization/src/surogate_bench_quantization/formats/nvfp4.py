@@ -102,7 +102,7 @@ def quantize_squares(matrix: Tensor, *, four_over_six: bool) -> NVFP4Tensor:
 def _block_amax(matrix: Tensor) -> Tensor:
     """Return the fp32 amax of each 1x16 block of (rows, columns): (rows * columns / 16, 1)."""
     rows, columns = matrix.shape
-    block_amax = torch.empty(matrix.numel() // BLOCK, 1, device=matrix.device)
+    block_amax = torch.empty(matrix.numel() // BLOCK, 1, dtype=torch.float32, device=matrix.device)
     for part, target in slabs(matrix, block_amax.view(rows, -1), rows=SLAB // columns):
         _row_amax(part, target)
     return block_amax
