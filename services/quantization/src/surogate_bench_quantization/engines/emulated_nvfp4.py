@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench_quantization.engines.emulated_products import scaled_product, scaled_rows_product
-from surogate_bench_quantization.engines.engine import check_entries
+from surogate_bench_quantization.engines.engine import EngineSession, check_entries
 from surogate_bench_quantization.engines.last_input import LastInput, QuantizedInput
 from surogate_bench_quantization.engines.operands import Operand, nvfp4_operand
 from surogate_bench_quantization.formats.elements import uniform_noise
@@ -101,7 +102,7 @@ class NVFP4Forward(nn.Module):
         return scaled_rows_product(quantized.products, self.operand.t(), self.scale * quantized.tensor_scale)
 
 
-class NVFP4Session:
+class NVFP4Session(EngineSession):
     """Holds the generator of one model's stochastic rounding."""
 
     def __init__(self, recipe: Recipe, *, device: torch.device, seed: int) -> None:
@@ -109,31 +110,31 @@ class NVFP4Session:
         self._last_input = LastInput()
         self._generator = torch.Generator(device).manual_seed(seed)
 
+    @override
     def replace(self, linear: nn.Linear) -> nn.Linear:
-        """See :class:`EngineSession`."""
         storage = freeze(linear.weight, self._recipe.weight_storage)
         operands = self._operands(storage.dequantize())
         return QuantizedLinear(linear, storage, NVFP4Products(*operands, self._generator, self._last_input))
 
     @property
+    @override
     def generators(self) -> Sequence[torch.Generator]:
-        """See :class:`EngineSession`."""
         return (self._generator,)
 
+    @override
     def end_of_optimizer_step(self) -> None:
-        """See :class:`EngineSession`."""
         self._last_input.forget()
 
+    @override
     def input_scales(self) -> Sequence[Tensor]:
-        """See :class:`EngineSession`."""
         return ()
 
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See :class:`EngineSession`."""
         return {_GENERATOR: self._generator.get_state()}
 
+    @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """See :class:`EngineSession`."""
         check_entries(state, expected=self.state_dict())
         self._generator.set_state(state[_GENERATOR])
 
