@@ -75,7 +75,7 @@ def deliver_adapter(
 
     Args:
         store: Holds the stage.
-        run: The run it belongs to.
+        run: Run that the adapter belongs to.
         prefix: Key prefix of the run's train stage.
         into: Folder that gets one folder per adapter.
         max_rank: ``serving.max_lora_rank``.

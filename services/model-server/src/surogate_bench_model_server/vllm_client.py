@@ -102,7 +102,7 @@ class VllmClient:
         return tuple(choice["logprobs"]["top_logprobs"][0] for choice in choices)
 
     async def prefill(self, model: str, prompt: str, *, special_tokens: bool) -> None:
-        """Have a model compute a text.
+        """Compute the prompt of one request.
 
         Args:
             model: Served name.
@@ -120,7 +120,7 @@ class VllmClient:
         await self._request("POST", "/v1/completions", body)
 
     async def generate(self, model: str) -> None:
-        """Have a model generate a few tokens, which keep it in the batches of the next steps."""
+        """Generate a few tokens, which keep the model in the batches of the next steps."""
         body = {
             "model": model,
             "prompt": [_PROBE_STARTS[0]],

@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from typing_extensions import override
 
 from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench_model_server.served_recipe.settings import CALIBRATED, CALIBRATING
@@ -52,8 +53,8 @@ class AdapterScales:
 class UnitScales(AdapterScales):
     """Scales of 1, which delayed scaling starts from: for tokens without an adapter, and while vLLM warms up."""
 
+    @override
     def scales_for(self, inputs: Tensor, projections: Sequence[str]) -> list[ProjectionScale]:
-        """Return ones."""
         one = ProjectionScale.of(torch.ones((), dtype=torch.float32, device=inputs.device))
         return [one for _ in projections]
 
@@ -65,8 +66,8 @@ class MeasuredScales(AdapterScales):
     margin: int = 0
     largest: dict[str, Tensor] = field(default_factory=dict)
 
+    @override
     def scales_for(self, inputs: Tensor, projections: Sequence[str]) -> list[ProjectionScale]:
-        """Measure, and return the scale of these inputs."""
         measured = amax(inputs)
         for name in projections:
             before = self.largest.get(name)
@@ -107,7 +108,7 @@ class InputScales:
     _tokens: int = 0
 
     def load(self, adapter_id: int, name: str, folder: Path) -> None:
-        """Take up the scales of an adapter that vLLM loads.
+        """Load the scales of an adapter that vLLM loads.
 
         Args:
             adapter_id: vLLM's number of it.

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from surogate_bench.recipes import Recipe
 from surogate_bench_model_server.served_recipe.input_scales import AdapterScales, InputScales
@@ -21,7 +22,7 @@ class FusedProducts(Protocol):
         ...
 
 
-class FusedFP8:
+class FusedFP8(FusedProducts):
     """FP8 products, with the input scales of each token's adapter.
 
     Args:
@@ -38,8 +39,8 @@ class FusedFP8:
         scales.projections.extend(self._projections)
         scales.device = next(iter(weights.values())).device
 
+    @override
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Multiply; see :class:`FusedProducts`."""
         groups = self._scales.groups(inputs.shape[0])
         if groups[0].rows is None:
             return self._multiply(inputs, groups[0].scales)
@@ -60,7 +61,7 @@ class FusedFP8:
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
-class FusedNVFP4:
+class FusedNVFP4(FusedProducts):
     """NVFP4 products, every token quantized by itself.
 
     Args:
@@ -71,8 +72,8 @@ class FusedNVFP4:
     def __init__(self, weights: Mapping[str, Tensor], recipe: Recipe) -> None:
         self._forwards = [NVFP4Forward(weight, recipe) for weight in weights.values()]
 
+    @override
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Multiply; see :class:`FusedProducts`."""
         quantized = quantize_each_row(inputs)
         parts = [forward.multiply(quantized) for forward in self._forwards]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

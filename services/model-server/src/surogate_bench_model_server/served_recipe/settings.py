@@ -59,7 +59,7 @@ class ServedRecipe(BaseModel):
 
 
 def served_recipe(sweep: RecipeSweep, under: str | None) -> ServedRecipe | None:
-    """Look up what to serve under; None where that is the base as it is published.
+    """Return the recipe to serve under; None where the base is served as it is published.
 
     Args:
         sweep: Its recipes come first, then the built-in ones.

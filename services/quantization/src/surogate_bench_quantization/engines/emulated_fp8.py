@@ -24,7 +24,7 @@ class EmulatedFP8Forward(nn.Module):
         self.weight = fp8_operand(weight, packed=packed)
 
     def multiply(self, codes: Tensor, scale: InputScale) -> Tensor:
-        """Multiply; see :class:`surogate_bench_quantization.engines.forward.FP8Forward`."""
+        """Multiply codes (m, in_features), made with ``scale``, with the weight: bf16 (m, out_features)."""
         return scaled_product(codes, self.weight.values().t(), self.weight.scale / scale.value)
 
 

@@ -46,7 +46,7 @@ class FP8Inputs:
         Args:
             inputs: bf16 (..., in_features), contiguous.
             quantize: How codes are kept; the same for all layers of a model.
-            record: Take note of the amax, for later scales.
+            record: Record the amax, for later scales.
 
         Returns:
             Codes (m, in_features), m the product of the leading dimensions.

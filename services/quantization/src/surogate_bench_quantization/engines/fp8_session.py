@@ -1,4 +1,4 @@
-"""FP8 products ("hybrid": E4M3 forward, E5M2 gradients): what every engine that computes them has to keep."""
+"""FP8 products ("hybrid": E4M3 forward, E5M2 gradients): the state that every engine needs for them."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -19,7 +19,7 @@ _PREFIX = "delayed_scaling."
 
 
 class MakeProducts(Protocol):
-    """How an engine makes the products with one frozen weight."""
+    """Makes an engine's products with one frozen weight."""
 
     def __call__(self, weight: Tensor, inputs: FP8Inputs, *, packed: bool) -> Products:
         """Make them from a bf16 weight (out_features, in_features); ``packed``: keep as little as possible of it."""

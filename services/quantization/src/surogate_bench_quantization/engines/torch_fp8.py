@@ -38,12 +38,12 @@ class TensorCoreFP8Forward(nn.Module):
                 remedy="Use engine: emulated.",
             )
         codes, inverse_scale = cast_current(weight, E4M3)
-        # As bytes: PEFT looks at dtypes.
+        # As bytes: PEFT casts adapters to the dtype of a float8 base.
         self.register_buffer("codes", codes.view(torch.uint8))
         self.register_buffer("inverse_scale", inverse_scale)
 
     def multiply(self, codes: Tensor, scale: InputScale) -> Tensor:
-        """Multiply; see :class:`surogate_bench_quantization.engines.forward.FP8Forward`."""
+        """Multiply codes (m, in_features), made with ``scale``, with the weight: bf16 (m, out_features)."""
         return self._multiply(codes, scale.inverse, self.codes, fast=True)
 
     def _multiply(self, left: Tensor, left_scale: Tensor, right: Tensor, *, fast: bool) -> Tensor:

@@ -111,7 +111,7 @@ def _block_amax(matrix: Tensor) -> Tensor:
 def _quantize_blocks(
     blocks: Tensor, block_amax: Tensor, tensor_amax: Tensor, *, four_over_six: bool, noise: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantize (blocks, size) given each block's fp32 amax (blocks, 1); see :class:`NVFP4Tensor` for what returns.
+    """Quantize (blocks, size) given each block's fp32 amax (blocks, 1); returns the fields of ``NVFP4Tensor``.
 
     ``tensor_amax`` is 0-dim, or (blocks, 1) where blocks belong to several tensors.
     """
@@ -158,7 +158,7 @@ def _round_four_over_six(
     blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_scale: Tensor, products: Tensor
 ) -> None:
     """As :func:`_round_to_six`, under the better scale of each block."""
-    assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - tells the compiler how long the sums are
+    assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - gives the compiler the length of the sums
     products.copy_(_four_over_six(blocks.float(), scales, tensor_amax, decode_scale))
 
 

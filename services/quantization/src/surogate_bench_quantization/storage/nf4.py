@@ -55,7 +55,7 @@ def nf4_dequantized(weight: Tensor) -> Tensor:
 def nf4_nbytes(layer: Linear4bit) -> int:
     """Bytes of an NF4 weight: packed values, 8-bit block scales, their fp32 scales and offset.
 
-    All but the values are in ``quant_state``, which ``parameters()`` does not count. The look-up tables (NF4's 16
+    All but the values are in ``quant_state``, which ``parameters()`` does not count. The lookup tables (NF4's 16
     values and 256 of the scales' 8-bit format) are included, since bitsandbytes keeps them once per layer.
     """
     state = layer.weight.quant_state
