@@ -122,7 +122,7 @@ def make_sweep(model: Path | None) -> RecipeSweep:
             "name": "served-recipes",
             "model": {"path": str(model)} if model else {"builtin": "tiny-qwen3-en"},
             "data": {"builtin": "word-problems-ro", "train_size": 64, "test_size": 8},
-            "training": {"max_steps": 1, "max_length": 512, "lora": {"r": 16}},
+            "training": {"max_steps": 1, "warmup_steps": 0, "max_length": 512, "lora": {"r": 16}},
             "recipes": ["bf16"],
             "serving": {"max_lora_rank": 16, "max_loras": 2, "max_model_len": 512, "kv_cache_gib": 0.5},
         }

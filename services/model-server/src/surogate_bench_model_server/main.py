@@ -20,13 +20,14 @@ from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.calibration import InputCalibration, read_prompts
 from surogate_bench_model_server.check import check_stage
+from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.served_recipe.settings import (
     ServedRecipe,
     require_unquantized,
     runs_trained_under,
     served_recipe,
 )
-from surogate_bench_model_server.supervisor import Limits, Supervisor
+from surogate_bench_model_server.supervisor import Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import ServerSettings, detect_platform, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
