@@ -159,7 +159,7 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
         "DO_NOT_TRACK": "1",
     }
     if (plugins := inherited.get("VLLM_PLUGINS")) is not None:  # vLLM loads these only; all of them where it is unset
-        own = (cpu_lora.PLUGIN, served_recipe.PLUGIN)
+        own = [cpu_lora.PLUGIN] if settings.served is None else [cpu_lora.PLUGIN, served_recipe.PLUGIN]
         environment["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*filter(None, plugins.split(",")), *own]))
     if settings.served is not None:
         environment[SERVED_RECIPE_VARIABLE] = str(settings.recipe_file)
