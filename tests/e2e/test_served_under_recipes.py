@@ -49,7 +49,7 @@ SWEEP = small_sweep(
 )  # fmt: skip
 RUN = "fp8-s0"
 MAX_TOKENS = 64
-UNITS = 5.0
+UNITS = 8.0
 """Units in the last place of bf16 by which two logits may differ and still be called a tie."""
 TIE_OF_NOISE = 16.0
 """The same where inputs are quantized, which amplifies a rounding: so many times the reference's own noise."""
@@ -190,7 +190,7 @@ def test_greedy_answers_are_those_of_transformers_with_the_trainers_layers_up_to
     tokens = ties = own_ties = 0
     largest, noise = 0.0, []
     by_rows = recipe.compute is ComputePrecision.NVFP4  # which takes seconds an answer
-    for prompt, answer in given.answers[: len(given.answers) // (5 if by_rows else 1)]:
+    for prompt, answer in given.answers[: len(given.answers) // (4 if by_rows else 1)]:
         logits = reference.logits(prompt, answer)
         below = gaps(logits, answer)
         tokens, ties = tokens + len(answer), ties + int((below > 0).sum())
@@ -206,5 +206,5 @@ def test_greedy_answers_are_those_of_transformers_with_the_trainers_layers_up_to
     if recipe.compute is ComputePrecision.BF16:
         assert ties <= 0.02 * tokens
         return
-    assert ties <= 1.5 * own_ties + 0.01 * tokens
+    assert ties <= 1.5 * own_ties + 0.01 * tokens + 3.0 * (own_ties + 1) ** 0.5  # few tokens, few ties
     assert largest <= TIE_OF_NOISE * sum(noise) / len(noise)
