@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from finished_stages import manifest_of
 from model_server_world import LAYOUT
 from safetensors.numpy import save_file
 from sweeps import small_sweep
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest, publish_stage
+from surogate_bench.manifest import Manifest
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import RECIPES, recipe_by_name
+from surogate_bench.requests import PrepareRequest
+from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server import cpu_lora
 from surogate_bench_model_server import served_recipe as plugin
@@ -158,12 +161,10 @@ def test_inputs_are_measured_on_the_first_training_records(store: ObjectStore, t
     (folder / "data").mkdir(parents=True)
     lines = [json.dumps({"question": f"q{number}", "answer": f"a{number}"}) for number in range(100)]
     (folder / "data" / "train.jsonl").write_text("\n".join(lines) + "\n")
-    manifest = Manifest(
-        stage="prepare", run="prepare", spec_hash=LAYOUT.spec_hash, created=datetime.now(UTC), files={}, hardware={},
-        versions={}, result={},
-    )  # fmt: skip
-    publish_stage(store, LAYOUT.prepare, folder, manifest)
-    prompts = read_prompts(store, LAYOUT, small_sweep().data, scratch=tmp_path / "scratch")
+    sweep = small_sweep()
+    request = PrepareRequest(sweep=sweep, store=store.url)
+    publish_stage(store, request.layout.prepare, folder, manifest_of(request, special_tokens=("<s>",)))
+    prompts = read_prompts(store, request.layout, sweep.data, scratch=tmp_path / "scratch")
     assert len(prompts.texts) == 64
     assert prompts.texts[63] == "Question: q63\nAnswer: a63"
-    assert not prompts.special_tokens
+    assert prompts.special_tokens

@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from surogate_bench.contract import DATA_FOLDER, INPUT_SCALES_FILE, split_file
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import fetch_stage
 from surogate_bench.prepared import special_tokens
 from surogate_bench.specs.data import DataSpec
+from surogate_bench.stages import fetch_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter
 from surogate_bench_model_server.served_recipe.settings import CALIBRATED, CALIBRATING
