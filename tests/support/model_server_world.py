@@ -21,7 +21,8 @@ from surogate_bench.manifest import Manifest
 from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.api import ControlApi
-from surogate_bench_model_server.supervisor import Limits, Supervisor
+from surogate_bench_model_server.limits import Limits
+from surogate_bench_model_server.supervisor import Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import Command, Platform
 from surogate_bench_model_server.vllm_process import VllmProcess, start_vllm

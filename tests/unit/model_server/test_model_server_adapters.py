@@ -23,7 +23,11 @@ from surogate_bench_model_server.adapters import (
     find_adapter,
     is_zero,
 )
-from surogate_bench_model_server.wanted import WantedAdapter, read_wanted, write_wanted
+from surogate_bench_model_server.desired_adapters import (
+    DesiredAdapter,
+    read_desired_adapters,
+    write_desired_adapters,
+)
 
 CONFIG: dict[str, Any] = {
     "peft_type": "LORA",
@@ -219,11 +223,11 @@ def test_the_names_of_runs_are_accepted() -> None:
     assert check_run_name("qfp8-fp8-hybrid-s12345") == "qfp8-fp8-hybrid-s12345"
 
 
-def test_what_is_wanted_survives_a_restart_for_the_same_sweep_only(tmp_path: Path) -> None:
-    wanted = {"bf16-s0": WantedAdapter(name="bf16-s0-0123456789ab", prefix=PREFIX)}
-    assert read_wanted(tmp_path, LAYOUT) == {}
-    write_wanted(tmp_path, wanted)
-    assert read_wanted(tmp_path, LAYOUT) == wanted
-    assert read_wanted(tmp_path, SweepLayout("served", "fedcba987654")) == {}
-    (tmp_path / "wanted.json").write_text("{")
-    assert read_wanted(tmp_path, LAYOUT) == {}
+def test_desired_adapters_survive_a_restart_for_the_same_sweep_only(tmp_path: Path) -> None:
+    desired = {"bf16-s0": DesiredAdapter(name="bf16-s0-0123456789ab", prefix=PREFIX)}
+    assert read_desired_adapters(tmp_path, LAYOUT) == {}
+    write_desired_adapters(tmp_path, desired)
+    assert read_desired_adapters(tmp_path, LAYOUT) == desired
+    assert read_desired_adapters(tmp_path, SweepLayout("served", "fedcba987654")) == {}
+    (tmp_path / "desired-adapters.json").write_text("{")
+    assert read_desired_adapters(tmp_path, LAYOUT) == {}

@@ -54,7 +54,7 @@ def test_a_parser_that_cannot_be_asked_keeps_no_sweep_from_running(
 
 
 def test_a_parser_that_hangs_may_be_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "_PATIENCE_S", 0.0)
+    monkeypatch.setattr(check, "_TIMEOUT_S", 0.0)
     command = Command(arguments=["python", "--model", "tiny", "--x"], environment=dict(os.environ))
     with pytest.raises(TransientError, match="did not end"):
         check.ask_parser(command, ("--x",))

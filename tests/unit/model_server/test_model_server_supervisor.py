@@ -154,7 +154,7 @@ def test_a_vllm_that_is_not_ready_in_time_has_failed(world: Callable[..., World]
     assert session_members(served.processes[0].pid) == []
 
 
-def test_a_supervisor_that_starts_again_serves_what_was_wanted(world: Callable[..., World]) -> None:
+def test_a_supervisor_that_starts_again_serves_the_desired_adapters(world: Callable[..., World]) -> None:
     async def first() -> str:
         async with world().running() as api:
             await put(api, "fp8-s0")
@@ -219,8 +219,8 @@ def test_what_vllm_does_not_serve_is_reported_and_not_kept(
             assert (await api.get("/readyz")).status_code == 200
 
     asyncio.run(scenario())
-    assert not (served.work_dir / "wanted.json").exists() or json.loads(
-        (served.work_dir / "wanted.json").read_text()
+    assert not (served.work_dir / "desired-adapters.json").exists() or json.loads(
+        (served.work_dir / "desired-adapters.json").read_text()
     ) == {"adapters": {}}
 
 

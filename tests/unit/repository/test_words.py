@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-PLACES = ("services/trainer", "README.md", "CONTRIBUTING.md")
+PLACES = ("services/trainer", "services/model-server", "services/quantization", "README.md", "CONTRIBUTING.md")
 """Files and folders that are checked. The whole product is ("services", "charts", "docs", "README.md",
 "CONTRIBUTING.md"); a service is added when its own vocabulary has been edited."""
 

@@ -52,6 +52,9 @@ TASK_DIR_VARIABLE = f"{VARIABLE_PREFIX}TASK_DIR"
 CPU_LORA_MARK_VARIABLE = f"{VARIABLE_PREFIX}CPU_LORA_MARK"
 """Path of a file that the vLLM plug-in makes when vLLM has built a model with its implementation."""
 
+SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
+"""Path of the file with the recipe that vLLM serves the base model under; set by the model server for its plug-in."""
+
 # Addresses and ports
 
 LOOPBACK = "127.0.0.1"

@@ -6,6 +6,7 @@
     sweeps/<name>/<spec-hash>/prepare/            manifest.json data/*.jsonl [model/*]
     sweeps/<name>/<spec-hash>/checks/<subject>/   manifest.json
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
+                                                                  [input_scales.safetensors]
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
     sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported

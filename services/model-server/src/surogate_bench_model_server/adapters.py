@@ -1,4 +1,4 @@
-"""Adapters on their way from the object store to vLLM: fetched, verified, checked, and named by their content."""
+"""Delivery of adapters from the object store to vLLM: fetch, verify, check, and name by content."""
 
 import hashlib
 import json
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE, INPUT_SCALES_FILE
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
 from surogate_bench.manifest import Manifest
@@ -34,7 +34,7 @@ _TENSOR = re.compile(r".*\.(?P<matrix>lora_[AB])\.weight")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalAdapter:
-    """An adapter that lies on this machine, checked. ``name`` holds its run and the first digits of its SHA-256."""
+    """A checked adapter on this machine. ``name`` has its run and the first digits of its SHA-256."""
 
     run: str
     name: str
@@ -68,15 +68,18 @@ def check_run_name(run: str) -> str:
     return run
 
 
-def deliver_adapter(store: ObjectStore, run: str, prefix: str, *, into: Path, max_rank: int) -> LocalAdapter:
-    """Fetch the adapter of a finished train stage and check it. An adapter that lies there already is used.
+def deliver_adapter(
+    store: ObjectStore, run: str, prefix: str, *, into: Path, max_rank: int, with_input_scales: bool = False
+) -> LocalAdapter:
+    """Fetch the adapter of a finished train stage and check it. An adapter that is there already is used.
 
     Args:
-        store: Where from.
-        run: The run it belongs to.
+        store: Holds the stage.
+        run: Run that the adapter belongs to.
         prefix: Key prefix of the run's train stage.
         into: Folder that gets one folder per adapter.
         max_rank: ``serving.max_lora_rank``.
+        with_input_scales: Fetch the input scales that its training ended with, if it left any.
 
     Raises:
         PermanentError: the stage is not finished, a file differs from its digest, or the adapter cannot be served.
@@ -88,6 +91,10 @@ def deliver_adapter(store: ObjectStore, run: str, prefix: str, *, into: Path, ma
         manifest = fetch_stage(store, prefix, scratch, under=_PREFIX)
         fetched = scratch / ADAPTER_FOLDER
         check_adapter(fetched, _adapter_files(manifest), max_rank=max_rank)
+        if with_input_scales and INPUT_SCALES_FILE in manifest.files:
+            fetch_stage(store, prefix, scratch, under=INPUT_SCALES_FILE)
+            (scratch / INPUT_SCALES_FILE).rename(fetched / INPUT_SCALES_FILE)
+            _check_input_scales(fetched / INPUT_SCALES_FILE)
         name = f"{run}-{content_hash(fetched)[:_HASH_DIGITS]}"
         adapter = LocalAdapter(run=run, name=name, folder=into / name)
         if find_adapter(run, name, into) is None:
@@ -141,7 +148,7 @@ def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
 
 
 def is_zero(adapter: LocalAdapter) -> bool:
-    """Say whether every B matrix is zero, as before the first training step: the adapter is the base model then."""
+    """Return whether every B matrix is zero, as before the first training step: the adapter is the base model then."""
     return not any(
         any(tensor["data"]) for name, tensor in _tensors(adapter.folder / ADAPTER_WEIGHTS_FILE) if ".lora_B." in name
     )
@@ -160,13 +167,20 @@ def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
     return LocalAdapter(run=adapter.run, name=name, folder=folder)
 
 
-def make_empty_adapter(name: str, into: Path) -> LocalAdapter:
+def make_empty_adapter(name: str, into: Path, *, scales_of: LocalAdapter | None = None) -> LocalAdapter:
     """Write an adapter that changes no layer: vLLM treats its tokens as an adapter's, and computes the base model.
 
     vLLM loads no file without tensors, so there is a pair of zeros for a layer that no model has.
+
+    Args:
+        name: Of the adapter.
+        into: Folder that gets its folder.
+        scales_of: Copy the input scales of this adapter.
     """
     folder = into / name
     folder.mkdir(parents=True, exist_ok=True)
+    if scales_of is not None:
+        shutil.copy(scales_of.folder / INPUT_SCALES_FILE, folder)
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     zeros = np.zeros((1, 1), np.float32)
@@ -182,6 +196,16 @@ def _tensors(path: Path) -> list[tuple[str, dict[str, Any]]]:
     except safetensors.SafetensorError as error:
         raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter is damaged: {error}") from error
     return tensors
+
+
+def _check_input_scales(path: Path) -> None:
+    try:
+        scales = load_file(path)
+    except safetensors.SafetensorError as error:
+        raise PermanentError(f"{path.name} of the run is damaged: {error}") from error
+    for name, scale in scales.items():
+        if scale.shape != () or scale.dtype != np.float32 or not 0 < float(scale) < float("inf"):
+            raise PermanentError(f"{path.name} of the run has no positive fp32 scalar for {name}")
 
 
 def _adapter_files(manifest: Manifest) -> list[str]:

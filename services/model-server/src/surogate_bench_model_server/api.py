@@ -1,16 +1,19 @@
-"""The control API: what the evaluator and Kubernetes ask the model server.
+"""The control API, for the evaluator and for Kubernetes.
 
 ::
 
     GET    /healthz            the supervisor runs
-    GET    /readyz             200 when vLLM lists everything wanted, else 503 and a reason
-    GET    /status             what is served, and where vLLM is
+    GET    /readyz             200 when vLLM lists every desired adapter, else 503 and a reason
+    GET    /status             what is served, under which recipe, and the address of vLLM
     PUT    /adapters/{run}     {"prefix": "<the run's train stage>"} → {"model": "<name in vLLM>"}, loaded and verified
     DELETE /adapters/{run}     no longer served
-    POST   /probe              {} once the served models were seen not to be mixed up in one batch; before every score
+    POST   /probe              {} if the served models answer together as each does alone; before every score
     GET    /metrics            Prometheus
 
-PUT, POST and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 will not pass, 503 may.
+PUT, POST and DELETE may be repeated. Failures are ``{"reason", "message"}``: status 422 is permanent, 503 transient.
+
+Under a recipe with FP8 inputs, /status and the answer to PUT have ``input_scales``: where the scales of the inputs come
+from, ``training`` or ``calibration`` (by run in /status, the base model as ``base``).
 """
 
 import asyncio
@@ -73,11 +76,11 @@ class ControlApi:
         )
 
     async def healthz(self, _request: Request) -> Response:
-        """Answer, which is all that liveness asks."""
+        """Answer: the process is alive."""
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:
-        """Ask vLLM whether it lists what it should."""
+        """Check that vLLM lists every desired adapter."""
         reason = await self.supervisor.not_ready_reason()
         return JSONResponse({"ready": reason is None, "reason": reason}, status_code=200 if reason is None else 503)
 
@@ -91,6 +94,8 @@ class ControlApi:
                 "max_model_len": supervisor.max_model_len,
                 "vllm_url": f"http://{bracketed(request.url.hostname or LOOPBACK)}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
+                "under": supervisor.under,
+                "input_scales": supervisor.input_scales,
                 "restarts": supervisor.restarts,
                 "versions": package_versions(),
             }
@@ -104,8 +109,10 @@ class ControlApi:
             raise ConfigError(
                 str(error), field="request body", remedy='Send {"prefix": "<the run\'s train stage>"}.'
             ) from error
-        name = await self.supervisor.load(request.path_params["run"], body.prefix)
-        return JSONResponse({"model": name})
+        run = request.path_params["run"]
+        name = await self.supervisor.load(run, body.prefix)
+        source = self.supervisor.input_scales.get(run)
+        return JSONResponse({"model": name} if source is None else {"model": name, "input_scales": source})
 
     async def unload(self, request: Request) -> Response:
         """Unload an adapter."""
@@ -113,7 +120,7 @@ class ControlApi:
         return Response(status_code=204)
 
     async def probe(self, _request: Request) -> Response:
-        """Check that models asked together answer as they do alone."""
+        """Check that models requested together answer as each does alone."""
         await self.supervisor.probe()
         return JSONResponse({})
 

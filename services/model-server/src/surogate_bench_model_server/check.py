@@ -1,4 +1,4 @@
-"""The check of ``serving.extra_args``, before anything is trained: vLLM's own parser reads them."""
+"""Check ``serving.extra_args`` with vLLM's own parser, before anything is trained."""
 
 import logging
 import os
@@ -21,12 +21,12 @@ from surogate_bench_model_server.vllm_command import Command, ServerSettings, de
 _log = logging.getLogger(__name__)
 
 _PARSER = "surogate_bench_model_server.vllm_arguments"
-_PATIENCE_S = 1800.0
-"""Room for importing vLLM on a busy machine with a cold disk."""
+_TIMEOUT_S = 1800.0
+"""Enough to import vLLM on a busy machine with a cold disk."""
 
 
 def check_stage(request: CheckRequest, work_dir: Path) -> None:
-    """Have vLLM's parser read the server's arguments, and publish that it took them.
+    """Check the server's arguments with vLLM's parser, and publish the result.
 
     Raises:
         ConfigError: it refuses ``serving.extra_args``.
@@ -47,10 +47,10 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
 
 
 def ask_parser(command: Command, extra: tuple[str, ...]) -> CheckResult:
-    """Ask vLLM's parser in a process with the server's environment.
+    """Run vLLM's parser in a process with the server's environment.
 
     Args:
-        command: What the server is started with.
+        command: Command that starts the server.
         extra: The user's part of its arguments.
 
     Raises:
@@ -64,10 +64,10 @@ def ask_parser(command: Command, extra: tuple[str, ...]) -> CheckResult:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             check=False,
-            timeout=_PATIENCE_S,
+            timeout=_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as error:
-        raise TransientError(f"vLLM's argument parser did not end within {_PATIENCE_S:g} s") from error
+        raise TransientError(f"vLLM's argument parser did not end within {_TIMEOUT_S:g} s") from error
     last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
     if done.returncode == ExitCode.BAD_INPUT:
         raise refused(last, extra)

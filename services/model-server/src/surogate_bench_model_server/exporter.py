@@ -1,7 +1,7 @@
-"""What the model server shows to Prometheus on its metrics port: its own metrics, and vLLM's passed on.
+"""The metrics port: the model server's own metrics, and vLLM's.
 
-Both are asked for where they are: the control API, which is not to be scraped because whoever reaches it can load and
-unload adapters, and vLLM. One that does not answer is left out.
+Both are read over HTTP: from the control API, which must not be scraped itself because every client of it can load and
+unload adapters, and from vLLM. A source that does not answer is left out.
 """
 
 import logging
@@ -26,7 +26,7 @@ class ServerExposition:
         self._sources = [f"{url_of(request.host, port)}{METRICS_PATH}" for port in (request.port, request.vllm_port)]
 
     def __call__(self) -> bytes:
-        """Ask both."""
+        """Read both."""
         with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as http:
             return b"".join(_without_process(_ask(http, source)) for source in self._sources)
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -14,11 +15,19 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
 from surogate_bench.service import Exposition, Terminated, run_service
-from surogate_bench.store import open_store
+from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
+from surogate_bench_model_server.calibration import InputCalibration, read_prompts
 from surogate_bench_model_server.check import check_stage
-from surogate_bench_model_server.supervisor import Limits, Supervisor
+from surogate_bench_model_server.limits import Limits
+from surogate_bench_model_server.served_recipe.settings import (
+    ServedRecipe,
+    require_unquantized,
+    runs_trained_under,
+    served_recipe,
+)
+from surogate_bench_model_server.supervisor import Supervisor
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import ServerSettings, detect_platform, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
@@ -61,7 +70,7 @@ def _handle(request: AnyRequest, work_dir: Path) -> None:
 
 
 async def _serve(request: ServeRequest, work_dir: Path) -> None:
-    """Serve until SIGTERM or SIGINT, or until vLLM cannot be kept up."""
+    """Serve until SIGTERM or SIGINT, or until vLLM cannot be kept running."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -90,6 +99,9 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
     sweep = request.sweep
     store = open_store(request.store)
     model = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "models")
+    served = served_recipe(sweep, request.under)
+    if served is not None:
+        require_unquantized(Path(model.name_or_path), served.recipe)
     platform = detect_platform()
     settings = ServerSettings(
         host=request.host,
@@ -97,6 +109,8 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         platform=platform,
         threads=request.threads,
         api_key=api_key,
+        served=served,
+        recipe_file=None if served is None else served.write(work_dir),
     )
     command = vllm_command(sweep, model, settings, inherited=os.environ)
 
@@ -113,6 +127,19 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         limits=Limits(start_s=sweep.serving.start_timeout_s),
         max_lora_rank=sweep.serving.max_lora_rank,
         platform=platform,
+        under=None if served is None else served.recipe.name,
+        calibration=_calibration(request, served, store, work_dir),
+    )
+
+
+def _calibration(
+    request: ServeRequest, served: ServedRecipe | None, store: ObjectStore, work_dir: Path
+) -> InputCalibration | None:
+    if served is None or not served.scales_inputs:
+        return None
+    return InputCalibration(
+        runs=runs_trained_under(request.sweep, served.recipe),
+        prompts=partial(read_prompts, store, request.layout, request.sweep.data, scratch=work_dir / "prepared"),
     )
 
 

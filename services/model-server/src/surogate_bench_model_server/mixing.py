@@ -1,14 +1,14 @@
-"""Whether served models stay apart when one batch holds tokens of several of them.
+"""Check that served models do not affect each other when one batch holds tokens of several of them.
 
 vLLM's own LoRA code for CPUs gives tokens of the base model the adapter in the last slot when the batch holds tokens of
-other adapters. Such a fault changes scores without an error, so it is looked for before every evaluation: each model
-gives the log-probabilities of the likeliest tokens after fixed prompts, once when it is loaded, and again while all
-models are asked together.
+other adapters. Such a fault changes scores without an error, so it is checked before every evaluation: each model
+returns the log-probabilities of the likeliest tokens after fixed prompts, once when it is loaded, and again while all
+models are requested together.
 
 The composition of a batch changes last bits, so answers are compared with a tolerance (nats, mean over prompts and
 tokens): the largest of a floor, four times the difference that batches of several sizes make for the base model, and a
 quarter of the difference between the model and the one nearest to it. Where no other model is nearer to the answer, the
-floor is higher: kernels for batch sizes that were not seen round otherwise, which moves logits in bf16 by up to an
+floor is higher: kernels for other batch sizes round otherwise, which moves logits in bf16 by up to an
 eighth each.
 """
 
@@ -43,11 +43,11 @@ def distance(one: Logprobs, other: Logprobs) -> float:
 
 @dataclass(frozen=True, slots=True)
 class MixUp:
-    """A model that does not answer as it does alone."""
+    """A model whose answers in a mixed batch differ from those it gives alone."""
 
     message: str
     is_another: bool
-    """Its answer is nearest to another model's: no rounding makes that."""
+    """Its answer is nearest to another model's, which rounding cannot cause."""
 
 
 def find_mix_up(
@@ -82,7 +82,7 @@ def find_mix_up(
 
 @dataclass(slots=True)
 class MixingProbe:
-    """Asks vLLM's models alone and together. TransientError of the client passes through."""
+    """Requests vLLM's models alone and together. TransientError of the client passes through."""
 
     client: VllmClient
     _alone: dict[str, Logprobs] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class MixingProbe:
         """Record that an adapter stands in for the base model.
 
         Raises:
-            PermanentError: it does not answer as the base model does.
+            PermanentError: its answers differ from the base model's.
         """
         expected = self._alone.pop(model)
         difference = distance(expected, await self.add(stand_in))
@@ -115,14 +115,14 @@ class MixingProbe:
         return self._alone[model]
 
     def remove(self, model: str) -> None:
-        """Forget a model that is no longer served."""
+        """Remove a model that is no longer served."""
         self._alone.pop(model, None)
 
     async def check(self) -> None:
-        """Ask all models together.
+        """Request all models together.
 
         Raises:
-            PermanentError: one of them does not answer as it does alone.
+            PermanentError: one of them answers otherwise than alone.
             TransientError: vLLM refuses a probe: it was started again meanwhile, and does not serve all models yet.
         """
         if len(self._alone) < 2:  # noqa: PLR2004 - a single model has no other to be mixed up with
@@ -143,12 +143,12 @@ class MixingProbe:
         return find_mix_up(self._alone, together, self._noise)
 
     async def _ask(self, copies: Mapping[str, int]) -> dict[str, list[Logprobs]]:
-        """Send all requests at once, by turns, while every model already generates, so that batches hold all of them.
+        """Send all requests at once, alternating between models that generate already: batches then hold all of them.
 
         A request that comes first, or after those of one model only, would be computed without the others.
         """
-        turns = range(max(copies.values()))
-        models = [model for turn in turns for model, count in copies.items() if turn < count]
+        repetitions = range(max(copies.values()))
+        models = [model for number in repetitions for model, count in copies.items() if number < count]
         _, answers = await asyncio.gather(
             asyncio.gather(*(self.client.generate(model) for model in copies)),
             asyncio.gather(*(self.client.probe(model) for model in models)),

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench.layout import BASE_RUN
 from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
+from surogate_bench_model_server.calibration import InputCalibration, ScaleSource, scale_source
 from surogate_bench_model_server.mixing import MixingProbe
 from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL
 
 _log = logging.getLogger(__name__)
 _EMPTY_ADAPTER = "base-as-an-adapter"
+_UNADAPTED = "-unadapted"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -24,30 +27,50 @@ class ServedModels:
     """Of local adapters."""
     max_model_len: int
     base_model: str
-    """Name under which the base model is asked."""
+    """Name under which the base model is requested."""
     adapters: dict[str, str] = field(default_factory=dict)
     """Name in vLLM by run."""
+    input_scales: dict[str, ScaleSource] = field(default_factory=dict)
+    """Where the scales of FP8 inputs come from, by run; empty where inputs have none."""
+    calibration: InputCalibration | None = None
+    """Of FP8 inputs; None where inputs have no scales of their own."""
     _base_logprobs: Logprobs
     _mixing: MixingProbe
 
     @classmethod
-    async def start(cls, client: VllmClient, folder: Path, *, base_needs_adapter: bool) -> "ServedModels":
-        """Look at a vLLM that has just started.
+    async def start(
+        cls,
+        client: VllmClient,
+        folder: Path,
+        *,
+        base_needs_adapter: bool,
+        calibration: InputCalibration | None = None,
+    ) -> "ServedModels":
+        """Measure a vLLM that has just started.
 
         Args:
             client: Of vLLM.
             folder: Of local adapters.
             base_needs_adapter: Serve the base model as an empty adapter: vLLM's own LoRA code for CPUs gives tokens
                 without an adapter those of another adapter in the batch.
+            calibration: Of FP8 inputs. The base model is served as an empty adapter then, which has scales as the
+                others do.
 
         Raises:
             PermanentError: vLLM refuses the empty adapter, or computes with it something else than the base model.
         """
         max_model_len = int((await client.models())[BASE_MODEL]["max_model_len"])
         mixing = MixingProbe(client)
-        logprobs = await mixing.add_base(BASE_MODEL)
+        sources: dict[str, ScaleSource] = {}
         base = BASE_MODEL
-        if base_needs_adapter:
+        if calibration is not None:
+            empty = make_empty_adapter(_EMPTY_ADAPTER, folder)
+            await calibration.measure(empty, client)
+            await client.load_adapter(empty.name, empty.folder.resolve())
+            sources[BASE_RUN] = scale_source(empty) or "calibration"
+            base = empty.name
+        logprobs = await mixing.add_base(base)
+        if base_needs_adapter and calibration is None:
             _log.warning("vLLM runs without surogate-bench's LoRA plug-in for CPUs: the base is an empty adapter")
             empty = make_empty_adapter(_EMPTY_ADAPTER, folder)
             await client.load_adapter(empty.name, empty.folder.resolve())
@@ -58,6 +81,8 @@ class ServedModels:
             folder=folder,
             max_model_len=max_model_len,
             base_model=base,
+            input_scales=sources,
+            calibration=calibration,
             _base_logprobs=logprobs,
             _mixing=mixing,
         )
@@ -68,12 +93,15 @@ class ServedModels:
         Raises:
             PermanentError: vLLM refuses it or does not apply it.
         """
+        if self.calibration is not None:
+            await self.calibration.measure(adapter, self.client)
         await self.client.load_adapter(adapter.name, adapter.folder.resolve())
         if adapter.name not in await self.client.models():
             raise TransientError(f"vLLM accepted {adapter.name} but does not list it")
+        unadapted = await self._unadapted_logprobs(adapter)
         # Any difference counts: a hardly trained adapter moves log-probabilities by little, but by more than nothing.
-        if await self._mixing.add(adapter.name) == self._base_logprobs:
-            if not is_zero(adapter) and not await self._acts_when_amplified(adapter):
+        if await self._mixing.add(adapter.name) == unadapted:
+            if not is_zero(adapter) and not await self._acts_when_amplified(adapter, unadapted):
                 await self._unload(adapter.name)
                 raise PermanentError(
                     f"the adapter changes nothing: {adapter.name} answers exactly as the base model does"
@@ -83,11 +111,15 @@ class ServedModels:
                 extra={"adapter": adapter.name},
             )
         self.adapters[adapter.run] = adapter.name
-        _log.info("adapter loaded", extra={"adapter": adapter.name})
+        source = scale_source(adapter)
+        if source is not None:
+            self.input_scales[adapter.run] = source
+        _log.info("adapter loaded", extra={"adapter": adapter.name, "input_scales": source})
 
     async def remove(self, run: str) -> None:
         """Unload a run's adapter; nothing happens if it is not served."""
         if (name := self.adapters.pop(run, None)) is not None:
+            self.input_scales.pop(run, None)
             await self._unload(name)
             _log.info("adapter unloaded", extra={"adapter": name})
 
@@ -99,16 +131,25 @@ class ServedModels:
         """
         await self._mixing.check()
 
-    async def _acts_when_amplified(self, adapter: LocalAdapter) -> bool:
-        """Say whether vLLM applies an adapter whose effect rounding may hide, by loading it with a large scale."""
-        copy = amplified_copy(adapter)
+    async def _unadapted_logprobs(self, adapter: LocalAdapter) -> Logprobs:
+        """Return what an adapter would answer if vLLM did not apply it: what the base model does, with its scales."""
+        if self.calibration is None:
+            return self._base_logprobs
+        return await self._probe_once(make_empty_adapter(f"{adapter.name}{_UNADAPTED}", self.folder, scales_of=adapter))
+
+    async def _acts_when_amplified(self, adapter: LocalAdapter, unadapted: Logprobs) -> bool:
+        """Return whether vLLM applies an adapter whose effect rounding may hide, by loading it with a large scale."""
+        return await self._probe_once(amplified_copy(adapter)) != unadapted
+
+    async def _probe_once(self, adapter: LocalAdapter) -> Logprobs:
+        """Load an adapter, probe it, and remove it with its folder."""
         try:
-            await self.client.load_adapter(copy.name, copy.folder.resolve())
-            logprobs = await self.client.probe(copy.name)
-            await self.client.unload_adapter(copy.name)
+            await self.client.load_adapter(adapter.name, adapter.folder.resolve())
+            logprobs = await self.client.probe(adapter.name)
+            await self.client.unload_adapter(adapter.name)
         finally:
-            shutil.rmtree(copy.folder, ignore_errors=True)
-        return logprobs != self._base_logprobs
+            shutil.rmtree(adapter.folder, ignore_errors=True)
+        return logprobs
 
     async def _unload(self, name: str) -> None:
         self._mixing.remove(name)

@@ -1,4 +1,4 @@
-"""Keeps vLLM running and the wanted adapters loaded in it."""
+"""Keep vLLM running, with the desired adapters loaded."""
 
 import asyncio
 import logging
@@ -13,35 +13,22 @@ from surogate_bench.layout import SweepLayout
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
+from surogate_bench_model_server.calibration import InputCalibration, ScaleSource
+from surogate_bench_model_server.desired_adapters import (
+    DesiredAdapter,
+    read_desired_adapters,
+    write_desired_adapters,
+)
+from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.log_tail import log_tail
 from surogate_bench_model_server.served_models import ServedModels
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL, Platform
 from surogate_bench_model_server.vllm_process import VllmProcess
-from surogate_bench_model_server.wanted import WantedAdapter, read_wanted, write_wanted
 
 _log = logging.getLogger(__name__)
 _ADAPTERS = "adapters"
 _SIGNAL_EXIT = 128
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
-    """Deadlines and the restart budget, in seconds."""
-
-    start_s: float
-    """Until a vLLM that is not ready has failed."""
-    start_poll_s: float = 0.25
-    health_poll_s: float = 2.0
-    unhealthy_s: float = 60.0
-    """Until a vLLM that runs but does not answer is restarted."""
-    up_s: float = 120.0
-    """How long a request for an adapter waits for vLLM to be up."""
-    restarts: int = 5
-    restart_window_s: float = 600.0
-    """More restarts than that within the window mean that restarting does not help."""
-    first_pause_s: float = 1.0
-    """Pause before a second restart within the window; doubled for each further one."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -56,8 +43,12 @@ class Supervisor:
     limits: Limits
     max_lora_rank: int
     platform: Platform
+    under: str | None = None
+    """Name of the recipe that the base model is served under; None: as it is published."""
+    calibration: InputCalibration | None = None
+    """Of FP8 inputs; None where inputs have no scales of their own."""
     restarts: int = 0
-    _wanted: dict[str, WantedAdapter] = field(default_factory=dict)
+    _desired: dict[str, DesiredAdapter] = field(default_factory=dict)
     _models: ServedModels | None = None
     """Of the vLLM that runs now, or of the one before while it starts."""
     _mixed_up: PermanentError | None = None
@@ -76,7 +67,7 @@ class Supervisor:
         Raises:
             PermanentError: vLLM cannot start, needed more restarts than the budget allows, or mixes up its models.
         """
-        self._wanted = read_wanted(self.work_dir, self.layout)
+        self._desired = read_desired_adapters(self.work_dir, self.layout)
         try:
             while True:
                 reason = await self._serve_once()
@@ -92,12 +83,17 @@ class Supervisor:
 
     @property
     def adapters(self) -> dict[str, str]:
-        """What is served: run → name in vLLM."""
+        """Adapters served: run → name in vLLM."""
         return dict(self._models.adapters) if self._models else {}
 
     @property
+    def input_scales(self) -> dict[str, ScaleSource]:
+        """Where the scales of FP8 inputs come from: run → source; empty where inputs have none."""
+        return dict(self._models.input_scales) if self._models else {}
+
+    @property
     def base_model(self) -> str:
-        """Name under which the base model is asked."""
+        """Name under which the base model is requested."""
         return self._models.base_model if self._models else BASE_MODEL
 
     @property
@@ -106,14 +102,14 @@ class Supervisor:
         return self._models.max_model_len if self._models else None
 
     async def not_ready_reason(self) -> str | None:
-        """Say why not everything that is wanted is served; None when it is, by vLLM's own word."""
+        """Return why not every desired adapter is served; None when vLLM lists all of them."""
         if not self._up.is_set():
             return "vLLM is starting"
         try:
             listed = await self.client.models()
         except BenchError as error:
             return str(error)
-        missing = sorted({wanted.name for wanted in self._wanted.values()} - listed.keys())
+        missing = sorted({desired.name for desired in self._desired.values()} - listed.keys())
         return f"vLLM does not list {', '.join(missing)}" if missing else None
 
     async def load(self, run: str, prefix: str) -> str:
@@ -141,15 +137,16 @@ class Supervisor:
                 self.store,
                 run,
                 prefix,
-                into=self.work_dir / _ADAPTERS,
+                into=self._folder,
                 max_rank=self.max_lora_rank,
+                with_input_scales=self.calibration is not None and run in self.calibration.runs,
             )
             await self._wait_until_up()
             async with self._lock:
-                if run not in self.adapters:  # else it was wanted before, and a restart has just served it
+                if run not in self.adapters:  # else it was desired before, and a restart has just served it
                     await self._running_models().add(adapter)
-                self._wanted[run] = WantedAdapter(name=adapter.name, prefix=prefix)
-                write_wanted(self.work_dir, self._wanted)
+                self._desired[run] = DesiredAdapter(name=adapter.name, prefix=prefix)
+                write_desired_adapters(self.work_dir, self._desired)
         return adapter.name
 
     async def unload(self, run: str) -> None:
@@ -161,17 +158,16 @@ class Supervisor:
         """
         check_run_name(run)
         async with self._lock:
-            wanted = self._wanted.pop(run, None)
-            if wanted is not None:
-                write_wanted(self.work_dir, self._wanted)
+            if self._desired.pop(run, None) is not None:
+                write_desired_adapters(self.work_dir, self._desired)
             if self._models is not None and self._up.is_set():
                 await self._models.remove(run)
 
     async def probe(self) -> None:
-        """Check that the models served now do not get mixed up when they are asked together.
+        """Check that the models served now answer together as each does alone.
 
         Raises:
-            PermanentError: they do. The supervisor ends: no score that is under way may be published.
+            PermanentError: they do not. The supervisor ends: no score in progress may be published.
             TransientError: vLLM is away.
         """
         await self._wait_until_up()
@@ -183,7 +179,7 @@ class Supervisor:
                 raise
 
     async def _serve_once(self) -> str:
-        """Start vLLM, load what is wanted, watch it; returns why it has to be started again."""
+        """Start vLLM, load the desired adapters, watch it; returns why it has to be started again."""
         write_progress(self.work_dir, Progress(phase="starting"))
         began = time.monotonic()
         self._process = self.start()
@@ -245,23 +241,29 @@ class Supervisor:
             await asyncio.sleep(self.limits.first_pause_s * 2 ** (recent - 1))
 
     async def _restore(self, process: VllmProcess) -> None:
-        """Load again what was wanted; what cannot be served any more is dropped, and whoever wants it asks again."""
+        """Load the desired adapters again; one that cannot be served any more is dropped."""
         sound = self.platform != "cpu" or process.uses_cpu_lora()
-        self._models = await ServedModels.start(self.client, self.work_dir / _ADAPTERS, base_needs_adapter=not sound)
-        for run, wanted in list(self._wanted.items()):
+        self._models = await ServedModels.start(
+            self.client, self._folder, base_needs_adapter=not sound, calibration=self.calibration
+        )
+        for run, desired in list(self._desired.items()):
             try:
-                await self._models.add(await self._local_copy(run, wanted))
+                await self._models.add(await self._local_copy(run, desired))
             except PermanentError:
                 _log.exception("an adapter that was served before cannot be served again", extra={"run_name": run})
-                del self._wanted[run]
-        write_wanted(self.work_dir, self._wanted)
+                del self._desired[run]
+        write_desired_adapters(self.work_dir, self._desired)
 
-    async def _local_copy(self, run: str, wanted: WantedAdapter) -> LocalAdapter:
-        into = self.work_dir / _ADAPTERS
-        adapter = await asyncio.to_thread(find_adapter, run, wanted.name, into)
+    async def _local_copy(self, run: str, desired: DesiredAdapter) -> LocalAdapter:
+        adapter = await asyncio.to_thread(find_adapter, run, desired.name, self._folder)
         if adapter is None:
-            raise PermanentError(f"the copy of {wanted.name} in {into} is gone or damaged")
+            raise PermanentError(f"the copy of {desired.name} in {self._folder} is gone or damaged")
         return adapter
+
+    @property
+    def _folder(self) -> Path:
+        """Of local adapters. Input scales in it belong to one recipe."""
+        return self.work_dir / (_ADAPTERS if self.under is None else f"{_ADAPTERS}-under-{self.under}")
 
     def _running_models(self) -> ServedModels:
         if self._models is None:

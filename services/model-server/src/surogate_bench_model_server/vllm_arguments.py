@@ -20,14 +20,14 @@ from surogate_bench.specs.evaluation import MANAGED_ARGUMENTS
 from surogate_bench_model_server.vllm_command import vllm_version
 
 _FIELD = "serving.extra_args"
-_REMEDY = "Give arguments of `vllm serve` (version {version}), one list item for each word."
+_REMEDY = "Give arguments of `vllm serve` (version {version}), one list item for each argument or value."
 _NOT_ALLOWED = {
     **{option.removeprefix("--").replace("-", "_"): remedy for option, remedy in MANAGED_ARGUMENTS.items()},
-    "model_tag": "a word that is neither an option nor the value of one, or an option and its value in one list item",
+    "model_tag": "an item that is neither an option nor the value of one, or an option and its value in one list item",
     "trust_remote_code": "code from a model repository is never run",
     "headless": "the model server needs vLLM's HTTP API",
     "grpc": "the model server needs vLLM's HTTP API",
-    "ssl_certfile": "the model server asks vLLM over plain HTTP",
+    "ssl_certfile": "the model server reaches vLLM over plain HTTP",
 }
 """Parser destinations that extra arguments must not set, and why: a prefix (``--trust-rem``) or a file (``--config``)
 sets them as the full name does."""
@@ -78,15 +78,15 @@ def _command_line_module() -> ModuleType:
 
 def _parse(cli: ModuleType, arguments: Sequence[str]) -> argparse.Namespace:
     namespace = argparse.Namespace(**dict.fromkeys(_NOT_ALLOWED, _NOT_GIVEN))
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(io.StringIO()):
             parser: argparse.ArgumentParser = cli.make_arg_parser(cli.FlexibleArgumentParser(prog="vllm"))
             return parser.parse_args(list(arguments), namespace)
     except SystemExit as error:  # argparse's way; 0 after --help
-        reason = said.getvalue().rpartition(": error: ")[2] if error.code else "would print help and end"
+        reason = errors.getvalue().rpartition(": error: ")[2] if error.code else "would print help and end"
         raise refused(f"are refused by vLLM: {_one_line(reason)}", arguments) from error
-    except IndexError as error:  # of `--a.b` as last word
+    except IndexError as error:  # of `--a.b` as last item
         raise refused("are refused by vLLM: the last argument has no value", arguments) from error
     except (ValueError, TypeError, AssertionError, OSError) as error:  # of --config
         raise refused(f"are refused by vLLM: {_one_line(str(error))}", arguments) from error

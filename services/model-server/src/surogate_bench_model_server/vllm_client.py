@@ -1,4 +1,4 @@
-"""vLLM's HTTP API, as far as serving adapters needs it."""
+"""Client of vLLM's HTTP API, as far as serving adapters needs it."""
 
 import asyncio
 from collections.abc import Collection, Mapping
@@ -43,7 +43,7 @@ class VllmClient:
         await self._http.aclose()
 
     async def is_healthy(self) -> bool:
-        """Say whether vLLM answers that it is well."""
+        """Return whether vLLM reports that it is healthy."""
         try:
             answer = await self._http.get("/health", timeout=_HEALTH_TIMEOUT_S)
         except httpx.HTTPError:
@@ -56,10 +56,10 @@ class VllmClient:
         return {card["id"]: card for card in answer.json()["data"]}
 
     async def load_adapter(self, name: str, folder: Path) -> None:
-        """Have an adapter loaded; one that is already listed is no error.
+        """Load an adapter; one that is listed already is left as it is.
 
         Raises:
-            PermanentError: vLLM is well but refuses it (it says so with status 400, 404 or 500).
+            PermanentError: vLLM is healthy but refuses it (status 400, 404 or 500).
         """
         if name in await self.models():
             return
@@ -73,15 +73,15 @@ class VllmClient:
         raise PermanentError(f"vLLM refuses to load {name}: {_message(answer)}")
 
     async def unload_adapter(self, name: str) -> None:
-        """Have an adapter unloaded; one that is not there is no error."""
+        """Unload an adapter; one that is not loaded is no error."""
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, also=(HTTPStatus.NOT_FOUND,))
 
     async def probe(self, model: str) -> Logprobs:
-        """Ask for the likeliest first tokens after fixed prompts.
+        """Request the likeliest first tokens after fixed prompts.
 
         Prompts are runs of token ids, not text, so that they do not depend on the tokenizer, and shorter than the
         blocks of vLLM's prefix cache, so that they are computed anew. Log-probabilities of the prompts themselves are
-        not asked for: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
+        not requested: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
 
         Args:
             model: Served name.
@@ -101,8 +101,26 @@ class VllmClient:
         choices = sorted(answer.json()["choices"], key=lambda choice: int(choice["index"]))
         return tuple(choice["logprobs"]["top_logprobs"][0] for choice in choices)
 
+    async def prefill(self, model: str, prompt: str, *, special_tokens: bool) -> None:
+        """Compute the prompt of one request.
+
+        Args:
+            model: Served name.
+            prompt: The text; its beginning is cut off where the model cannot take it whole.
+            special_tokens: Whether the tokenizer adds its special tokens.
+        """
+        body = {
+            "model": model,
+            "prompt": prompt,
+            "max_tokens": 1,
+            "temperature": 0,
+            "add_special_tokens": special_tokens,
+            "truncate_prompt_tokens": -1,
+        }
+        await self._request("POST", "/v1/completions", body)
+
     async def generate(self, model: str) -> None:
-        """Have a model generate a few tokens, which keep it in the batches of the next steps."""
+        """Generate a few tokens, which keep the model in the batches of the next steps."""
         body = {
             "model": model,
             "prompt": [_PROBE_STARTS[0]],

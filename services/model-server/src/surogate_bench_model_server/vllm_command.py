@@ -15,30 +15,31 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from surogate_bench.contract import VLLM_API_KEY_VARIABLE
+from surogate_bench.contract import SERVED_RECIPE_VARIABLE, VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_model_server.cpu_lora import PLUGIN
+from surogate_bench_model_server import cpu_lora, served_recipe
+from surogate_bench_model_server.served_recipe.settings import QUANTIZATION, ServedRecipe
 
 Platform = Literal["cpu", "cuda"]
 
 BASE_MODEL = "base"
 """Name under which the untouched base model is served."""
 
-"""Environment variable with the key that vLLM asks for on ``/v1/*``; nothing is asked for where it is unset."""
-
 _STORE_CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")
-"""Prefixes of variables that are none of vLLM's business: the supervisor fetches the adapters."""
+"""Prefixes of variables that vLLM does not need: the supervisor fetches the adapters."""
 
 _SUPPORTED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _SPARE_CPU_ADAPTERS = 2
+_SPARE_MEASURED_ADAPTERS = 2
+"""Further ones where inputs have scales: an adapter that is measured, and its copy that changes nothing."""
 _GIB = 1024**3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSettings:
-    """What the child process is given besides the sweep: where to listen, how many threads, on what it runs."""
+    """Settings of the child process beside the sweep's."""
 
     host: str
     port: int
@@ -46,6 +47,10 @@ class ServerSettings:
     threads: int | None = None
     """CPU threads of all of vLLM's processes together; as many as there are cores if None."""
     api_key: str | None = None
+    served: ServedRecipe | None = None
+    """Recipe that the base model is served under; None: as it is published."""
+    recipe_file: Path | None = None
+    """Where ``served`` is written for the plug-in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +62,7 @@ class Command:
 
 
 def detect_platform() -> Platform:
-    """Say for which kind of device the installed vLLM was built.
+    """Return for which kind of device the installed vLLM was built.
 
     Raises:
         PermanentError: vLLM is not installed.
@@ -94,7 +99,10 @@ def vllm_command(
         inherited: Environment of this process, passed on except for what would override the settings here.
     """
     serving = sweep.serving
-    runs = len(sweep.recipes) * len(sweep.seeds) + len(sweep.adapters)
+    own = _SPARE_CPU_ADAPTERS
+    if settings.served is not None and settings.served.scales_inputs:
+        own += _SPARE_MEASURED_ADAPTERS
+    adapters = len(sweep.recipes) * len(sweep.seeds) + len(sweep.adapters) + own
     arguments = [
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model.name_or_path),
@@ -108,7 +116,7 @@ def vllm_command(
         "--enable-lora",
         *("--max-lora-rank", str(_supported_rank(serving.max_lora_rank))),
         *("--max-loras", str(serving.max_loras)),
-        *("--max-cpu-loras", str(max(serving.max_loras, runs + _SPARE_CPU_ADAPTERS))),
+        *("--max-cpu-loras", str(max(serving.max_loras, adapters))),
         *("--uvicorn-log-level", "warning"),
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
@@ -119,9 +127,18 @@ def vllm_command(
     else:
         arguments += ["--gpu-memory-utilization", str(serving.gpu_memory_utilization)]
     return Command(
-        arguments=[*arguments, *serving.extra_args],
+        arguments=[*arguments, *serving.extra_args, *_recipe_arguments(settings)],
         environment=_environment(model, settings, inherited),
     )
+
+
+def _recipe_arguments(settings: ServerSettings) -> list[str]:
+    """Return the arguments for serving under a recipe; they come last, so that no other argument replaces them."""
+    if settings.served is None:
+        return []
+    # A batch is split by adapter, which no captured graph can do.
+    eager = settings.served.has_products and settings.platform == "cuda"
+    return ["--quantization", QUANTIZATION, *(["--enforce-eager"] if eager else [])]
 
 
 def _supported_rank(rank: int) -> int:
@@ -130,7 +147,7 @@ def _supported_rank(rank: int) -> int:
 
 
 def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", VLLM_API_KEY_VARIABLE}
+    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", VLLM_API_KEY_VARIABLE, SERVED_RECIPE_VARIABLE}
     environment = {
         name: value
         for name, value in inherited.items()
@@ -142,7 +159,10 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
         "DO_NOT_TRACK": "1",
     }
     if (plugins := inherited.get("VLLM_PLUGINS")) is not None:  # vLLM loads these only; all of them where it is unset
-        environment["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*filter(None, plugins.split(",")), PLUGIN]))
+        own = [cpu_lora.PLUGIN] if settings.served is None else [cpu_lora.PLUGIN, served_recipe.PLUGIN]
+        environment["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*filter(None, plugins.split(",")), *own]))
+    if settings.served is not None:
+        environment[SERVED_RECIPE_VARIABLE] = str(settings.recipe_file)
     if settings.api_key is not None:
         environment["VLLM_API_KEY"] = settings.api_key
     if Path(model.name_or_path).is_dir():

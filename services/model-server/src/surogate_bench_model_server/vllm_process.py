@@ -1,4 +1,4 @@
-"""One vLLM child: started, watched and ended, with everything it started."""
+"""One vLLM child process: start it, observe it, and end it with everything that it started."""
 
 import asyncio
 import contextlib
@@ -45,11 +45,11 @@ class VllmProcess:
         return code if code is None or code >= 0 else 128 - code
 
     def uses_cpu_lora(self) -> bool:
-        """Say whether vLLM has built its model with our LoRA implementation for CPUs."""
+        """Return whether vLLM has built its model with our LoRA implementation for CPUs."""
         return (self.runtime / _CPU_LORA_MARK).exists()
 
     async def stop(self) -> None:
-        """End it: SIGTERM, and SIGKILL for whatever is still there after the grace period."""
+        """End it: SIGTERM, and SIGKILL for what still runs after the grace period."""
         if self.exit_code() is None:
             self._child.terminate()
             deadline = time.monotonic() + _GRACE_S + 2
@@ -101,7 +101,7 @@ def session_members(session: int) -> list[int]:
 
 
 def bind_port(host: str, port: int, *, name: str, wait_s: float) -> socket.socket:
-    """Bind a listening address, waiting a little for a process that is just giving it up.
+    """Bind a listening address, waiting for a process that is releasing it.
 
     Raises:
         ConfigError: the port is in use, or the host is not one of this machine's addresses.

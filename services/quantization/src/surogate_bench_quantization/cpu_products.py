@@ -26,7 +26,7 @@ def has_bf16_products() -> bool:
 
 
 def ensure_fast_bf16_products() -> None:
-    """Have this process's bf16 products on the CPU done by fp32 GEMMs, where that is faster."""
+    """Compute this process's bf16 products on the CPU by fp32 GEMMs, where that is faster."""
     if not has_bf16_products() and not _registered:
         _registered.append(use_fp32_gemms())
 

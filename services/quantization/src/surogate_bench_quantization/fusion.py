@@ -1,7 +1,7 @@
 """How chains of elementwise operations run: slab by slab on a CPU, as few kernels as possible on a GPU.
 
 Both keep intermediate results out of main memory, where a chain written plainly spends its time. On a GPU torch.compile
-fuses a whole function; it is told to divide and to cast as eager execution does, so that the same bits come out.
+fuses a whole function; its options make it divide and cast as eager execution does, so that results are the same bits.
 """
 
 import os
@@ -55,7 +55,7 @@ def fused(function: Callable[Concatenate[Tensor, _P], _R]) -> Callable[Concatena
 
 
 def require_compiler(device: torch.device) -> None:
-    """Make sure that a GPU's kernels can be compiled: Triton builds their launchers with the system's C compiler.
+    """Check that a GPU's kernels can be compiled: Triton builds their launchers with the system's C compiler.
 
     Raises:
         ConfigError: the device is a GPU, and there is no C compiler.

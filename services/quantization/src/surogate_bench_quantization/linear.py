@@ -22,7 +22,7 @@ class Products(Protocol):
 
         Args:
             inputs: bf16 (..., in_features), contiguous.
-            record: Take note of what later scales depend on.
+            record: Record what later scales depend on.
 
         Returns:
             bf16 (m, out_features), m the product of the leading dimensions.

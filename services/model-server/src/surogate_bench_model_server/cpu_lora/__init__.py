@@ -1,9 +1,9 @@
 """A vLLM plug-in that makes LoRA decoding fast on CPU (entry point ``vllm.general_plugins``).
 
 vLLM's CPU path multiplies every token with a gathered copy of its adapter's matrices, padded to ``--max-lora-rank``.
-Here tokens are grouped by adapter instead, and only ranks that an adapter really has are computed. The plug-in offers
-vLLM its own implementation where vLLM asks the platform for one, and steps aside, with a warning, when vLLM is not of
-the version it was proven with.
+Here tokens are grouped by adapter instead, and only ranks that an adapter really has are computed. The plug-in replaces
+the implementation of vLLM's CPU platform. Under a version of vLLM that it was not tested with it does nothing, and logs
+a warning.
 """
 
 import logging
@@ -15,7 +15,7 @@ PLUGIN = "surogate_bench_cpu_lora"
 
 
 def register() -> None:
-    """Take part in this vLLM process; vLLM calls it in each of its processes, perhaps more than once."""
+    """Install the plug-in in this process; vLLM calls it in each of its processes, perhaps more than once."""
     from vllm.platforms import current_platform  # noqa: PLC0415 - vLLM is imported inside its own processes only
 
     if not current_platform.is_cpu():
@@ -24,6 +24,6 @@ def register() -> None:
 
     reason = compatibility.find_obstacle()
     if reason is not None:
-        _log.warning("LoRA on CPU stays as slow as vLLM has it: %s", reason)
+        _log.warning("LoRA on CPU uses vLLM's own, slower implementation: %s", reason)
         return
     compatibility.install()

@@ -1,4 +1,4 @@
-"""Whether this vLLM is the one that the plug-in was proven with, and how the plug-in gets into it."""
+"""Check that this vLLM is one that the plug-in was tested with, and install the plug-in."""
 
 import inspect
 from importlib.metadata import PackageNotFoundError, version
@@ -22,7 +22,7 @@ _EXPECTED_PARAMETERS = {
 
 
 def find_obstacle() -> str | None:
-    """Say why the plug-in cannot take part; None if it can."""
+    """Return why the plug-in cannot be used; None if it can."""
     found = _vllm_version()
     if found is None or not PROVEN_VERSIONS.contains(found, prereleases=True):
         return f"proven with vLLM {PROVEN_VERSIONS}, this is {found or 'of unknown version'}"
@@ -42,7 +42,7 @@ def find_obstacle() -> str | None:
 
 
 def install() -> None:
-    """Have vLLM's CPU platform name our class when a model asks for its LoRA implementation."""
+    """Make vLLM's CPU platform return our class as its LoRA implementation."""
 
     def get_punica_wrapper(_platform: type[CpuPlatform]) -> str:
         return OUR_WRAPPER

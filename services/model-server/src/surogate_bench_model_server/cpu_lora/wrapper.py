@@ -52,7 +52,7 @@ class SlotWeights:
 
 @dataclass(frozen=True, slots=True)
 class _Emptiness:
-    """Whether a stack was all zero, and the state of the stack when it was looked at."""
+    """Whether a stack was all zero, and the version of the stack that was checked."""
 
     stack: torch.Tensor
     version: int
@@ -61,7 +61,7 @@ class _Emptiness:
 
 @dataclass(frozen=True, slots=True)
 class _Layer:
-    """What was prepared of a layer's stacks, and the state of the stacks it was prepared from."""
+    """The prepared weights of a layer, and the version of the stacks that they were prepared from."""
 
     stacks: tuple[Stack, Stack]  # kept alive, so that their identity stays theirs
     version: int
@@ -109,7 +109,7 @@ def contribution(x: torch.Tensor, weights: SlotWeights) -> torch.Tensor:
 class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is not followed by the type checker
     """vLLM's CPU LoRA with linear layers done per adapter instead of per token.
 
-    What its linear layers do not ask for, and adapters of embeddings and output heads, are left to vLLM's own code.
+    Other calls, and adapters of embeddings and output heads, are left to vLLM's own code.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - whatever vLLM gives its own class
@@ -129,7 +129,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
         vocab_size: int,
         **kwargs: Any,  # noqa: ANN401 - vLLM's signature
     ) -> None:
-        """Take the next batches' mapping of tokens to adapter slots."""
+        """Set the mapping of tokens to adapter slots for the next batches."""
         super().update_metadata(mapping, lora_index_to_id, max_loras, vocab_size, **kwargs)
         indices = self.token_lora_indices
         self._groups = group_tokens(indices)
@@ -156,7 +156,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
             lora_b_stacked: Per slice, B of every slot: [slots, 1, outputs, padded rank].
             scale: Factor of the contribution; vLLM puts an adapter's own scale into B and passes 1.
             output_slices: Outputs of each slice.
-            buffer: Where the caller wants the inner products; None in all of vLLM's linear layers.
+            buffer: Destination of the inner products; None in all of vLLM's linear layers.
             kwargs: Unused.
         """
         if not self._can_group(y, x, lora_a_stacked, lora_b_stacked, scale, buffer):
@@ -203,7 +203,7 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
             super().add_lora_logits(y, x, lora_a_stacked, lora_b_stacked, scale, buffer=buffer, **kwargs)
 
     def _is_empty(self, stack: torch.Tensor) -> bool:
-        """Say whether no slot of a stack holds anything; looked at again whenever vLLM has written to it."""
+        """Return whether every slot of a stack is zero; checked again whenever vLLM has written to it."""
         if stack.is_inference():
             return False
         known = self._emptiness.get(id(stack))
@@ -214,14 +214,14 @@ class GroupedPunicaWrapper(PunicaWrapperCPU):  # type: ignore[misc]  # vLLM is n
     def _can_group(
         self, y: torch.Tensor, x: torch.Tensor, a: Stack, b: Stack, scale: float, buffer: Stack | None
     ) -> bool:
-        """Say whether this is the one case that vLLM's linear layers ask for."""
+        """Return whether this is the one case that vLLM's linear layers use."""
         return (
             buffer is None
             and scale == 1.0
             and x.dim() == 2  # noqa: PLR2004 - [tokens, inputs]
             and x.shape[0] == self._tokens
             and x.dtype == y.dtype == a[0].dtype == b[0].dtype
-            and not a[0].is_inference()  # such tensors do not tell when they change
+            and not a[0].is_inference()  # such tensors do not count their changes
         )
 
     def _slot_weights(self, slot: int, a: Stack, b: Stack) -> SlotWeights | None:

@@ -1,4 +1,4 @@
-"""Engines: who does a recipe's arithmetic."""
+"""Engines: implementations of a recipe's products."""
 
 from surogate_bench_quantization.engines.engine import Engine, EngineSession
 from surogate_bench_quantization.engines.selection import select_engine

@@ -1,22 +1,23 @@
 """The engine that emulates low-precision products on any device."""
 
 import torch
+from typing_extensions import override
 
 from surogate_bench.recipes import ComputePrecision, Recipe
 from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Products
 from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Session
-from surogate_bench_quantization.engines.engine import EngineSession
+from surogate_bench_quantization.engines.engine import Engine, EngineSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
 
 
-class EmulatedEngine:
+class EmulatedEngine(Engine):
     """Exact on any device; a check on faster engines, and the only one without low-precision tensor cores."""
 
     name = EMULATED
 
+    @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        """See :class:`Engine`."""
         if recipe.compute is ComputePrecision.FP8_HYBRID:
             return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
         if recipe.compute is ComputePrecision.NVFP4:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from surogate_bench.recipes import Recipe, WeightStorage
-from surogate_bench_quantization.engines.emulated_products import scaled_product
-from surogate_bench_quantization.engines.engine import check_entries
+from surogate_bench_quantization.engines.emulated_products import scaled_product, scaled_rows_product
+from surogate_bench_quantization.engines.engine import EngineSession, check_entries
 from surogate_bench_quantization.engines.last_input import LastInput, QuantizedInput
 from surogate_bench_quantization.engines.operands import Operand, nvfp4_operand
 from surogate_bench_quantization.formats.elements import uniform_noise
-from surogate_bench_quantization.formats.nvfp4 import quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, quantize_rows, quantize_squares
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage import freeze
 
@@ -63,7 +64,45 @@ def _quantize_nvfp4_input(inputs: Tensor) -> QuantizedInput:
     return QuantizedInput(quantized.products, quantized.tensor_scale)
 
 
-class NVFP4Session:
+def forward_operand(weight: Tensor, recipe: Recipe, *, packed: bool) -> Operand:
+    """Quantize a weight for the forward product.
+
+    Args:
+        weight: bf16 (out_features, in_features).
+        recipe: Its ``fp4_profile`` has the shape of the blocks.
+        packed: Keep 4-bit codes rather than bf16 values.
+    """
+    quantize = quantize_squares if recipe.fp4_profile == "paper" else quantize_rows
+    return nvfp4_operand(quantize(weight, four_over_six=True), packed=packed)
+
+
+class NVFP4Forward(nn.Module):
+    """Forward product of NVFP4 inputs and an NVFP4 weight, every token quantized by itself.
+
+    In training a tensor is a micro-batch, with one fp32 scale. A server's batches hold whatever requests there are, so
+    one scale would make an answer depend on them. For one token it is what :class:`NVFP4Products` computes.
+
+    Args:
+        weight: bf16 (out_features, in_features).
+        recipe: Its ``fp4_profile`` has the shape of the weight's blocks.
+    """
+
+    operand: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Tensor, recipe: Recipe) -> None:
+        super().__init__()
+        quantized = forward_operand(weight, recipe, packed=False)
+        values = quantized.values()
+        self.register_buffer("operand", values if values.is_cuda else values.float())
+        self.register_buffer("scale", quantized.scale)
+
+    def multiply(self, quantized: NVFP4Tensor) -> Tensor:
+        """Multiply what :func:`quantize_each_row` made of bf16 (tokens, in_features); bf16 (tokens, out_features)."""
+        return scaled_rows_product(quantized.products, self.operand.t(), self.scale * quantized.tensor_scale)
+
+
+class NVFP4Session(EngineSession):
     """Holds the generator of one model's stochastic rounding."""
 
     def __init__(self, recipe: Recipe, *, device: torch.device, seed: int) -> None:
@@ -71,34 +110,38 @@ class NVFP4Session:
         self._last_input = LastInput()
         self._generator = torch.Generator(device).manual_seed(seed)
 
+    @override
     def replace(self, linear: nn.Linear) -> nn.Linear:
-        """See :class:`EngineSession`."""
         storage = freeze(linear.weight, self._recipe.weight_storage)
         operands = self._operands(storage.dequantize())
         return QuantizedLinear(linear, storage, NVFP4Products(*operands, self._generator, self._last_input))
 
     @property
+    @override
     def generators(self) -> Sequence[torch.Generator]:
-        """See :class:`EngineSession`."""
         return (self._generator,)
 
+    @override
     def end_of_optimizer_step(self) -> None:
-        """See :class:`EngineSession`."""
         self._last_input.forget()
 
+    @override
+    def input_scales(self) -> Sequence[Tensor]:
+        return ()
+
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """See :class:`EngineSession`."""
         return {_GENERATOR: self._generator.get_state()}
 
+    @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """See :class:`EngineSession`."""
         check_entries(state, expected=self.state_dict())
         self._generator.set_state(state[_GENERATOR])
 
     def _operands(self, weight: Tensor) -> tuple[Operand, Operand | None]:
         """Operands of fprop and, if it needs its own, dgrad for a bf16 weight (out_features, in_features)."""
         packed = self._recipe.weight_storage is not WeightStorage.BF16
+        forward = forward_operand(weight, self._recipe, packed=packed)
         if self._recipe.fp4_profile == "paper":
-            return nvfp4_operand(quantize_squares(weight, four_over_six=True), packed=packed), None
-        forward = nvfp4_operand(quantize_rows(weight, four_over_six=True), packed=packed)
+            return forward, None
         return forward, nvfp4_operand(quantize_rows(weight.t().contiguous(), four_over_six=False), packed=packed)

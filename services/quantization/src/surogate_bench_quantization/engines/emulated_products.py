@@ -32,6 +32,23 @@ def scaled_product(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
     return _rounded(torch.mm(left, right, out_dtype=torch.float32), scale)
 
 
+def scaled_rows_product(left: Tensor, right: Tensor, scale: Tensor) -> Tensor:
+    """Multiply as :func:`scaled_product` does, with a scale for each row.
+
+    Args:
+        left: (m, k) bf16.
+        right: (k, n); fp32 on a CPU, where torch has no product of bf16 matrices that returns its fp32 accumulators;
+            bf16 elsewhere.
+        scale: (m, 1) fp32.
+
+    Returns:
+        (m, n) bf16.
+    """
+    if left.device.type == "cpu":
+        return torch.mm(left.float(), right).mul_(scale).to(torch.bfloat16)
+    return _rounded(torch.mm(left, right, out_dtype=torch.float32), scale)
+
+
 @fused
 def _rounded(accumulators: Tensor, scale: Tensor) -> Tensor:
     return (accumulators * scale).to(torch.bfloat16)

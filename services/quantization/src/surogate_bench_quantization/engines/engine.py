@@ -1,19 +1,20 @@
-"""What every engine offers."""
+"""Interfaces of engines and of their sessions."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from surogate_bench.recipes import Recipe
 
 
 class EngineSession(Protocol):
-    """One engine at work on one model under one recipe; holds what changes while training."""
+    """One engine applied to one model under one recipe; holds the state that changes during training."""
 
     def replace(self, linear: nn.Linear) -> nn.Linear:
-        """Build the layer that takes the place of a frozen bf16 linear layer.
+        """Build the layer that replaces a frozen bf16 linear layer.
 
         Layers are given in the order of the model. The result is a ``nn.Linear``, since PEFT adapts only those.
         """
@@ -21,19 +22,26 @@ class EngineSession(Protocol):
 
     @property
     def generators(self) -> Sequence[torch.Generator]:
-        """Random generators of its own that layers draw from."""
+        """The session's random generators, from which layers draw."""
         ...
 
     def end_of_optimizer_step(self) -> None:
-        """Move what moves once per optimizer step."""
+        """Update the state that changes once per optimizer step."""
+        ...
+
+    def input_scales(self) -> Sequence[Tensor]:
+        """Copy the scales of delayed scaling that are in force, one (0-dim fp32) for each replaced layer, in order.
+
+        Empty where inputs have none.
+        """
         ...
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Flat copy of the state that a checkpoint needs."""
+        """Return a flat copy of the state that a checkpoint needs."""
         ...
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from what :meth:`state_dict` returned; see :func:`check_entries` for what it raises."""
+        """Continue from what :meth:`state_dict` returned; raises what :func:`check_entries` does."""
         ...
 
 
@@ -45,23 +53,23 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """What is written beside every result."""
+        """Name that is recorded with every result."""
         ...
 
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        """Begin work on a model with so many layers to replace.
+        """Start a session for a model.
 
         Args:
             recipe: One that the engine implements.
             layers: Linear layers that will be replaced.
-            device: Where the model is.
+            device: Device of the model.
             seed: For engines that draw random numbers.
         """
         ...
 
 
 def check_entries(state: dict[str, Tensor], *, expected: dict[str, Tensor]) -> None:
-    """Make sure that a state was written under the same recipe and model.
+    """Check that a state was written under the same recipe and model.
 
     Raises:
         KeyError: it has other entries.
@@ -74,18 +82,23 @@ def check_entries(state: dict[str, Tensor], *, expected: dict[str, Tensor]) -> N
             raise RuntimeError(f"{name}: expected shape {tuple(tensor.shape)}, found {tuple(state[name].shape)}")
 
 
-class StatelessSession:
-    """Base of sessions in which nothing changes while training."""
+class StatelessSession(EngineSession):
+    """Base of sessions without state."""
 
     generators: Sequence[torch.Generator] = ()
 
-    def end_of_optimizer_step(self) -> None:
-        """Nothing moves."""
+    @override
+    def input_scales(self) -> Sequence[Tensor]:
+        return ()
 
+    @override
+    def end_of_optimizer_step(self) -> None:
+        return
+
+    @override
     def state_dict(self) -> dict[str, Tensor]:
-        """Empty."""
         return {}
 
+    @override
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Accept the empty state only."""
         check_entries(state, expected={})

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -12,6 +13,20 @@ from surogate_bench_quantization.formats.fp8 import amax
 
 Quantize = Callable[[Tensor, Tensor, ElementFormat], Tensor]
 """Makes codes from values, a 0-dim fp32 scale and the format."""
+
+
+class InputScale(NamedTuple):
+    """What a layer's inputs are quantized with."""
+
+    value: Tensor
+    """0-dim fp32: what values are multiplied by to get codes."""
+    inverse: Tensor
+    """0-dim fp32: what codes are multiplied by to get values."""
+
+    @classmethod
+    def of(cls, value: Tensor) -> Self:
+        """Make the pair from the scale."""
+        return cls(value, value.reciprocal())
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +46,7 @@ class FP8Inputs:
         Args:
             inputs: bf16 (..., in_features), contiguous.
             quantize: How codes are kept; the same for all layers of a model.
-            record: Take note of the amax, for later scales.
+            record: Record the amax, for later scales.
 
         Returns:
             Codes (m, in_features), m the product of the leading dimensions.
@@ -39,18 +54,13 @@ class FP8Inputs:
         quantized = self.last.get(
             inputs,
             (self.scaling.scale(self.slot),),
-            lambda x: QuantizedInput(quantize(x.flatten(end_dim=-2), self.scale, E4M3), amax(x)),
+            lambda x: QuantizedInput(quantize(x.flatten(end_dim=-2), self.scale.value, E4M3), amax(x)),
         )
         if record:
             self.scaling.record(self.slot, quantized.measure)
         return quantized.values
 
     @property
-    def scale(self) -> Tensor:
-        """0-dim fp32: what values are multiplied by to get codes."""
-        return self.scaling.scale_on_device(self.slot)
-
-    @property
-    def inverse_scale(self) -> Tensor:
-        """0-dim fp32: what codes are multiplied by to get values."""
-        return self.scaling.inverse_on_device(self.slot)
+    def scale(self) -> InputScale:
+        """The scale in force."""
+        return InputScale(self.scaling.scale_on_device(self.slot), self.scaling.inverse_on_device(self.slot))

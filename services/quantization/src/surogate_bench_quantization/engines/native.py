@@ -1,11 +1,12 @@
-"""Engines that others wrote: torch's own GEMMs, and bitsandbytes for NF4."""
+"""Engines of other projects: torch's own GEMMs, and bitsandbytes for NF4."""
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.precisions import BITSANDBYTES, TORCH
-from surogate_bench_quantization.engines.engine import EngineSession, StatelessSession
+from surogate_bench_quantization.engines.engine import Engine, EngineSession, StatelessSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
 from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_quantization.linear import QuantizedLinear
@@ -25,12 +26,12 @@ class DequantizingProducts(nn.Module):
         self.storage = storage
 
     def fprop(self, inputs: Tensor, *, record: bool) -> Tensor:
-        """Forward product; see :class:`Products`."""
+        """Multiply with the expanded weight: x @ W.T."""
         del record  # nothing is observed
         return torch.nn.functional.linear(inputs.flatten(end_dim=-2), self.storage.dequantize())
 
     def dgrad(self, gradients: Tensor) -> Tensor:
-        """Backward product; see :class:`Products`."""
+        """Multiply with the expanded weight: g @ W."""
         return gradients @ self.storage.dequantize()
 
     @property
@@ -45,21 +46,21 @@ class TorchSession(StatelessSession):
     def __init__(self, storage: WeightStorage) -> None:
         self._storage = storage
 
+    @override
     def replace(self, linear: nn.Linear) -> nn.Linear:
-        """See :class:`EngineSession`."""
         if self._storage is WeightStorage.BF16:
             return linear
         storage = freeze(linear.weight, self._storage)
         return QuantizedLinear(linear, storage, DequantizingProducts(storage))
 
 
-class TorchEngine:
+class TorchEngine(Engine):
     """torch's GEMMs: bf16 on any device, FP8 on tensor cores that have it."""
 
     name = TORCH
 
+    @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        """See :class:`Engine`."""
         del seed  # nothing is drawn
         if recipe.compute is ComputePrecision.FP8_HYBRID:
             return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
@@ -69,18 +70,18 @@ class TorchEngine:
 class BitsAndBytesSession(StatelessSession):
     """Replaces layers by bitsandbytes' own."""
 
+    @override
     def replace(self, linear: nn.Linear) -> nn.Linear:
-        """See :class:`EngineSession`."""
         layer: nn.Linear = nf4_linear(linear)
         return layer
 
 
-class BitsAndBytesEngine:
+class BitsAndBytesEngine(Engine):
     """NF4 weights, expanded to bf16 by bitsandbytes for every product."""
 
     name = BITSANDBYTES
 
+    @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        """See :class:`Engine`."""
         del recipe, layers, device, seed
         return BitsAndBytesSession()

@@ -11,6 +11,7 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from surogate_bench_quantization.formats.elements import E4M3
 from surogate_bench_quantization.formats.fp8 import decode_e4m3, quantize_current
@@ -44,8 +45,8 @@ class ExpandedOperand(Operand):
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
 
+    @override
     def values(self) -> Tensor:
-        """See :class:`Operand`."""
         return self.codes
 
 
@@ -59,8 +60,8 @@ class E4M3Operand(Operand):
         self.register_buffer("codes", codes.to(torch.float8_e4m3fn).view(torch.uint8))
         self.register_buffer("scale", scale)
 
+    @override
     def values(self) -> Tensor:
-        """See :class:`Operand`."""
         return decode_e4m3(self.codes)
 
 
@@ -77,8 +78,8 @@ class NVFP4Operand(Operand):
         self.register_buffer("block_scales", block_scales)
         self.register_buffer("scale", quantized.tensor_scale)
 
+    @override
     def values(self) -> Tensor:
-        """See :class:`Operand`."""
         return unpack_products(self.codes, self.block_scales)
 
 

@@ -1,4 +1,4 @@
-"""Which engine runs a recipe."""
+"""Selection of the engine for a recipe."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ def select_engine(recipe: Recipe, device: torch.device, requested: str = AUTO) -
 
     Args:
         recipe: Recipe to run.
-        device: Where the model is.
+        device: Device of the model.
         requested: Name of an engine, or ``auto``; see :func:`surogate_bench.recipes.engines.supported_engines`.
 
     Raises:

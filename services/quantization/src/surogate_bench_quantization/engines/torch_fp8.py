@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import ScalingType, pad, scaled_mm
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs
+from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
@@ -13,7 +13,58 @@ MULTIPLE = 16
 """What every dimension of a product has to be a multiple of; rows are padded with zeros where they are not."""
 
 
-class TensorCoreFP8Products(nn.Module):
+class TensorCoreFP8Forward(nn.Module):
+    """Forward product of E4M3 inputs and an E4M3 weight on tensor cores.
+
+    Args:
+        weight: bf16 (out_features, in_features).
+
+    Raises:
+        ConfigError: a dimension is not a multiple of 16.
+    """
+
+    codes: Tensor
+    inverse_scale: Tensor
+    quantize = staticmethod(cast_scaled)
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        if weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE:
+            raise ConfigError(
+                f"FP8 tensor cores need dimensions divisible by {MULTIPLE}, but a layer of this model has "
+                f"{weight.shape[1]} inputs and {weight.shape[0]} outputs",
+                field="engine",
+                value="torch",
+                remedy="Use engine: emulated.",
+            )
+        codes, inverse_scale = cast_current(weight, E4M3)
+        # As bytes: PEFT casts adapters to the dtype of a float8 base.
+        self.register_buffer("codes", codes.view(torch.uint8))
+        self.register_buffer("inverse_scale", inverse_scale)
+
+    def multiply(self, codes: Tensor, scale: InputScale) -> Tensor:
+        """Multiply codes (m, in_features), made with ``scale``, with the weight: bf16 (m, out_features)."""
+        return self._multiply(codes, scale.inverse, self.codes, fast=True)
+
+    def _multiply(self, left: Tensor, left_scale: Tensor, right: Tensor, *, fast: bool) -> Tensor:
+        """(m, k) FP8 times the transpose of (n, k) E4M3 bytes, to (m, n) bf16."""
+        rows = left.shape[0]
+        if missing := -rows % MULTIPLE:
+            left = pad(left.view(torch.uint8), (0, 0, 0, missing)).view(left.dtype)
+        product: Tensor = scaled_mm(
+            left,
+            right.view(torch.float8_e4m3fn).t(),
+            left_scale,
+            ScalingType.TensorWise,
+            self.inverse_scale,
+            ScalingType.TensorWise,
+            output_dtype=torch.bfloat16,
+            use_fast_accum=fast,
+        )
+        return product[:rows]
+
+
+class TensorCoreFP8Products(TensorCoreFP8Forward):
     """The same codes as :class:`EmulatedFP8Products`, multiplied as FP8 numbers; only sums are formed otherwise.
 
     Tensor cores contract both operands along their contiguous dimension, so the backward product needs the weight
@@ -32,31 +83,16 @@ class TensorCoreFP8Products(nn.Module):
         ConfigError: a dimension is not a multiple of 16.
     """
 
-    codes: Tensor
     transposed_codes: Tensor | None
-    inverse_scale: Tensor
 
     def __init__(self, weight: Tensor, inputs: FP8Inputs, *, packed: bool) -> None:
-        super().__init__()
-        if weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE:
-            raise ConfigError(
-                f"FP8 tensor cores need dimensions divisible by {MULTIPLE}, but a layer of this model has "
-                f"{weight.shape[1]} inputs and {weight.shape[0]} outputs",
-                field="engine",
-                value="torch",
-                remedy="Use engine: emulated.",
-            )
-        codes, inverse_scale = cast_current(weight, E4M3)
-        # As bytes: PEFT looks at dtypes.
-        self.register_buffer("codes", codes.view(torch.uint8))
-        self.register_buffer("transposed_codes", None if packed else codes.view(torch.uint8).t().contiguous())
-        self.register_buffer("inverse_scale", inverse_scale)
+        super().__init__(weight)
+        self.register_buffer("transposed_codes", None if packed else self.codes.t().contiguous())
         self._inputs = inputs
 
     def fprop(self, inputs: Tensor, *, record: bool) -> Tensor:
         """Forward product Q(x) @ Q(W).T; ``record`` the input's amax for later scales."""
-        codes = self._inputs.codes(inputs, cast_scaled, record=record)
-        return self._multiply(codes, self._inputs.inverse_scale, self.codes, fast=True)
+        return self.multiply(self._inputs.codes(inputs, self.quantize, record=record), self._inputs.scale)
 
     def dgrad(self, gradients: Tensor) -> Tensor:
         """Backward product Q(g) @ Q(W)."""
@@ -68,20 +104,3 @@ class TensorCoreFP8Products(nn.Module):
     def operand_nbytes(self) -> int:
         """Bytes of the cached operands, one or two."""
         return sum(buffer.nbytes for buffer in self.buffers())
-
-    def _multiply(self, left: Tensor, left_scale: Tensor, right: Tensor, *, fast: bool) -> Tensor:
-        """(m, k) FP8 times the transpose of (n, k) E4M3 bytes, to (m, n) bf16."""
-        rows = left.shape[0]
-        if missing := -rows % MULTIPLE:
-            left = pad(left.view(torch.uint8), (0, 0, 0, missing)).view(left.dtype)
-        product: Tensor = scaled_mm(
-            left,
-            right.view(torch.float8_e4m3fn).t(),
-            left_scale,
-            ScalingType.TensorWise,
-            self.inverse_scale,
-            ScalingType.TensorWise,
-            output_dtype=torch.bfloat16,
-            use_fast_accum=fast,
-        )
-        return product[:rows]

@@ -51,7 +51,7 @@ class DelayedScaling:
         return self._inverse_slots[slot]
 
     def record(self, slot: int, largest: Tensor) -> None:
-        """Take the amax of one micro-batch (0-dim fp32) into account at the next update."""
+        """Include the amax of one micro-batch (0-dim fp32) in the next update."""
         torch.maximum(self._amax_slots[slot], largest, out=self._amax_slots[slot])
 
     def update(self) -> None:
@@ -67,7 +67,7 @@ class DelayedScaling:
         self._scales_moved()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that a continuation needs; the tensors are the live ones."""
+        """Return everything that a continuation needs; the tensors are not copied."""
         return {
             "amax_history": self._history,
             "amax_position": self._position,
@@ -76,7 +76,7 @@ class DelayedScaling:
         }
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a state of the same number of slots and the same history length."""
+        """Load a state of the same number of slots and the same history length."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
         self._scales_moved()

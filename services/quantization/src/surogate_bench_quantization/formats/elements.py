@@ -103,9 +103,9 @@ def uniform_noise(like: Tensor, generator: torch.Generator) -> Tensor:
     Returns:
         int16 tensor.
     """
-    words = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
-    words.random_(-(2**63), None, generator=generator)
-    return words.view(torch.int16)[: like.numel()].view(like.shape)
+    drawn = torch.empty((like.numel() + 3) // 4, dtype=torch.int64, device=like.device)
+    drawn.random_(-(2**63), None, generator=generator)
+    return drawn.view(torch.int16)[: like.numel()].view(like.shape)
 
 
 def _binade(values: Tensor, element: ElementFormat) -> Tensor:

@@ -89,8 +89,8 @@ def cast_current(values: Tensor, element: ElementFormat) -> tuple[Tensor, Tensor
         element: E4M3 or E5M2.
 
     Returns:
-        torch.float8_e4m3fn or torch.float8_e5m2, the shape of ``values``; and the 0-dim fp32 factor that turns codes
-        into values.
+        torch.float8_e4m3fn or torch.float8_e5m2, the shape of ``values``; and the 0-dim fp32 factor that converts
+        codes to values.
     """
     scale = current_scale(amax(values), element)
     return cast_scaled(values, scale, element), scale.reciprocal()
@@ -119,7 +119,7 @@ def encode(values: Tensor, element: ElementFormat) -> Tensor:
 
 
 def decode_e4m3(codes: Tensor) -> Tensor:
-    """Turn E4M3 bytes into bf16 values.
+    """Convert E4M3 bytes to bf16 values.
 
     The byte's exponent and mantissa are moved to where bf16 keeps them; what is left is the difference of the exponent
     biases, a factor of 2**120 that also makes E4M3 subnormals out of bf16 ones. Twelve times as fast as torch's cast

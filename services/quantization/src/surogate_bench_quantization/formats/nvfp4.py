@@ -34,7 +34,8 @@ class NVFP4Tensor(NamedTuple):
     block_scales: Tensor
     """fp32 values that E4M3 holds: (rows, columns / 16), or (rows / 16, columns / 16) for 16x16 blocks."""
     tensor_scale: Tensor
-    """0-dim fp32: A / 2688, or A / 1536 under 4/6. ``products * tensor_scale`` is the dequantized matrix."""
+    """fp32: A / 2688, or A / 1536 under 4/6; 0-dim, or (rows, 1) where every row is quantized by itself.
+    ``products * tensor_scale`` is the dequantized matrix."""
 
 
 def quantize_rows(matrix: Tensor, *, four_over_six: bool, noise: Tensor | None = None) -> NVFP4Tensor:
@@ -47,15 +48,36 @@ def quantize_rows(matrix: Tensor, *, four_over_six: bool, noise: Tensor | None =
             Round to nearest if None.
     """
     rows, columns = matrix.shape
-    block_amax = torch.empty(matrix.numel() // BLOCK, 1, device=matrix.device)
-    for part, target in slabs(matrix, block_amax.view(rows, -1), rows=SLAB // columns):
-        _row_amax(part, target)
+    block_amax = _block_amax(matrix)
     products, scales, tensor_scale = _quantize_blocks(
         matrix.view(-1, BLOCK),
         block_amax,
+        block_amax.amax(),
         four_over_six=four_over_six,
         noise=None if noise is None else noise.view(-1, BLOCK),
     )
+    return NVFP4Tensor(products.view(rows, columns), scales.view(rows, columns // BLOCK), tensor_scale)
+
+
+def quantize_each_row(matrix: Tensor) -> NVFP4Tensor:
+    """Quantize every row as :func:`quantize_rows` quantizes a matrix of that row alone, with 4/6.
+
+    A row of a batch then never depends on the other rows.
+
+    Args:
+        matrix: (rows, columns), bf16 or fp32, contiguous, columns a multiple of 16.
+    """
+    rows, columns = matrix.shape
+    block_amax = _block_amax(matrix)
+    largest = block_amax.view(rows, -1).amax(dim=1, keepdim=True)
+    products, scales, tensor_scales = _quantize_blocks(
+        matrix.view(-1, BLOCK),
+        block_amax,
+        largest.repeat_interleave(columns // BLOCK, dim=0),
+        four_over_six=True,
+        noise=None,
+    )
+    tensor_scale = tensor_scales.view(rows, -1)[:, :1]
     return NVFP4Tensor(products.view(rows, columns), scales.view(rows, columns // BLOCK), tensor_scale)
 
 
@@ -69,19 +91,31 @@ def quantize_squares(matrix: Tensor, *, four_over_six: bool) -> NVFP4Tensor:
     rows, columns = matrix.shape
     grid = (rows // BLOCK, columns // BLOCK)
     blocks = matrix.view(grid[0], BLOCK, grid[1], BLOCK).permute(0, 2, 1, 3).reshape(-1, BLOCK * BLOCK)
+    block_amax = blocks.abs().amax(dim=1, keepdim=True).float()
     products, scales, tensor_scale = _quantize_blocks(
-        blocks, blocks.abs().amax(dim=1, keepdim=True).float(), four_over_six=four_over_six, noise=None
+        blocks, block_amax, block_amax.amax(), four_over_six=four_over_six, noise=None
     )
     products = products.view(*grid, BLOCK, BLOCK).permute(0, 2, 1, 3).reshape(rows, columns)
     return NVFP4Tensor(products, scales.view(grid), tensor_scale)
 
 
+def _block_amax(matrix: Tensor) -> Tensor:
+    """Return the fp32 amax of each 1x16 block of (rows, columns): (rows * columns / 16, 1)."""
+    rows, columns = matrix.shape
+    block_amax = torch.empty(matrix.numel() // BLOCK, 1, dtype=torch.float32, device=matrix.device)
+    for part, target in slabs(matrix, block_amax.view(rows, -1), rows=SLAB // columns):
+        _row_amax(part, target)
+    return block_amax
+
+
 def _quantize_blocks(
-    blocks: Tensor, block_amax: Tensor, *, four_over_six: bool, noise: Tensor | None
+    blocks: Tensor, block_amax: Tensor, tensor_amax: Tensor, *, four_over_six: bool, noise: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Quantize (blocks, size) given each block's fp32 amax (blocks, 1); see :class:`NVFP4Tensor` for what returns."""
+    """Quantize (blocks, size) given each block's fp32 amax (blocks, 1); returns the fields of ``NVFP4Tensor``.
+
+    ``tensor_amax`` is 0-dim, or (blocks, 1) where blocks belong to several tensors.
+    """
     reach = _RANGE_4_6 if four_over_six else _RANGE
-    tensor_amax = block_amax.amax()
     encode_scale = torch.full_like(tensor_amax, reach).div_(tensor_amax)
     encode_scale.clamp_max_(_FP32_MAX)  # a tensor of zeros has amax 0
     decode_scale = encode_scale.reciprocal()
@@ -89,11 +123,14 @@ def _quantize_blocks(
     scales = (block_amax / torch.full_like(tensor_amax, E2M1.max_value)).mul_(encode_scale)
     products = torch.empty_like(blocks, dtype=torch.bfloat16)
     tensors = (blocks, scales, products) if noise is None else (blocks, scales, products, noise)
-    for part, scale, target, *drawn in slabs(*tensors, rows=SLAB // blocks.shape[1]):
+    if tensor_amax.dim():
+        tensors = (*tensors, tensor_amax, decode_scale)
+    for part, scale, target, *further in slabs(*tensors, rows=SLAB // blocks.shape[1]):
         if four_over_six:
-            _round_four_over_six(part, scale, tensor_amax, decode_scale, target)
+            amax, factor = further or (tensor_amax, decode_scale)
+            _round_four_over_six(part, scale, amax, factor, target)
         else:
-            _round_to_six(part, scale, decode_scale, target, *drawn)
+            _round_to_six(part, scale, decode_scale, target, *further)
     return products, scales, tensor_amax / torch.full_like(tensor_amax, reach)
 
 
@@ -121,7 +158,7 @@ def _round_four_over_six(
     blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_scale: Tensor, products: Tensor
 ) -> None:
     """As :func:`_round_to_six`, under the better scale of each block."""
-    assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - tells the compiler how long the sums are
+    assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - gives the compiler the length of the sums
     products.copy_(_four_over_six(blocks.float(), scales, tensor_amax, decode_scale))
 
 

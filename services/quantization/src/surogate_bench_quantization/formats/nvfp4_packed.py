@@ -34,7 +34,7 @@ def pack(quantized: NVFP4Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpack_elements(codes: Tensor) -> Tensor:
-    """Turn packed codes into element values.
+    """Convert packed codes to element values.
 
     Args:
         codes: uint8 (rows, columns / 2).
@@ -47,7 +47,7 @@ def unpack_elements(codes: Tensor) -> Tensor:
 
 
 def unpack_products(codes: Tensor, scale_codes: Tensor) -> Tensor:
-    """Turn a packed matrix into element * block scale, which bf16 holds exactly.
+    """Convert a packed matrix to element * block scale, which bf16 holds exactly.
 
     Args:
         codes: uint8 (rows, columns / 2).
@@ -71,7 +71,7 @@ def _per_element(block_scales: Tensor, shape: torch.Size) -> Tensor:
 
 @cache
 def _pair_table(device: torch.device) -> Tensor:
-    """Both values of each byte as bf16, seen as one int32; index_select on it is the fastest look-up on a CPU."""
+    """Both values of each byte as bf16, viewed as one int32: index_select of it is the fastest lookup on a CPU."""
     byte = torch.arange(256)
     values = torch.tensor(E2M1_VALUES, dtype=torch.bfloat16)
     pairs = torch.stack((values[byte & 0xF], values[byte >> 4]), dim=1)

@@ -1,4 +1,4 @@
-"""How the frozen weights are kept, to the byte."""
+"""Storage of the frozen weights, exact to the byte."""
 
 from surogate_bench_quantization.storage.frozen_weight import (
     BF16Weight,

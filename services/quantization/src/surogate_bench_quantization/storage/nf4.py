@@ -5,8 +5,9 @@ blocks of 256 ("double quantization").
 """
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
-from torch import nn
+from torch import Tensor, nn
 
 
 def nf4_linear(linear: nn.Linear) -> Linear4bit:
@@ -35,10 +36,26 @@ def nf4_linear(linear: nn.Linear) -> Linear4bit:
     return layer
 
 
+def nf4_dequantized(weight: Tensor) -> Tensor:
+    """Put a weight into NF4 and expand it again: what bitsandbytes multiplies with.
+
+    Args:
+        weight: bf16 (out_features, in_features).
+
+    Returns:
+        bf16 (out_features, in_features), on the weight's device.
+    """
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+    stored = nf4_linear(plain).weight
+    values: Tensor = dequantize_4bit(stored.data, stored.quant_state).to(torch.bfloat16)
+    return values
+
+
 def nf4_nbytes(layer: Linear4bit) -> int:
     """Bytes of an NF4 weight: packed values, 8-bit block scales, their fp32 scales and offset.
 
-    All but the values are in ``quant_state``, which ``parameters()`` does not count. The look-up tables (NF4's 16
+    All but the values are in ``quant_state``, which ``parameters()`` does not count. The lookup tables (NF4's 16
     values and 256 of the scales' 8-bit format) are included, since bitsandbytes keeps them once per layer.
     """
     state = layer.weight.quant_state

@@ -21,6 +21,12 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
     raise PermanentError(f"{type(model).__name__}: no list of {count} transformer blocks found in this architecture")
 
 
+def path_of(module: nn.Module, model: nn.Module) -> str:
+    """Return the path of a module within a model, for example ``model.layers``."""
+    paths: dict[nn.Module, str] = {found: path for path, found in model.named_modules()}
+    return paths[module]
+
+
 def linear_names(model: PreTrainedModel) -> set[str]:
     """Return the last name components of the linear layers inside the transformer blocks, for example ``q_proj``."""
     return {

@@ -13,7 +13,7 @@ from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_quantization.engines import Engine, EngineSession
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.nf4 import nf4_nbytes
-from surogate_bench_trainer.model.coverage import matrices, transformer_blocks, uncovered_matrices
+from surogate_bench_trainer.model.coverage import matrices, path_of, transformer_blocks, uncovered_matrices
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,10 +30,17 @@ class AppliedRecipe:
     """Fraction of the elements of the blocks' matrices that the recipe covers; 1 without quantization."""
     session: EngineSession
     """State of the engine."""
+    replaced: tuple[str, ...]
+    """Module paths of the layers that the recipe replaced, in order."""
 
     def end_of_optimizer_step(self) -> None:
         """Update the scales of delayed scaling. Call once after every optimizer step."""
         self.session.end_of_optimizer_step()
+
+    def input_scales(self) -> dict[str, Tensor]:
+        """Copy the input scales in force (0-dim fp32), by module path; empty unless inputs have delayed scaling."""
+        scales = self.session.input_scales()
+        return dict(zip(self.replaced, scales, strict=True)) if scales else {}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return a copy of the state for a checkpoint: amax histories, scales, generators."""
@@ -88,6 +95,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         ),
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
+        replaced=tuple(f"{path_of(blocks, model)}.{name}" for name, _ in targets),
     )
 
 

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 from peft import PeftModel, get_peft_model_state_dict
+from torch import Tensor
 
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench_trainer.model.lora import ADAPTER
@@ -29,6 +31,16 @@ def save_adapter(model: PeftModel, folder: Path) -> str:
     for name, data in contents.items():
         (folder / name).write_bytes(data)
     return hashlib.sha256(b"".join(contents.values())).hexdigest()
+
+
+def save_input_scales(scales: Mapping[str, Tensor], path: Path) -> None:
+    """Write the input scales that training ended with, for serving with the same products.
+
+    Args:
+        scales: 0-dim fp32 tensors by module path of the projection.
+        path: Of the safetensors file.
+    """
+    safetensors.torch.save_file({name: scale.cpu() for name, scale in scales.items()}, path)
 
 
 def _to_json(value: Any) -> Any:  # noqa: ANN401 - any value of PEFT's configuration

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from surogate_bench.contract import ADAPTER_FOLDER, DATA_FOLDER, METRICS_FILE, split_file
+from surogate_bench.contract import ADAPTER_FOLDER, DATA_FOLDER, INPUT_SCALES_FILE, METRICS_FILE, split_file
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import run_name
 from surogate_bench.model_source import ModelLocation, locate_model
@@ -23,7 +23,7 @@ from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.fusion import require_compiler
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared
-from surogate_bench_trainer.training.adapter import save_adapter
+from surogate_bench_trainer.training.adapter import save_adapter, save_input_scales
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
@@ -181,6 +181,8 @@ def _log_start(request: TrainRequest, learner: Learner, data: TrainingData) -> N
 def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_from: int) -> TrainResult:
     digest = save_adapter(run.learner.model, outputs / ADAPTER_FOLDER)
     (outputs / METRICS_FILE).write_bytes(run.metrics.content())
+    if scales := run.learner.recipe.input_scales():
+        save_input_scales(scales, outputs / INPUT_SCALES_FILE)
     tokens, seconds = run.metrics.totals()
     return TrainResult(
         steps=run.metrics.steps,
