@@ -52,6 +52,8 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
                 "max_model_len": 64,
                 "vllm_url": f"http://server.example:{served.port}",
                 "adapters": {"bf16-s0": name},
+                "under": None,
+                "input_scales": {},
                 "restarts": 0,
                 "versions": package_versions(),
             }
