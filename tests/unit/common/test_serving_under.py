@@ -64,7 +64,7 @@ def test_neither_order_nor_repetition_nor_what_is_implied_changes_the_hash() -> 
     ("under", "said"),
     [
         (["fp9"], r"serving.under: there is no such recipe in this sweep \(got 'fp9'\). Did you mean fp8\?"),
-        (["onw"], "Did you mean own"),
+        (["owned"], "Did you mean own"),
         (["fp4-published"], "Use bf16, own, all, fp8, qbnb"),
         ([], "serving.under: .*at least 1 item"),
     ],
