@@ -106,25 +106,23 @@ def _beside(found: Comparison | None, ours: tuple[int, ...], theirs: tuple[int, 
 def _sentence(
     title: str, reference: str, total: Comparison | None, training: Comparison | None, serving: Comparison
 ) -> str:
-    of_seeds = seeds(serving.seeds)
     several = len(serving.seeds) > 1
-    start = f"{title}, over {of_seeds}" if several else f"{title}, on these questions and with {of_seeds}"
+    start = f"{title}, {'over' if several else 'on these questions with'} {seeds(serving.seeds)}"
+    elsewhere = "serving it on bf16 weights with bf16 products instead"
     if total is None or training is None:
-        return (
-            f"{start}: {_change(serving)} as published compared with itself served as trained; there is no unquantized "
-            "run to compare it with."
-        )
+        change = _change(serving, "points (95 % interval ")
+        return f"{start}: {change} from {elsewhere}; there is no unquantized run to compare it with."
     return (
-        f"{start}: {_change(total)} compared with {reference}, both served as published, which is "
-        f"{_change(training)} from training under {title} and serving as trained, and {_change(serving)} from serving "
-        "on bf16 weights with bf16 products instead."
+        f"{start}: {_change(total, 'points (95 % interval ')} against {reference}, both as published: "
+        f"{_change(training)} from training under {title} and serving as trained, and {_change(serving)} from "
+        f"{elsewhere}."
     )
 
 
-def _change(found: Comparison) -> str:
-    """Format a difference with its interval and, where recipes are tested, the adjusted p value."""
+def _change(found: Comparison, unit: str = "(") -> str:
+    """Format a difference in points with its interval and, where recipes are tested, the adjusted p value."""
     tested = "" if found.p_adjusted is None else f", {p_text(found.p_adjusted)}"
-    return f"{points(found.delta)} points (95 % interval {interval_of_points(found)}{tested})"
+    return f"{points(found.delta)} {unit}{interval_of_points(found)}{tested})"
 
 
 def quantizing_alone(rows: Sequence[ServedRow], ways: Sequence[Way]) -> str:

@@ -28,11 +28,13 @@ def footnotes(
     cells = [(row, cell) for row in rows for cell in row.cells]
     recipes = [cell for row, cell in cells if row.recipe is not None]
     several = any(len(cell.seeds) > 1 for cell in recipes)
+    is_crossed = any(cell.served_under not in {None, row.recipe} for row, cell in cells if row.recipe)
+    shown = cells if is_crossed else []  # else there are no tables of differences to the same adapter, or by column
     candidates = [
         "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted over the recipes of a column."
         if any(formats.significance(found.p_adjusted) for found in _comparisons(recipes, splits))
         else "",
-        *dict.fromkeys(note for row, cell in cells for note in _unlike(row, cell, titles, reference)),
+        *dict.fromkeys(note for row, cell in shown for note in _unlike(row, cell, titles, reference)),
         *(_unlike_split(split) for split in splits),
         f"{formats.DOUBLE_DAGGER} One seed: the interval covers questions, not seeds."
         if several and any(len(cell.seeds) == 1 for cell in recipes)
@@ -57,10 +59,15 @@ def _unlike(row: ServedRow, cell: ServedCell, titles: Mapping[str, str], referen
     others = ((cell.versus_published, "itself as published"), (cell.versus_reference, titles.get(reference or "", "")))
     for found, other in others:
         if found is not None and not found.of_all_seeds:
-            yield (
-                f"{formats.DAGGER} {where}: the difference to {other} is over {seeds(found.seeds)}, which both have: "
-                f"{fraction(found.accuracy)} against {fraction(found.other_accuracy)}."
-            )
+            yield unlike_note(where, other, found)
+
+
+def unlike_note(this: str, other: str, found: Comparison) -> str:
+    """Explain the mark of a difference that is not that of the accuracies beside it."""
+    return (
+        f"{formats.DAGGER} {this}: the difference to {other} is over {seeds(found.seeds)}, which both have: "
+        f"{fraction(found.accuracy)} against {fraction(found.other_accuracy)}."
+    )
 
 
 def _unlike_split(split: LossSplit) -> str:
