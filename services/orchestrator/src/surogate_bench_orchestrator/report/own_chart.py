@@ -68,9 +68,15 @@ def draw_own(summary: Summary, served: Served, styles: Mapping[str, SeriesStyle]
 
 
 def own_caption(served: Served, reference: str | None) -> str:
-    """Describe the panels that are drawn."""
+    """Describe the panels that are drawn.
+
+    Args:
+        served: The matrix.
+        reference: Key of the row that others are compared with.
+    """
     several = any(len(cell.seeds) > 1 for row in served.rows for cell in row.cells)
-    band = f"; the grey band is the interval of {reference} as published" if reference else ""
+    ours = next((row for row in served.rows if row.key == reference), None)
+    band = f"; the grey band is the interval of {ours.title} as published" if ours and ours.published.score else ""
     covered = "seeds and questions, where there are several seeds" if several else "the questions, not the seed"
     return (
         f"First panel: accuracy of each adapter served as published (hollow) and as trained (filled){band}. Second "

@@ -70,7 +70,7 @@ def _matrix_captions(summary: Summary) -> dict[str, str]:
     if summary.served is None:
         return {}
     return {
-        OWN_CHART: own_caption(summary.served, summary.reference_title),
+        OWN_CHART: own_caption(summary.served, summary.reference),
         HEAT_MAP: heat_map_caption(summary.served),
     }
 
