@@ -40,7 +40,9 @@ def loss_splits(
     found = {
         row.key: parts
         for row in rows
-        if row.own is not None and (parts := _parts(evaluations[row.key], row.key, theirs)) is not None
+        if row.recipe is not None
+        and row.own is not None
+        and (parts := _parts(evaluations[row.key], row.key, theirs)) is not None
     }
     total = adjusted({key: parts.total for key, parts in found.items() if parts.total})
     training = adjusted({key: parts.training for key, parts in found.items() if parts.training})
@@ -127,7 +129,7 @@ def _change(found: Comparison, unit: str = "(") -> str:
 
 def quantizing_alone(rows: Sequence[ServedRow], ways: Sequence[Way]) -> str:
     """Describe in a sentence what quantizing changed for the untouched model; empty where it was not scored so."""
-    base = next((row for row in rows if row.recipe is None and row.seed is None), None)
+    base = next((row for row in rows if row.is_base), None)
     if base is None or base.published.score is None:
         return ""
     titles = {way.served_under: way.title for way in ways}

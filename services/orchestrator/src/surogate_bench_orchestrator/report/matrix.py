@@ -7,12 +7,13 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.figures import Comparison
 from surogate_bench_orchestrator.report.loss_split import loss_splits, quantizing_alone
-from surogate_bench_orchestrator.report.matrix_cells import Source, make_cell, sources_of
+from surogate_bench_orchestrator.report.matrix_cells import Source, make_cell, sources_of, trained_under
 from surogate_bench_orchestrator.report.matrix_notes import footnotes
 from surogate_bench_orchestrator.report.records import EvalRecord, SweepRecords
 from surogate_bench_orchestrator.report.rows import NoResultReasons, Rows
 from surogate_bench_orchestrator.report.scores import Difference, adjusted, difference
 from surogate_bench_orchestrator.report.served import Served, ServedCell, ServedRow, Way
+from surogate_bench_orchestrator.report.summary import Row
 
 PUBLISHED_TITLE = "bf16, as published"
 _OWN = "own"
@@ -68,11 +69,10 @@ def _with_differences(
     plain = {
         (source.row.key, under): make_cell(source, under, missing, sweep) for source in sources for under in source.ways
     }
-    recipes = {source.row.key: source.row.recipe for source in sources}
-    titles = {source.row.key: source.row.title for source in sources}
+    rows = {source.row.key: source.row for source in sources}
     to_published, unlike = _to_published(sources)
     to_reference, unlike_reference = _to_reference(sources, reference)
-    along_rows = _adjusted(to_published, lambda key: _row_family(recipes[key[0]], key[1]))
+    along_rows = _adjusted(to_published, lambda key: _row_family(rows[key[0]], key[1]))
     along_columns = _adjusted(to_reference, lambda key: key[1] or "")
     of_reference = {under: cell.seeds for (key, under), cell in plain.items() if key == reference}
     cells = {
@@ -84,7 +84,11 @@ def _with_differences(
         )
         for key, cell in plain.items()
     }
-    problems = [f"{titles[key]} served under {under}: {why}." for (key, under), why in (*unlike, *unlike_reference)]
+    problems = [
+        f"{rows[key].title} served under {under}: {why}."
+        for (key, under), why in (*unlike, *unlike_reference)
+        if under is not None  # as published: another note names it
+    ]
     return tuple(_served_row(source, cells) for source in sources), problems
 
 
@@ -94,16 +98,18 @@ def _served_row(source: Source, cells: Mapping[_Key, ServedCell]) -> ServedRow:
         key=row.key,
         title=row.title,
         recipe=row.recipe,
+        trained_under=trained_under(row),
+        is_base=row.is_base,
         seed=row.seed,
         cells=tuple(cells[row.key, under] for under in source.ways),
     )
 
 
-def _row_family(recipe: str | None, under: str | None) -> str:
+def _row_family(row: Row, under: str | None) -> str:
     """Return which comparisons to the same adapters as published are adjusted together."""
-    if recipe is None:
+    if row.is_base:
         return "base"
-    return _OWN if under == recipe else f"under {under}"
+    return _OWN if under == trained_under(row) else f"under {under}"
 
 
 _Found = tuple[dict[_Key, Difference], list[tuple[_Key, str]]]
@@ -121,16 +127,15 @@ def _to_published(sources: Iterable[Source]) -> _Found:
 
 def _to_reference(sources: Sequence[Source], reference: str | None) -> _Found:
     """Compare recipes with the reference on each way of serving; runs with the reference's run of the same seed."""
-    theirs = [run for source in sources if source.row.recipe == reference for run in source.runs]
+    if reference is None:
+        return {}, []
+    theirs = [source for source in sources if source.row.recipe == reference]
     pairs = [
-        (
-            (source.row.key, under),
-            source.evaluations(under),
-            {run.seed: found for run in theirs if run.seed is not None and (found := run.evaluation_on(under))},
-        )
+        ((source.row.key, under), source.evaluations(under, beside=others), others)
         for source in sources
-        if source.row.recipe not in {None, reference}
+        if not source.row.is_base and source.row.recipe != reference
         for under in source.ways
+        if (others := {seed: found for each in theirs for seed, found in each.evaluations(under).items()})
     ]
     return _differences(pairs)
 
@@ -159,6 +164,8 @@ def _beside(found: Comparison | None, cell: ServedCell, others: tuple[int, ...] 
     """Record whether a difference is that of the accuracies beside it; ``others`` is None in rows of single runs."""
     if found is None:
         return None
-    if not cell.seeds:  # the base model
+    if not cell.seeds and not others:  # without seeds on either side
         return found.model_copy(update={"seeds": ()})
+    if not cell.seeds:  # a foreign adapter, beside each seed of the reference
+        return found.model_copy(update={"of_all_seeds": others == found.seeds})
     return found.model_copy(update={"of_all_seeds": found.seeds == cell.seeds and others in {None, found.seeds}})

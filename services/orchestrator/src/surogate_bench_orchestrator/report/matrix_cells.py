@@ -1,13 +1,13 @@
 """Cells of the matrix *trained under* times *served under*, before they are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.figures import RowState, Score
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords
-from surogate_bench_orchestrator.report.rows import NoResultReasons
+from surogate_bench_orchestrator.report.rows import NoResultReasons, not_yet
 from surogate_bench_orchestrator.report.scores import score
 from surogate_bench_orchestrator.report.served import ServedCell
 from surogate_bench_orchestrator.report.summary import Row
@@ -25,10 +25,19 @@ class Source:
         """Ways of serving that the sweep requests for it."""
         return (None, *dict.fromkeys(under for run in self.runs for under in run.under))
 
-    def evaluations(self, under: str | None) -> dict[int, EvalRecord]:
-        """Return the evaluations by seed; the only one of the base model, which has no seed, as that of seed 0."""
-        found = [(run.seed or 0, run.evaluation_on(under)) for run in self.runs]
-        return {seed: evaluation for seed, evaluation in found if evaluation is not None}
+    def evaluations(self, under: str | None, *, beside: Collection[int] = (0,)) -> dict[int, EvalRecord]:
+        """Return the evaluations by seed; the only one of what has no seed stands for each seed of ``beside``."""
+        return {
+            seed: evaluation
+            for run in self.runs
+            if (evaluation := run.evaluation_on(under)) is not None
+            for seed in (beside if run.seed is None else (run.seed,))
+        }
+
+
+def trained_under(row: Row) -> str | None:
+    """Return the recipe that a row's adapter was trained under; None for the base model, and where it is not known."""
+    return row.foreign.trained_under if row.foreign else row.recipe
 
 
 def sources_of(rows: Sequence[Row], records: SweepRecords) -> list[Source]:
@@ -100,8 +109,7 @@ def _state(run: RunRecord, under: str, missing: NoResultReasons) -> tuple[RowSta
     for state, reasons in (("failed", missing.failed), ("skipped", missing.skipped)):
         if run.name in reasons:
             return ("failed" if state == "failed" else "skipped"), _reason(reasons[run.name], under)
-    waiting_for = "evaluated" if run.train is not None or run.recipe is None else "trained"
-    return "pending", f"not {waiting_for} yet"
+    return "pending", not_yet(run)
 
 
 def _reason(text: str, under: str) -> str:

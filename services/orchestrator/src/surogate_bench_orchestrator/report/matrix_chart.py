@@ -59,7 +59,7 @@ def heat_map_caption(served: Served) -> str:
     """Describe what is drawn."""
     scale = _scale(served.rows)
     several = any(len(cell.seeds) > 1 for row in served.rows for cell in row.cells)
-    base = " The model without an adapter is not on this scale." if any(not row.recipe for row in served.rows) else ""
+    base = " The model without an adapter is not on this scale." if any(row.is_base for row in served.rows) else ""
     own = " A thick frame: served as trained." if served.has_own else ""
     shades = f"from {formats.percent(scale.vmin or 0.0)} to {formats.percent(scale.vmax or 0.0)}"
     covered = "seeds and questions" if several else "questions"
@@ -71,7 +71,7 @@ def heat_map_caption(served: Served) -> str:
 
 def _scale(rows: Sequence[ServedRow]) -> Normalize:
     """Return the range of the recipes' accuracies, at least a tenth wide so that noise does not look like contrast."""
-    found = [cell.score.accuracy for row in rows if row.recipe for cell in row.cells if cell.score] or [0.0, 1.0]
+    found = [cell.score.accuracy for row in rows if not row.is_base for cell in row.cells if cell.score] or [0.0, 1.0]
     low, high = min(found), max(found)
     spare = max(0.0, 0.1 - (high - low)) / 2
     return Normalize(max(0.0, low - spare), min(1.0, high + spare))
@@ -97,11 +97,11 @@ class _HeatMap:
             self._box(at, facecolor="none", edgecolor=MUTED, lw=0.8, ls=(0, (3, 2)))
             self._text(at, cell.state, color=MUTED, fontstyle="italic", fontsize=8.5 if self.wide else 5.5)
             return
-        ground = to_hex(_COLOURS(self.scale(cell.score.accuracy))) if row.recipe else BAND
+        ground = to_hex(_COLOURS(self.scale(cell.score.accuracy))) if not row.is_base else BAND
         self._box(at, facecolor=ground, lw=0)
         if cell == row.own:
             self._box(at, facecolor="none", edgecolor=INK, lw=2.2 if self.wide else 1.4)
-        self._score(cell, cell.score, at, _legible(ground) if row.recipe else INK)
+        self._score(cell, cell.score, at, INK if row.is_base else _legible(ground))
 
     def _score(self, cell: ServedCell, score: Score, at: tuple[int, int], ink: str) -> None:
         (horizontal, vertical), shown = at, f"{100 * score.accuracy:.1f}{marks(cell, self.served)}"

@@ -40,10 +40,10 @@ def _csv_cells(row: ServedRow, cell: ServedCell) -> dict[str, object]:
     return {
         "key": row.key,
         "title": inert(row.title),
-        "trained_under": row.recipe,
+        "trained_under": row.trained_under,
         "seed": row.seed,
         "served_under": cell.served_under or AS_PUBLISHED,
-        "own": flag(cell.served_under is not None and cell.served_under == row.recipe),
+        "own": flag(cell.served_under is not None and cell.served_under == row.trained_under),
         "state": cell.state,
         "reason": inert(cell.reason),
         "seeds": numbers(cell.seeds),

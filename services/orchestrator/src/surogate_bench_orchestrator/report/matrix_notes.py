@@ -26,9 +26,9 @@ def footnotes(
         reference: Recipe that the others are compared with.
     """
     cells = [(row, cell) for row in rows for cell in row.cells]
-    recipes = [cell for row, cell in cells if row.recipe is not None]
+    recipes = [cell for row, cell in cells if not row.is_base]
     several = any(len(cell.seeds) > 1 for cell in recipes)
-    is_crossed = any(cell.served_under not in {None, row.recipe} for row, cell in cells if row.recipe)
+    is_crossed = any(cell.served_under not in {None, row.trained_under} for row, cell in cells if not row.is_base)
     shown = cells if is_crossed else []  # else there are no tables of differences to the same adapter, or by column
     candidates = [
         "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted over the recipes of a column."

@@ -46,7 +46,7 @@ def _own_table(summary: Summary, served: Served) -> TextTable:
             "Trained under", "as published (bf16)", "served as trained", f"Δ {reference}, points",
             "training under it", "serving elsewhere", "base model served so",
         ),
-        rows=tuple(_own_cells(row, served, summary.reference) for row in served.rows if row.recipe),
+        rows=tuple(_own_cells(row, served, summary.reference) for row in served.rows if not row.is_base),
     )  # fmt: skip
 
 
@@ -65,8 +65,8 @@ def _own_cells(row: ServedRow, served: Served, reference: str | None) -> tuple[s
     if row.key == reference:
         return (row.title, accuracy(row.published, served), "as published", "reference", *[formats.ABSENT] * 3)
     split = next((split for split in served.splits if split.recipe == row.key), None)
-    base = next((each for each in served.rows if each.recipe is None and each.seed is None), None)
-    under = base.on(row.recipe) if base and row.own else None
+    base = next((each for each in served.rows if each.is_base), None)
+    under = base.on(row.own.served_under) if base and row.own else None
     parts = (split.total, split.training, split.serving) if split else (None, None, None)
     return (
         row.title,
@@ -123,7 +123,7 @@ def _by_way(served: Served, title: str, caption: str, text: Callable[[ServedCell
 def _cell_text(row: ServedRow, under: str | None, text: Callable[[ServedCell], str]) -> str:
     cell = row.on(under)
     shown = formats.ABSENT if cell is None else text(cell)
-    is_own = under is not None and under == row.recipe and shown != formats.ABSENT
+    is_own = under is not None and under == row.trained_under and shown != formats.ABSENT
     return f"{shown}, as trained" if is_own else shown
 
 

@@ -45,7 +45,7 @@ def draw_own(summary: Summary, served: Served, styles: Mapping[str, SeriesStyle]
         styles: By recipe name.
         layout: Panels side by side, or one above the other.
     """
-    rows = [row for row in served.rows if row.recipe is not None]
+    rows = [row for row in served.rows if not row.is_base]
     styles = {name: replace(style, marker="o") for name, style in styles.items()}  # hollow and filled must be alike
     wide = layout == "wide"
     below = [line for note in _notes(served) for line in wrap(note, _WIDE_LINE if wide else _NARROW_LINE)]
@@ -97,8 +97,8 @@ def _notes(served: Served) -> list[str]:
 
 
 def _draw_pairs(axes: Axes, served: Served, styles: Mapping[str, SeriesStyle], reference: str | None) -> None:
-    for position, row in enumerate(row for row in served.rows if row.recipe is not None):
-        style = styles.get(row.recipe or "")
+    for position, row in enumerate(row for row in served.rows if not row.is_base):
+        style = styles.get(row.key)
         published, own = row.published, row.own
         if row.key == reference and published.score:
             axes.axvspan(published.score.low, published.score.high, color=BAND, lw=0, zorder=0)
@@ -135,7 +135,7 @@ def _draw_differences(
         if found is None:
             draw_note(axes, position, _without_difference(row))
             continue
-        draw_interval(axes, position, (found.low, found.delta, found.high), styles.get(row.recipe or ""))
+        draw_interval(axes, position, (found.low, found.delta, found.high), styles.get(row.key))
         unlike = "" if found.of_all_seeds else formats.DAGGER
         draw_value(axes, position, points(found.delta) + unlike + formats.significance(found.p_adjusted))
     paired = "paired by question and seed" if len(summary.seeds) > 1 else f"paired, {formats.seeds(summary.seeds)}"

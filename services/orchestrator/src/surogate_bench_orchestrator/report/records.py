@@ -85,7 +85,7 @@ class RunRecord:
         return served.evaluation if served else None
 
     def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation``, ``evaluation under …``."""
+        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones."""
         further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
         stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation, **further}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
@@ -173,9 +173,7 @@ def _read_served(store: ObjectStore, prefix: str, under: str) -> ServedRecord:
         return ServedRecord(evaluation=None, damage=str(error))
 
 
-def _read_foreign(
-    store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter, sweep: RecipeSweep
-) -> RunRecord:
+def _read_foreign(store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter, sweep: RecipeSweep) -> RunRecord:
     run, imported = _read_run(store, layout, adapter.name, sweep.scored_under(adapter.trained_under or "")), None
     damage = run.damage
     try:

@@ -24,9 +24,9 @@ class ServedCell(Part):
     reason: str
     """Why the state is not ``succeeded``; empty otherwise."""
     seeds: tuple[int, ...]
-    """Seeds behind ``score``; empty for the base model and where there is none."""
+    """Seeds behind ``score``; empty for the base model, a foreign adapter, and where there is none."""
     seeds_scored: int
-    """How many they are; 1 for the base model."""
+    """How many they are; 1 for the base model and a foreign adapter."""
     score: Score | None
     many_empty: bool
     """Whether more answers are empty, with any seed, than ``evaluation.max_empty_fraction`` allows."""
@@ -37,12 +37,16 @@ class ServedCell(Part):
 
 
 class ServedRow(Part):
-    """The base model, a recipe (over all its seeds), or one run of a recipe, on every way that was requested for it."""
+    """A row of the summary on every way of serving that was requested for it."""
 
     key: str
     title: str
     recipe: str | None
-    """What it was trained under; None for the base model."""
+    """None for the base model and for a foreign adapter."""
+    trained_under: str | None
+    """The recipe, of a foreign adapter as the sweep states it; None where that is not known, and for the base model."""
+    is_base: bool
+    """Whether it is the base model's."""
     seed: int | None
     cells: tuple[ServedCell, ...]
     """In the order of the ways; that on the base as published first."""
@@ -59,7 +63,7 @@ class ServedRow(Part):
     @property
     def own(self) -> ServedCell | None:
         """The cell of the recipe that it was trained under; None without one, and if that quantizes nothing."""
-        return None if self.recipe is None else self.on(self.recipe)
+        return None if self.trained_under is None else self.on(self.trained_under)
 
 
 class LossSplit(Part):
@@ -109,8 +113,9 @@ class Served(Part):
 
     @property
     def is_crossed(self) -> bool:
-        """Whether any recipe was to be served under another one."""
-        return any(cell.served_under not in {None, row.recipe} for row in self.rows if row.recipe for cell in row.cells)
+        """Whether any adapter was to be served under another recipe than its own."""
+        adapters = [row for row in self.rows if not row.is_base]
+        return any(cell.served_under not in {None, row.trained_under} for row in adapters for cell in row.cells)
 
     def title_of(self, served_under: str | None) -> str:
         """Return the title of a way of serving."""

@@ -60,7 +60,7 @@ def _csv_cells(row: Row) -> dict[str, object]:
             "special_tokens": inert(" ".join(scored.special_tokens)),
         }  # fmt: skip
     if row.foreign is not None:
-        cells |= row.foreign.model_dump() | {"source": _inert(row.foreign.source)}
+        cells |= row.foreign.model_dump() | {"source": inert(row.foreign.source)}
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:
