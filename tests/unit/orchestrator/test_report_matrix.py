@@ -324,3 +324,26 @@ def test_a_store_written_before_ways_of_serving_is_reported_with_empty_cells(rep
     assert cell(summary.served, "fp4", "fp4").state == "pending"
     assert (summary.served.splits, summary.served.quantizing) == ((), "")
     assert summary.headline.endswith("includes that mismatch.")
+
+
+def test_a_foreign_adapter_is_compared_but_its_loss_is_not_split(report_world: MakeWorld) -> None:
+    adapter = {"name": "theirs", "hub": "lab/adapter", "trained_under": "fp4"}
+    world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1], serving=ALL, adapters=[adapter])
+    world.publish_everything()
+    for under in (None, "fp4"):
+        world.publish_eval("theirs", under=under)
+    served, answers = served_of(world), world.outcomes
+    found = cell(served, "theirs", "fp4")
+    assert row(served, "theirs").own == found
+    assert row(served, "base").is_base
+    assert not row(served, "theirs").is_base
+    assert found.versus_published is not None
+    assert found.versus_published.delta == pytest.approx(
+        accuracy(answers["theirs under fp4"]) - accuracy(answers["theirs"])
+    )
+    assert found.versus_reference is not None
+    assert found.versus_reference.seeds == (0, 1)
+    assert found.versus_reference.of_all_seeds
+    theirs = [accuracy(answers[f"bf16-s{seed} under fp4"]) for seed in (0, 1)]
+    assert found.versus_reference.delta == pytest.approx(accuracy(answers["theirs under fp4"]) - sum(theirs) / 2)
+    assert [each.recipe for each in served.splits] == ["fp4"]
