@@ -83,10 +83,18 @@ class ReportWorld:
         self.store.put(manifest_key(prefix), json.dumps(manifest).encode())
 
     def publish_eval(
-        self, run: str, outcomes: list[bool] | None = None, *, samples: bool = True, topic: str = "apples"
+        self,
+        run: str,
+        outcomes: list[bool] | None = None,
+        *,
+        samples: bool = True,
+        topic: str = "apples",
+        under: str | None = None,
     ) -> None:
-        right = outcomes if outcomes is not None else synthetic_outcomes(run, self.questions)
-        self.outcomes[run] = right
+        """Publish an evaluation; :attr:`outcomes` has it as ``run`` or, served under a recipe, ``run under recipe``."""
+        name = run if under is None else f"{run} under {under}"
+        right = outcomes if outcomes is not None else synthetic_outcomes(name, self.questions)
+        self.outcomes[name] = right
         lines = [
             SampleLine(
                 index=index, question=f"How many {topic} are {index}?", target=str(index), response=f"#### {index}",
@@ -97,10 +105,10 @@ class ReportWorld:
         result = EvalResult(
             task="ro_gsm8k", model=run, samples=len(lines), strict=metric([line.strict_match for line in lines]),
             flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
-            seconds=12.25, parallel_evaluations=2,
+            seconds=12.25, parallel_evaluations=2, served_under=under,
         )  # fmt: skip
         files = {"samples.jsonl": jsonl(lines)} if samples else {}
-        self._publish("eval", run, self.layout.eval(run), files, result)
+        self._publish("eval", run, self.layout.eval(run, under), files, result)
 
     def publish_run(self, recipe: str, seed: int = 0) -> None:
         self.publish_train(recipe, seed)
@@ -112,6 +120,18 @@ class ReportWorld:
         for recipe in self.sweep.recipes:
             for seed in self.sweep.seeds:
                 self.publish_run(recipe.name, seed)
+        self.publish_other_ways()
+
+    def publish_other_ways(self) -> None:
+        """Publish every evaluation that the sweep requests beside those on the base as published."""
+        runs = [
+            (BASE_RUN, None),
+            *((run_name(each.name, seed), each.name) for each in self.sweep.recipes for seed in self.sweep.seeds),
+        ]
+        for run, recipe in runs:
+            for under in self.sweep.scored_under(recipe):
+                if under is not None:
+                    self.publish_eval(run, under=under)
 
     def report_file(self, name: str) -> bytes:
         data = self.store.get(f"{self.layout.report}/{name}")
@@ -127,7 +147,7 @@ class ReportWorld:
         result: StageResult,
         engine: str | None = None,
     ) -> None:
-        folder = self.folder / f"{run}-{stage}"
+        folder = self.folder / prefix
         folder.mkdir(parents=True)
         for name, data in files.items():
             (folder / name).write_bytes(data)

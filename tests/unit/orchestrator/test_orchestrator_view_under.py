@@ -1,19 +1,26 @@
 """What people see of a sweep that is served in several ways."""
 
+import io
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from finished_stages import manifest_of
+from rich.console import Console
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.progress import Progress
+from surogate_bench_orchestrator.cli.live_table import render_view
 from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
+from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
-from surogate_bench_orchestrator.sweep.rows import ViewRow, all_rows, service_rows
+from surogate_bench_orchestrator.resource.status import StatusRow, SweepStatus
+from surogate_bench_orchestrator.resource.status_schema import status_schema
+from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow, all_rows, service_rows
 from surogate_bench_orchestrator.sweep.runner import Snapshot
 
 SWEEP = small_sweep(recipes=["bf16", "fp8"], serving={"under": ["own"]})
@@ -107,3 +114,38 @@ def test_logs_are_asked_for_by_the_stage_that_names_how_the_base_was_served() ->
 def test_logs_of_a_stage_that_there_is_not(run: str, stage: str | None, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         stages_of(SWEEP, run, stage)
+
+
+def test_a_run_names_its_accuracies_by_the_recipe_that_the_base_was_served_under() -> None:
+    on_fp8 = {"strict": {"accuracy": 0.75, "stderr": 0.02}, "seconds": 12.0}
+    rows = rows_of({}, {AS_PUBLISHED: SCORED, ON_FP8: on_fp8})
+    assert (rows["fp8-s0"].accuracy, rows["fp8-s0"].served_accuracies) == (0.625, {"fp8": 0.75})
+    assert rows["fp8-s0"].as_json()["served_accuracies"] == {"fp8": 0.75}
+    assert "served_accuracies" not in rows["bf16-s0"].as_json()
+    output = io.StringIO()
+    view = SweepView(title="t", rows=tuple(rows.values()), finished=True)
+    Console(file=output, width=200).print(render_view(view))
+    assert "served under fp8 0.750" in output.getvalue()
+
+
+def test_metrics_have_an_accuracy_for_each_way_of_serving() -> None:
+    on_fp8 = {"strict": {"accuracy": 0.75, "stderr": 0.02}, "seconds": 12.0}
+    metrics = Metrics()
+    metrics.results.update("s", figures_of(snapshot({}, {AS_PUBLISHED: SCORED, ON_FP8: on_fp8})))
+    labels = {"sweep": SWEEP.name, "recipe": "fp8", "seed": "0"}
+    name = "surogate_bench_served_accuracy"
+    assert metrics.registry.get_sample_value("surogate_bench_accuracy", labels) == 0.625
+    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "bf16"}) == 0.625
+    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "fp8"}) == 0.75
+    assert metrics.registry.get_sample_value(f"{name}_stderr", {**labels, "served_under": "fp8"}) == 0.02
+
+
+def test_the_status_of_a_cluster_has_accuracies_by_way_of_serving_and_reads_one_without() -> None:
+    row = StatusRow(name="fp8-s0", state="Succeeded", accuracy=0.625, served_accuracies={"fp8": 0.75})
+    written = SweepStatus(runs=(row,)).to_object()
+    assert written["runs"][0]["servedAccuracies"] == {"fp8": 0.75}
+    assert SweepStatus.of({"status": written}).runs == (row,)
+    del written["runs"][0]["servedAccuracies"]
+    assert SweepStatus.of({"status": written}).runs[0].served_accuracies == {}
+    field = status_schema()["properties"]["runs"]["items"]["properties"]["servedAccuracies"]
+    assert (field["type"], field["additionalProperties"]) == ("object", {"type": "number"})

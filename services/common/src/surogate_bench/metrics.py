@@ -80,11 +80,20 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     MetricInfo("surogate_bench_runs", "gauge", "runs", (*_SWEEP, "state"), "Runs in each state.", "controller"),
     MetricInfo(
-        "surogate_bench_accuracy", "gauge", "fraction", _RUN, "Accuracy on the test questions (strict exact match).",
-        "controller",
+        "surogate_bench_accuracy", "gauge", "fraction", _RUN,
+        "Accuracy on the test questions (strict exact match), served as published.", "controller",
     ),
     MetricInfo(
         "surogate_bench_accuracy_stderr", "gauge", "fraction", _RUN, "Standard error of the accuracy.", "controller"
+    ),
+    MetricInfo(
+        "surogate_bench_served_accuracy", "gauge", "fraction", (*_RUN, "served_under"),
+        "Accuracy by way of serving, where the sweep requests several: bf16 (as published), or the recipe.",
+        "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_served_accuracy_stderr", "gauge", "fraction", (*_RUN, "served_under"),
+        "Standard error of that accuracy.", "controller",
     ),
     MetricInfo("surogate_bench_eval_samples", "gauge", "questions", _RUN, "Test questions.", "controller"),
     MetricInfo("surogate_bench_eval_seconds", "gauge", "s", _RUN, "Wall time of the evaluation.", "controller"),

@@ -173,7 +173,7 @@ def _cells(row: ViewRow) -> list[Text]:
         Text(duration(row.elapsed_s)),
         Text(duration(row.eta_s)),
         Text("" if row.accuracy is None else f"{row.accuracy:.3f}"),
-        Text("; ".join(part for part in (row.detail, str(row.failure or "")) if part)),
+        Text("; ".join(part for part in (row.detail, _served(row), str(row.failure or "")) if part)),
     ]
 
 
@@ -187,8 +187,15 @@ def _describe(row: ViewRow) -> list[str]:
         parts.append(f"ETA {duration(row.eta_s)}")
     if row.accuracy is not None:
         parts.append(f"accuracy {row.accuracy:.3f}")
+    parts.append(_served(row))
     attempt = f"(attempt {row.attempt})" if row.attempt > 1 else ""
     return [part for part in (*parts, row.detail, attempt) if part]
+
+
+def _served(row: ViewRow) -> str:
+    """Format the accuracies that were served under recipes; empty without any."""
+    found = [f"{under} {accuracy:.3f}" for under, accuracy in row.served_accuracies.items()]
+    return f"served under {', '.join(found)}" if found else ""
 
 
 def _steps(row: ViewRow) -> str:

@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.chart_style import (
     BAND,
-    GROUND,
     INK,
     MUTED,
     NARROW_INCHES,
@@ -22,6 +21,7 @@ from surogate_bench_orchestrator.report.chart_style import (
     new_figure,
 )
 from surogate_bench_orchestrator.report.formats import points, short
+from surogate_bench_orchestrator.report.row_marks import draw_interval, draw_note, draw_value, whole_points
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
 _MARKS = (formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION, formats.PILCROW)
@@ -60,20 +60,38 @@ def draw_accuracy(summary: Summary, styles: Mapping[str, SeriesStyle], *, layout
     return lay_out(figure)
 
 
+def accuracy_caption(summary: Summary) -> str:
+    """Describe the panels that are drawn."""
+    several = len(summary.seeds) > 1
+    covered = (
+        "Intervals of recipes with two or more seeds cover seeds and questions"
+        if several
+        else "Intervals cover the choice of questions, not that of the seed"
+    )
+    reference = next((row for row in summary.rows if row.recipe and row.recipe == summary.reference), None)
+    band = f"; the grey band is the interval of {reference.title}" if reference and reference.score else ""
+    if not any(row.versus_reference for row in summary.rows):
+        return f"Accuracy{band}. {covered}."
+    return (
+        f"First panel: accuracy{band}. Second panel: the paired difference, which is sharper than comparing two "
+        f"intervals because both runs answered the same questions. {covered}."
+    )
+
+
 def _draw_scores(axes: Axes, summary: Summary, styles: Mapping[str, SeriesStyle]) -> None:
     rows, reference = summary.rows, summary.reference
     right_edge = max((row.score.high for row in rows if row.score), default=1.0)
     for position, row in enumerate(rows):
         if row.score is None:
-            _note(axes, position, row.state)
+            draw_note(axes, position, row.state)
             continue
         if row.recipe is not None and row.recipe == reference:
             axes.axvspan(row.score.low, row.score.high, color=BAND, lw=0, zorder=0)
-        _interval(axes, position, (row.score.low, row.score.accuracy, row.score.high), _style_of(row, styles))
+        draw_interval(axes, position, (row.score.low, row.score.accuracy, row.score.high), _style_of(row, styles))
         marks = (formats.DOUBLE_DAGGER if formats.covers_less(row, summary) else "") + (
             formats.SECTION if row.many_empty else ""
         )
-        _value(axes, position, f"{100 * row.score.accuracy:.1f}{marks}")
+        draw_value(axes, position, f"{100 * row.score.accuracy:.1f}{marks}")
     axes.set_title(f"Accuracy, %\n95 % interval over {formats.covered(rows)}")
     axes.set_xlim(0.0, min(1.02, right_edge * 1.04 + 0.01))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
@@ -84,61 +102,14 @@ def _draw_differences(axes: Axes, rows: Sequence[Row], summary: Summary, styles:
     for position, row in enumerate(rows):
         if (found := row.versus_reference) is None:
             named = formats.delta(row, summary).replace(formats.ABSENT, "")
-            _note(axes, position, named or (row.state if row.state != "succeeded" else ""))
+            draw_note(axes, position, named or (row.state if row.state != "succeeded" else ""))
             continue
-        _interval(axes, position, (found.low, found.delta, found.high), _style_of(row, styles))
-        _value(axes, position, points(found.delta) + ("" if found.of_all_seeds else formats.DAGGER))
+        draw_interval(axes, position, (found.low, found.delta, found.high), _style_of(row, styles))
+        draw_value(axes, position, points(found.delta) + ("" if found.of_all_seeds else formats.DAGGER))
     paired = "paired by question and seed" if len(summary.seeds) > 1 else f"paired, {formats.seeds(summary.seeds)}"
     axes.set_title(f"Difference to {short(summary.reference_title or '')}, points\n{paired}")
     axes.margins(x=0.06)
-    axes.xaxis.set_major_formatter(FuncFormatter(_whole_points))
-
-
-def _whole_points(value: float, _position: int | None) -> str:
-    return f"{100 * value:+.3g}".replace("-", "\N{MINUS SIGN}") if value else "0"
-
-
-def _interval(axes: Axes, position: int, bounds: tuple[float, float, float], style: SeriesStyle | None) -> None:
-    low, middle, high = bounds
-    colour = MUTED if style is None else style.colour
-    axes.plot((low, high), (position, position), color=colour, lw=2.4, alpha=0.55, solid_capstyle="round")
-    axes.plot(
-        middle,
-        position,
-        marker="o" if style is None else style.marker,
-        ms=7,
-        ls="none",
-        mfc=GROUND if style is None else colour,
-        mec=colour if style is None else GROUND,
-        mew=1.5 if style is None else 0.8,
-    )
-
-
-def _value(axes: Axes, position: int, text: str) -> None:
-    axes.annotate(
-        text,
-        (1.0, position),
-        xycoords=("axes fraction", "data"),
-        xytext=(36, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        color=INK,
-        fontsize=9,
-        annotation_clip=False,
-    )
-
-
-def _note(axes: Axes, position: int, text: str) -> None:
-    axes.annotate(
-        text,
-        (0.02, position),
-        xycoords=("axes fraction", "data"),
-        va="center",
-        color=MUTED,
-        fontsize=8.5,
-        fontstyle="italic",
-    )
+    axes.xaxis.set_major_formatter(FuncFormatter(whole_points))
 
 
 def _style_of(row: Row, styles: Mapping[str, SeriesStyle]) -> SeriesStyle | None:

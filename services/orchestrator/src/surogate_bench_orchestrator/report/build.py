@@ -7,6 +7,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.headline import headline
+from surogate_bench_orchestrator.report.matrix import build_matrix
 from surogate_bench_orchestrator.report.notes import footnotes, notes
 from surogate_bench_orchestrator.report.origins import reuse_notes, unlike_note
 from surogate_bench_orchestrator.report.provenance import machines, versions
@@ -54,18 +55,21 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     """Summarize records; pure."""
     reference = _reference(sweep.recipes)
     rows = build_rows(records, sweep, missing, reference.name if reference else None)
+    matrix = build_matrix(records, sweep, rows, missing, reference.name if reference else None)
+    served = matrix.served if matrix else None
     manifests = records.manifests()
     prepared = records.prepare[1] if records.prepare else None
     warnings = (*(prepared.warnings if prepared else ()), *_import_warnings(records))
     scored = scored_on(records.every_run(), sweep)
     origins = (tokens_note(prepared, scored), unlike_note(records, sweep), *reuse_notes(records, sweep))
+    not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()))
     reference_row = next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
     return Summary(
         name=sweep.name,
         spec_hash=sweep.spec_hash,
         description=sweep.description,
         date=max((manifest.created for manifest in manifests), default=None),
-        headline=headline(sweep, rows.over_seeds, reference.name if reference else None),
+        headline=headline(sweep, rows.over_seeds, reference.name if reference else None, served),
         model=sweep.model.label,
         model_source=prepared.model_source if prepared else "",
         data=sweep.data.label,
@@ -87,8 +91,9 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
         footnotes=footnotes(sweep, rows.over_seeds, reference_row),
-        notes=(*warnings, *notes(sweep, rows.over_seeds, (*rows.not_compared, *filter(None, origins)))),
+        notes=(*warnings, *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served)),
         warnings=warnings,
+        served=served,
     )
 
 

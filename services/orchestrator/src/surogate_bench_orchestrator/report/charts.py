@@ -7,10 +7,15 @@ from math import isfinite
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.accuracy_chart import draw_accuracy
-from surogate_bench_orchestrator.report.chart_style import house_style, series_style, to_png, to_svg
+from surogate_bench_orchestrator.report.chart_style import SeriesStyle, house_style, series_style, to_png, to_svg
 from surogate_bench_orchestrator.report.loss_chart import Curve, RecipeCurves, draw_loss, draw_overlay, loss_limits
+from surogate_bench_orchestrator.report.matrix_chart import draw_heat_map
+from surogate_bench_orchestrator.report.own_chart import draw_own
 from surogate_bench_orchestrator.report.records import SweepRecords, TrainRecord
+from surogate_bench_orchestrator.report.served import MATRIX_TITLE, Served, ServedCell
 from surogate_bench_orchestrator.report.summary import Summary
+
+OWN_CHART, HEAT_MAP = "served-as-trained", "matrix"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,11 +37,13 @@ class Charts:
     """The charts of one report; those without data are missing."""
 
     accuracy: Chart | None
+    matrix: tuple[Chart, ...]
+    """Where the base is served in several ways: as published against as trained, and the heat map."""
     overlay: Chart | None
     losses: tuple[Chart, ...]
 
     def __iter__(self) -> Iterator[Chart]:
-        return (chart for chart in (self.accuracy, self.overlay, *self.losses) if chart is not None)
+        return (chart for chart in (self.accuracy, *self.matrix, self.overlay, *self.losses) if chart is not None)
 
 
 def draw_charts(summary: Summary, records: SweepRecords, sweep: RecipeSweep) -> Charts:
@@ -50,14 +57,14 @@ def draw_charts(summary: Summary, records: SweepRecords, sweep: RecipeSweep) -> 
     with house_style():
         return Charts(
             accuracy=_accuracy(summary, sweep) if any(row.score for row in summary.rows) else None,
+            matrix=_matrix(summary, summary.served, sweep) if summary.served else (),
             overlay=_overlay(list(curves.values()), epoch_ends) if curves else None,
             losses=tuple(_loss(name, curves, epoch_ends) for name in curves),
         )
 
 
 def _accuracy(summary: Summary, sweep: RecipeSweep) -> Chart:
-    names = [*(recipe.name for recipe in sweep.recipes), *(adapter.name for adapter in sweep.adapters)]
-    styles = {name: series_style(index) for index, name in enumerate(names)}
+    styles = _styles(sweep)
     alt = "Accuracy by recipe: " + "; ".join(
         f"{row.title} {formats.percent(row.score.accuracy)}" if row.score else f"{row.title} {row.state}"
         for row in summary.rows
@@ -71,6 +78,58 @@ def _accuracy(summary: Summary, sweep: RecipeSweep) -> Chart:
         svg=to_svg(wide, alt),
         narrow_svg=to_svg(draw_accuracy(summary, styles, layout="narrow"), alt),
     )
+
+
+def _styles(sweep: RecipeSweep) -> dict[str, SeriesStyle]:
+    names = [*(recipe.name for recipe in sweep.recipes), *(adapter.name for adapter in sweep.adapters)]
+    return {name: series_style(index) for index, name in enumerate(names)}
+
+
+def _matrix(summary: Summary, served: Served, sweep: RecipeSweep) -> tuple[Chart, ...]:
+    """Draw what there are accuracies for."""
+    own = any(row.own and row.own.score for row in served.rows)
+    cells = any(cell.score for row in served.rows for cell in row.cells)
+    return (
+        *((_own(summary, served, sweep),) if own else ()),
+        *((_heat_map(served),) if cells else ()),
+    )
+
+
+def _own(summary: Summary, served: Served, sweep: RecipeSweep) -> Chart:
+    alt = "Accuracy as published and as trained: " + "; ".join(
+        f"{row.title} {_percent(row.published)} and {_percent(row.own)}" for row in served.rows if row.own
+    )
+    wide = draw_own(summary, served, _styles(sweep), layout="wide")
+    return Chart(
+        name=OWN_CHART,
+        caption="Served as published and as trained",
+        alt=alt,
+        png=to_png(wide),
+        svg=to_svg(wide, alt),
+        narrow_svg=to_svg(draw_own(summary, served, _styles(sweep), layout="narrow"), alt),
+    )
+
+
+def _heat_map(served: Served) -> Chart:
+    alt = "Accuracy by what was trained under (rows) and served under: " + "; ".join(
+        f"{row.title}: " + ", ".join(f"{served.title_of(cell.served_under)} {_percent(cell)}" for cell in row.cells)
+        for row in served.rows
+    )
+    wide = draw_heat_map(served, layout="wide")
+    return Chart(
+        name=HEAT_MAP,
+        caption=MATRIX_TITLE,
+        alt=alt,
+        png=to_png(wide),
+        svg=to_svg(wide, alt),
+        narrow_svg=to_svg(draw_heat_map(served, layout="narrow"), alt),
+    )
+
+
+def _percent(cell: ServedCell | None) -> str:
+    if cell is None or cell.score is None:
+        return cell.state if cell else formats.ABSENT
+    return formats.percent(cell.score.accuracy)
 
 
 def _overlay(recipes: Sequence[RecipeCurves], epoch_ends: Sequence[float]) -> Chart:

@@ -60,6 +60,11 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
+def interval_of_points(comparison: Comparison) -> str:
+    """Format the 95 % interval of a difference in percentage points, for sentences."""
+    return f"{points(comparison.low)} to {points(comparison.high)}"
+
+
 def interval(score: Score, digits: int = 4) -> str:
     """Format the 95 % interval."""
     return f"{score.low:.{digits}f}\N{EN DASH}{score.high:.{digits}f}"

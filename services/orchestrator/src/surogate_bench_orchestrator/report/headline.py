@@ -4,40 +4,49 @@ from collections.abc import Sequence
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.formats import listed, percent, points, seeds
-from surogate_bench_orchestrator.report.recipe_texts import mismatch
+from surogate_bench_orchestrator.report.recipe_texts import mismatch, served_as_trained
 from surogate_bench_orchestrator.report.seed_spread import seed_spread
+from surogate_bench_orchestrator.report.served import Served
 from surogate_bench_orchestrator.report.summary import Comparison, Row
 
 _ALPHA = 0.05
 
 
-def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None) -> str:
+def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, matrix: Served | None = None) -> str:
     """Summarize the result: what fine-tuning changed, how recipes compare, how serving differs from training.
 
     Args:
         sweep: What was requested.
         rows: The base model and every recipe over its seeds.
         reference: The recipe that others are compared with.
+        matrix: Accuracies by way of serving; None where there is one way only.
     """
     base = next((row for row in rows if row.is_base and row.score), None)
     scored = [row for row in rows if row.recipe is not None and row.score]
     if not scored:
         return "No recipe has been scored yet. The table shows what each run is waiting for or why it ended."
-    served = mismatch([recipe for recipe in sweep.recipes if recipe.name in {row.recipe for row in scored}])
+    served = _mismatch(sweep, scored, matrix)
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
         best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
-        parts = [_gain(best, base), "There is no unquantized run to compare the others with.", served]
+        parts = [_gain(best, base, matrix), "There is no unquantized run to compare the others with.", served]
     else:
         beside = [row for row in rows if not row.is_base and row.score]
-        parts = [_gain(ours, base), _comparisons(sweep, beside, ours), served]
+        parts = [_gain(ours, base, matrix), _comparisons(sweep, beside, ours), served]
     return " ".join(part for part in parts if part)
 
 
-def _gain(row: Row, base: Row | None) -> str:
+def _mismatch(sweep: RecipeSweep, scored: Sequence[Row], matrix: Served | None) -> str:
+    """Return how adapters that were served as trained did; where none was, that these accuracies include a mismatch."""
+    as_trained = served_as_trained(matrix) if matrix else ""
+    recipes = [recipe for recipe in sweep.recipes if recipe.name in {row.recipe for row in scored}]
+    return as_trained or mismatch(recipes, served_otherwise=matrix is not None)
+
+
+def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:
     assert row.score is not None  # noqa: S101 - callers pass scored rows only
     source = f" of {row.scored.source}" if row.scored else ""
-    questions = f"{row.score.samples:,} questions{source}"
+    questions = f"{row.score.samples:,} questions{source}" + (", served as published in bf16" if matrix else "")
     trained = f"{row.title} ({'mean of ' if len(row.seeds) > 1 else ''}{seeds(row.seeds)})"
     if base is None or base.score is None or row.unlike_base:
         return f"Fine-tuned with {trained}, the model solved {percent(row.score.accuracy)} of {questions}."

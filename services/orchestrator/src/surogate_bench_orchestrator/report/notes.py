@@ -9,24 +9,28 @@ from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.foreign import foreign_note, single_kinds, trained_elsewhere
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
 from surogate_bench_orchestrator.report.recipe_texts import mismatch_details
+from surogate_bench_orchestrator.report.served import Served
 from surogate_bench_orchestrator.report.summary import Comparison, Row
 
 _POWER = 0.8
 
 
-def notes(sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str]) -> tuple[str, ...]:
+def notes(
+    sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str], matrix: Served | None = None
+) -> tuple[str, ...]:
     """Return the notes that apply to this sweep.
 
     Args:
         sweep: What was requested.
         rows: The base model and every recipe over its seeds.
         further: Notes about how and where stages were made, and rows that could not be compared.
+        matrix: Accuracies by way of serving; None where there is one way only.
     """
     candidates = (
         _seeds_note(sweep, rows),
         foreign_note(rows),
         *_sensitivity_notes(rows),
-        mismatch_details(sweep.recipes),
+        mismatch_details(sweep.recipes, matrix),
         _covered_note(rows),
         _bytes_note(rows),
         _speed_note(rows),

@@ -78,7 +78,12 @@ def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
 
 
 def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list[str]:
-    made = [(run, manifest) for run in runs if (manifest := run.stages().get(kind)) is not None]
+    made = [
+        (run, manifest)
+        for run in runs
+        for stage, manifest in run.stages().items()
+        if stage == kind or stage.startswith(f"{kind} under ")
+    ]
     found = [
         _values(name, [(run, _version(manifest, packages)) for run, manifest in made], sweep)
         for name, packages in _PACKAGES[kind].items()
@@ -122,10 +127,10 @@ def _machine(manifest: Manifest) -> str:
 def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
     """Format runs in a sentence: the base model, FP8 and FP4 (seeds 0 and 1)."""
     titles = {recipe.name: recipe.title for recipe in sweep.recipes}
-    of_recipe: dict[str, list[int]] = {}
+    of_recipe: dict[str, dict[int, None]] = {}
     for run in runs:
         if run.recipe is not None and run.seed is not None:
-            of_recipe.setdefault(run.recipe, []).append(run.seed)
+            of_recipe.setdefault(run.recipe, {})[run.seed] = None
     of_seeds: dict[tuple[int, ...], list[str]] = {}
     for recipe, numbers in of_recipe.items():
         of_seeds.setdefault(tuple(numbers), []).append(titles[recipe])

@@ -9,8 +9,13 @@ from markupsafe import Markup
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.charts import Charts
+from surogate_bench_orchestrator.report.accuracy_chart import accuracy_caption
+from surogate_bench_orchestrator.report.charts import HEAT_MAP, OWN_CHART, Charts
+from surogate_bench_orchestrator.report.matrix_chart import heat_map_caption
+from surogate_bench_orchestrator.report.matrix_tables import matrix_tables
+from surogate_bench_orchestrator.report.own_chart import own_caption
 from surogate_bench_orchestrator.report.scoring import scored_texts
+from surogate_bench_orchestrator.report.served import MATRIX_TITLE
 from surogate_bench_orchestrator.report.summary import Row, Summary
 from surogate_bench_orchestrator.report.tables import detail_table
 
@@ -39,6 +44,10 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         charts=charts,
+        accuracy_caption=accuracy_caption(summary),
+        matrix_title=MATRIX_TITLE,
+        matrix_tables=matrix_tables(summary),
+        matrix_captions=_matrix_captions(summary),
         css=Markup(source),  # noqa: S704 - our own style sheet, not input
         formats=formats,
         detail_table=detail_table,
@@ -54,6 +63,16 @@ def sweep_yaml(sweep: RecipeSweep) -> str:
     """Return the whole sweep as YAML that gives the same spec hash when it is read again."""
     document = sweep.model_dump(mode="json", exclude_none=True)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+
+def _matrix_captions(summary: Summary) -> dict[str, str]:
+    """Return the captions of the charts of the matrix, by name."""
+    if summary.served is None:
+        return {}
+    return {
+        OWN_CHART: own_caption(summary.served, summary.reference),
+        HEAT_MAP: heat_map_caption(summary.served),
+    }
 
 
 def _meter(row: Row, scale: float) -> _Meter | None:

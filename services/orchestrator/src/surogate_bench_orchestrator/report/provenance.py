@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from surogate_bench.manifest import Hardware, Manifest
+from surogate_bench.results import EvalResult
 from surogate_bench_orchestrator.report.formats import size
 from surogate_bench_orchestrator.report.summary import Machine
 
@@ -14,12 +15,19 @@ def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
     for manifest in manifests:
         description = describe_machine(manifest.hardware)
         details.setdefault(description, manifest.hardware)
-        label = manifest.stage if manifest.run in {"", manifest.stage} else f"{manifest.run} {manifest.stage}"
-        stages.setdefault(description, []).append(label)
+        stages.setdefault(description, []).append(_label(manifest))
     return tuple(
         Machine(description=description, details=details[description], runs=tuple(stages[description]))
         for description in details
     )
+
+
+def _label(manifest: Manifest) -> str:
+    if manifest.run in {"", manifest.stage}:
+        return manifest.stage
+    result = manifest.result
+    under = result.served_under if isinstance(result, EvalResult) else None
+    return f"{manifest.run} {manifest.stage}" + (f" under {under}" if under else "")
 
 
 def describe_machine(hardware: Hardware) -> str:

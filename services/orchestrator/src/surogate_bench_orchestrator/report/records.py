@@ -1,6 +1,7 @@
 """Read the results of a sweep's stages from the object store, and check them against their digests."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -42,6 +43,21 @@ class EvalRecord:
     result: EvalResult
     samples: tuple[SampleLine, ...]
 
+    @property
+    def label(self) -> str:
+        """Name of its run and, unless the base was as published, of the recipe that it was served under."""
+        under = self.result.served_under
+        return self.manifest.run if under is None else f"{self.manifest.run} served under {under}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedRecord:
+    """An evaluation on a base that is served under a recipe, as far as it is in the store."""
+
+    evaluation: EvalRecord | None
+    damage: str
+    """What is wrong with the stored files; empty if nothing is."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
@@ -53,14 +69,25 @@ class RunRecord:
     seed: int | None
     train: TrainRecord | None
     evaluation: EvalRecord | None
+    """On the base as published."""
     damage: str
-    """What is wrong with the stored files; empty if nothing is."""
+    """What is wrong with the stored files of these two; empty if nothing is."""
     adapter: ForeignAdapter | None = None
     imported: ImportRecord | None = None
+    under: Mapping[str, ServedRecord] = field(default_factory=dict)
+    """Further evaluations that the sweep requests, by the recipe that the base is served under."""
+
+    def evaluation_on(self, under: str | None) -> EvalRecord | None:
+        """Return the evaluation on one way of serving; None if it is not finished, or not requested."""
+        if under is None:
+            return self.evaluation
+        served = self.under.get(under)
+        return served.evaluation if served else None
 
     def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation``."""
-        stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation}
+        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones."""
+        further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
+        stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation, **further}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
 
@@ -99,32 +126,55 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
     prepared = read_manifest(store, layout.prepare)
     return SweepRecords(
         prepare=None if prepared is None else (prepared, prepared.require_result(PrepareResult)),
-        base=_read_run(store, layout, BASE_RUN) if sweep.evaluation.evaluate_base else None,
+        base=_read_run(store, layout, BASE_RUN, sweep.scored_under(None)) if sweep.evaluation.evaluate_base else None,
         runs=(
             *(
-                _read_run(store, layout, run_name(recipe.name, seed), recipe=recipe.name, seed=seed)
+                _read_run(
+                    store,
+                    layout,
+                    run_name(recipe.name, seed),
+                    sweep.scored_under(recipe.name),
+                    recipe=recipe.name,
+                    seed=seed,
+                )
                 for recipe in sweep.recipes
                 for seed in sweep.seeds
             ),
-            *(_read_foreign(store, layout, adapter) for adapter in sweep.adapters),
+            *(_read_foreign(store, layout, adapter, sweep) for adapter in sweep.adapters),
         ),
     )
 
 
 def _read_run(
-    store: ObjectStore, layout: SweepLayout, name: str, *, recipe: str | None = None, seed: int | None = None
+    store: ObjectStore,
+    layout: SweepLayout,
+    name: str,
+    ways: Sequence[str | None],
+    *,
+    recipe: str | None = None,
+    seed: int | None = None,
 ) -> RunRecord:
     train, evaluation, damage = None, None, ""
     try:
         train = None if recipe is None else _read_train(store, layout.train(name))
-        evaluation = _read_evaluation(store, layout.eval(name))
+        evaluation = _read_evaluation(store, layout.eval(name), None)
     except PermanentError as error:
         damage = str(error)
-    return RunRecord(name=name, recipe=recipe, seed=seed, train=train, evaluation=evaluation, damage=damage)
+    under = {each: _read_served(store, layout.eval(name, each), each) for each in ways if each is not None}
+    return RunRecord(
+        name=name, recipe=recipe, seed=seed, train=train, evaluation=evaluation, damage=damage, under=under
+    )
 
 
-def _read_foreign(store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter) -> RunRecord:
-    run, imported = _read_run(store, layout, adapter.name), None
+def _read_served(store: ObjectStore, prefix: str, under: str) -> ServedRecord:
+    try:
+        return ServedRecord(evaluation=_read_evaluation(store, prefix, under), damage="")
+    except PermanentError as error:
+        return ServedRecord(evaluation=None, damage=str(error))
+
+
+def _read_foreign(store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter, sweep: RecipeSweep) -> RunRecord:
+    run, imported = _read_run(store, layout, adapter.name, sweep.scored_under(adapter.trained_under or "")), None
     damage = run.damage
     try:
         if manifest := read_manifest(store, layout.train(adapter.name)):
@@ -147,11 +197,14 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
     return TrainRecord(manifest=manifest, result=manifest.require_result(TrainResult), metrics=metrics)
 
 
-def _read_evaluation(store: ObjectStore, prefix: str) -> EvalRecord | None:
+def _read_evaluation(store: ObjectStore, prefix: str, under: str | None) -> EvalRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
     result = manifest.require_result(EvalResult)
+    if result.served_under != under:
+        found, expected = (f"under {each}" if each else "as published" for each in (result.served_under, under))
+        raise PermanentError(f"{prefix} in {store.url} was served {found}, not {expected}")
     samples = _lines(store, prefix, manifest, SAMPLES_FILE, SampleLine)
     if samples and (len(samples), sum(line.strict_match for line in samples)) != (
         result.samples,

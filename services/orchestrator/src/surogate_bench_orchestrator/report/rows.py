@@ -221,9 +221,14 @@ def _state(run: RunRecord, missing: NoResultReasons) -> tuple[RowState, str]:
         return "failed", missing.failed[run.name] or "no reason was given"
     if run.name in missing.skipped:
         return "skipped", missing.skipped[run.name] or "no reason was given"
+    return "pending", not_yet(run)
+
+
+def not_yet(run: RunRecord) -> str:
+    """Return what a run without a result waits for."""
     made = run.train is not None or run.imported is not None or (run.recipe is None and run.adapter is None)
     waiting_for = "evaluated" if made else "imported" if run.adapter else "trained"
-    return "pending", f"not {waiting_for} yet"
+    return f"not {waiting_for} yet"
 
 
 def _training(records: Sequence[TrainRecord]) -> Training:

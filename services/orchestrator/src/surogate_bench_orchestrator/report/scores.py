@@ -1,7 +1,8 @@
 """From scored answers to accuracies and differences, with their uncertainty."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from surogate_bench.statistics import (
     PooledComparison,
@@ -12,9 +13,11 @@ from surogate_bench.statistics import (
     pool_seeds,
     wilson_interval,
 )
+from surogate_bench_orchestrator.report.figures import Comparison, Score
 from surogate_bench_orchestrator.report.records import EvalRecord
 from surogate_bench_orchestrator.report.scoring import require_same_data
-from surogate_bench_orchestrator.report.summary import Comparison, Score
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +95,7 @@ def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecor
     )
 
 
-def adjusted(differences: Mapping[str, Difference]) -> dict[str, Comparison]:
+def adjusted(differences: Mapping[_Key, Difference]) -> dict[_Key, Comparison]:
     """Adjust a family of differences to one reference (Holm), by key.
 
     Differences over several seeds are tests of recipes; those of one seed compare two adapters on the questions. They
@@ -121,14 +124,14 @@ def adjusted(differences: Mapping[str, Difference]) -> dict[str, Comparison]:
     }
 
 
-def _holm(differences: Mapping[str, Difference]) -> dict[str, float]:
+def _holm(differences: Mapping[_Key, Difference]) -> dict[_Key, float]:
     return dict(zip(differences, holm_adjust([found.pooled.p_value for found in differences.values()]), strict=True))
 
 
 def _outcomes(evaluations: Sequence[EvalRecord]) -> dict[str, list[bool]]:
     # The number keeps apart the base model's answers where they are compared with several seeds.
     return aligned_outcomes(
-        {f"{record.manifest.run} ({number})": record.samples for number, record in enumerate(evaluations, start=1)}
+        {f"{record.label} ({number})": record.samples for number, record in enumerate(evaluations, start=1)}
     )
 
 

@@ -44,8 +44,8 @@ def require_same_data(evaluations: Sequence[EvalRecord]) -> None:
         differing = [name for name in ours if name in theirs and ours[name].value != theirs[name].value]
         if differing:
             raise PermanentError(
-                f"{first.manifest.run} was scored with {listed([ours[name].text for name in differing])}, "
-                f"{other.manifest.run} with {listed([theirs[name].text for name in differing])}"
+                f"{first.label} was scored with {listed([ours[name].text for name in differing])}, "
+                f"{other.label} with {listed([theirs[name].text for name in differing])}"
             )
 
 

@@ -4,71 +4,28 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from surogate_bench.manifest import Hardware
+from surogate_bench_orchestrator.report.figures import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.served import Served
 
-RowState = Literal["succeeded", "failed", "skipped", "pending"]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Score(_Part):
-    """Accuracy on the test questions; fractions in 0..1. Over several seeds: means over them."""
-
-    accuracy: float
-    """Strict exact match: the headline."""
-    stderr: float
-    low: float
-    """Lower end of the 95 % interval: over questions with one seed, over seeds and questions with several."""
-    high: float
-    seed_stddev: float | None
-    """Standard deviation of the seeds' accuracies; None with one seed."""
-    flexible_accuracy: float
-    samples: int
-    """Distinct test questions."""
-    empty_answers: int
-    """Over all seeds."""
-    largest_empty_share: float = 0.0
-    """Largest share of empty answers that a seed has."""
-    eval_seconds: float
-    parallel_evaluations: int
+__all__ = [
+    "Comparison",
+    "DataDigest",
+    "Foreign",
+    "Machine",
+    "RecipeText",
+    "Row",
+    "RowState",
+    "Score",
+    "ScoredOn",
+    "Summary",
+    "Training",
+]
 
 
-class Comparison(_Part):
-    """Paired difference to another row on the same questions and seeds; positive where this row is better."""
-
-    delta: float
-    """``accuracy`` minus ``other_accuracy``."""
-    stderr: float
-    low: float
-    """Lower end of the 95 % interval of ``delta``: over questions with one seed, over seeds and questions with more."""
-    high: float
-    seeds: tuple[int, ...]
-    """Seeds that both have; the difference is taken over them."""
-    accuracy: float
-    """This row's, over ``seeds``."""
-    other_accuracy: float
-    """The other row's, over ``seeds``."""
-    of_all_seeds: bool
-    """Whether both rows' own accuracies are over exactly ``seeds``, so that ``delta`` is the difference of them."""
-    only_this: int
-    """Answers (question and seed) that only this row has right."""
-    only_reference: int
-    p_value: float | None
-    """Of no difference between the recipes, over seeds and questions; None with fewer than two seeds."""
-    p_adjusted: float | None
-    """``p_value``, Holm-adjusted over the rows that have one against the same reference."""
-    p_questions: float | None
-    """Of no difference between these two adapters on other questions of the kind (exact McNemar test): it concerns the
-    questions only, not the recipes. None with several seeds."""
-    p_questions_adjusted: float | None
-    """``p_questions``, Holm-adjusted over the rows that have one against the same reference."""
-
-
-class ScoredOn(_Part):
+class ScoredOn(Part):
     """What evaluations scored, and how the questions were shown."""
 
     source: str
@@ -85,7 +42,7 @@ class ScoredOn(_Part):
     """Names of the runs that were scored so."""
 
 
-class Training(_Part):
+class Training(Part):
     """How the adapter was trained. Over several seeds: means, but the largest memory and the widest sharing."""
 
     engine: str | None
@@ -111,7 +68,7 @@ class Training(_Part):
     resumed_from_step: int
 
 
-class Foreign(_Part):
+class Foreign(Part):
     """Where a foreign adapter comes from, as far as that is known; its training is not."""
 
     source: str
@@ -122,7 +79,7 @@ class Foreign(_Part):
     """Content of the imported files; None before."""
 
 
-class Row(_Part):
+class Row(Part):
     """The base model, a recipe (over all its seeds), one run of a recipe, or a foreign adapter."""
 
     key: str
@@ -163,7 +120,7 @@ class Row(_Part):
         return self.recipe is None and self.foreign is None
 
 
-class RecipeText(_Part):
+class RecipeText(Part):
     """Description of one recipe."""
 
     name: str
@@ -173,7 +130,7 @@ class RecipeText(_Part):
     details: str
 
 
-class DataDigest(_Part):
+class DataDigest(Part):
     """One data split as it was used."""
 
     split: str
@@ -181,7 +138,7 @@ class DataDigest(_Part):
     sha256: str
 
 
-class Machine(_Part):
+class Machine(Part):
     """One kind of machine, and the stages that ran on it."""
 
     description: str
@@ -189,7 +146,7 @@ class Machine(_Part):
     runs: tuple[str, ...]
 
 
-class Summary(_Part):
+class Summary(Part):
     """A whole report. Fractions, seconds and bytes; a row that failed is there with its reason."""
 
     name: str
@@ -229,6 +186,8 @@ class Summary(_Part):
     """What a reader must know to interpret the figures."""
     warnings: tuple[str, ...] = ()
     """What the prepare stage warned of; in ``notes`` too."""
+    served: Served | None = Field(None, exclude_if=lambda value: value is None)
+    """Accuracies by way of serving; absent where every adapter was scored on the base as published alone."""
 
     @property
     def tested(self) -> bool:

@@ -5,7 +5,10 @@ import io
 from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
+from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
 from surogate_bench_orchestrator.report.scoring import scored_texts
+from surogate_bench_orchestrator.report.served import MATRIX_TITLE
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
 CSV_COLUMNS = (
@@ -32,8 +35,6 @@ Differences are over ``seeds_compared…``: where these are not ``seeds``, ``acc
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that were trained elsewhere."""
 
-_SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
-
 
 def to_csv(summary: Summary) -> str:
     """Return CSV: one line per row of the summary, then one per run where there are several seeds."""
@@ -41,25 +42,25 @@ def to_csv(summary: Summary) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary.all_rows():
-        writer.writerow({"task": summary.task, "task_data": _inert(summary.task_data)} | _csv_cells(row))
+        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | _csv_cells(row))
     return out.getvalue()
 
 
 def _csv_cells(row: Row) -> dict[str, object]:
     cells: dict[str, object] = {
-        "key": row.key, "title": _inert(row.title), "recipe": row.recipe, "seed": row.seed,
-        "seeds_scored": row.seeds_scored, "state": row.state, "reason": _inert(row.reason), "seeds": _seeds(row.seeds),
-        "many_empty": _flag(row.many_empty), "unlike_reference": _flag(row.unlike_reference),
-        "unlike_base": _flag(row.unlike_base), "reused_from": row.reused_from,
+        "key": row.key, "title": inert(row.title), "recipe": row.recipe, "seed": row.seed,
+        "seeds_scored": row.seeds_scored, "state": row.state, "reason": inert(row.reason), "seeds": numbers(row.seeds),
+        "many_empty": flag(row.many_empty), "unlike_reference": flag(row.unlike_reference),
+        "unlike_base": flag(row.unlike_base), "reused_from": row.reused_from,
     }  # fmt: skip
     if (scored := row.scored) is not None:
         cells |= {
-            "task_data": _inert(scored.source), "scored_split": scored.split, "scored_sha256": scored.sha256,
+            "task_data": inert(scored.source), "scored_split": scored.split, "scored_sha256": scored.sha256,
             "prompt": scored.prompt, "num_fewshot": scored.num_fewshot,
-            "special_tokens": _inert(" ".join(scored.special_tokens)),
+            "special_tokens": inert(" ".join(scored.special_tokens)),
         }  # fmt: skip
     if row.foreign is not None:
-        cells |= row.foreign.model_dump() | {"source": _inert(row.foreign.source)}
+        cells |= row.foreign.model_dump() | {"source": inert(row.foreign.source)}
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:
@@ -68,30 +69,17 @@ def _csv_cells(row: Row) -> dict[str, object]:
         cells |= {
             "delta_reference": found.delta, "delta_reference_stderr": found.stderr, "delta_reference_low": found.low,
             "delta_reference_high": found.high, "p_reference": found.p_value, "p_reference_adjusted": found.p_adjusted,
-            "seeds_compared": _seeds(found.seeds), "accuracy_compared": found.accuracy,
+            "seeds_compared": numbers(found.seeds), "accuracy_compared": found.accuracy,
             "reference_accuracy_compared": found.other_accuracy, "p_questions": found.p_questions,
             "p_questions_adjusted": found.p_questions_adjusted,
         }  # fmt: skip
     if (found := row.versus_base) is not None:
         cells |= {
             "delta_base": found.delta, "delta_base_low": found.low, "delta_base_high": found.high,
-            "p_base_adjusted": found.p_adjusted, "seeds_compared_base": _seeds(found.seeds),
+            "p_base_adjusted": found.p_adjusted, "seeds_compared_base": numbers(found.seeds),
             "p_base_questions_adjusted": found.p_questions_adjusted,
         }  # fmt: skip
     return cells
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else ""
-
-
-def _seeds(seeds: Sequence[int]) -> str:
-    return " ".join(map(str, seeds))
-
-
-def _inert(text: str) -> str:
-    """Keep a spreadsheet from taking a title or a reason for a formula."""
-    return f"'{text}" if text.startswith(_SPREADSHEET_TRIGGERS) else text
 
 
 def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
@@ -110,6 +98,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         "\n\n".join(_cell(note) for note in summary.footnotes),
         _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
+        _matrix(summary),
         "## More figures",
         _cell(summary.evaluated_on),
         _details(summary, summary.rows),
@@ -129,6 +118,27 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _provenance(summary),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _matrix(summary: Summary) -> str:
+    """Return the section on ways of serving; empty where there is one way only."""
+    if summary.served is None:
+        return ""
+    parts = [
+        f"## {MATRIX_TITLE}",
+        "\n".join(f"- {_cell(sentence)}" for sentence in summary.served.sentences),
+        *(
+            text
+            for table in matrix_tables(summary)
+            for text in (f"### {_cell(table.title)}", _cell(table.caption), _text_table(table))
+        ),
+        "\n\n".join(_cell(note) for note in summary.served.footnotes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _text_table(table: TextTable) -> str:
+    return _table([_cell(name) for name in table.header], [[_cell(text) for text in row] for row in table.rows])
 
 
 def _main_header(summary: Summary, rows: Sequence[Row]) -> tuple[str, ...]:

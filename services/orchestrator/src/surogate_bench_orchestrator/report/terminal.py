@@ -55,6 +55,7 @@ def _cells(row: Row, summary: Summary) -> list[Text]:
 def _caption(summary: Summary) -> list[str]:
     return [
         summary.headline,
+        *(split.sentence for split in (summary.served.splits if summary.served else ())),
         *summary.footnotes,
         *(f"{row.title} {row.state}: {row.reason}" for row in summary.rows if row.state != "succeeded"),
     ]

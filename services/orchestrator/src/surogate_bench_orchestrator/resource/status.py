@@ -92,8 +92,15 @@ class StatusRow(StatusModel):
     loss: float | None = Field(None, description="Training loss.")
     tokens_per_second: float | None = Field(None, description="Training speed, tokens/s.")
     elapsed_seconds: float | None = Field(None, description="Elapsed time, seconds.")
-    accuracy: float | None = Field(None, description="Fraction of test questions answered correctly (strict match).")
+    accuracy: float | None = Field(
+        None, description="Fraction of test questions answered correctly (strict match), served as published."
+    )
     stderr: float | None = Field(None, description="Standard error of the accuracy.")
+    served_accuracies: dict[str, float] = Field(
+        {},
+        description="The same fraction by the recipe that the base was served under.",
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
+    )
     uri: str = Field("", description="Location of its results in the object store.")
     reason: str = Field("", description="CamelCase reason why it failed, was skipped, or is tried again.")
     message: str = Field("", description="Details of the reason.")

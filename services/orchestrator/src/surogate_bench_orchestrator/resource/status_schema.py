@@ -26,6 +26,8 @@ def _field(source: Schema, document: Schema) -> Schema:
         made["format"] = "int64"
     if "description" in source:
         made["description"] = source["description"]
+    if "additionalProperties" in source:
+        made["additionalProperties"] = {"type": source["additionalProperties"]["type"]}
     if source["type"] == "array":
         made["items"] = _item(document["$defs"][source["items"]["$ref"].rsplit("/", 1)[-1]], document)
     return made | {key: value for key, value in source.items() if key.startswith("x-kubernetes-")}

@@ -1,7 +1,7 @@
 """A snapshot as rows for people and programs."""
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from surogate_bench.layout import sweep_of
@@ -38,13 +38,16 @@ class ViewRow:
     eta_s: float | None = None
     """Estimated seconds until the current stage ends; set by :class:`Pace` only."""
     accuracy: float | None = None
+    """Served as published."""
     stderr: float | None = None
+    served_accuracies: Mapping[str, float] = field(default_factory=dict)
+    """By the recipe that the base was served under."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row without unknown fields; the failure as ``reason`` and ``message``."""
         fields = {name: value for name, value in asdict(self).items() if name != "failure"}
         fields |= asdict(self.failure) if self.failure else {}
-        return {name: value for name, value in fields.items() if value not in {None, ""}}
+        return {name: value for name, value in fields.items() if value is not None and value not in ("", {})}
 
 
 def run_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
@@ -160,6 +163,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
         attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,
+        served_accuracies=_served_accuracies(snapshot, run),
         **figures,
     )
 
@@ -180,6 +184,11 @@ def _served(task: Task) -> str:
 def _evaluation_seconds(snapshot: Snapshot, run: Run) -> list[float]:
     results = (result_of(snapshot.manifests.get(each.task.name), EvalResult) for each in run.evaluations)
     return [result.seconds for result in results if result is not None]
+
+
+def _served_accuracies(snapshot: Snapshot, run: Run) -> dict[str, float]:
+    results = {each.under: result_of(snapshot.manifests.get(each.task.name), EvalResult) for each in run.evaluations}
+    return {under: result.strict.accuracy for under, result in results.items() if under and result}
 
 
 def _origin(snapshot: Snapshot, run: Run) -> str:

@@ -115,4 +115,5 @@ def _row(row: StatusRow) -> ViewRow:
         elapsed_s=row.elapsed_seconds,
         accuracy=row.accuracy,
         stderr=row.stderr,
+        served_accuracies=row.served_accuracies,
     )

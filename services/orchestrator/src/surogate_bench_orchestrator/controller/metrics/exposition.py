@@ -63,6 +63,8 @@ class ResultsCollector(Collector):
         )
         for name, field in self._OF_RUNS.items():
             yield family(name, _of_runs(sweeps, field))
+        yield family("surogate_bench_served_accuracy", _served(sweeps, "accuracy"))
+        yield family("surogate_bench_served_accuracy_stderr", _served(sweeps, "stderr"))
 
 
 def _about(figures: SweepFigures) -> dict[str, str]:
@@ -80,6 +82,14 @@ def _of_runs(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str,
             value = getattr(run, field)
             if value is not None:
                 yield {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}, value
+
+
+def _served(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+    for figures in sweeps:
+        for run in figures.runs:
+            labels = {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}
+            for served in run.served:
+                yield {**labels, "served_under": served.served_under}, getattr(served, field)
 
 
 class Metrics:

@@ -6,9 +6,20 @@ from dataclasses import dataclass
 
 from surogate_bench.manifest import result_of
 from surogate_bench.results import EvalResult, TrainResult
+from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.sweep.runner import Snapshot
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedFigures:
+    """Accuracy of a run on one way of serving."""
+
+    served_under: str
+    """The recipe; ``bf16`` for the base as published."""
+    accuracy: float
+    stderr: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +36,8 @@ class RunFigures:
     eval_seconds: float | None
     final_loss: float | None
     tokens_per_second: float | None
+    served: tuple[ServedFigures, ...]
+    """By way of serving; empty where the sweep requests one way only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +72,8 @@ def figures_of(snapshot: Snapshot) -> SweepFigures:
 def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
     trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
-    if trained is None and scored is None:
+    served = _served(snapshot, run)
+    if trained is None and scored is None and not served:
         return None
     return RunFigures(
         recipe=run.row,
@@ -71,4 +85,16 @@ def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
         eval_seconds=scored.seconds if scored else None,
         final_loss=trained.final_train_loss if trained else None,
         tokens_per_second=trained.tokens_per_second if trained else None,
+        served=served,
+    )
+
+
+def _served(snapshot: Snapshot, run: Run) -> tuple[ServedFigures, ...]:
+    if len(snapshot.plan.servers) == 1:
+        return ()
+    results = [(each.under, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in run.evaluations]
+    return tuple(
+        ServedFigures(served_under=under or AS_PUBLISHED, accuracy=result.strict.accuracy, stderr=result.strict.stderr)
+        for under, result in results
+        if result is not None
     )

@@ -113,6 +113,7 @@ def _row(row: ViewRow, limit: int) -> StatusRow:
         elapsed_seconds=_rounded(row.elapsed_s, 1),
         accuracy=_rounded(row.accuracy, 6),
         stderr=_rounded(row.stderr, 6),
+        served_accuracies={under: round(value, 6) for under, value in row.served_accuracies.items()},
         reason=row.failure.reason if row.failure else "",
         message=shortened(row.failure.message, limit) if row.failure else "",
     )
