@@ -25,8 +25,9 @@ from surogate_bench_orchestrator.report import Summary
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import SweepLock, hold, sweep_lock
-from surogate_bench_orchestrator.sweep.rows import sweep_view
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.rows import sweep_progress
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +85,7 @@ def _run(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Consol
     with local.runtime() as runtime, choose_display(progress) as display:
 
         def show(snapshot: Snapshot) -> None:
-            display.show(sweep_view(snapshot))
+            display.show(sweep_progress(snapshot))
 
         if stopped := runtime.take_over():
             print_line(progress, f"stopped {stopped} processes that an earlier run had left behind")

@@ -12,8 +12,8 @@ from surogate_bench_orchestrator.resource.status import (
     SweepPhase,
     SweepStatus,
 )
-from surogate_bench_orchestrator.sweep.rows import ViewRow, run_rows, service_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, run_rows, service_rows
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 INVALID = "Invalid"
 """Reason of condition Admitted for a sweep that can never run as it is."""
@@ -100,7 +100,7 @@ def _identity(run: Run, uri: str) -> dict[str, object]:
     return {"recipe": run.row, "seed": run.seed, "uri": uri}
 
 
-def _row(row: ViewRow, limit: int) -> StatusRow:
+def _row(row: ProgressRow, limit: int) -> StatusRow:
     return StatusRow(
         name=row.name,
         state=row.state,
@@ -122,12 +122,12 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _message_limit(rows: Iterable[ViewRow]) -> int:
+def _message_limit(rows: Iterable[ProgressRow]) -> int:
     with_message = sum(row.failure is not None for row in rows)
     return max(_SHORTEST, min(_LONGEST, _MESSAGES_BYTES // max(1, with_message)))
 
 
-def _best(plan: Plan, rows: Sequence[ViewRow]) -> str:
+def _best(plan: Plan, rows: Sequence[ProgressRow]) -> str:
     """Return the recipe with the highest mean accuracy over its seeds so far; the base model is left out."""
     scores: dict[str, list[float]] = {}
     for run, row in zip(plan.runs, rows, strict=True):

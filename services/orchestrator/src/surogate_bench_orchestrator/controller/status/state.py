@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from surogate_bench_orchestrator.domain.observed import Failure
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

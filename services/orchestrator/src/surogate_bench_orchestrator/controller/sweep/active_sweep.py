@@ -23,7 +23,8 @@ from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.resource.model import ResourceSweep
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.locks import LeaseLostError, SweepLock, resource_lease
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepDriver
+from surogate_bench_orchestrator.sweep.runner import SweepDriver
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 GRACE_S = 600.0
 REFUSED = "SubmissionRefused"

@@ -13,8 +13,8 @@ from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
-from surogate_bench_orchestrator.sweep.rows import ViewRow, all_rows, service_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, all_rows, service_rows
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 SWEEP = small_sweep(recipes=["bf16", "fp8"], serving={"under": ["own"]})
 PLAN = plan(SWEEP, "file:///results")
@@ -46,7 +46,7 @@ def rows_of(
     observations: Mapping[Task, Observation],
     results: Mapping[Task, dict[str, Any]],
     reused: Mapping[Task, str] | None = None,
-) -> dict[str, ViewRow]:
+) -> dict[str, ProgressRow]:
     """Return the rows of a sweep of which everything is trained, by name."""
     before: dict[Task, dict[str, Any]] = {task: {} for task in PLAN.preliminaries}
     trained = dict.fromkeys(PLAN.training_order, TRAINED)
