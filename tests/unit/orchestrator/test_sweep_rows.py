@@ -92,7 +92,7 @@ def test_a_failure_shows_its_reason() -> None:
 def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Killed", message="by SIGKILL")
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.failure) == ("Training", "about to try again", Failure("Killed", "by SIGKILL"))
+    assert (row.state, row.detail, row.failure) == ("Training", "about to retry", Failure("Killed", "by SIGKILL"))
 
 
 def test_a_run_without_room_shows_what_it_waits_for() -> None:

@@ -89,7 +89,7 @@ class LiveTable(Display):
     def show(self, progress: SweepProgress) -> None:
         now = time.monotonic()
         for warning in progress.warnings:
-            if warning not in self._warned:  # printed once above the table, as a row has no room for it
+            if warning not in self._warned:  # printed once above the table, as it is too long for a row
                 self._live.console.print(Text(f"Warning: {warning}"), soft_wrap=True)
         self._warned |= set(progress.warnings)
         if now - self._drawn >= _REDRAW_S or progress.finished:

@@ -1,4 +1,4 @@
-"""A snapshot as rows for people and programs."""
+"""A snapshot as rows, for display and for JSON."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,14 +20,14 @@ _NAMES = {"check-task": "task check", "check-serving": "serving check"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressRow:
-    """One run, or one of the services that all runs share."""
+    """Progress of one run, or of one of the stages that all runs share."""
 
     name: str
     state: str
     detail: str = ""
     """Current activity within the state."""
     failure: Failure | None = None
-    """Why it failed or the previous attempt did, or why it waits; of a stage that is done, its warning."""
+    """Why it or its previous attempt failed, or why it waits; the warning of a stage that is done."""
     attempt: int = 0
     step: int = 0
     total: int = 0
@@ -165,7 +165,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
 
 
 def _current_task(run: Run, status: RunStatus, observed: Observed) -> Task:
-    """Return what a row's step and attempt are of: of evaluations side by side the first."""
+    """Return the task whose step and attempt a row shows: of several evaluations, the first that is active."""
     if run.train is not None and status.state is not RunState.EVALUATING:
         return run.train
     return next((each.task for each in run.evaluations if observed.is_active(each.task)), run.evaluate)
@@ -227,7 +227,7 @@ def _activity(task: Observation) -> str:
     if task.unplaced:
         return "waits for room"
     if task.phase is Phase.PENDING and task.reason:
-        return "about to try again"
+        return "about to retry"
     return task.progress.phase if task.progress else "starting"
 
 

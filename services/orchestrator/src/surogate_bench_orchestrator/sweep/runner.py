@@ -183,7 +183,7 @@ class SweepRunner:
         """Raise once the store has been unavailable for too long."""
         now = self._clock.now()
         if self._unavailable_since is None:
-            _log.warning("the store is unavailable; continuing when it answers: %s", error)
+            _log.warning("the store is unavailable; continuing once it responds: %s", error)
             self._unavailable_since = now
         if now - self._unavailable_since > _STORE_TIMEOUT_S:
             raise TransientError(f"the store has been unavailable for {_STORE_TIMEOUT_S:g} s") from error

@@ -21,7 +21,7 @@ from surogate_bench_orchestrator.ports import Clock
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What is shown at the end of a run, and where the report goes."""
+    """Output of a run: the format, and the folder of the report."""
 
     folder: Path | None = None
     """``results/<sweep>-<hash>/report`` if None."""
@@ -35,7 +35,7 @@ def run_on_cluster(
 
     Returns:
         OK if every run succeeded, FAILED if one did not, BAD_INPUT if the sweep is not admitted, INTERRUPTED if a
-        signal asked to stop; the sweep then continues in the cluster.
+        signal requested a stop; the sweep then continues in the cluster.
 
     Raises:
         BenchError: the sweep cannot be submitted, or cannot be followed any longer.

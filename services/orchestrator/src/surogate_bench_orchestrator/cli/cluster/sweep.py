@@ -77,7 +77,7 @@ class ClusterSweep:
 
 
 def read_resource(resource: Mapping[str, Any]) -> ClusterSweep:
-    """Read a resource as the API server holds it; what a controller has not written yet is unknown."""
+    """Read a resource as the API server holds it; fields that no controller has written yet are unknown."""
     metadata, status = resource["metadata"], SweepStatus.of(resource)
     current = status.observed_generation >= metadata.get("generation", 0)
     complete = status.condition(ConditionType.COMPLETE)

@@ -21,7 +21,7 @@ def show_status(local: LocalSweep, *, as_json: bool, consoles: Consoles) -> None
         consoles.output.print_json(json.dumps(status_as_json(local, snapshot) | held))
         return
     consoles.output.print(render_progress(sweep_progress(snapshot)))
-    print_line(consoles.output, f"Worked on by {holder}" if holder else "Nobody is working on it.")
+    print_line(consoles.output, f"In use by {holder}" if holder else "Not in use by any process.")
 
 
 def status_as_json(local: LocalSweep, snapshot: Snapshot) -> dict[str, object]:

@@ -16,13 +16,13 @@ from surogate_bench_orchestrator.sweep.rows import ProgressRow, run_rows, servic
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 INVALID = "Invalid"
-"""Reason of condition Admitted for a sweep that can never run as it is."""
+"""Reason of condition Admitted for a sweep that cannot run unless it is changed."""
 
 _MESSAGES_BYTES = 150_000
-"""Room for the messages of all rows: 1,000 rows with every field, and the API server's record of who owns each field,
-stay below the 1.5 MiB that etcd accepts."""
+"""Maximum total length of the messages of all rows: 1,000 rows with every field, and the API server's record of who
+owns each field, stay below the 1.5 MiB that etcd accepts."""
 _LONGEST, _SHORTEST = 1000, 60
-"""Characters of a row's message."""
+"""Maximum length of a row's message."""
 _CONDITION_MESSAGE = 4000
 _PROGRESS_FIELDS = {
     "detail": "", "step": 0, "total": 0, "loss": None, "tokens_per_second": None, "elapsed_seconds": None,
@@ -40,7 +40,7 @@ def build_status(state: SweepState, previous: SweepStatus, now: str) -> SweepSta
     """Return the status of a sweep.
 
     Args:
-        state: What is known now; what is unknown is kept from the previous status.
+        state: Current state; unknown fields are kept from the previous status.
         previous: The previous status; empty for a new sweep.
         now: RFC 3339.
     """
