@@ -1,9 +1,11 @@
 """The API objects that a task becomes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import small_document
 
 from surogate_bench.requests import EvaluateRequest, ServeRequest, TrainRequest, read_request
 from surogate_bench.specs.yaml_io import parse_sweep
@@ -26,13 +28,7 @@ from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec, Toleration
 
-SPEC = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8", "fp4"],
-}
+SPEC = small_document(recipes=["bf16", "fp8", "fp4"])
 PLAN = plan(parse_sweep(SPEC), "s3://bucket")
 OWNER = {"apiVersion": "bench.surogate.ai/v1alpha1", "kind": "RecipeSweep", "name": "small", "uid": "u"}
 
@@ -64,7 +60,7 @@ def variables(manifest: dict[str, Any]) -> dict[str, Any]:
     return {each["name"]: each.get("value", each.get("valueFrom")) for each in pod_of(manifest)["containers"][0]["env"]}
 
 
-def test_a_job_carries_its_whole_request(tmp_path: Any) -> None:
+def test_a_job_carries_its_whole_request(tmp_path: Path) -> None:
     manifest = train_job()
     file = tmp_path / "request.json"
     file.write_text(manifest["spec"]["template"]["metadata"]["annotations"][REQUEST])
