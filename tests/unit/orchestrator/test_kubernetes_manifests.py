@@ -26,7 +26,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
 )
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task
-from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec, Toleration
+from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
 
 SPEC = small_document(recipes=["bf16", "fp8", "fp4"])
 PLAN = plan(parse_sweep(SPEC), "s3://bucket")
@@ -202,14 +202,14 @@ def test_the_server_listens_to_other_pods_and_is_found_by_its_name() -> None:
         (None, "preferredDuringSchedulingIgnoredDuringExecution"),
     ],
 )
-def test_a_run_asks_for_the_hardware_of_the_engine_that_auto_prefers(rule: Any, kind: str) -> None:
+def test_a_run_asks_for_the_hardware_of_the_engine_that_auto_prefers(rule: CapabilityRule | None, kind: str) -> None:
     affinity = pod_of(train_job("fp8", SchedulingSpec(compute_capability=rule)))["affinity"]["nodeAffinity"]
     assert list(affinity) == [kind]
     assert "affinity" not in pod_of(train_job("bf16", SchedulingSpec(compute_capability=rule)))
 
 
 @pytest.mark.parametrize("rule", ["required", "preferred", "ignored", None])
-def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: Any) -> None:
+def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: CapabilityRule | None) -> None:
     assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))
 
 

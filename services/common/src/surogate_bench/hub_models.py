@@ -57,7 +57,7 @@ def snapshot_of(name: str, revision: str | None) -> Path:
 
 @contextmanager
 def hub_explained(name: str, *, field: str, kind: str) -> Iterator[None]:
-    """Translate how a download from the hub fails.
+    """Convert errors of a download from the hub.
 
     Args:
         name: Of the repository.

@@ -127,16 +127,16 @@ class ImportResult(_Result):
     target_modules: tuple[str, ...]
     """Last parts of the names of the adapted layers."""
     layers: int
-    """How many layers are adapted."""
+    """Number of adapted layers."""
     parameters: int
     peft_version: str | None
     """As the adapter states it."""
     base_model: str | None
     """Base model as the adapter states it."""
     trained_under: str | None
-    """Recipe it was trained with, as the sweep states it; None where that is not known."""
+    """Recipe that it was trained with, as the sweep states it; None if that is not known."""
     warnings: tuple[str, ...]
-    """What the user should know before the row is trusted, a sentence each."""
+    """Warnings for the user, one sentence each."""
 
 
 class Metric(_Result):

@@ -84,7 +84,7 @@ class ObjectStore:
         return True
 
     def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes; None where there is none."""
+        """Return the size of an object in bytes; None if it does not exist."""
         try:
             with self._request(key, may_be_missing=True):
                 return int(obstore.head(self._backend, key)["size"])

@@ -6,6 +6,7 @@ They are equal to the validators of the Pydantic models; tests compare both. A f
 
 from typing import Any
 
+from surogate_bench.specs.adapters import ONE_ADAPTER_SOURCE
 from surogate_bench.specs.data import BUILTIN_NEEDS_SIZES, COMPLETION_NEEDS_ANSWER, PROMPT_NEEDS_QUESTION
 from surogate_bench.specs.evaluation import NO_REMOTE_CODE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
@@ -47,9 +48,9 @@ RULES: dict[str, list[Rule]] = {
     "ForeignAdapter": [
         {
             "rule": "[has(self.path), has(self.url), has(self.hub)].exists_one(given, given)",
-            "message": "set exactly one of path, url, hub",
+            "message": ONE_ADAPTER_SOURCE,
         },
-        {"rule": "!has(self.revision) || has(self.hub)", "message": "revision only applies to hub: remove it"},
+        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
     ],
     "TrainingSpec": [
         {

@@ -223,7 +223,7 @@ def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
 
 
 def _content_of(manifest: Manifest | None) -> str | None:
-    """Return the content hash of an adapter that was trained or imported; None where it is not known."""
+    """Return the content hash of an adapter that was trained or imported; None if it is not known."""
     made = result_of(manifest, TrainResult) or result_of(manifest, ImportResult)
     return made.adapter_sha256 if made else None
 
