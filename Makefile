@@ -29,11 +29,12 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 3 min on 2 cores (9 without AVX-512), and it continues where it was. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 3 min on 2 cores (9 without AVX-512), and a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
-# Two workers, as most tests wait for processes of one thread. The tests of a file stay together, for the servers that they
-# share. The chart's tests by themselves: Helm's SDK brings Go's runtime, which is best not put beside torch's.
+# Two workers, as most tests wait for processes of one thread. The tests of a file run in one worker, as they share
+# servers. The chart's tests run separately: Helm's SDK loads Go's runtime, which should not share a process with
+# torch's.
 TEST_WORKERS ?= 2
 WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
@@ -60,7 +61,7 @@ cluster-test-all: $(VENV)/dev.stamp ## Run all tests on a cluster, every fault i
 	@$(BIN)/pytest tests/contract tests/cluster -m cluster
 
 .PHONY: kind-up
-kind-up: images ## Make a kind cluster with a GPU node, load the images and install the chart (GPUS=2, REAL_GPUS=1 for the host's)
+kind-up: images ## Create a kind cluster with a GPU node, load the images and install the chart (GPUS=2, REAL_GPUS=1 for the host's)
 	@IMAGE_TAG=$(IMAGE_TAG) tests/cluster/kind/up.sh
 
 .PHONY: kind-test
@@ -125,7 +126,8 @@ lock: $(UV) ## Resolve the locks again from pyproject.toml (versions and hashes,
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c locks/cpu.txt pyproject.toml -o locks/dev.txt
 	$(MAKE) --no-print-directory lock-images
 
-# An image's lock: what its service asks for, at the versions of locks/cpu.txt or cuda.txt, less what the torch image has.
+# An image's lock: the dependencies of its service, at the versions of locks/cpu.txt or cuda.txt, without those of the
+# torch image.
 LOCK_IMAGE := $(LOCK) --excludes locks/images/excluded.txt services/common/pyproject.toml
 lock_cpu := $(LOCK_IMAGE) $(CPU_ONLY) -c locks/cpu.txt
 lock_cuda := env -u UV_FIND_LINKS $(LOCK_IMAGE) -c locks/cuda.txt
@@ -158,11 +160,11 @@ IMAGE_LABELS = --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2
   $(IMAGE_SOURCE:%=--label org.opencontainers.image.source=%)
 
 .PHONY: reference
-reference: $(VENV)/runtime.stamp ## Write the references of settings and metrics (configs/*.md) and the CRD's schema anew
+reference: $(VENV)/runtime.stamp ## Generate the references of settings and metrics (configs/*.md) and the CRD
 	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md.new && mv configs/README.md.new configs/README.md
 	@$(BIN)/python -m surogate_bench.metrics > configs/METRICS.md.new && mv configs/METRICS.md.new configs/METRICS.md
 	@$(BIN)/python -m surogate_bench_orchestrator.resource > charts/files/recipesweeps.crd.yaml.new && mv charts/files/recipesweeps.crd.yaml.new charts/files/recipesweeps.crd.yaml
 
 .PHONY: clean
-clean: ## Remove the environment and caches; results stay
+clean: ## Remove the environment and caches, but no results
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .coverage .surogate-bench

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs packages for an image: `install.sh lock` what /build/lock.txt pins, into /dependencies;
+# Installs packages for an image: `install.sh lock` those that /build/lock.txt pins, into /dependencies;
 # `install.sh services FOLDER…` services from their sources, into /services. Each folder becomes a layer of /opt/venv.
 set -eu
 case $1 in

@@ -20,7 +20,7 @@ Names.
 {{- end -}}
 {{- end }}
 
-{{/* What NetworkPolicies and Services select by. Arguments: context, component. */}}
+{{/* Labels that NetworkPolicies and Services select by. Arguments: context, component. */}}
 {{- define "surogate-bench.selectorLabels" -}}
 app.kubernetes.io/name: {{ .context.Chart.Name }}
 app.kubernetes.io/instance: {{ include "surogate-bench.instance" .context | quote }}
@@ -92,7 +92,7 @@ tolerations:
 {{- end }}
 {{- end }}
 
-{{/* Annotations by which a Prometheus finds a pod. Arguments: context, port. */}}
+{{/* Annotations by which Prometheus discovers a pod. Arguments: context, port. */}}
 {{- define "surogate-bench.scrapeAnnotations" -}}
 {{- if .context.Values.metrics.podAnnotations -}}
 prometheus.io/scrape: "true"
@@ -128,7 +128,7 @@ Secrets.
 {{- .Values.modelServer.apiKey.existingSecret | default (printf "%s-vllm" (include "surogate-bench.fullname" .)) -}}
 {{- end }}
 
-{{/* Secrets that must be there already, as a YAML map: name, the value that names it. */}}
+{{/* Secrets that must exist already, as a YAML map: name, the value that names it. */}}
 {{- define "surogate-bench.namedSecrets" -}}
 {{- with .Values -}}
 {{- $store := ternary "bundled" "external" .objectStore.bundled.enabled -}}

@@ -14,7 +14,7 @@ s3://{{ .Values.objectStore.bundled.bucket }}
 {{- end -}}
 {{- end }}
 
-{{/* The store's environment variables that are no secret, as a YAML map. */}}
+{{/* The store's environment variables except for credentials, as a YAML map. */}}
 {{- define "surogate-bench.storeEnv" -}}
 {{- if .Values.objectStore.bundled.enabled -}}
 AWS_ENDPOINT_URL: http://{{ include "surogate-bench.bundledStoreName" . }}.{{ .Release.Namespace }}.svc:7070
@@ -49,7 +49,7 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* Where the controller finds the keys of the store's Secret as files. */}}
+{{/* Folder in which the controller finds the keys of the store's Secret as files. */}}
 {{- define "surogate-bench.credentialsFolder" -}}
 /var/run/surogate-bench/store
 {{- end }}

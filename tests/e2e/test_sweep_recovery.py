@@ -155,7 +155,7 @@ def disturb(sweep: Sweep) -> Story:
     until(sweep.trainers_wait, "training goes on")
     sweep.trainer("bf16").send_signal(signal.SIGKILL)
     second = sweep.start()
-    until(lambda: "worked on by process" in second.errors, "the second start waits")
+    until(lambda: "in use by process" in second.errors, "the second start waits")
     sweep.gate.open()
     first.finish(), second.finish()
     return Story(sweep, running, left, first, second, sweep.manifests(), sweep.start().finish())
@@ -184,7 +184,7 @@ def test_a_killed_orchestrator_leaves_nothing_running(story: Story) -> None:
 
 def test_the_second_start_waits_says_for_whom_and_shows_the_same_table(story: Story) -> None:
     assert story.second.process.returncode == 0
-    assert f"worked on by process {story.first.process.pid} " in story.second.errors
+    assert f"in use by process {story.first.process.pid} " in story.second.errors
     assert "Training" not in story.second.output
     assert story.second.output.strip() in story.first.output
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
+from sweeps import small_document
 
 from surogate_bench.errors import BenchError
 from surogate_bench.layout import manifest_key
@@ -26,12 +27,10 @@ from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.status import ConditionType, StatusRow, SweepStatus
 
-SPEC: dict[str, Any] = {
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8"],
-    "placement": "phased",
+SPEC = {
+    field: value
+    for field, value in small_document(recipes=["bf16", "fp8"], placement="phased").items()
+    if field != "name"
 }
 STRICT = {"accuracy": 0.625, "stderr": 0.18}
 """Of every evaluation."""

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
+from typing_extensions import override
+
 from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task
+from surogate_bench_orchestrator.ports import Runtime
 
 
 class Ending(Enum):
@@ -23,11 +26,11 @@ class Ending(Enum):
 @dataclass(slots=True)
 class _Entry:
     task: Task
-    seen: Observation
+    observation: Observation
     log: list[str] = field(default_factory=list)
 
 
-class MemoryRuntime:
+class MemoryRuntime(Runtime):
     """Advances every task by one phase at each :meth:`advance`: pending, running, ended.
 
     Args:
@@ -46,59 +49,51 @@ class MemoryRuntime:
         self.submitted: list[str] = []
         """Names in the order in which they were accepted."""
 
+    @override
     def capacity(self) -> int:
-        """See :class:`Runtime`."""
         return self._slots
 
+    @override
     def render(self, task: Task) -> Mapping[str, Any]:
-        """See :class:`Runtime`."""
         return {"name": task.name, "service": task.service.value, "request": task.request.model_dump(mode="json")}
 
+    @override
     def submit(self, task: Task) -> None:
-        """See :class:`Runtime`.
-
-        Raises:
-            PermanentError: there is no free slot.
-        """
         if task.name in self._entries:
             return
-        taken = sum(entry.task.slots for entry in self._entries.values() if entry.seen.phase.is_active)
+        taken = sum(entry.task.slots for entry in self._entries.values() if entry.observation.phase.is_active)
         if taken + task.slots > self._slots:
             raise PermanentError(f"{task.name} needs {task.slots} slots; {taken} of {self._slots} are taken")
         self._entries[task.name] = _Entry(task, Observation(phase=Phase.PENDING, attempt=1, elapsed_s=0.0))
         self.submitted.append(task.name)
 
+    @override
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        """See :class:`Runtime`."""
-        return {name: self._entries[name].seen if name in self._entries else ABSENT for name in names}
+        return {name: self._entries[name].observation if name in self._entries else ABSENT for name in names}
 
+    @override
     def endpoint(self, name: str) -> str:
-        """See :class:`Runtime`.
-
-        Raises:
-            PermanentError: the server was not submitted.
-        """
         if name not in self._entries:
             raise PermanentError(f"{name} was not submitted")
         return f"http://{name}:8100"
 
+    @override
     def logs(self, name: str, *, tail: int) -> str:
-        """See :class:`Runtime`."""
         lines = self._entries[name].log if name in self._entries else []
         return "\n".join(lines[-tail:])
 
+    @override
     def delete(self, name: str) -> None:
-        """See :class:`Runtime`."""
         self._entries.pop(name, None)
 
     def advance(self) -> None:
         """Let every active task go one phase on."""
         for entry in self._entries.values():
-            if entry.seen.phase is Phase.PENDING:
-                entry.log.append(f"attempt {entry.seen.attempt}")
-                entry.seen = replace(entry.seen, phase=Phase.RUNNING)
-            elif entry.seen.phase is Phase.RUNNING:
-                self._end(entry, self._ending(entry.task, entry.seen.attempt))
+            if entry.observation.phase is Phase.PENDING:
+                entry.log.append(f"attempt {entry.observation.attempt}")
+                entry.observation = replace(entry.observation, phase=Phase.RUNNING)
+            elif entry.observation.phase is Phase.RUNNING:
+                self._end(entry, self._ending(entry.task, entry.observation.attempt))
 
     def _end(self, entry: _Entry, ending: Ending) -> None:
         if ending is Ending.OK and entry.task.is_server:
@@ -107,14 +102,22 @@ class MemoryRuntime:
             case Ending.OK | Ending.OK_WITHOUT_RESULT:
                 if ending is Ending.OK:
                     self._publish(entry.task)
-                entry.seen = replace(entry.seen, phase=Phase.SUCCEEDED, reason="", message="")
-            case Ending.CRASH if entry.seen.attempt < entry.task.max_attempts:
-                entry.seen = replace(entry.seen, phase=Phase.PENDING, attempt=entry.seen.attempt + 1, reason="Killed")
+                entry.observation = replace(entry.observation, phase=Phase.SUCCEEDED, reason="", message="")
+            case Ending.CRASH if entry.observation.attempt < entry.task.max_attempts:
+                entry.observation = replace(
+                    entry.observation, phase=Phase.PENDING, attempt=entry.observation.attempt + 1, reason="Killed"
+                )
             case Ending.CRASH:
-                entry.seen = replace(entry.seen, phase=Phase.FAILED, reason="Killed", message="crashed")
+                entry.observation = replace(entry.observation, phase=Phase.FAILED, reason="Killed", message="crashed")
             case Ending.BAD_INPUT:
-                entry.seen = replace(entry.seen, phase=Phase.FAILED, reason="ConfigError", message="bad input")
+                entry.observation = replace(
+                    entry.observation, phase=Phase.FAILED, reason="ConfigError", message="bad input"
+                )
             case Ending.UNSUPPORTED:
-                entry.seen = replace(entry.seen, phase=Phase.FAILED, reason="UnsupportedRecipeError", message="cannot")
+                entry.observation = replace(
+                    entry.observation, phase=Phase.FAILED, reason="UnsupportedRecipeError", message="cannot"
+                )
             case Ending.HANG:
-                entry.seen = replace(entry.seen, phase=Phase.FAILED, reason="DeadlineExceeded", message="too long")
+                entry.observation = replace(
+                    entry.observation, phase=Phase.FAILED, reason="DeadlineExceeded", message="too long"
+                )

@@ -2,7 +2,7 @@
 The controller's configuration.
 */}}
 
-{{/* Pods of a sweep that train or serve at once; empty where only the scheduler limits them. */}}
+{{/* Maximum number of pods of a sweep that train or serve at once; empty if only the scheduler limits them. */}}
 {{- define "surogate-bench.slots" -}}
 {{- if not (kindIs "invalid" .Values.scheduling.slots) -}}
 {{- int .Values.scheduling.slots -}}

@@ -49,7 +49,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"recipes": []}, "recipes", "at least 1"),
         ({"name": "No_Good"}, "name", "No_Good"),
         ({"name": "x" * 41}, "name", "match pattern"),
-        ({"seeds": [1, 1]}, "sweep", "each once"),
+        ({"seeds": [1, 1]}, "sweep", "each may appear once"),
         ({"seeds": [-1]}, "seeds.0", "greater than or equal to 0"),
         ({"seeds": [0, 2**32]}, "seeds.1", "less than or equal to 4294967295"),
         ({"evaluation": {"limit": 1}}, "evaluation.limit", "greater than or equal to 2"),

@@ -145,7 +145,7 @@ def test_an_endpoint_that_is_no_address_is_refused_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ConfigError, match="must look like http://host:9000") as caught:
+    with pytest.raises(ConfigError, match="must have the form http://host:9000") as caught:
         open_store("s3://bucket")
     assert (caught.value.field, caught.value.value) == (name, value)
 

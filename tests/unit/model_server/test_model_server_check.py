@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_model_server import check, main
@@ -17,15 +17,8 @@ from surogate_bench_model_server.vllm_command import Command
 
 
 def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:
-    spec = {
-        "name": "toy",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16"],
-        "serving": {"extra_args": extra},
-    }
-    request = CheckRequest(sweep=parse_sweep(spec), store=str(folder / "store"), subject="serving")
+    sweep = small_sweep(serving={"extra_args": extra})
+    request = CheckRequest(sweep=sweep, store=str(folder / "store"), subject="serving")
     return request.model_copy(update=changes)
 
 

@@ -2,28 +2,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import small_sweep
 
 from surogate_bench.contract import VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
 
 HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B")
 
 
 def sweep_with(**serving: Any) -> RecipeSweep:
-    return parse_sweep(
-        {
-            "name": "served",
-            "model": {"hub": "Qwen/Qwen3-0.6B"},
-            "data": {"builtin": "word-problems-ro", "train_size": 10, "test_size": 10},
-            "training": {"max_steps": 1, "lora": {"r": 4}},
-            "recipes": ["bf16", "fp8", "fp4"],
-            "seeds": [7, 8],
-            "serving": serving,
-        }
+    return small_sweep(
+        name="served",
+        model={"hub": "Qwen/Qwen3-0.6B"},
+        training={"lora": {"r": 4}},
+        recipes=["bf16", "fp8", "fp4"],
+        seeds=[7, 8],
+        serving=serving,
     )
 
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
+from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
@@ -22,7 +23,6 @@ from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import ServeRequest, TrainRequest
 from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_model_server import main
 from surogate_bench_model_server.vllm_command import Command, vllm_command
 
@@ -34,15 +34,7 @@ def sweep(tmp_path: Path) -> RecipeSweep:
     model = tmp_path / "model"
     model.mkdir()
     (model / "config.json").write_text("{}")
-    return parse_sweep(
-        {
-            "name": "served",
-            "model": {"path": str(model)},
-            "data": {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1},
-            "training": {"max_steps": 1},
-            "recipes": ["bf16"],
-        }
-    )
+    return small_sweep(name="served", model={"path": str(model)})
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_status_of_a_sweep_never_started_shows_every_run_as_pending(call: Comman
     assert code == 0
     assert "0 of 3 runs ended" in out
     assert out.count("Pending") == 6
-    assert "Nobody is working on it" in out
+    assert "Not in use by any process" in out
 
 
 @pytest.mark.parametrize(("command", "expected"), [("status", 0), ("render", 0), ("report", 1)])

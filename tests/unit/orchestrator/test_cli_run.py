@@ -312,7 +312,7 @@ def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: W
     assert workplace.processes()
     code, out, _ = workplace("run")
     assert code == 0
-    assert "an earlier run had left behind" in out
+    assert "an earlier run had left running" in out
     assert workplace.processes() == []
 
 

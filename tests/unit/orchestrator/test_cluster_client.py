@@ -282,7 +282,7 @@ def test_a_damaged_report_is_an_error() -> None:
         unpack(b"not a tar")
 
 
-def test_a_report_is_read_as_the_controller_packs_it(report_world: Any) -> None:
+def test_a_report_is_read_as_the_controller_packs_it(report_world: MakeWorld) -> None:
     store = report_world().store
     store.put("sweeps/small/report/summary.json", b"{}")
     store.put("sweeps/small/report/charts/loss.png", b"PNG")

@@ -16,7 +16,7 @@ from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.resource.status import Condition, ConditionType, StatusRow, SweepStatus
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 RECIPES = ["bf16", "fp8"]
 PLAN = plan(small_sweep(recipes=RECIPES), "s3://bucket/results")

@@ -6,10 +6,10 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from surogate_bench_orchestrator.cli.live_table import render_view
+from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
-from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress
 
 
 def drawn(renderable: object, width: int) -> str:
@@ -38,15 +38,15 @@ def test_texts_are_folded_and_wide_characters_counted() -> None:
 @pytest.mark.parametrize("width", [200, 120, 100, 80, 60, 40, 33])
 def test_the_status_of_a_sweep_shows_accuracies_and_reasons_at_any_width(width: int) -> None:
     rows = (
-        ViewRow(name="model server", state="Done"),
-        ViewRow(
+        ProgressRow(name="model server", state="Done"),
+        ProgressRow(
             name="qfp8-fp8-hybrid-s0", state="Succeeded", accuracy=0.82345, loss=0.312, tokens_per_second=8123.0,
             elapsed_s=71.0,
         ),
-        ViewRow(name="fp4-s0", state="Failed", failure=Failure("OutOfMemory", "memory ran out")),
-        ViewRow(name="fp8-s0", state="Training", step=123, total=300, loss=0.4, eta_s=90.0, detail="validating"),
+        ProgressRow(name="fp4-s0", state="Failed", failure=Failure("OutOfMemory", "memory ran out")),
+        ProgressRow(name="fp8-s0", state="Training", step=123, total=300, loss=0.4, eta_s=90.0, detail="validating"),
     )  # fmt: skip
-    text = drawn(render_view(SweepView(title="small", rows=rows, finished=False), 100.0), width)
+    text = drawn(render_progress(SweepProgress(title="small", rows=rows, finished=False), 100.0), width)
     words = text.split()
     assert max(map(len, text.splitlines())) <= width
     assert "0.823" in words

@@ -19,7 +19,8 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 THEIRS = {"name": "theirs", "hub": "lab/adapter"}
 

@@ -201,4 +201,4 @@ def test_the_command_shows_first_and_removes_when_asked_to(
         assert old.layout.spec_hash in output
         assert expected in output
     collect_garbage(location, delete=False, as_json=False, consoles=consoles)
-    assert "can go" in capsys.readouterr().out
+    assert "can be removed" in capsys.readouterr().out

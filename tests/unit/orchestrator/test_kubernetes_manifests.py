@@ -1,9 +1,11 @@
 """The API objects that a task becomes."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import small_document
 
 from surogate_bench.requests import EvaluateRequest, ServeRequest, TrainRequest, read_request
 from surogate_bench.specs.yaml_io import parse_sweep
@@ -24,15 +26,9 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
 )
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task
-from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec, Toleration
+from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
 
-SPEC = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16", "fp8", "fp4"],
-}
+SPEC = small_document(recipes=["bf16", "fp8", "fp4"])
 PLAN = plan(parse_sweep(SPEC), "s3://bucket")
 OWNER = {"apiVersion": "bench.surogate.ai/v1alpha1", "kind": "RecipeSweep", "name": "small", "uid": "u"}
 
@@ -64,7 +60,7 @@ def variables(manifest: dict[str, Any]) -> dict[str, Any]:
     return {each["name"]: each.get("value", each.get("valueFrom")) for each in pod_of(manifest)["containers"][0]["env"]}
 
 
-def test_a_job_carries_its_whole_request(tmp_path: Any) -> None:
+def test_a_job_carries_its_whole_request(tmp_path: Path) -> None:
     manifest = train_job()
     file = tmp_path / "request.json"
     file.write_text(manifest["spec"]["template"]["metadata"]["annotations"][REQUEST])
@@ -206,14 +202,14 @@ def test_the_server_listens_to_other_pods_and_is_found_by_its_name() -> None:
         (None, "preferredDuringSchedulingIgnoredDuringExecution"),
     ],
 )
-def test_a_run_asks_for_the_hardware_of_the_engine_that_auto_prefers(rule: Any, kind: str) -> None:
+def test_a_run_asks_for_the_hardware_of_the_engine_that_auto_prefers(rule: CapabilityRule | None, kind: str) -> None:
     affinity = pod_of(train_job("fp8", SchedulingSpec(compute_capability=rule)))["affinity"]["nodeAffinity"]
     assert list(affinity) == [kind]
     assert "affinity" not in pod_of(train_job("bf16", SchedulingSpec(compute_capability=rule)))
 
 
 @pytest.mark.parametrize("rule", ["required", "preferred", "ignored", None])
-def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: Any) -> None:
+def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: CapabilityRule | None) -> None:
     assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, model_files, task_files
 from surogate_bench.data_files import split_files
@@ -17,7 +18,6 @@ from surogate_bench.model_source import locate_model
 from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench.task_files import CONFIGS_VARIABLE
@@ -41,17 +41,13 @@ def folders(tmp_path: Path) -> Path:
 
 
 def sweep_on(folder: Path, **sections: Any) -> RecipeSweep:
-    return parse_sweep(
-        {
-            "name": "local",
-            "model": {"path": str(folder / "model")},
-            "data": {"path": str(folder / "data")},
-            "training": {"max_steps": 1},
-            "recipes": ["bf16"],
-            "evaluation": {"task": "ours", "tasks_dir": str(folder / "tasks")},
-            **sections,
-        }
-    )
+    local: dict[str, Any] = {
+        "name": "local",
+        "model": {"path": str(folder / "model")},
+        "data": {"path": str(folder / "data"), "train_size": None, "test_size": None},
+        "evaluation": {"task": "ours", "tasks_dir": str(folder / "tasks")},
+    }
+    return small_sweep(**local | sections)
 
 
 def prepared(sweep: RecipeSweep, **changes: Any) -> PrepareResult:

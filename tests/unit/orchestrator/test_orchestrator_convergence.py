@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_runtime import Ending, MemoryRuntime
+from sweeps import small_sweep
 
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Delete, reconcile
@@ -16,22 +16,15 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 
 
 def small_plan(recipes: tuple[str, ...] = ("bf16", "fp8"), **changes: Any) -> Plan:
-    spec = {
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": list(recipes),
-        "evaluation": {"parallel_evaluations": 2},
-    }
-    return plan(parse_sweep(spec | changes), "file:///results")
+    sections: dict[str, Any] = {"recipes": list(recipes), "evaluation": {"parallel_evaluations": 2}}
+    return plan(small_sweep(**sections | changes), "file:///results")
 
 
 class QueueingRuntime(MemoryRuntime):
     """Counts no slots, as a cluster does: takes every task, and places as many as there is room for, in its own order.
 
     Args:
-        room: Slots that there are, which nobody is told.
+        room: Number of slots, which is not reported.
         newest_first: Whether what was submitted last is placed first.
     """
 
@@ -42,7 +35,7 @@ class QueueingRuntime(MemoryRuntime):
         self.room = room
         self._newest_first = newest_first
         self._placed: set[str] = set()
-        self._judged: set[str] = set()
+        self._examined: set[str] = set()
 
     def capacity(self) -> int | None:
         return None
@@ -50,29 +43,31 @@ class QueueingRuntime(MemoryRuntime):
     def delete(self, name: str) -> None:
         super().delete(name)
         self._placed.discard(name)
-        self._judged.discard(name)
+        self._examined.discard(name)
 
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
         def seen(name: str, as_is: Observation) -> Observation:
             waits = as_is.phase is Phase.PENDING and name not in self._placed
-            return replace(as_is, queued=waits, unplaced=waits and name in self._judged)
+            return replace(as_is, queued=waits, unplaced=waits and name in self._examined)
 
         return {name: seen(name, as_is) for name, as_is in super().observe(names).items()}
 
     def advance(self) -> None:
         entries = list(self._entries.items())
         for name, entry in reversed(entries) if self._newest_first else entries:
-            if entry.seen.phase is Phase.PENDING and name not in self._placed:
+            if entry.observation.phase is Phase.PENDING and name not in self._placed:
                 if entry.task.slots <= self.room - self.held():
                     self._placed.add(name)
-                self._judged.add(name)
-        waiting = {name: entry for name, entry in entries if entry.seen.phase.is_active and name not in self._placed}
+                self._examined.add(name)
+        waiting = {
+            name: entry for name, entry in entries if entry.observation.phase.is_active and name not in self._placed
+        }
         for name in waiting:
             del self._entries[name]
         super().advance()
         self._entries |= waiting
         for name, entry in self._entries.items():
-            if not entry.seen.phase.is_active:
+            if not entry.observation.phase.is_active:
                 self._placed.discard(name)
 
     def held(self) -> int:

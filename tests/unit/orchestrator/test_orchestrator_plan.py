@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import small_sweep
 
 from surogate_bench.contract import Service
 from surogate_bench.requests import CheckRequest
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import MAX_NAME, task_name
 
@@ -18,15 +18,7 @@ STORE = "file:///results"
 
 
 def sweep(**changes: Any) -> RecipeSweep:
-    spec = {
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["bf16", "fp4", "fp8"],
-        "seeds": [0, 7],
-    }
-    return parse_sweep(spec | changes)
+    return small_sweep(**{"recipes": ["bf16", "fp4", "fp8"], "seeds": [0, 7]} | changes)
 
 
 def test_every_recipe_and_seed_is_a_run_and_the_base_comes_first() -> None:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from sweeps import small_sweep
 
 from surogate_bench.specs import Placement
-from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, failure_of, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import MAX_QUEUED, Delete, Reuse, Submit, overlaps, reconcile
@@ -19,15 +19,8 @@ FAILED = Observation(phase=Phase.FAILED, attempt=3, reason="Killed", message="ou
 
 
 def small_plan(recipes: tuple[str, ...] = ("bf16", "fp8"), **changes: Any) -> Plan:
-    spec = {
-        "name": "small",
-        "model": {"builtin": "tiny-qwen3-en"},
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": list(recipes),
-        "evaluation": {"parallel_evaluations": 2},
-    }
-    return plan(parse_sweep(spec | changes), "file:///results")
+    sections: dict[str, Any] = {"recipes": list(recipes), "evaluation": {"parallel_evaluations": 2}}
+    return plan(small_sweep(**sections | changes), "file:///results")
 
 
 def train(laid_out: Plan, recipe: str) -> Task:

@@ -25,7 +25,8 @@ from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.rows import run_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
 RECIPES = ["bf16", "fp8"]

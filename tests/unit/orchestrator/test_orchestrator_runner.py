@@ -16,7 +16,8 @@ from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 def small_plan(store: ObjectStore) -> Plan:

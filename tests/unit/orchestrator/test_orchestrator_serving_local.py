@@ -19,7 +19,8 @@ from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.rows import all_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"
 

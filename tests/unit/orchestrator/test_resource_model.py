@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sweeps import small_document
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep, load_sweep
@@ -13,12 +14,7 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
 
 SWEEPS = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
-SPEC: dict[str, Any] = {
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
+SPEC = {field: value for field, value in small_document().items() if field != "name"}
 OWN_RECIPE = {
     "name": "nf4-tail", "title": "NF4, last layer whole", "weight_storage": "nf4", "compute": "bf16",
     "skip_last_layers": 1,

@@ -8,11 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 
-PLACES = ("services/trainer", "services/model-server", "services/quantization", "README.md", "CONTRIBUTING.md")
-"""Files and folders that are checked. The whole product is ("services", "charts", "docs", "README.md",
-"CONTRIBUTING.md"); a service is added when its own vocabulary has been edited."""
+PLACES = (
+    *sorted(f"services/{folder.name}" for folder in (ROOT / "services").iterdir() if folder.is_dir()),
+    *("charts", "configs", "docs", "images", ".ci", "Makefile", "README.md", "CONTRIBUTING.md"),
+)
+"""Files and folders that are checked."""
 
-SUFFIXES = {".html", ".j2", ".md", ".py", ".toml", ".tpl", ".txt", ".yaml", ".yml"}
+SUFFIXES = {".html", ".j2", ".md", ".py", ".sh", ".toml", ".tpl", ".txt", ".yaml", ".yml"}
+NAMES = {"Dockerfile", "Makefile", "run"}
+"""Files without a suffix."""
 
 RETIRED = {
     "bear": "wait for, support",
@@ -51,6 +55,7 @@ PHRASES = {
 """The same for phrases, as regular expressions over a whole text in lower case."""
 
 ALLOWED: dict[tuple[str, str], str] = {
+    ("tell", "services/orchestrator/src/surogate_bench_orchestrator/controller/http_server.py"): "method of a file",
     ("words", "services/trainer/src/surogate_bench_trainer/embedded"): "words of a natural language",
 }
 """Uses that are the standard term: word or phrase, and the file or folder that may contain it, with the reason."""
@@ -64,7 +69,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 def files(place: str) -> list[Path]:
     path = ROOT / place
     found = [path] if path.is_file() else sorted(path.rglob("*"))
-    return [file for file in found if file.suffix in SUFFIXES and "__pycache__" not in file.parts]
+    return [file for file in found if file.is_file() and (file.suffix in SUFFIXES or file.name in NAMES)]
 
 
 def uses(text: str) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""The two files of an adapter that was trained elsewhere: nothing else of its folder is read, nothing is trusted."""
+"""The two files of an adapter that was trained elsewhere: no other file is read, and no content is trusted."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from surogate_bench.specs.adapters import ForeignAdapter
 
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
 LARGEST_CONFIG = 1 << 20
-"""Bytes of ``adapter_config.json``; real ones have about a thousand."""
+"""Maximum size of ``adapter_config.json`` in bytes; typical files have about a thousand."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 AS_SAFETENSORS = (
     "Pickled files are never loaded, because they can run code. Load the adapter with PEFT where you trust it, and "
@@ -56,7 +56,7 @@ def require_adapter_files(adapter: ForeignAdapter, names: list[str]) -> None:
 
 
 def read_bounded(path: Path, limit: int) -> bytes | None:
-    """Read a regular file; None where it is larger than ``limit`` bytes, or not regular."""
+    """Read a regular file; None if it is larger than ``limit`` bytes, or not regular."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -24,7 +24,7 @@ _WEIGHTS = (".safetensors", ".bin")
 """In the order in which transformers and vLLM prefer them: the later ones are not read."""
 _INCLUDE = re.compile(r"^include:\s*(\S+)", re.MULTILINE)
 _FUNCTION = re.compile(r"!function\s+([\w.]+)")
-"""A function of a module beside the YAML, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
+"""A function of a module beside the YAML file, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
 
 
 def digests_of(files: Mapping[str, Path]) -> Digests:
@@ -33,7 +33,7 @@ def digests_of(files: Mapping[str, Path]) -> Digests:
 
 
 def combined(digests: Mapping[str, str]) -> str:
-    """Make one SHA-256 (hex) of the digests of several files, whatever their order."""
+    """Combine the digests of several files, in any order, into one SHA-256 (hex)."""
     canonical = json.dumps(dict(digests), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -75,13 +75,13 @@ def task_files(task: Path) -> dict[str, Path]:
 
 
 def require_same(recorded: Mapping[str, str], files: Mapping[str, Path], *, field: str, folder: Path) -> None:
-    """Check that local files still are what was recorded.
+    """Check that local files have not changed since they were recorded.
 
     Args:
-        recorded: Digests from before.
-        files: The files now.
+        recorded: The recorded digests.
+        files: The current files.
         field: Setting that names the folder, for the message.
-        folder: Where they lie, for the message.
+        folder: The folder of the files, for the message.
 
     Raises:
         ConfigError: a file was changed, added or removed; names the first, with both digests shortened.

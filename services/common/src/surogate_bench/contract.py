@@ -1,4 +1,4 @@
-"""What services agree on: their names, environment variables, ports, HTTP paths, files and reasons of failure.
+"""The contract between services: names, environment variables, ports, HTTP paths, files and reasons of failure.
 
 Process exit codes belong to the errors that cause them: :class:`surogate_bench.errors.ExitCode`. Requests are in
 :mod:`surogate_bench.requests`, keys of the object store in :mod:`surogate_bench.layout`. The Helm chart repeats the
@@ -32,25 +32,26 @@ VARIABLE_PREFIX = "SUROGATE_BENCH_"
 """Prefix of every environment variable of surogate-bench."""
 
 PARENT_PID_VARIABLE = f"{VARIABLE_PREFIX}PARENT_PID"
-"""Set by a parent whose children should end with it."""
+"""PID of the parent process; the service ends when that process ends."""
 
 TERMINATION_LOG_VARIABLE = f"{VARIABLE_PREFIX}TERMINATION_LOG"
-"""Names a further file for the :class:`surogate_bench.progress.Termination`: a container's termination message."""
+"""Path of an additional file for the :class:`surogate_bench.progress.Termination`: a container's termination
+message."""
 
 METRICS_PORT_VARIABLE = f"{VARIABLE_PREFIX}METRICS_PORT"
-"""Port for metrics and progress; without it nothing is served."""
+"""Port for metrics and progress; if unset, they are not served."""
 
 VLLM_API_KEY_VARIABLE = f"{VARIABLE_PREFIX}VLLM_API_KEY"
-"""Key that the model server gives vLLM and that the evaluator sends; without it vLLM asks for none."""
+"""Key that vLLM requires and the evaluator sends; if unset, vLLM requires none."""
 
 CONFIGS_VARIABLE = f"{VARIABLE_PREFIX}CONFIGS"
-"""Folder with the shipped configuration, where it is not that of a checkout; container images set it."""
+"""Folder of the shipped configuration, if it is not in a checkout; container images set it."""
 
 TASK_DIR_VARIABLE = f"{VARIABLE_PREFIX}TASK_DIR"
-"""Marks every process of a task, however deep, so that it is found again after its parents are gone."""
+"""Marks every process of a task, so that it can be found after its parent processes have ended."""
 
 CPU_LORA_MARK_VARIABLE = f"{VARIABLE_PREFIX}CPU_LORA_MARK"
-"""Path of a file that the vLLM plug-in makes when vLLM has built a model with its implementation."""
+"""Path of a file that the vLLM plug-in creates when vLLM has built a model with its implementation."""
 
 SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
 """Path of the file with the recipe that vLLM serves the base model under; set by the model server for its plug-in."""
@@ -61,16 +62,16 @@ LOOPBACK = "127.0.0.1"
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for pods, where NetworkPolicies restrict access
 
 SERVER_PORT = 8100
-"""Control API of a planned model server; runtimes whose servers share one network namespace choose others."""
+"""Port of the control API in a plan; a runtime whose servers share a network namespace chooses others."""
 
 VLLM_PORT = 8000
-"""vLLM of a planned model server; as :data:`SERVER_PORT`."""
+"""Port of vLLM in a plan; as :data:`SERVER_PORT`."""
 
 METRICS_PORT = 9400
-"""Metrics and progress of every task pod."""
+"""Port for metrics and progress of every task pod."""
 
 CONTROLLER_PORT = 8080
-"""Health, metrics and reports of the controller."""
+"""Port for health, metrics and reports of the controller."""
 
 # HTTP paths
 
@@ -102,7 +103,7 @@ SAMPLES_FILE = "samples.jsonl"
 RESULTS_FILE = "results.json"
 """Results in lm-eval's own form."""
 SUMMARY_FILE = "summary.json"
-"""The report as data; the last file of a report that is written."""
+"""The report as JSON; written last."""
 
 # Files of an exported base
 
@@ -121,7 +122,7 @@ NO_CAPABLE_NODE = "NoCapableNode"
 """No node of the cluster has what a pod asks for."""
 
 LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE})
-"""Reasons with which a run is skipped: nothing here can run it, and nothing went wrong."""
+"""Reasons for which a run is skipped rather than failed: the hardware cannot run it."""
 
 
 def split_file(split: str) -> str:

@@ -3,16 +3,16 @@
 ::
 
     BenchError
-    ├── ConfigError              what the user wrote cannot work; fix it and start again     exit 2
-    ├── TransientError           another attempt may succeed (network, a server restart)     exit 75
-    │   └── StoreAwayError           the object store does not answer, or answers that it is busy
-    └── PermanentError           will fail again in the same way                             exit 4
-        ├── StoreRefusedError        the object store refuses: rights, credentials, room
+    ├── ConfigError              invalid input; correct it and start again                exit 2
+    ├── TransientError           another attempt may succeed (network, a server restart)  exit 75
+    │   └── StoreAwayError           the object store does not respond, or is overloaded
+    └── PermanentError           would fail again in the same way                         exit 4
+        ├── StoreRefusedError        the object store refuses: permissions, credentials, space
         └── UnsupportedRecipeError   this machine cannot run the requested recipe            exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
-a crash that another attempt may survive (:func:`surogate_bench.service.run_service` lists those that it would not). The
-command line, which runs whole sweeps, ends with 1 for all but bad input.
+a crash that another attempt may avoid (:func:`surogate_bench.service.run_service` lists the errors that are permanent).
+The command line exits with 1 for every failure that is not bad input.
 """
 
 from enum import IntEnum
@@ -34,7 +34,7 @@ class ExitCode(IntEnum):
 
 
 class BenchError(Exception):
-    """Base of every error that surogate-bench raises on purpose."""
+    """Base class of every error that surogate-bench raises."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
@@ -45,7 +45,7 @@ class ConfigError(BenchError):
     Args:
         message: What is wrong, as a sentence.
         field: Path of the setting, for example ``training.learning_rate`` or ``data.train:17`` (a file's line).
-        value: What was found there; omitted from the message when None.
+        value: The invalid value; omitted from the message if None.
         remedy: What the user should do.
     """
 
@@ -73,7 +73,7 @@ class PermanentError(BenchError):
 
 
 class StoreAwayError(TransientError):
-    """The object store does not answer, or answers that it cannot serve the request now.
+    """The object store does not respond, or cannot serve the request now.
 
     Args:
         where: Key and store.
@@ -88,7 +88,7 @@ class StoreAwayError(TransientError):
 
 
 class StoreRefusedError(PermanentError):
-    """The object store refuses, and would refuse again.
+    """The object store refuses the request permanently.
 
     Args:
         where: Key and store.
@@ -109,7 +109,7 @@ class UnsupportedRecipeError(PermanentError):
 
 
 def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
-    """Cut the middle out of a long text."""
+    """Shorten a long text by cutting out its middle."""
     if len(text) <= limit:
         return text
     half = (limit - 3) // 2
@@ -121,7 +121,7 @@ def _in_a_line(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what a terminal or an encoding cannot show, line breaks excepted."""
+    """Escape characters that a terminal or an encoding cannot show, except line breaks."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in text)

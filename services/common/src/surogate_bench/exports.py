@@ -19,7 +19,7 @@ class ExportFormat(StrEnum):
 
 
 class ExportRecord(BaseModel):
-    """What an exported checkpoint is, and how far it equals the weights of training."""
+    """Description of an exported checkpoint, and its differences from the weights of training."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -28,7 +28,7 @@ class ExportRecord(BaseModel):
     model: str
     """Name of the base model."""
     model_commit: str | None = None
-    """Of a hub model."""
+    """Commit of a hub model."""
     recipe: str
     weight_storage: WeightStorage
     """Format of the weights in training."""
@@ -37,17 +37,17 @@ class ExportRecord(BaseModel):
     layers: int
     """Linear layers whose weights the recipe stores."""
     weight_bytes: int
-    """Of all tensors in the checkpoint."""
+    """Size of all tensors in the checkpoint."""
     relative_errors: dict[str, float] = {}
     """Layers whose values are not those of training, with the relative root-mean-square difference."""
     notes: tuple[str, ...] = ()
-    """What a server has to know or to have, a sentence each."""
+    """Requirements for servers, one sentence each."""
     versions: dict[str, str] = {}
-    """Packages that decided the bytes."""
+    """Versions of the packages that determine the bytes."""
 
 
 def check_export(sweep: RecipeSweep, recipe: str, export_format: ExportFormat, output: Path) -> Recipe:
-    """Check what can be known without the model.
+    """Check everything that can be checked without the model.
 
     Returns:
         The recipe.

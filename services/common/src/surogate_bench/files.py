@@ -1,4 +1,4 @@
-"""Digests of files, and files that are whole or absent whatever happens."""
+"""Digests of files, and atomic writes."""
 
 import hashlib
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``path`` so that a reader, even after a power loss, gets the old content or the new, never a part."""
+    """Write ``path`` atomically: a reader, even after a power loss, gets the old or the new content, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -1,4 +1,4 @@
-"""Environment variables of the Hugging Face libraries, checked before these fail on them with errors of their own.
+"""Environment variables of the Hugging Face libraries, checked first, so that errors name the variable.
 
 The variables and the cache's layout are described at
 https://huggingface.co/docs/huggingface_hub/package_reference/environment_variables and
@@ -28,9 +28,9 @@ class _Cache:
 
 
 def check_hub_environment(sweep: RecipeSweep) -> None:
-    """Check what a sweep needs of the hub: a usable address, a cache that can be written, and files when offline.
+    """Check what a sweep needs from the hub: a valid address, a writable cache, and the files if offline.
 
-    Does nothing for a sweep whose model, data and adapters come from elsewhere.
+    Does nothing for a sweep that uses no hub model, data or adapters.
 
     Raises:
         ConfigError: names the variable, its value and the remedy.
@@ -60,7 +60,7 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
 
 
 def _cache(variable: str, name: str) -> _Cache:
-    """Find a cache as the libraries do."""
+    """Return the location of a cache, as the libraries determine it."""
     for each in (variable, "HF_HOME", "XDG_CACHE_HOME"):
         value = os.environ.get(each)
         if value is None:

@@ -1,6 +1,6 @@
 """A model of the Hugging Face hub as a folder of the local cache.
 
-Libraries get this folder and never the model's name, which they would search for in the current folder first.
+Libraries are given this folder instead of the model's name, which they would resolve in the current folder first.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,15 @@ from surogate_bench.errors import ConfigError, TransientError
 _LOADED = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", "*.safetensors")
 _WITHOUT_SAFETENSORS = ("*.bin",)
 _NOT_LOADED = ("*/*", "consolidated*", "training_args.bin")
-"""Subfolders (other formats, checkpoints), and the same weights under the names of their authors' own code."""
+"""Files that are not downloaded: subfolders (other formats, checkpoints), and the same weights in the authors' own
+layout."""
 
 
 def snapshot_of(name: str, revision: str | None) -> Path:
-    """Download what transformers and vLLM load of a model, unless it is in the cache already.
+    """Download the files of a model that transformers and vLLM load, unless they are in the cache.
 
     Args:
-        name: Of the repository.
+        name: Name of the repository.
         revision: Branch, tag or commit; the default branch if None.
 
     Returns:
@@ -56,7 +57,7 @@ def snapshot_of(name: str, revision: str | None) -> Path:
 
 @contextmanager
 def hub_explained(name: str, *, field: str, kind: str) -> Iterator[None]:
-    """Translate how a download from the hub fails.
+    """Convert errors of a download from the hub.
 
     Args:
         name: Of the repository.

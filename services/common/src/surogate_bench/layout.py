@@ -1,4 +1,4 @@
-"""Where everything lies in the object store. Keys are relative to the store's root and never start with a slash.
+"""The layout of the object store. Keys are relative to the store's root and never start with a slash.
 
 ::
 
@@ -10,7 +10,7 @@
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
     sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported
-    sweeps/<name>/<spec-hash>/runs/base/eval*/    the untouched base model
+    sweeps/<name>/<spec-hash>/runs/base/eval*/    the unmodified base model
     sweeps/<name>/<spec-hash>/report/             summary.json ...
 """
 
@@ -20,7 +20,7 @@ from typing import Literal
 from surogate_bench.contract import MANIFEST_FILE, SPEC_FILE
 
 BASE_RUN = "base"
-"""Name of the pseudo-run that scores the untouched base model; it has eval stages only."""
+"""Name of the run that scores the unmodified base model; it has eval stages only."""
 
 SWEEPS = "sweeps"
 """Prefix of all sweeps."""
@@ -86,10 +86,10 @@ class SweepLayout:
 
 
 def manifest_key(prefix: str) -> str:
-    """Key of the object whose existence means that the stage under ``prefix`` is done."""
+    """Return the key of the manifest, whose existence means that the stage under ``prefix`` is complete."""
     return f"{prefix}/{MANIFEST_FILE}"
 
 
 def sweep_of(prefix: str) -> str:
-    """``name/spec-hash`` of the sweep that a stage lies in."""
+    """Return ``name/spec-hash`` of the sweep that a stage belongs to."""
     return "/".join(prefix.split("/")[1:3])

@@ -1,4 +1,4 @@
-"""The local files that a sweep's results depend on, and a check that they are what the prepare stage read.
+"""The local files that a sweep's results depend on, and a check that they have not changed since the prepare stage.
 
 Model and data of the hub are pinned by commit or kept in the store instead.
 """
@@ -34,10 +34,10 @@ class LocalInput:
 
 
 def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
-    """Find one local input of a sweep; None where that comes from elsewhere.
+    """Return one local input of a sweep; None if the sweep has no such input.
 
     Raises:
-        ConfigError: its folder is missing or lacks what it must have.
+        ConfigError: its folder or a required file is missing.
     """
     match name:
         case "data":
@@ -54,19 +54,21 @@ def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
     """Digest every local input of a sweep.
 
     Raises:
-        ConfigError: a folder is missing or lacks what it must have.
+        ConfigError: a folder or a required file is missing.
     """
     found = (local_input(sweep, name) for name in INPUTS)
     return {each.name: digests_of(each.files) for each in found if each is not None}
 
 
 def require_unchanged(prepared: PrepareResult, sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> None:
-    """Check local inputs against what was prepared; data prepared by a version without digests passes.
+    """Check that local inputs have not changed since they were prepared.
+
+    Data that was prepared by a version without digests passes.
 
     Args:
         prepared: Result of the prepare stage.
         sweep: The same sweep.
-        names: Inputs that this process can see.
+        names: Inputs that this process can read.
 
     Raises:
         ConfigError: one differs; names file and digests.

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, secrets removed."""
+"""Structured logs: one JSON object per line on standard error, with secrets removed."""
 
 import json
 import logging
@@ -11,19 +11,19 @@ _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime
 
 
 def redact(text: str) -> str:
-    """Replace what may be a credential."""
+    """Replace possible credentials."""
     return _SECRET.sub("[redacted]", text)
 
 
 class JsonFormatter(logging.Formatter):
-    """Format a record as JSON; whatever was passed as ``extra=`` becomes a field."""
+    """Formats a record as JSON; keys of ``extra=`` become fields."""
 
     def __init__(self, service: str) -> None:
         super().__init__()
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render one record."""
+        """Format one record."""
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -42,7 +42,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def take_over_logs(*libraries: str) -> None:
-    """Remove handlers that libraries have installed: their messages reach ours, and would be written twice."""
+    """Remove handlers that libraries have installed; otherwise their messages would be logged twice."""
     for library in libraries:
         logging.getLogger(library).handlers.clear()
 

@@ -1,4 +1,4 @@
-"""The content of a stage's ``manifest.json``: what the stage made, from what, with what and where. Pure, no I/O.
+"""The content of a stage's ``manifest.json``: its result, inputs, versions and hardware. Pure, no I/O.
 
 :mod:`surogate_bench.stages` reads and writes manifests.
 """
@@ -52,7 +52,7 @@ class Hardware(BaseModel):
 
 
 class UnreadableResult(RootModel[dict[str, Any]]):
-    """A result that this version cannot read, kept as it is: the stage is complete all the same."""
+    """A result that this version cannot read, kept unchanged; the stage is complete."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,9 +82,9 @@ class Manifest(BaseModel):
     result: StageResult | UnreadableResult
     """Of the stage's type in :data:`RESULT_TYPES`; :func:`result_of` and :meth:`require_result` return it as such."""
     procedure_version: int = 1
-    """TRAINING_VERSION or SCORING_VERSION of the code that made it."""
+    """TRAINING_VERSION or SCORING_VERSION of the code that computed it."""
     reused_from: str | None = None
-    """Prefix of the stage of another sweep whose result this is: its files lie there; None if they lie here."""
+    """Prefix of the stage of another sweep that has the files; None if this stage has them."""
 
     @field_validator("result", mode="before")
     @classmethod
@@ -95,7 +95,7 @@ class Manifest(BaseModel):
         if isinstance(value, BaseModel):
             if not isinstance(value, (kind, UnreadableResult)):
                 message = f"a {info.data['stage']} stage has a {kind.__name__}, not a {type(value).__name__}"
-                raise ValueError(message)  # noqa: TRY004 - what pydantic turns into a ValidationError
+                raise ValueError(message)  # noqa: TRY004 - pydantic converts it to a ValidationError
             return value
         try:
             return kind.model_validate(value)
@@ -116,7 +116,7 @@ class Manifest(BaseModel):
             raise PermanentError(f"the {self.stage} manifest of {self.run} has no usable result: {error}") from error
 
     def location(self, prefix: str) -> str:
-        """Return the prefix that the files lie under; ``prefix`` is that of the manifest itself."""
+        """Return the prefix of the files; ``prefix`` is that of the manifest itself."""
         return self.reused_from or prefix
 
     def without_details(self) -> "Manifest":
@@ -125,6 +125,6 @@ class Manifest(BaseModel):
 
 
 def result_of(manifest: Manifest | None, kind: type[ResultT]) -> ResultT | None:
-    """Return a manifest's result; None without a manifest, and where this version cannot read the result."""
+    """Return a manifest's result; None if there is no manifest, or this version cannot read the result."""
     result: object = None if manifest is None else manifest.result
     return result if isinstance(result, kind) else None

@@ -1,4 +1,4 @@
-"""Every metric that surogate-bench exports, in one table, and how it is written out.
+"""Every metric that surogate-bench exports, in one table, and the functions that format metrics.
 
 ``python -m surogate_bench.metrics`` prints the table as Markdown.
 """
@@ -16,7 +16,7 @@ from surogate_bench.contract import CONTROLLER_PORT, METRICS_PATH, METRICS_PORT
 
 @dataclass(frozen=True, slots=True)
 class MetricInfo:
-    """What a metric means. Its name ends in its unit; a counter's in ``_total`` after that."""
+    """Description of a metric. The name ends in the unit, followed by ``_total`` for a counter."""
 
     name: str
     kind: Literal["gauge", "counter", "histogram"]
@@ -24,7 +24,7 @@ class MetricInfo:
     labels: tuple[str, ...]
     meaning: str
     pod: Literal["trainer", "evaluator", "model server", "controller"]
-    """Who exports it."""
+    """The pod that exports it."""
 
 
 _RUN = ("sweep", "recipe", "seed")
@@ -32,7 +32,7 @@ _EVAL = ("sweep", "run")
 _SWEEP = ("sweep",)
 
 METRICS: tuple[MetricInfo, ...] = (
-    MetricInfo("surogate_bench_train_step", "gauge", "steps", _RUN, "Optimizer steps done.", "trainer"),
+    MetricInfo("surogate_bench_train_step", "gauge", "steps", _RUN, "Completed optimizer steps.", "trainer"),
     MetricInfo("surogate_bench_train_steps", "gauge", "steps", _RUN, "Optimizer steps of the whole run.", "trainer"),
     MetricInfo(
         "surogate_bench_train_loss", "gauge", "nats per token", _RUN, "Training loss of the last step.", "trainer"
@@ -60,20 +60,20 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     MetricInfo(
         "surogate_bench_eval_phase", "gauge", "1", (*_EVAL, "phase"),
-        "1 for what the evaluator is doing, 0 for the rest: starting, evaluating, uploading.", "evaluator",
+        "1 for the evaluator's current phase, 0 for the others: starting, evaluating, uploading.", "evaluator",
     ),
     MetricInfo(
         "surogate_bench_vllm_up", "gauge", "1", _SWEEP, "1 while vLLM is up and lists every requested adapter, else 0.",
         "model server",
     ),
     MetricInfo(
-        "surogate_bench_adapters_loaded", "gauge", "adapters", _SWEEP, "Adapters that are served.", "model server"
+        "surogate_bench_adapters_loaded", "gauge", "adapters", _SWEEP, "Adapters that vLLM serves.", "model server"
     ),
     MetricInfo(
-        "surogate_bench_vllm_restarts_total", "counter", "restarts", _SWEEP, "Times vLLM was started again.",
+        "surogate_bench_vllm_restarts_total", "counter", "restarts", _SWEEP, "Restarts of vLLM.",
         "model server",
     ),
-    MetricInfo("surogate_bench_leader", "gauge", "1", (), "1 in the replica that works, else 0.", "controller"),
+    MetricInfo("surogate_bench_leader", "gauge", "1", (), "1 in the leader, else 0.", "controller"),
     MetricInfo(
         "surogate_bench_sweep_info", "gauge", "1", (*_SWEEP, "spec_hash", "model", "task"), "1 for each sweep.",
         "controller",
@@ -111,7 +111,7 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     MetricInfo(
         "surogate_bench_reconcile_errors_total", "counter", "reconciliations", (),
-        "Reconciliations that ended in an error and are repeated.", "controller",
+        "Reconciliations that failed and are retried.", "controller",
     ),
     MetricInfo(
         "surogate_bench_kubernetes_requests_total", "counter", "requests", ("method",),
@@ -121,13 +121,13 @@ METRICS: tuple[MetricInfo, ...] = (
 )  # fmt: skip
 _HEAD = f"""# Metrics
 
-Made from `surogate_bench.metrics` by `make reference`; a test fails when the two differ.
+Generated from `surogate_bench.metrics` by `make reference`; do not edit.
 
 Pods of sweeps serve `{METRICS_PATH}` on port {METRICS_PORT}, controllers on {CONTROLLER_PORT}. \
 Each also has the process metrics of Prometheus'
-client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the untouched base model; a foreign
-adapter has its name as `recipe`. What the controller shows of a sweep comes from the object store, so it survives a
-restart; only the leader shows it, until the `RecipeSweep` is deleted.
+client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the unmodified base model; a
+foreign adapter has its name as `recipe`. The controller reads the results of a sweep from the object store, so they
+survive a restart; only the leader exports them, until the `RecipeSweep` is deleted.
 """
 
 _BY_NAME = {info.name: info for info in METRICS}
@@ -147,7 +147,7 @@ def meaning(name: str) -> str:
 
 
 def family(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Metric:
-    """Make a gauge or counter of :data:`METRICS` with its samples, each a value under the metric's labels."""
+    """Build a gauge or counter of :data:`METRICS` from its samples: values by label values."""
     info = _BY_NAME[name]
     kind = CounterMetricFamily if info.kind == "counter" else GaugeMetricFamily
     made = kind(info.name, info.meaning, labels=info.labels)
@@ -157,17 +157,17 @@ def family(name: str, samples: Iterable[tuple[Mapping[str, str], float]]) -> Met
 
 
 def families(labels: Mapping[str, str], values: Mapping[str, float | None]) -> list[Metric]:
-    """Make one family a value, all under the same labels; what is not known (None) is left out."""
+    """Build one family per value, all with the same labels; values that are None are left out."""
     return [family(name, [(labels, value)]) for name, value in values.items() if value is not None]
 
 
 def expose(made: Iterable[Metric]) -> bytes:
-    """Write families in Prometheus' text format."""
+    """Format families in Prometheus' text format."""
     return generate_latest(_Families(tuple(made)))
 
 
 def reference() -> str:
-    """Describe every metric in a Markdown table."""
+    """Format the table of all metrics as Markdown."""
     rows = [
         f"| `{info.name}` | {info.kind} | {info.unit} | {', '.join(info.labels)} | {info.meaning} | {info.pod} |"
         for info in METRICS

@@ -25,15 +25,15 @@ _HIGHEST_PORT = 65535
 
 @contextmanager
 def serving_metrics(port: str, work_dir: Path, expositions: Sequence[Callable[[], bytes]]) -> Iterator[None]:
-    """Serve metrics and progress in a daemon thread for the length of a with block.
+    """Serve metrics and progress in a daemon thread for the duration of a with block.
 
     Args:
         port: Setting of the variable SUROGATE_BENCH_METRICS_PORT.
         work_dir: Folder of the progress file.
-        expositions: Each gives metrics in Prometheus' text format; no two of them the same ones.
+        expositions: Return metrics in Prometheus' text format; each metric may be in one of them only.
 
     Raises:
-        ConfigError: that is no port, or it cannot be listened on.
+        ConfigError: the port is invalid or in use.
     """
     server = _listen(port)
     server.work_dir = work_dir

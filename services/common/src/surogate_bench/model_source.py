@@ -1,4 +1,4 @@
-"""Find the base model that a service should load: by hub name, in a folder, shipped, or converted into the store."""
+"""Locate the base model that a service loads: on the hub, in a folder, built in, or converted and in the store."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +16,21 @@ from surogate_bench.store_location import folder_of
 
 _SHIPPED = Path(__file__).parent / "builtin_models"
 SHIPPED_MODELS = ("tiny-qwen3-en",)
-"""Built-in models that lie in this package, ready to load."""
+"""Built-in models that are files of this package."""
 
 CONVERTED_MODELS = ("smollm2-135m",)
-"""Built-in models that the prepare stage converts from another package's files and puts into the store."""
+"""Built-in models that the prepare stage converts from another package's files and uploads to the store."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelLocation:
-    """What to give to ``from_pretrained`` and to vLLM: the model's folder, at the revision that was prepared."""
+    """The argument for ``from_pretrained`` and vLLM: the model's folder, at the revision that was prepared."""
 
     name_or_path: str
 
 
 def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, cache: Path) -> ModelLocation:
-    """Locate a model as the prepare stage found it, or for that stage itself, for which nothing is recorded yet.
+    """Locate a model as recorded by the prepare stage, or for that stage itself, before anything is recorded.
 
     A model of the hub is in the local cache, at the commit that was prepared; a local one must have the content that
     was prepared; a converted one is downloaded into ``cache`` unless the store is local.
@@ -67,7 +67,7 @@ def locate_model(model: ModelSpec, *, store: ObjectStore, layout: SweepLayout, c
 
 
 def local_model_folder(model: ModelSpec) -> Path | None:
-    """Return the folder of a model on this machine, the user's or one shipped with this package; else None.
+    """Return the folder of a local or built-in model; None for any other.
 
     Raises:
         ConfigError: the user's folder holds no model.

@@ -1,4 +1,4 @@
-"""What later stages read from the result of the prepare stage."""
+"""Functions by which later stages read the result of the prepare stage."""
 
 from surogate_bench.layout import SweepLayout
 from surogate_bench.results import PrepareResult

@@ -14,30 +14,30 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     phase: str
-    """What it is doing, in one or two words: starting, training, validating, ready, evaluating, uploading."""
+    """Current activity: starting, training, validating, ready, evaluating or uploading."""
     step: int = 0
     total: int = 0
-    """Steps (training) or requests (evaluation) in all; 0 while unknown."""
+    """Total number of steps (training) or requests (evaluation); 0 while unknown."""
     loss: float | None = None
     tokens_per_second: float | None = None
     memory_bytes: int | None = None
-    """Memory in use now: of the device on a GPU, resident set on a CPU."""
+    """Memory currently in use: of the device on a GPU, resident set on a CPU."""
 
 
 class Termination(BaseModel):
-    """Why a service ended badly; read by the orchestrator and shown to the user."""
+    """Reason and message of a service's failure; the orchestrator shows them to the user."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     reason: str
-    """CamelCase error kind, for example ConfigError."""
+    """Error class in CamelCase, for example ConfigError."""
     message: str
 
     def to_json(self, limit: int) -> bytes:
         """Write as UTF-8 JSON of at most ``limit`` bytes (128 or more), shortening the message where needed."""
         shown = self
         while (excess := len(data := shown.model_dump_json().encode()) - limit) > 0:
-            # A character takes six bytes at most, as an escape.
+            # An escaped character takes at most six bytes.
             shown = shown.model_copy(update={"message": shown.message[: -(excess // 6 + 2)] + "…"})
         return data
 
@@ -56,7 +56,7 @@ def read_progress(work_dir: Path) -> Progress | None:
 
 
 def read_termination(work_dir: Path) -> Termination | None:
-    """Read why the service ended badly; None where it left no word."""
+    """Read the service's failure; None if it recorded none."""
     try:
         return Termination.model_validate_json((work_dir / TERMINATION_FILE).read_bytes())
     except (OSError, ValidationError):

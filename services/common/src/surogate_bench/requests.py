@@ -1,4 +1,4 @@
-"""What the orchestrator hands to a service: one JSON file, the only argument besides a work folder.
+"""Requests to services: one JSON file, the only argument besides a work folder.
 
 Every service is started as ``python -m surogate_bench_<service> REQUEST.json --work-dir DIR``.
 """
@@ -17,11 +17,11 @@ from surogate_bench.specs.sweep import RecipeSweep
 
 
 class StageRequest(Spec):
-    """Common to all services."""
+    """Fields of all requests."""
 
     sweep: RecipeSweep
     store: str = Field(description="URL of the object store that results go to.")
-    threads: int | None = Field(None, ge=1, description="CPU threads this process may use; all if absent.")
+    threads: int | None = Field(None, ge=1, description="CPU threads that this process may use; all if absent.")
 
     @property
     def layout(self) -> SweepLayout:
@@ -52,7 +52,7 @@ class TrainRequest(StageRequest):
     recipe: str
     seed: int
     side_by_side: int = Field(
-        1, ge=1, description="Trainers that may share this machine meanwhile; recorded beside every speed."
+        1, ge=1, description="Trainers that may run on this machine at the same time; recorded with every speed."
     )
 
 
@@ -76,10 +76,10 @@ class ServeRequest(StageRequest):
 
 
 class EvaluateRequest(StageRequest):
-    """Evaluator service: have one adapter loaded, score it, have it unloaded."""
+    """Evaluator service: load one adapter, score it, unload it."""
 
     kind: Literal["evaluate"] = "evaluate"
-    run: str = Field(description="Run to score, or 'base' for the untouched base model.")
+    run: str = Field(description="Run to score, or 'base' for the unmodified base model.")
     server_url: str = Field(description="Control API of the model server, for example http://127.0.0.1:8100.")
     under: str | None = Field(None, description="Recipe that the server serves the base under; as published if absent.")
 
@@ -101,7 +101,7 @@ _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)
 
 
 def read_request(path: Path) -> AnyRequest:
-    """Read the request a service was started with.
+    """Read the request that a service was started with.
 
     Raises:
         ConfigError: there is no such file, or it is not a request.

@@ -33,7 +33,7 @@ class PrepareResult(_Result):
     inputs: dict[InputName, dict[str, str]] = {}
     """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
     warnings: tuple[str, ...] = ()
-    """What a user should know before relying on the results, one sentence each."""
+    """Warnings for the user, one sentence each."""
     special_tokens: tuple[str, ...] | None = None
     """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training and
     in scoring alike; None in results of versions that added none."""
@@ -51,9 +51,9 @@ class ScoredData(_Result):
     records: int
     """Records that are scored."""
     sha256: str
-    """Of those records as lines of JSON."""
+    """SHA-256 of those records as lines of JSON."""
     prompt: Literal["sweep", "task"]
-    """Whose prompt is shown."""
+    """Whether the prompt is the sweep's or the task's."""
     num_fewshot: int
 
 
@@ -61,9 +61,9 @@ class CheckResult(_Result):
     """Result of a passed check; a failed check has none."""
 
     scored: ScoredData | None = None
-    """Of the task check."""
+    """Result of the task check."""
     omitted: str | None = None
-    """Why nothing could be checked."""
+    """Reason why nothing could be checked."""
 
 
 class ValidationPoint(_Result):
@@ -83,7 +83,7 @@ class TrainResult(_Result):
     """Wall time of the optimizer steps, over all attempts; validation and checkpoints excluded."""
     tokens_per_second: float
     side_by_side: int
-    """Trainers that may have shared the machine during the run."""
+    """Trainers that may have run on the machine at the same time."""
     threads: int
     peak_memory_bytes: int
     """Peak device memory on a GPU, peak resident set on a CPU."""
@@ -104,7 +104,7 @@ class TrainResult(_Result):
     adapter_sha256: str
     """Content hash of adapter_model.safetensors and adapter_config.json together."""
     resumed_from_step: int
-    """0 for a run that was never interrupted."""
+    """Step from which the last attempt continued; 0 for a run that was never interrupted."""
 
 
 class ImportResult(_Result):
@@ -127,16 +127,16 @@ class ImportResult(_Result):
     target_modules: tuple[str, ...]
     """Last parts of the names of the adapted layers."""
     layers: int
-    """How many layers are adapted."""
+    """Number of adapted layers."""
     parameters: int
     peft_version: str | None
     """As the adapter states it."""
     base_model: str | None
     """Base model as the adapter states it."""
     trained_under: str | None
-    """Recipe it was trained with, as the sweep states it; None where that is not known."""
+    """Recipe that it was trained with, as the sweep states it; None if that is not known."""
     warnings: tuple[str, ...]
-    """What the user should know before the row is trusted, a sentence each."""
+    """Warnings for the user, one sentence each."""
 
 
 class Metric(_Result):

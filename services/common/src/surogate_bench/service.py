@@ -1,4 +1,4 @@
-"""What every service does around its work: arguments, logs, signals, and an exit code that means something."""
+"""The common entry point of services: arguments, logs, signals and exit codes."""
 
 import argparse
 import ctypes
@@ -34,7 +34,7 @@ _PR_SET_PDEATHSIG = 1
 
 _TERMINATION_BYTES = 16 * 1024
 _TERMINATION_LOG_BYTES = 4096
-"""What Kubernetes reads of a termination message."""
+"""Maximum size of a termination message that Kubernetes reads."""
 
 _DETERMINISTIC = (
     *(ImportError, NameError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError, AssertionError),
@@ -44,47 +44,47 @@ _SHAPES_DIFFER = re.compile(
     r"\bshapes?\b|\bsizes? (of tensors?|mismatch)|must match|same number of dimensions|same dtype|expected scalar type",
     re.IGNORECASE,
 )
-"""In messages of torch, for example "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"."""
+"""Matches error messages of torch, for example "mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"."""
 
 _CUT_SHORT = (json.JSONDecodeError, UnicodeDecodeError)
-"""Values, but of bytes that came from elsewhere and may be a part only."""
+"""ValueErrors that truncated input may cause, and that another attempt may avoid."""
 _NETWORK = frozenset({"ConnectionError", "TimeoutError", "Timeout", "TransportError", "ClientConnectionError"})
 """Names of base classes in Python, httpx, requests and aiohttp."""
 _LONGEST_CHAIN = 20
 _LASTING = frozenset({None, *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)})
-"""Error numbers of paths that will be as wrong next time; libraries raise OSError without a number for bad content."""
+"""Error numbers of paths that would fail again; libraries raise OSError without a number for invalid content."""
 
 Handler = Callable[[AnyRequest, Path], None]
 Exposition = Callable[[], bytes]
-"""Gives metrics in Prometheus' text format, as they are now."""
+"""Returns the current metrics in Prometheus' text format."""
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: stop, leave things so that another attempt continues, and exit."""
+    """SIGTERM was received: stop in a state from which another attempt can continue, and exit."""
 
 
 def run_service(
     name: str, handle: Handler, metrics: Callable[[AnyRequest, Path], Sequence[Exposition]] | None = None
 ) -> int:
-    """Run a service's ``main``: read the request, do the work, and translate how it ended into an exit code.
+    """Run a service: read the request, handle it, and return the exit code for the outcome.
 
-    Failures leave a :class:`Termination` in the work folder, where the orchestrator finds it. Errors that were not
-    raised on purpose end with 4, which is not retried, where the same input gives the same error again:
+    A failure is recorded as a :class:`Termination` in the work folder, which the orchestrator reads. Errors that were
+    not raised on purpose end with 4, which is not retried, where the same input gives the same error again:
 
     - a module, name or attribute that is missing (``ImportError``, ``NameError``, ``AttributeError``),
     - a value that the code cannot work with (``TypeError``, ``ValueError``, ``LookupError``, ``ArithmeticError``,
       ``AssertionError``, ``NotImplementedError``, ``RecursionError``),
     - tensors whose shapes or types do not fit (PyTorch raises a plain ``RuntimeError``, recognized by its message).
 
-    Left out are those that followed from a failure of network, disk or memory (:func:`is_transient`), and JSON or text
-    that cannot be decoded, which may have been cut short on its way.
+    Excluded are errors that were caused by a failure of network, disk or memory (:func:`is_transient`), and JSON or
+    text that cannot be decoded, which may have been truncated in transit.
 
-    All others end with 1, a crash that another attempt may survive: memory, the operating system, a device.
+    All others end with 1, a crash that another attempt may avoid: memory, the operating system, a device.
 
     Args:
-        name: Of the service's package.
-        handle: Does the work.
-        metrics: Makes what the service exports besides the metrics of its process; called where metrics are served.
+        name: Name of the service's package.
+        handle: Handles the request.
+        metrics: Returns what the service exports besides process metrics; called if metrics are served.
     """
     arguments = _parse_arguments(name)
     configure_logging(name)
@@ -122,7 +122,7 @@ def run_service(
 
 
 def run_main(module: str) -> int:
-    """Import a service's module and call its ``main``; an import that fails ends as a failure in the service does.
+    """Import a service's module and call its ``main``; a failed import is reported as a failure of the service.
 
     Args:
         module: Full name, for example ``surogate_bench_trainer.main``.
@@ -183,7 +183,7 @@ def die_with_parent() -> None:
 
 
 def _log_fields(request: AnyRequest) -> dict[str, object]:
-    """Return the fields of a request that belong into the log."""
+    """Return the fields of a request that are logged."""
     included = {"recipe", "seed", "run", "subject", "threads", "server_url"}
     fields = request.model_dump(include=included, exclude_none=True)
     return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **fields}

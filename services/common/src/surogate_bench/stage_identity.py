@@ -1,10 +1,10 @@
-"""What determines a stage's result: two stages of equal identity need to be computed once.
+"""What determines a stage's result: of two stages with equal identity only one needs to be computed.
 
 A training run is determined by the contents of model and data, the training settings, recipe, seed and engine; an
 evaluation by the adapter's content, the base model, the test data, the task, how answers are sampled and what serves
 them. Everything else in a sweep file (its name, other recipes and seeds, deadlines, how many requests are in flight)
-changes no result and is left out. So is, for a base served as published, that it is: stores of versions that served in
-no other way stay valid.
+changes no result and is excluded. The way of serving is excluded too if the base is served as published, so that
+results of versions without other ways stay valid.
 """
 
 import hashlib
@@ -25,24 +25,24 @@ from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import STOCK_TASKS
 
 TRAINING_VERSION = 2
-"""Raised whenever a change of the trainer's numerics gives other adapters from the same settings.
+"""Incremented whenever a change of the trainer's numerics gives different adapters from the same settings.
 
 2: stored NVFP4 is scaled in fp32 on a GPU too; windows, soft-capping and sinks are part of packed attention.
 """
 
 SCORING_VERSION = 1
-"""Raised whenever a change of the evaluator gives other scores from the same answers."""
+"""Incremented whenever a change of the evaluator gives different scores from the same answers."""
 
 VLLM_VERSION = "0.32.0"
-"""The locked version: answers of another one are not taken for this one's."""
+"""The locked version of vLLM: answers of other versions are not reused."""
 
 BUILTIN_TASKS: Mapping[str, str] = MappingProxyType(
     {"ro_gsm8k": "cd3fbfbfbf2f5a859a0ffe7a2e62bb8fa74e35c59e821f9b109f52c027242392"}
 )
 """SHA-256 over the files of each task in ``configs/tasks`` as shipped (:func:`surogate_bench.content.combined`).
 
-An edited one is known by its content, as a task of the user's own. Where a change of a shipped file changes scores,
-:data:`SCORING_VERSION` is raised too.
+An edited file is identified by its content, as a user's own task is. If a change of a shipped file changes scores,
+increment :data:`SCORING_VERSION` too.
 """
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
@@ -50,7 +50,7 @@ _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
 
 
 def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: PrepareResult) -> str | None:
-    """SHA-256 (hex) over what determines a training run; None where the model's content is not known."""
+    """Return the SHA-256 (hex) over what determines a training run; None if the model's content is not known."""
     model = _model_identity(sweep.model, prepared)
     if model is None:
         return None
@@ -73,14 +73,14 @@ def evaluation_identity(
     under: Recipe | None = None,
     input_scales_sha256: str | None = None,
 ) -> str | None:
-    """SHA-256 (hex) over what determines an evaluation; None where model or task are not known by content.
+    """Return the SHA-256 (hex) over what determines an evaluation; None if the content of model or task is not known.
 
     Args:
-        sweep: Says how answers are sampled and scored.
-        prepared: Says which model and test data.
-        adapter_sha256: Content of the adapter; None for the untouched base model.
+        sweep: Defines how answers are sampled and scored.
+        prepared: Identifies model and test data.
+        adapter_sha256: Digest of the adapter; None for the unmodified base model.
         under: Recipe that the base is served under; None for the base as published.
-        input_scales_sha256: Content of the scales that the training kept for FP8 inputs; None where it kept none. It
+        input_scales_sha256: Digest of the scales that the training kept for FP8 inputs; None if it kept none. It
             has an effect only where :func:`uses_input_scales`.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
@@ -107,14 +107,14 @@ def evaluation_identity(
 
 
 def uses_input_scales(under: Recipe | None) -> bool:
-    """Whether a base served under a recipe scales its inputs as training left them, or as calibrated."""
+    """Return whether a base served under a recipe scales its inputs as its training did, or by calibration."""
     return under is not None and under.compute is ComputePrecision.FP8_HYBRID
 
 
 def _serving_identity(
     sweep: RecipeSweep, prepared: PrepareResult, under: Recipe, input_scales_sha256: str | None
 ) -> dict[str, Any]:
-    """Describe how a recipe's forward pass is computed; with its name, which the result repeats."""
+    """Return what determines a recipe's forward pass, and its name, which is part of the result."""
     calibration = prepared.data.get("train")  # its prompts, where no training left scales
     return {
         "recipe": _RECIPE.dump_python(under, mode="json", exclude={"title"}),
@@ -128,12 +128,13 @@ def _serving_identity(
 
 
 def trains_alike(manifest: Manifest, recipe: Recipe, prepared: PrepareResult) -> bool:
-    """Whether this version of the trainer would make the adapter of a finished run of equal identity.
+    """Return whether this version of the trainer would compute the same adapter as a finished run of equal identity.
 
     Args:
-        manifest: Of the finished run.
-        recipe: Its recipe.
-        prepared: Of the sweep that wants to refer to it, for what older versions did not record of the same model.
+        manifest: Manifest of the finished run.
+        recipe: Recipe of the run.
+        prepared: Result of the prepare stage of the sweep that would refer to it; has what older
+            versions did not record.
     """
     if manifest.procedure_version == TRAINING_VERSION:
         return True
@@ -142,7 +143,7 @@ def trains_alike(manifest: Manifest, recipe: Recipe, prepared: PrepareResult) ->
 
 
 def _task_identity(evaluation: EvaluationSpec, prepared: PrepareResult) -> str | None:
-    """Content of the task; empty for one that comes along, as it was shipped; None where it is not known."""
+    """Return the digest of the task's content; empty for an unmodified shipped task; None if it is not known."""
     files = prepared.inputs.get("tasks")
     if files:
         content = combined(files)
@@ -152,7 +153,7 @@ def _task_identity(evaluation: EvaluationSpec, prepared: PrepareResult) -> str |
 
 
 def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
-    """The commit of a hub model, the content of a local one; a built-in one is that of this version of the product."""
+    """Return the commit of a hub model, the digest of a local one, or the name of a built-in one."""
     if model.path is not None:
         files = prepared.inputs.get("model")
         return ["content", combined(files)] if files else None

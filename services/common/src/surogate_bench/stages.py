@@ -35,11 +35,11 @@ def new_manifest(
     """Build the manifest of a stage that this process has run; :func:`publish_stage` adds the files.
 
     Args:
-        request: What was requested.
-        result: What came of it.
-        engine: Engine that trained.
-        gpu: GPU that was used.
-        served_by: Versions of the packages in the server that was used.
+        request: The request of the stage.
+        result: The result of the stage.
+        engine: Engine that computed the products.
+        gpu: Name of the GPU that was used.
+        served_by: Versions of the packages in the server that was used, by name.
     """
     stage, run = _stage_and_run(request)
     return Manifest(
@@ -73,19 +73,19 @@ def _stage_and_run(
 
 
 def publish_stage(store: ObjectStore, prefix: str, folder: Path, manifest: Manifest) -> bool:
-    """Upload ``folder`` to ``prefix`` and then, conditionally, the manifest with every file's digest filled in.
+    """Upload ``folder`` to ``prefix`` and then, conditionally, the manifest with the digest of every file.
 
     Args:
-        store: Where to.
-        prefix: Of the stage.
-        folder: Holds the outputs; empty where there are none.
+        store: Destination.
+        prefix: Prefix of the stage.
+        folder: Folder of the outputs; may be empty.
         manifest: From :func:`new_manifest`.
 
     Returns:
-        False when another writer has completed the stage first; its files and manifest stay.
+        False if another writer has completed the stage first; its files and manifest are kept.
 
     Raises:
-        TransientError: the store is away; calling again is safe.
+        TransientError: the store is unavailable; calling again is safe.
     """
     if store.exists(manifest_key(prefix)):
         return False
@@ -98,20 +98,20 @@ def publish_stage(store: ObjectStore, prefix: str, folder: Path, manifest: Manif
 def reuse_stage(store: ObjectStore, prefix: str, *, run: str, source: str) -> bool:
     """Complete the stage under ``prefix`` by referring to an equal one, without copying its files.
 
-    Safe while garbage is collected, which removes a stage's manifest before it looks for references: the source is
+    Safe during garbage collection, which deletes a stage's manifest before it searches for references: the source is
     read again after the reference is written.
 
     Args:
-        store: Holds both.
+        store: Store of both stages.
         prefix: Of the stage to complete.
         run: The run it belongs to.
         source: Prefix of the finished stage, or of another reference to it.
 
     Returns:
-        False when the source is gone; nothing has changed then.
+        False if the source no longer exists; nothing has changed then.
 
     Raises:
-        TransientError: the store is away; calling again is safe.
+        TransientError: the store is unavailable; calling again is safe.
     """
     found = read_manifest(store, source)
     if found is None:
@@ -174,9 +174,9 @@ def read_file(store: ObjectStore, prefix: str, manifest: Manifest, name: str) ->
     """Read one file of a finished stage and verify its digest.
 
     Args:
-        store: Where from.
-        prefix: Of the stage.
-        manifest: Of the stage.
+        store: The store.
+        prefix: Prefix of the stage.
+        manifest: Manifest of the stage.
         name: One of ``manifest.files``.
 
     Raises:

@@ -27,9 +27,10 @@ from surogate_bench.user_paths import require_folder
 _REQUEST_TIMEOUT = timedelta(seconds=30)
 _PROBE_TIMEOUT = timedelta(seconds=5)
 PATIENCE = timedelta(seconds=60)
-"""How long a request is repeated while the store is away: a restart of the store must cost no attempt of a stage."""
+"""How long a request is retried while the store is unavailable: a restart of the store must not fail an attempt of a
+stage."""
 _RETRIES = 1000
-"""More than fit into that time, which is the limit that counts."""
+"""More than fit into that time, which is the effective limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +44,19 @@ class ObjectInfo:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStore:
-    """Objects by key. Methods raise StoreAwayError while the store is away, and StoreRefusedError where it refuses."""
+    """Objects by key. Methods raise StoreAwayError if the store is unavailable, and StoreRefusedError if it refuses."""
 
     url: str
     _backend: Any = field(repr=False)
     _waiting: WaitingNotice | None = field(default=None, repr=False)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write an object, replacing what was there; a reader gets the old or the new one, never a mixture."""
+        """Write an object atomically, replacing an existing one."""
         with self._request(key, writes=True):
             obstore.put(self._backend, key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write an object unless it exists; of several writers exactly one gets True."""
+        """Write an object unless it exists; return True to exactly one of several writers."""
         try:
             with self._request(key, writes=True):
                 obstore.put(self._backend, key, data, mode="create")
@@ -64,7 +65,7 @@ class ObjectStore:
         return True
 
     def get(self, key: str) -> bytes | None:
-        """Read an object; None where there is none."""
+        """Read an object; None if it does not exist."""
         try:
             with self._request(key, may_be_missing=True):
                 return bytes(obstore.get(self._backend, key).bytes())
@@ -83,7 +84,7 @@ class ObjectStore:
         return True
 
     def size(self, key: str) -> int | None:
-        """Return the size of an object in bytes; None where there is none."""
+        """Return the size of an object in bytes; None if it does not exist."""
         try:
             with self._request(key, may_be_missing=True):
                 return int(obstore.head(self._backend, key)["size"])
@@ -135,11 +136,11 @@ class ObjectStore:
         return written
 
     def verify_conditional_writes(self) -> None:
-        """Prove that the second of two creates of one key is refused.
+        """Verify that the second of two conditional creations of one key is refused.
 
         Raises:
-            ConfigError: the store refuses to be written, or ignores the condition.
-            StoreAwayError: it is away.
+            ConfigError: the store refuses writes, or ignores the condition.
+            StoreAwayError: it is unavailable.
         """
         key = f".probes/{uuid.uuid4().hex}"
         try:
@@ -173,14 +174,14 @@ def open_store(
     Credentials and endpoints come from the usual environment variables (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``…).
 
     Args:
-        location: Where it is; see :mod:`surogate_bench.store_location`.
-        create: Make a local folder that is not there. False is for looking only: a missing folder looks like an empty
-            store, and nothing is written anywhere.
-        patience: How long a request to a remote store is repeated while that is away.
-        notice_after: When a warning says that a request waits for a remote store.
+        location: Location of the store; see :mod:`surogate_bench.store_location`.
+        create: Create a local folder that does not exist. If False, a missing folder reads as an empty store, and
+            nothing is written.
+        patience: How long a request to a remote store is retried while it is unavailable.
+        notice_after: Delay of the warning about a request that waits for a remote store.
 
     Raises:
-        ConfigError: the location or an environment variable cannot be used, or the local folder cannot be made.
+        ConfigError: the location or an environment variable cannot be used, or the local folder cannot be created.
     """
     place = parse_location(location)
     if isinstance(place, str):

@@ -1,4 +1,4 @@
-"""Environment variables that a store's library reads, checked before it does: some bad values make it panic."""
+"""Checks of the environment variables that the store's library reads: some invalid values make it panic."""
 
 import os
 import re
@@ -19,11 +19,11 @@ _SECRETS = frozenset({
     "AZURE_CLIENT_SECRET", "GOOGLE_SERVICE_ACCOUNT_KEY",
 })  # fmt: skip
 """Their values are never shown."""
-_SINGLE_WORDS = (
+_SINGLE_TOKENS = (
     "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
     "AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_ACCOUNT_KEY",
 )  # fmt: skip
-"""One word of printable ASCII: they become part of URLs and headers."""
+"""One token of printable ASCII: they become part of URLs and headers."""
 _QUOTED = re.compile(r'"([^"]*)"')
 _NOT_SET = {"Missing AccessKeyId": "AWS_ACCESS_KEY_ID", "Missing SecretAccessKey": "AWS_SECRET_ACCESS_KEY"}
 
@@ -32,19 +32,19 @@ def check_environment(scheme: str) -> None:
     """Check the variables that a store of this scheme is configured with.
 
     Raises:
-        ConfigError: one has a value that cannot work.
+        ConfigError: one has an invalid value.
     """
     for name in _ADDRESSES:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
             require_address(name, value, example="http://host:9000 or https://host")
-    for name in _SINGLE_WORDS:
+    for name in _SINGLE_TOKENS:
         if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
             _check_word(name, value)
 
 
 @contextmanager
 def without_empty_variables(scheme: str) -> Iterator[None]:
-    """Hide variables without a value from the library, which would use them as settings."""
+    """Unset empty variables, which the library would use as settings."""
     empty = [name for name, value in os.environ.items() if not value and name.startswith(_PREFIXES[scheme])]
     for name in empty:
         del os.environ[name]

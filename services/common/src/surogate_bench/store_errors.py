@@ -1,7 +1,7 @@
-"""What a store's refusal means, and what to do about it.
+"""Meaning and remedy of a store's errors.
 
-S3 servers answer ``<Error><Code>…</Code><Message>…</Message></Error>``; the library hides that in its error's text. The
-codes are those of the `S3 API reference <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>`_.
+S3 servers answer ``<Error><Code>…</Code><Message>…</Message></Error>``; the library includes that in its error's text.
+The codes are those of the `S3 API reference <https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html>`_.
 """
 
 import os
@@ -105,12 +105,12 @@ def read_answer(error: BaseException) -> Answer:
 
 
 def is_absence(error: BaseException) -> bool:
-    """Return whether an object does not exist; False where the bucket itself, or the access key, is unknown."""
+    """Return whether an error means that an object does not exist; False if the bucket or the access key is unknown."""
     return isinstance(error, (NotFoundError, FileNotFoundError)) and read_answer(error).code not in _REFUSALS
 
 
 def translate(error: Exception, where: str) -> StoreRefusedError | StoreAwayError:
-    """Convert the library's error: refused if repeating the request cannot help, away if it may."""
+    """Convert the library's error: to StoreRefusedError if a retry cannot succeed, else to StoreAwayError."""
     answer = read_answer(error)
     if refusal := _refusal(error, answer):
         problem, remedy = refusal
@@ -162,7 +162,7 @@ def _refusal_by_server(answer: Answer) -> tuple[str, str] | None:
 
 
 def as_bad_input(error: StoreRefusedError | StoreAwayError, url: str) -> ConfigError:
-    """Convert the error into one of the setting, for commands that can do nothing without the store."""
+    """Convert the error to a ConfigError about the setting, for commands that need the store."""
     if isinstance(error, StoreAwayError):
         return ConfigError(
             f"cannot be reached: {error.problem}",
@@ -180,8 +180,8 @@ class translated:  # noqa: N801 - a context manager that reads as a verb
     An existing key becomes FileExistsError, and a missing one KeyError where it may be missing.
 
     Args:
-        url: The store's.
-        key: The key in the request.
+        url: URL of the store.
+        key: Key in the request.
         may_be_missing: Whether a missing key is a KeyError.
     """
 

@@ -1,8 +1,8 @@
-"""Where a store is: a local folder, or a bucket and a prefix.
+"""Location of a store: a local folder, or a bucket and a prefix.
 
-A location is a folder or a URL. Characters of a URL's path may be percent-encoded (``%20``), and those that need no
-encoding to be understood (blanks, ``#``, ``?``, letters with accents) may be written literally: a store's URL has no
-query and no fragment. :func:`canonical_url` is the one spelling of each store.
+A location is a folder or a URL. Characters of a URL's path may be percent-encoded (``%20``), and those that are
+unambiguous without encoding (blanks, ``#``, ``?``, letters with accents) may be written literally: a store's URL has no
+query and no fragment. :func:`canonical_url` returns one URL for all spellings of a location.
 """
 
 import os

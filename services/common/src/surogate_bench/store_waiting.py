@@ -1,7 +1,7 @@
-"""Log why a request to a remote store takes long; without a message the process would appear to hang.
+"""Log why a request to a remote store takes long, so that the process does not appear to hang.
 
-The library repeats a request by itself and logs nothing until it gives up. So after a few seconds a request of our own,
-which is not repeated, finds out what is wrong. If the store answers it, the store is only slow (a large upload), and
+The library repeats a request by itself and logs nothing until it gives up. Therefore, after a few seconds, a separate
+request without retries determines the cause. If the store answers it, the store is only slow (a large upload), and
 nothing is logged.
 """
 
@@ -27,7 +27,7 @@ class WaitingNotice:
     """Watches requests to one store.
 
     Args:
-        url: The store's.
+        url: URL of the store.
         probe: The library's store, with no retries and a short timeout.
         patience: How long the library repeats a request; part of the message.
         after: How long a request may take before the store is probed.
@@ -41,10 +41,10 @@ class WaitingNotice:
 
     @contextmanager
     def watch(self, *, writes: bool) -> Iterator[None]:
-        """Watch one request; log a warning if it waits, and another message once it has been answered.
+        """Watch one request: log a warning if it waits, and another message once it has completed.
 
         Args:
-            writes: Whether it writes: a store that is full answers only requests to read.
+            writes: Whether the request writes: a full store serves only reads.
         """
         ended, warned = threading.Event(), threading.Event()
         timer = threading.Timer(self._after.total_seconds(), self._warn, (writes, ended, warned))

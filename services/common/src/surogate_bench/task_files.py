@@ -17,7 +17,7 @@ from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
 
 STOCK_TASKS: Mapping[str, str] = MappingProxyType({"gsm8k": "gsm8k/gsm8k.yaml"})
-"""Tasks of lm-eval that give both scores of the report, by file below its folder ``tasks``.
+"""Tasks of lm-eval with both scores of the report, by file in its folder ``tasks``.
 
 The evaluator's image holds no others.
 """

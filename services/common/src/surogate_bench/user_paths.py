@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""Expansion and checks of paths in user input."""
 
 import os
 from pathlib import Path

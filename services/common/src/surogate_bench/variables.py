@@ -1,4 +1,4 @@
-"""Environment variables that hold addresses or switches."""
+"""Checks of environment variables that hold addresses or booleans."""
 
 import re
 from urllib.parse import urlsplit
@@ -10,9 +10,9 @@ def require_address(name: str, value: str, *, example: str) -> None:
     """Check that a variable holds an HTTP address.
 
     Args:
-        name: The variable's.
-        value: What it is set to.
-        example: An address of the kind it should hold.
+        name: Name of the variable.
+        value: Its value.
+        example: A valid address, for the message.
 
     Raises:
         ConfigError: it does not.
@@ -27,10 +27,10 @@ def require_address(name: str, value: str, *, example: str) -> None:
             "is not an address",
             field=name,
             value=value,
-            remedy=f"It must look like {example}: with http:// or https://, without blanks.",
+            remedy=f"It must have the form {example}: with http:// or https://, without blanks.",
         )
 
 
 def is_on(value: str | None) -> bool:
-    """Return whether a switch is on, as the Hugging Face libraries read it."""
+    """Return whether a boolean variable is true, as the Hugging Face libraries interpret it."""
     return (value or "").upper() in {"1", "ON", "YES", "TRUE"}

@@ -7,10 +7,10 @@ _REPORT_EVERY_S = 0.5
 
 
 class Answers:
-    """Answers by prompt, kept as they arrive, so that a lost server costs only those in flight.
+    """Answers by prompt, stored as they arrive, so that the loss of a server loses only the requests in flight.
 
     Decoding is greedy: a prompt has one answer, however often it is sent. This is a cache hook in lm-eval's sense
-    (``lm_eval.api.model.CacheHook``), which calls ``add_partial`` once for each answer.
+    (``lm_eval.api.model.CacheHook``), which calls ``add_partial`` for each answer.
 
     Args:
         report: Called with (answers so far, prompts in all), at most twice a second and at both ends.
@@ -28,7 +28,7 @@ class Answers:
         self._report(len(self), self._total)
 
     def add_partial(self, _method: str, request: Sequence[object], answer: str) -> None:
-        """Keep one answer; the first item of the request is its prompt."""
+        """Store one answer; the first item of the request is its prompt."""
         self._by_prompt[str(request[0])] = answer
         now = time.monotonic()
         if len(self) == self._total or now - self._reported_at >= _REPORT_EVERY_S:

@@ -1,4 +1,4 @@
-"""The check of a task, before anything is trained: the reference answers themselves must score 1."""
+"""The check of a task before anything is trained: the reference answers must score 1."""
 
 import logging
 from pathlib import Path
@@ -28,9 +28,9 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     """Score every reference answer against itself with the same task, and publish which data the task scores.
 
     Raises:
-        ConfigError: the task is unknown or cannot be used, there are too few test records, or a record's own reference
-            answer is not scored as right.
-        TransientError: the store, or the hub that the task's own data comes from, is away.
+        ConfigError: the task is unknown or cannot be used, there are too few test records, or the reference answer of a
+            record is not scored as correct.
+        TransientError: the store, or the hub that has the task's own data, is unavailable.
     """
     store = open_store(request.store)
     prefix = request.layout.check(request.subject)
@@ -42,20 +42,20 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
     publish_stage(store, prefix, output, new_manifest(request, CheckResult(scored=scored)))
-    _log.info("each of %d reference answers is scored as right by %s", scored.records, request.sweep.evaluation.task)
+    _log.info("all %d reference answers are scored as correct by %s", scored.records, request.sweep.evaluation.task)
 
 
 def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
-    """Check a task that was fitted to a sweep.
+    """Check a task that was adapted to a sweep.
 
     Returns:
         The records that it scores.
 
     Raises:
         ConfigError: see :func:`check_stage`.
-        TransientError: the hub that the task's own data comes from is away.
+        TransientError: the hub that has the task's own data is unavailable.
     """
-    # Not at the top: this import takes seconds, which finished work must not cost.
+    # Not at the top: this import takes seconds, which a stage that is already complete must not take.
     from surogate_bench_evaluator.harness import Harness, explain_task_error, unusable  # noqa: PLC0415
     from surogate_bench_evaluator.references import ReferenceAnswers  # noqa: PLC0415
 
@@ -69,14 +69,14 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
         scores = score(harness.evaluate(ReferenceAnswers(harness.task)), lenient, model="references")
     except BenchError:
         raise
-    except Exception as error:  # templates and a task's own functions raise anything
+    except Exception as error:  # templates and functions of a task may raise anything
         raise unusable(sweep.evaluation.task, explain_task_error(error)) from error
     _require_right(scores.samples, sweep)
     return scored
 
 
 def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) -> None:
-    """Check that a task shows the records as they were written for it: its own functions may change them.
+    """Check that a task uses the records as they were written for it: its own functions may change them.
 
     Raises:
         ConfigError: it does not.

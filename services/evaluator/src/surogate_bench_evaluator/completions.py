@@ -1,4 +1,4 @@
-"""lm-eval's ``local-completions`` model, resumable after its server was lost."""
+"""lm-eval's ``local-completions`` model, which can continue after the loss of its server."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class _LastMessage(logging.Filter):
-    """Keeps the server's last message, and drops errors: they repeat it with the request's headers and its key."""
+    """Stores the server's last message, and drops log records of errors: they contain the request's headers and key."""
 
     text = ""
 
@@ -36,18 +36,18 @@ logging.getLogger("lm_eval.models.api_models").addFilter(_last_message)
 _REFUSALS = frozenset({400, 401, 403, 413, 422})
 _FINISHED = frozenset({"stop", "length", "repetition"})
 _ASYNCHRONOUS = 2
-"""Fewest requests at once that lm-eval sends asynchronously."""
+"""Minimum number of concurrent requests that lm-eval sends asynchronously."""
 
 
 class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is not typed
-    """``local-completions`` that sends only prompts without an answer, until a deadline.
+    """``local-completions`` that sends only the prompts that have no answer yet, until a deadline.
 
     Prompts go to vLLM as text, which it tokenizes with the base model's tokenizer. lm-eval needs no tokenizer
     of its own then, which saves importing torch and transformers; a prompt that is too long is refused by vLLM, where
     lm-eval would cut it.
 
-    All requests take lm-eval's asynchronous path, also one at a time: its other one goes through the proxy that the
-    environment names (``requests``), sends credentials from ``~/.netrc``, and knows no deadline.
+    All requests take lm-eval's asynchronous path, even one at a time: the other path uses the proxy of the environment
+    (``requests``), sends credentials from ``~/.netrc``, and has no deadline.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         self.set_cache_hook(answers)
 
     def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
-        """Answer every request; called by lm-eval with all of them at once."""
+        """Answer all requests; called once by lm-eval."""
         prompts = [instance.args[0] for instance in instances]
         self._answers.expect(prompts)
         pending = [each for each, prompt in zip(instances, prompts, strict=True) if prompt not in self._answers]
@@ -88,12 +88,12 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         return [self._answers[prompt] for prompt in prompts]
 
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
-        """Have the tokenizer's special tokens added to a prompt, or not, as in training."""
+        """Build the payload of a request; special tokens are added to the prompt if they were in training."""
         return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own
-        """Read the text of every choice, which is empty where the model ended at once.
+        """Return the text of every choice, which is empty if the model ended at once.
 
         Raises:
             aiohttp.ClientPayloadError: vLLM answered with status 200, but did not finish (an aborted request has no
@@ -113,7 +113,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         return ""
 
     async def get_batched_requests(self, *args: Any, **kwargs: Any) -> list[Any]:  # noqa: ANN401 - lm-eval's own
-        """Send what is pending, within the deadline."""
+        """Send the pending requests, within the deadline."""
         # lm-eval raises the first failure and leaves the others to the event loop, which would log each of them.
         asyncio.get_running_loop().set_exception_handler(_ignore_further_failures)
         before: int = self._concurrent  # type: ignore[has-type]  # of lm-eval
@@ -132,11 +132,11 @@ def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str
 
 
 HTTP_ERRORS = (aiohttp.ClientError, TimeoutError)
-"""What lm-eval lets through when its retries are used up."""
+"""Errors that lm-eval raises when its retries are exhausted."""
 
 
 def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError | PermanentError:
-    """Convert an HTTP error: another attempt can resolve a lost server or adapter (a 404), but not a refusal."""
+    """Convert an HTTP error: transient after the loss of a server or adapter (404), permanent after a refusal."""
     status = getattr(error, "status", None)
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:

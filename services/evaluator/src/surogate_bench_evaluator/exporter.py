@@ -1,4 +1,4 @@
-"""What an evaluation shows to Prometheus, read from its progress file."""
+"""Prometheus metrics of an evaluation, read from its progress file."""
 
 from pathlib import Path
 
@@ -20,12 +20,12 @@ class EvaluationExposition:
         self._done, self._total = 0, 0
 
     def __call__(self) -> bytes:
-        """Read how far it is and write everything out."""
+        """Read the progress and format the metrics."""
         return expose(self._families())
 
     def _families(self) -> list[Metric]:
         progress = read_progress(self._work_dir)
-        if progress is not None and progress.total:  # what follows the questions does not repeat how many there were
+        if progress is not None and progress.total:  # later phases do not report the number of questions
             self._done, self._total = progress.step, progress.total
         values = {
             "surogate_bench_eval_requests_done": self._done,

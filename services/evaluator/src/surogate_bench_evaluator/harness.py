@@ -31,18 +31,18 @@ _MOST_STOPS = 4
 
 
 class Harness:
-    """One task, ready to be scored on a served model. A repeated run sends only the prompts without an answer.
+    """One task, ready to be scored on a served model. A further attempt sends only the prompts that have no answer yet.
 
     Args:
         task_file: Rendered task, alone in its folder and named after the task.
         evaluation: Settings of the run.
-        answers: Keeps answers from one attempt to the next.
-        api_key: vLLM's, where it has one.
+        answers: Stores answers between attempts.
+        api_key: Key of vLLM; None if it requires none.
         special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
 
     Raises:
         ConfigError: lm-eval cannot use the task.
-        TransientError: the hub that the task's own data comes from cannot be reached.
+        TransientError: the hub that has the task's own data cannot be reached.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Harness:
         return self._task
 
     def scored_data(self, sweep: RecipeSweep) -> ScoredData:
-        """Describe the records that are scored."""
+        """Return a description of the records that are scored."""
         config = self._task.config
         if "data" in self._evaluation.keep_from_task:
             source = str(config.dataset_path)
@@ -117,7 +117,7 @@ class Harness:
             raise explain_http_error(error, model) from error
 
     def evaluate(self, model: LM) -> Outcome:
-        """Put the task to one of lm-eval's models and score its answers."""
+        """Run the task on one of lm-eval's models and score its answers."""
         self._task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         started = time.monotonic()
         try:
@@ -133,7 +133,7 @@ class Harness:
 
 
 def unusable(task: str, why: object) -> ConfigError:
-    """Make the error of a task that cannot be used."""
+    """Return the error for a task that cannot be used."""
     return ConfigError(
         f"cannot be used: {why}",
         field="evaluation.task",
@@ -145,7 +145,7 @@ def unusable(task: str, why: object) -> ConfigError:
 def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
     name = task_file.stem
     try:
-        # By its path: the index of a folder leaves out, without a word, what cannot be parsed.
+        # By its path: the index of a folder silently omits files that cannot be parsed.
         task = TaskManager(include_defaults=False).load([str(task_file)])["tasks"][name]
     except (ConnectionError, TimeoutError, httpx.TransportError, OfflineModeIsEnabled) as error:
         raise TransientError(
@@ -154,7 +154,7 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
         ) from error
     except BenchError:
         raise
-    except Exception as error:  # a task may run functions of its own, which raise anything
+    except Exception as error:  # functions of a task may raise anything
         raise unusable(name, explain_task_error(error)) from error
     if (kind := task.get_config("output_type")) != "generate_until":
         raise unusable(name, f"its output_type is {kind}, not generate_until")
@@ -166,7 +166,7 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
 
 
 def stops_of(generation: dict[str, Any]) -> list[str]:
-    """Stop strings of a task's generation settings: lm-eval takes one or several."""
+    """Return the stop strings of a task's generation settings: lm-eval accepts one or several."""
     stops = generation.get("until") or []
     return [stops] if isinstance(stops, str) else list(stops)
 

@@ -20,7 +20,7 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
     """Run the requested stage.
 
     Raises:
-        ConfigError: it is meant for another service.
+        ConfigError: it is a request for another service.
     """
     if isinstance(request, CheckRequest) and request.subject == "task":
         check_stage(request, work_dir)

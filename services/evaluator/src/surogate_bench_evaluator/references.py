@@ -9,10 +9,10 @@ from surogate_bench_evaluator.harness import stops_of
 
 
 class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
-    """Answers each question with its reference, up to the first stop string, as a perfect model behind a server would.
+    """Answers each question with its reference answer, up to the first stop string, as a perfect model would.
 
     Args:
-        task: lm-eval's task.
+        task: The task, as lm-eval loaded it.
     """
 
     def __init__(self, task: Any) -> None:  # noqa: ANN401 - lm-eval is not typed
@@ -26,11 +26,11 @@ class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
 
     @override
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        raise NotImplementedError  # not used by tasks that generate
+        raise NotImplementedError  # generation tasks do not use it
 
     @override
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        raise NotImplementedError  # not used by tasks that generate
+        raise NotImplementedError  # generation tasks do not use it
 
     def _answer(self, record: dict[str, Any], stops: list[str]) -> str:
         if self._task.config.doc_to_text == "prompt":  # the sweep's prompt, for which the completion is trained

@@ -1,4 +1,4 @@
-"""Convert what lm-eval returns into what the sweep records, and check lm-eval's figures."""
+"""Convert lm-eval's results to those of the sweep, and check lm-eval's figures."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _TOLERANCE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What lm-eval returned for one task, and how long it took (seconds)."""
+    """Results of lm-eval for one task, and the duration in seconds."""
 
     task: str
     results: Mapping[str, Any]
@@ -29,7 +29,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What is published of one evaluation."""
+    """Outputs of one evaluation."""
 
     result: EvalResult
     samples: tuple[SampleLine, ...]
@@ -40,7 +40,7 @@ class Scores:
     def describing(
         self, scored: ScoredData, special_tokens: tuple[str, ...] | None, *, served_under: str | None = None
     ) -> Self:
-        """Add what was scored, and the recipe that it was served under."""
+        """Return a copy whose result also describes the records, the special tokens and the way of serving."""
         added = {"scored": scored, "special_tokens": special_tokens, "served_under": served_under}
         return replace(self, result=self.result.model_copy(update=added))
 
@@ -50,12 +50,12 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
 
     Raises:
         ConfigError: the task does not score exact_match with both filters.
-        PermanentError: lm-eval's figures do not follow from its samples.
+        PermanentError: lm-eval's figures differ from those computed from its samples.
     """
     samples = _sample_lines(outcome)
     empty = sum(not line.response.strip() for line in samples)
     if empty > evaluation.max_empty_fraction * len(samples):
-        _log.warning("%d of %d answers are empty: they count as wrong", empty, len(samples))
+        _log.warning("%d of %d answers are empty and count as incorrect", empty, len(samples))
     result = EvalResult(
         task=outcome.task,
         model=model,

@@ -2,7 +2,7 @@
 
 ::
 
-    GET    /readyz            200 once vLLM serves everything it should
+    GET    /readyz            200 once vLLM serves every desired adapter
     GET    /status            {"vllm_url", "model", "max_model_len", "versions", ...}
     PUT    /adapters/{run}    {"prefix"} -> {"model"}; 422 {"reason", "message"} when refused, 503 while not ready
     DELETE /adapters/{run}
@@ -29,7 +29,7 @@ _QUICK_S = 10.0
 
 
 class ServerLostError(TransientError):
-    """The model server stopped answering in the middle of an evaluation; it may come back."""
+    """The model server stopped responding during an evaluation; it may become available again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +40,16 @@ class ServedModel:
     vllm_url: str
     max_model_len: int
     versions: Mapping[str, str]
-    """Packages that serve it, which need not be installed where it is evaluated."""
+    """Versions of the packages that serve it, which need not be installed here."""
 
 
 class ModelServer:
     """Client of one model server; use as a context manager.
 
     Args:
-        url: Of the control API.
-        start_timeout_s: Seconds that the server may take to be ready, and to load an adapter once it is.
-        transport: Of the HTTP client; the network if absent.
+        url: URL of the control API.
+        start_timeout_s: Seconds that the server may take to become ready, and then to load an adapter.
+        transport: Transport of the HTTP client; the network if None.
     """
 
     def __init__(self, url: str, *, start_timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
@@ -66,7 +66,7 @@ class ModelServer:
 
     @contextmanager
     def serving(self, run: str, prefix: str) -> Iterator[ServedModel]:
-        """Have the adapter under ``prefix`` served for the length of a with block; the base model for run ``base``.
+        """Serve the adapter under ``prefix`` for the duration of a with block; the base model for run ``base``.
 
         Raises:
             TransientError: the server was not ready in time.
@@ -98,8 +98,8 @@ class ModelServer:
     ) -> dict[str, Any]:
         """Repeat a request until it succeeds; return the JSON object of the answer, empty if there is none.
 
-        ``unknown_before``: earlier versions have no such path. During an upgrade a server of the previous
-        version still runs and answers 404; it serves as before.
+        ``unknown_before``: earlier versions have no such path. During an upgrade, a server of the previous version may
+        still run; it answers 404, and serves as before.
         """
         deadline = time.monotonic() + self._start_timeout_s
         while True:

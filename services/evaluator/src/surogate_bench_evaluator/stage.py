@@ -24,15 +24,15 @@ from surogate_bench_evaluator.tasks import prepare_task
 _log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 5
-"""Attempts of an evaluation; between two of them the model server was lost and came back."""
+"""Maximum number of attempts of an evaluation; another one follows the loss of the model server."""
 
 
 def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
-    """Score one run and publish its answers and figures, unless that was done already.
+    """Score one run and publish its answers and figures, unless the stage is already complete.
 
     Raises:
         ConfigError: the task is unknown or cannot be used, or there are too few test records.
-        TransientError: the model server or the store stayed away.
+        TransientError: the model server or the store remained unavailable.
         PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
     """
     store = open_store(request.store)
@@ -59,12 +59,12 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
 def _evaluate(
     request: EvaluateRequest, task_file: Path, work_dir: Path, added: tuple[str, ...] | None
 ) -> tuple[Scores, Mapping[str, str]]:
-    """Run lm-eval, and continue with a server that comes back until the attempts or the time are used up.
+    """Run lm-eval, and continue after the loss of the server, until attempts or time are exhausted.
 
     Returns:
-        The scores, and the versions of what served the model.
+        The scores, and the versions of the packages that served the model.
     """
-    # Not at the top: this import takes seconds, which finished work must not cost, and reads the environment just set.
+    # Not at the top: this import takes seconds, and reads the environment that has just been set.
     from surogate_bench_evaluator.harness import Harness  # noqa: PLC0415
 
     sweep = request.sweep
@@ -104,10 +104,10 @@ def _evaluate(
 
 
 def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
-    """Keep what lm-eval's libraries write inside ``cache``, away from the network, and their progress bars silent.
+    """Configure lm-eval's libraries to write to ``cache`` only, to use no network, and to show no progress bars.
 
     Concurrent evaluators share nothing, the root file system may be read-only, and everything that is read is local,
-    except the data of a task that keeps its own, which comes from the hub through the user's cache.
+    except for a task's own data, which comes from the hub through the user's cache.
     """
     os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
     if "data" not in evaluation.keep_from_task:

@@ -1,4 +1,4 @@
-"""Fit an lm-eval task to a sweep."""
+"""Adapt an lm-eval task to a sweep."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from surogate_bench.store import ObjectStore
 from surogate_bench.task_files import TaskFolders
 
 FEWEST_RECORDS = 2
-"""A standard error divides by n - 1."""
+"""Minimum number of records: a standard error divides by n - 1."""
 
 
 def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> Path:
@@ -42,7 +42,7 @@ def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> P
 
 
 def require_records(records: int) -> None:
-    """Check that there are enough records to score.
+    """Check that there are enough records for a standard error.
 
     Raises:
         ConfigError: there are not.
@@ -57,18 +57,18 @@ def require_records(records: int) -> None:
 
 
 def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> Path:
-    """Write the task that lm-eval reads: the base task on the sweep's data, prompt and examples.
+    """Write the task that lm-eval reads: the base task with the sweep's data, prompt and examples.
 
-    What ``evaluation.keep_from_task`` names stays as the base task has it.
+    Parts in ``evaluation.keep_from_task`` are those of the base task.
 
     Prompts are written beside it, as fields of the records: lm-eval would compile a template again for every use of
     every record, which doubles its time.
 
     Args:
         base: The task's own file, which the new one includes.
-        sweep: What to fit it to.
+        sweep: The sweep to adapt it to.
         data: Folder with test.jsonl, and train.jsonl where examples are shown; records of question and answer.
-        folder: Where to write; holds nothing else.
+        folder: Folder to write to; contains nothing else.
 
     Returns:
         The task file, named after the task.
@@ -85,7 +85,7 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
         document |= {
             "doc_to_text": "prompt",
             "doc_to_target": "answer",
-            # Examples read as the model was trained: prompt and completion joined as they are.
+            # Examples are formatted as in training: prompt and completion, concatenated.
             "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
         }
     if "num_fewshot" not in kept:
@@ -112,7 +112,7 @@ def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, An
 
 
 def _own_data(base: Path) -> dict[str, Any]:
-    """Take files of a task's own data relative to the task's file, if they are there."""
+    """Resolve files of a task's own data relative to the task's file, if they exist there."""
     from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
 
     def located(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
@@ -132,7 +132,7 @@ def _own_data(base: Path) -> dict[str, Any]:
 
 
 def _write_out(source: Path, target: Path, data: DataSpec) -> None:
-    """Copy records of question and answer, adding prompt and completion."""
+    """Copy records of question and answer, and add prompt and completion."""
     with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
         for record in (json.loads(line) for line in lines if line.strip()):
             record["prompt"] = data.prompt.replace("{question}", record["question"])

@@ -9,8 +9,8 @@ from surogate_bench_orchestrator.domain.tasks import Observation, Task
 class Runtime(Protocol):
     """Runs tasks; every adapter passes tests/contract/test_runtime_contract.py.
 
-    Methods raise TransientError when the runtime is unavailable, and PermanentError when it refuses; calling again is
-    safe.
+    Methods raise TransientError when the runtime is unavailable, and PermanentError when it refuses; calls may be
+    repeated.
     """
 
     def capacity(self) -> int | None:
@@ -41,12 +41,12 @@ class Runtime(Protocol):
         ...
 
     def delete(self, name: str) -> None:
-        """Stop a task and forget it; when this returns it no longer runs. No effect if it is not known."""
+        """Stop and forget a task; it has ended when this returns. No effect if it is not known."""
         ...
 
 
 class Clock(Protocol):
-    """Time, so that tests need not wait."""
+    """Time, which tests replace."""
 
     def now(self) -> float:
         """Return the seconds since an arbitrary moment; never decreases."""

@@ -1,4 +1,4 @@
-"""Precision recipes: what they are, and the seven of the published comparison. Free of torch."""
+"""Precision recipes, including the seven of the published comparison. Free of torch."""
 
 from surogate_bench.recipes.precisions import ComputePrecision, WeightStorage
 from surogate_bench.recipes.recipe import Recipe

@@ -38,17 +38,17 @@ class PrecisionSettings(Protocol):
 
     @property
     def fp8_amax_history_length(self) -> int:
-        """See :class:`surogate_bench.recipes.Recipe`."""
+        """Optimizer steps in the history of delayed scaling."""
         ...
 
     @property
     def fp8_margin(self) -> int:
-        """See :class:`surogate_bench.recipes.Recipe`."""
+        """Powers of two kept free above the largest value in that history."""
         ...
 
     @property
     def fp4_profile(self) -> str:
-        """See :class:`surogate_bench.recipes.Recipe`."""
+        """Block layout of the weights under nvfp4 compute."""
         ...
 
 

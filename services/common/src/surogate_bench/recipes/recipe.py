@@ -1,4 +1,4 @@
-"""What a precision recipe is: how the frozen base is stored, times how its matrix products are computed."""
+"""A precision recipe: the storage format of the frozen base, and the precision of the products with it."""
 
 import re
 from dataclasses import dataclass, fields
@@ -19,7 +19,7 @@ class Recipe:
     """One precision recipe; embeddings, norms, the output head and all of LoRA stay in bf16.
 
     Raises:
-        ConfigError: the fields contradict one another, or one has no effect.
+        ConfigError: fields contradict each other, or one has no effect.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -27,7 +27,7 @@ class Recipe:
     name: str
     """Short name: lower-case letters, digits and dashes; part of run names and paths."""
     title: str
-    """How tables and charts call it."""
+    """Name in tables and charts."""
     weight_storage: WeightStorage
     """Format of the frozen weights."""
     compute: ComputePrecision
@@ -50,7 +50,7 @@ class Recipe:
 
     @property
     def quantizes(self) -> bool:
-        """Whether anything differs from plain bf16."""
+        """Whether storage or products differ from bf16."""
         return (self.weight_storage, self.compute) != (WeightStorage.BF16, ComputePrecision.BF16)
 
     def _check_ranges(self) -> None:

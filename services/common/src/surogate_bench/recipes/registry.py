@@ -27,5 +27,5 @@ def recipe_by_name(name: str) -> Recipe:
         "there is no such recipe",
         field="recipe",
         value=name,
-        remedy=f"Use one of {known}, or spell a recipe out (configs/recipes/ has examples).",
+        remedy=f"Use one of {known}, or define the recipe by its fields (see configs/recipes/ for examples).",
     )

@@ -1,4 +1,4 @@
-"""What a user writes: one ``RecipeSweep``, read from YAML."""
+"""The specification of a sweep, ``RecipeSweep``, read from YAML."""
 
 from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.data import DataSpec

@@ -9,22 +9,24 @@ from pydantic import Field, StringConstraints, model_validator
 from surogate_bench.errors import ConfigError
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.specs.base import Name, Spec
-from surogate_bench.specs.model import HubName
+from surogate_bench.specs.model import REVISION_NEEDS_HUB, HubName
 from surogate_bench.specs.training import Projection
 
 StoreUrl = Annotated[str, StringConstraints(pattern=r"^(s3|gs|az)://[^/]+(/[^/]+)+/?$", max_length=512)]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
 
 FUSED_PROJECTIONS = frozenset({"qkv_proj", "gate_up_proj", "c_fc", "c_proj"})
-"""Linear layers of supported architectures that are not trained here: of Phi-3, GLM and StarCoder2."""
+"""Linear layers of supported architectures that the trainer does not adapt: of Phi-3, GLM and StarCoder2."""
 SERVED_MODULES = frozenset(get_args(Projection)) | FUSED_PROJECTIONS
 """Last parts of the names of linear layers whose adapters are served."""
+
+ONE_ADAPTER_SOURCE = "set exactly one of path, url, hub"
 
 
 class ForeignAdapter(Spec):
     """A LoRA adapter in PEFT's format: exactly one of ``path``, ``url`` or ``hub``."""
 
-    name: Name = Field(description="Names its row, its run and its files.")
+    name: Name = Field(description="Name of its row, its run and its files.")
     path: Path | None = Field(None, description="Local folder with adapter_config.json and adapter_model.safetensors.")
     url: StoreUrl | None = Field(
         None, description="The same as s3://bucket/prefix, gs:// or az://, read with the credentials of the store."
@@ -41,9 +43,9 @@ class ForeignAdapter(Spec):
     def _exactly_one_source(self) -> Self:
         given = [name for name in ("path", "url", "hub") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"set exactly one of path, url, hub; {' and '.join(given) or 'none'} given")
+            raise ValueError(f"{ONE_ADAPTER_SOURCE}; {' and '.join(given) or 'none'} given")
         if self.revision is not None and self.hub is None:
-            raise ValueError("revision only applies to hub")
+            raise ValueError(REVISION_NEEDS_HUB)
         if self.revision is not None and ".." in self.revision:
             raise ValueError("revision: '..' is in no name of a branch, tag or commit")
         return self
@@ -56,14 +58,14 @@ class ForeignAdapter(Spec):
 
     @property
     def label(self) -> str:
-        """Where it comes from, as the sweep names it."""
+        """Location of the adapter, as the sweep states it."""
         return self.hub or self.url or str(self.path)
 
 
 def problem_of_adapters(
     adapters: Sequence[ForeignAdapter], recipes: Mapping[str, Recipe], *, taken: Collection[str], own: bool
 ) -> ConfigError | None:
-    """Return what is wrong with the adapters of a sweep; None if nothing is.
+    """Return the error of the adapters of a sweep; None if they are valid.
 
     Args:
         adapters: All of them.

@@ -1,4 +1,4 @@
-"""The base of every spec: frozen, nothing unknown accepted, and names that are safe as paths, labels and URLs."""
+"""Base class of all specs, and a type for names that are safe in paths, labels and URLs."""
 
 from typing import Annotated
 
@@ -9,6 +9,6 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0
 
 
 class Spec(BaseModel):
-    """Frozen, and strict about unknown fields."""
+    """Base of all specs: frozen, and refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

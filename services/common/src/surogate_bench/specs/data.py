@@ -6,7 +6,11 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from surogate_bench.specs.base import Spec
-from surogate_bench.specs.model import HubName
+from surogate_bench.specs.model import ONE_SOURCE, HubName
+
+BUILTIN_NEEDS_SIZES = "a built-in data set needs train_size and test_size"
+PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
+COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
 
 
 class DataSpec(Spec):
@@ -20,7 +24,7 @@ class DataSpec(Spec):
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     path: Path | None = Field(
         None,
-        description="Local folder with a file each for train, test and maybe validation, such as train.jsonl; .json, "
+        description="Local folder with files for train, test and optionally validation, such as train.jsonl; .json, "
         ".csv and .parquet, and .gz of each, are read as well.",
     )
     builtin: Literal["word-problems-ro", "word-problems-en"] | None = Field(
@@ -28,8 +32,8 @@ class DataSpec(Spec):
     )
     question_field: str = Field("question", description="Field of a record that holds the question.")
     answer_field: str = Field("answer", description="Field of a record that holds the worked answer.")
-    prompt: str = Field("Question: {question}\nAnswer:", description="What the model is shown before it answers.")
-    completion: str = Field(" {answer}", description="What it is trained to answer; the end-of-text token follows.")
+    prompt: str = Field("Question: {question}\nAnswer:", description="Prompt that the model receives.")
+    completion: str = Field(" {answer}", description="Answer that it is trained on; the end-of-text token follows.")
     train_size: int | None = Field(None, ge=1, description="Use the first N training records (all if absent).")
     validation_size: int = Field(
         100,
@@ -43,13 +47,13 @@ class DataSpec(Spec):
     def _consistent(self) -> Self:
         given = [name for name in ("hub", "path", "builtin") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"set exactly one of hub, path, builtin; {' and '.join(given) or 'none'} given")
+            raise ValueError(f"{ONE_SOURCE}; {' and '.join(given) or 'none'} given")
         if self.builtin and (self.train_size is None or self.test_size is None):
-            raise ValueError("a built-in data set needs train_size and test_size")
+            raise ValueError(BUILTIN_NEEDS_SIZES)
         if "{question}" not in self.prompt:
-            raise ValueError("prompt must contain {question}")
+            raise ValueError(PROMPT_NEEDS_QUESTION)
         if "{answer}" not in self.completion:
-            raise ValueError("completion must contain {answer}")
+            raise ValueError(COMPLETION_NEEDS_ANSWER)
         return self
 
     @property

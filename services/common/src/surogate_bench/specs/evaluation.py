@@ -26,24 +26,27 @@ MANAGED_ARGUMENTS = {
     "--no-enable-lora": "adapters could not be served",
     "--lora-modules": "adapters are loaded while it runs",
 }
-"""Options of vLLM that extra_args must not repeat, and what to do instead: the last one given would win, unnoticed."""
+"""Options of vLLM that extra_args must not repeat, and what to do instead: a repeated option would silently replace the
+first."""
 
 
 AS_PUBLISHED, OWN, ALL = "bf16", "own", "all"
 """Keywords of ``serving.under``, beside names of recipes."""
 
 MANY_EMPTY_FRACTION = 0.2
-"""Share of empty answers above which an accuracy says more about stopping at once than about solving."""
+"""Share of empty answers above which an accuracy reflects stopping at once more than solving."""
+
+NO_REMOTE_CODE = "code from a model repository is never run: remove --trust-remote-code"
 
 
 class ServingSpec(Spec):
-    """The vLLM servers that adapters are loaded into, one after another or together."""
+    """Settings of the vLLM servers."""
 
     under: tuple[str, ...] = Field(
         (AS_PUBLISHED,),
         min_length=1,
-        exclude_if=lambda value: value == (AS_PUBLISHED,),  # the hash of a sweep without it stays as it was
-        description="Weights and arithmetic of the base on which adapters, and the untouched model, are scored: bf16 "
+        exclude_if=lambda value: value == (AS_PUBLISHED,),  # leaves the hash of sweeps without it unchanged
+        description="Weights and arithmetic of the base on which adapters, and the unmodified model, are scored: bf16 "
         "(as published; always included), own (each adapter under the recipe it was trained with), names of the "
         "sweep's recipes, or all (every recipe of the sweep). One server each.",
     )
@@ -54,14 +57,14 @@ class ServingSpec(Spec):
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="--gpu-memory-utilization (GPU only).")
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the key-value cache, GiB (CPU only).")
     extra_args: tuple[str, ...] = Field(
-        (), description="Further arguments for the vLLM server; not those it is given anyway."
+        (), description="Additional arguments for the vLLM server, except for those that are set by surogate-bench."
     )
-    start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that is not ready has failed.")
+    start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that has not become ready fails.")
 
     @field_validator("under")
     @classmethod
     def _order_has_no_meaning(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the canonical order, so that equal requests have equal hashes."""
+        """Sort, so that equal requests have equal hashes."""
         others = {ALL} if ALL in value else set(value) - {AS_PUBLISHED}
         return (AS_PUBLISHED, *sorted(others, key=lambda name: (name != OWN, name)))
 
@@ -69,7 +72,7 @@ class ServingSpec(Spec):
     @classmethod
     def _no_remote_code(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if any("trust-remote-code" in argument.replace("_", "-") for argument in value):
-            raise ValueError("code from a model repository is never run: remove --trust-remote-code")
+            raise ValueError(NO_REMOTE_CODE)
         return value
 
     @field_validator("extra_args")
@@ -91,25 +94,25 @@ class EvaluationSpec(Spec):
     task: str = Field(
         "ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks, or lm-eval's own gsm8k."
     )
-    tasks_dir: Path | None = Field(None, description="Folder of further task YAMLs; the built-in ones if absent.")
+    tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files.")
     keep_from_task: tuple[KeptPart, ...] = Field(
         (),
         max_length=3,
-        exclude_if=lambda value: not value,  # the hash of a sweep without it is what it was before there was the field
-        description="What of the task's own file counts in place of the sweep's: data (dataset_path and what belongs "
-        "to it; needs prompt too), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
+        exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
+        description="Parts of the task's own file that are used instead of the sweep's: data (dataset_path and related "
+        "fields; requires prompt too), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
     )
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
     num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
     max_retries: int = Field(3, ge=0, description="Retries of a failed request.")
-    max_gen_toks: int = Field(256, ge=1, description="Tokens an answer may have.")
+    max_gen_toks: int = Field(256, ge=1, description="Maximum number of tokens of an answer.")
     limit: int | None = Field(
         None, ge=2, description="Score the first N test records only; a standard error needs two."
     )
     max_empty_fraction: float = Field(
         MANY_EMPTY_FRACTION, ge=0, le=1, description="The report marks a row with more empty answers than this share."
     )
-    evaluate_base: bool = Field(True, description="Score the untouched base model too.")
+    evaluate_base: bool = Field(True, description="Also score the unmodified base model.")
     parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time on one server.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")
 

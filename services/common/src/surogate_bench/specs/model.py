@@ -9,6 +9,9 @@ from surogate_bench.specs.base import Name, Spec
 
 HubName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")]
 
+ONE_SOURCE = "set exactly one of hub, path, builtin"
+REVISION_NEEDS_HUB = "revision only applies to hub"
+
 
 class ModelSpec(Spec):
     """A base model: exactly one of ``hub``, ``path`` or ``builtin``."""
@@ -19,16 +22,16 @@ class ModelSpec(Spec):
     )
     path: Path | None = Field(None, description="Local folder in transformers format (safetensors).")
     builtin: Name | None = Field(
-        None, description="A model that comes with surogate-bench (tiny-qwen3-en) or with a package (smollm2-135m)."
+        None, description="A model that is part of surogate-bench (tiny-qwen3-en) or of a package (smollm2-135m)."
     )
 
     @model_validator(mode="after")
     def _exactly_one_source(self) -> Self:
         given = [name for name in ("hub", "path", "builtin") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"set exactly one of hub, path, builtin; {' and '.join(given) or 'none'} given")
+            raise ValueError(f"{ONE_SOURCE}; {' and '.join(given) or 'none'} given")
         if self.revision is not None and self.hub is None:
-            raise ValueError("revision only applies to hub")
+            raise ValueError(REVISION_NEEDS_HUB)
         return self
 
     @property

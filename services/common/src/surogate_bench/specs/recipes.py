@@ -1,4 +1,4 @@
-"""Recipes in a sweep: by name, or with all their fields."""
+"""Recipes in a sweep: by name, or defined by their fields."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Write the reference of all sweep settings, from the model itself: ``python -m surogate_bench.specs.reference``."""
+"""Generate the reference of all sweep settings from the models: ``python -m surogate_bench.specs.reference``."""
 
 import sys
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from surogate_bench.specs.sweep import RecipeSweep
 
 _HEAD = """# Settings of a sweep
 
-Made from the `RecipeSweep` model by `make reference`; a test fails when the two differ. Unknown fields are refused.
+Generated from the `RecipeSweep` model by `make reference`; do not edit. Unknown fields are refused.
 Relative paths are taken relative to the sweep file.
 """
 
@@ -26,8 +26,8 @@ def reference() -> str:
     adapter = schema["$defs"]["ForeignAdapter"]
     sections += [
         ("`training.lora`", lora or {}),
-        ("`recipes`: one spelled out", recipe),
-        ("`adapters`: one of them", adapter),
+        ("`recipes`: the fields of a recipe", recipe),
+        ("`adapters`: the fields of an adapter", adapter),
     ]
     return "\n".join([_HEAD, *(_section(title, part, schema) for title, part in sections)])
 

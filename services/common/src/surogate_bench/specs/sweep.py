@@ -18,12 +18,14 @@ from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.recipes import RecipeEntry
 from surogate_bench.specs.training import TrainingSpec
 
+EACH_SEED_ONCE = "seeds: each may appear once"
+
 
 class Placement(StrEnum):
     """When adapters are served relative to training."""
 
     AUTO = "auto"
-    PHASED = "phased"  # train everything, then serve: one accelerator is enough
+    PHASED = "phased"  # train everything, then serve; one accelerator is enough
     OVERLAPPED = "overlapped"  # evaluate each adapter as it arrives: needs an accelerator for the server
 
 
@@ -35,28 +37,28 @@ EngineName = Literal["auto", "emulated", "torch", "transformer-engine"]
 class RecipeSweep(Spec):
     """One experiment: the same training under several precision recipes, scored by the same evaluation."""
 
-    name: Name = Field(description="Names the sweep everywhere: results, processes, Kubernetes objects.")
+    name: Name = Field(description="Name of the sweep; part of the names of results, processes and Kubernetes objects.")
     description: str = Field("", description="Shown in the report.")
     model: ModelSpec
     data: DataSpec
     training: TrainingSpec
-    recipes: tuple[RecipeEntry, ...] = Field(min_length=1, description="Recipes by name, or spelled out.")
+    recipes: tuple[RecipeEntry, ...] = Field(min_length=1, description="Recipes by name, or defined by their fields.")
     adapters: tuple[ForeignAdapter, ...] = Field(
         (),
         max_length=64,
-        exclude_if=lambda value: not value,  # the hash of a sweep without adapters stays as it was
+        exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
         description="Adapters that were trained elsewhere, scored beside the recipes.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
         (0,), min_length=1, description="Each recipe is trained once per seed."
     )
     engine: EngineName = Field(
-        "auto", description="How low-precision arithmetic is done; auto picks the fastest faithful one."
+        "auto", description="Engine for low-precision products; auto selects the fastest that computes them exactly."
     )
     serving: ServingSpec = ServingSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
     placement: Placement = Placement.AUTO
-    max_attempts: int = Field(3, ge=1, le=20, description="Tries per stage before a run has failed.")
+    max_attempts: int = Field(3, ge=1, le=20, description="Maximum number of attempts of each stage.")
     train_timeout_s: float = Field(86400.0, gt=0, description="Seconds for one training run.")
 
     @model_validator(mode="after")
@@ -65,7 +67,7 @@ class RecipeSweep(Spec):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: each once")
+            raise ValueError(EACH_SEED_ONCE)
         if self.training.lora.r > self.serving.max_lora_rank:
             raise ValueError(
                 f"training.lora.r is {self.training.lora.r}, above serving.max_lora_rank {self.serving.max_lora_rank}: "
@@ -81,7 +83,7 @@ class RecipeSweep(Spec):
         return self
 
     def _problem_of_way(self, name: str) -> ConfigError | None:
-        """Return what is wrong with a name in ``serving.under``; None if it is clear."""
+        """Return the error of a name in ``serving.under``; None if it is valid."""
         recipes = {recipe.name: recipe for recipe in self.recipes}
         keywords = (AS_PUBLISHED, OWN, ALL)
         if name not in keywords and name not in recipes:
@@ -142,7 +144,7 @@ class RecipeSweep(Spec):
         """Ways of serving on which an adapter is scored, as in :attr:`served_under`.
 
         Args:
-            recipe: Name of the recipe it was trained with, empty where that is not known; None for the untouched base
+            recipe: Name of the recipe it was trained with, empty if that is not known; None for the unmodified base
                 model, scored on every way.
         """
         if recipe is None or ALL in self.serving.under:

@@ -8,12 +8,14 @@ from surogate_bench.specs.base import Spec
 
 Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
+ONE_LENGTH = "set exactly one of epochs and max_steps"
+
 
 class LoraSpec(Spec):
     """The low-rank adapter (Hu et al., 2021)."""
 
     r: int = Field(16, ge=1, le=512, description="Rank.")
-    alpha: int = Field(32, ge=1, description="Scaling numerator: the update is multiplied by alpha / r.")
+    alpha: int = Field(32, ge=1, description="Scale of the update, which is multiplied by alpha / r.")
     dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
     target_modules: tuple[Projection, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -26,8 +28,8 @@ class TrainingSpec(Spec):
     """Optimizer (AdamW), schedule, packing and validation."""
 
     lora: LoraSpec = LoraSpec()
-    epochs: float | None = Field(None, gt=0, description="Passes over the training set; or give max_steps.")
-    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; or give epochs.")
+    epochs: float | None = Field(None, gt=0, description="Passes over the training set; alternatively max_steps.")
+    max_steps: int | None = Field(None, ge=1, description="Optimizer steps; alternatively epochs.")
     packing: bool = Field(
         True,
         description="Pack several samples into one sequence of max_length tokens; attention never crosses samples.",
@@ -45,7 +47,7 @@ class TrainingSpec(Spec):
     max_grad_norm: float = Field(1.0, gt=0, description="Global gradient-norm clipping.")
     loss_on: Literal["completion", "all"] = Field(
         "completion",
-        description="Tokens that count in the loss: the answer only (as the reference trains), or prompt and answer.",
+        description="Tokens that are included in the loss: the answer only (as in the reference), or also the prompt.",
     )
     eval_steps: int = Field(25, ge=1, description="Optimizer steps between validations.")
     checkpoint_steps: int = Field(50, ge=1, description="Optimizer steps between checkpoints.")
@@ -53,5 +55,5 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
-            raise ValueError("set exactly one of epochs and max_steps")
+            raise ValueError(ONE_LENGTH)
         return self

@@ -1,4 +1,4 @@
-"""Read a sweep from YAML, with errors that name the place and the remedy."""
+"""Read a sweep from YAML, with errors that name the location and the remedy."""
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -66,7 +66,7 @@ def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:
 
 
 def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
-    """Validate a sweep that was read already.
+    """Validate a sweep that has been parsed from YAML or JSON.
 
     Raises:
         ConfigError: naming the first field that is wrong, and how many more are.
@@ -153,6 +153,6 @@ def _read_mapping(path: Path, *, field: str) -> dict[str, Any]:
 
 
 def _read_start(path: Path) -> bytes:
-    """Read a file, of an endless one only enough to be refused."""
+    """Read a file up to a size limit, so that an endless one is refused."""
     with path.open("rb") as file:
         return file.read(MAX_BYTES + 1)

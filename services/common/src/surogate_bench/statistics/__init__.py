@@ -1,7 +1,8 @@
-"""Error bars and comparisons for accuracies measured on one fixed set of questions. Standard library only.
+"""Intervals and comparisons of accuracies that were measured on one fixed set of questions. Standard library only.
 
 One run has a right or wrong answer to each question, as a sequence of bool in question order. Two runs of a sweep
-answer the same questions, so they are compared question by question, far sharper than comparing two error bars
+answer the same questions, so they are compared question by question, which is far more sensitive than comparing two
+intervals
 (Miller 2024, "Adding Error Bars to Evals", arXiv:2411.00640).
 """
 

@@ -1,4 +1,4 @@
-"""Bring the kept samples of several runs into one order of questions."""
+"""Align the samples of several runs by question."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,10 +10,10 @@ from surogate_bench.results import SampleLine
 def aligned_outcomes(
     samples: Mapping[str, Sequence[SampleLine]], *, match: Literal["strict", "flexible"] = "strict"
 ) -> dict[str, list[bool]]:
-    """Return right or wrong by run, in one order of questions (by index) for all runs.
+    """Return the outcomes (right or wrong) by run, ordered by the index of the question.
 
     Raises:
-        PermanentError: two runs have other questions, or one has a question twice.
+        PermanentError: two runs have different questions, or one has a question twice.
     """
     ordered = {run: sorted(lines, key=lambda line: line.index) for run, lines in samples.items()}
     questions_of = {run: [(line.index, line.question, line.target) for line in lines] for run, lines in ordered.items()}

@@ -10,7 +10,7 @@ from surogate_bench.statistics.proportion import normal_quantile, wilson_interva
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairedComparison:
-    """Run a against run b, question by question. Proportions, not percent."""
+    """Comparison of run a with run b, question by question. Proportions, not percent."""
 
     delta: float
     """Accuracy of a minus accuracy of b."""
@@ -23,7 +23,7 @@ class PairedComparison:
     """Exact two-sided McNemar test of delta = 0."""
     only_a: int
     only_b: int
-    """Questions that only a, or only b, answered right."""
+    """Number of questions that only a, or only b, answered correctly."""
     n: int
 
 

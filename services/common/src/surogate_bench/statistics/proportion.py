@@ -1,4 +1,4 @@
-"""One accuracy: its standard error and its confidence interval."""
+"""Standard error and confidence interval of one accuracy."""
 
 from math import sqrt
 from statistics import NormalDist
@@ -18,7 +18,7 @@ def binomial_stderr(successes: int, n: int) -> float:
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Score interval of a proportion, without continuity correction (Wilson 1927, JASA 22:209).
+    """Return the score interval of a proportion, without continuity correction (Wilson 1927, JASA 22:209).
 
     Unlike p ± 1.96 stderr it stays within 0..1 and has width at p = 0 and p = 1 (Brown, Cai and DasGupta 2001).
 

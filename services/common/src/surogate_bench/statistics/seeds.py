@@ -1,4 +1,4 @@
-"""One recipe trained with several seeds: what would new seeds *and* new questions have given?
+"""Uncertainty of a recipe that was trained with several seeds, with regard to new seeds *and* new questions.
 
 Seeds and questions are crossed: every seed's adapter answers every question. The variance of the mean over both has two
 parts, each estimated from the two-way analysis of variance without replication (Searle, Casella and McCulloch 1992,
@@ -6,10 +6,10 @@ parts, each estimated from the two-way analysis of variance without replication 
 add to it, known with (questions - 1). Treating the answers of all seeds as independent would understate the variance;
 taking only the spread between seeds would leave out the questions' share.
 
-A few seeds estimate their spread badly: two give one degree of freedom. The critical value is therefore Cochran and
-Cox's (1957, "Experimental Designs", 4.14): the mean of the two t quantiles, weighted by the two parts. It stays on the
-safe side for any ratio of the parts, where Satterthwaite's approximation, which drops a seed variance that happens to
-come out small, calls 12 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
+The spread between few seeds is estimated poorly: two give one degree of freedom. The critical value is therefore
+Cochran and Cox's (1957, "Experimental Designs", 4.14): the mean of the two t quantiles, weighted by the two parts. It
+is conservative for any ratio of the parts, where Satterthwaite's approximation, which drops a seed variance that
+happens to come out small, calls 12 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class PooledAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PooledComparison:
-    """Recipe a against recipe b over their seeds: the accuracy of a minus that of b."""
+    """Comparison of recipe a with recipe b over their seeds: the accuracy of a minus that of b."""
 
     delta: float
     stderr: float
@@ -59,7 +59,7 @@ class _CrossedMean:
     seed_variance: float
     """Squared spread of the seeds' means, over the number of seeds."""
     question_variance: float
-    """What questions add that the seeds' spread does not show; not below 0."""
+    """Variance that questions add to the spread between seeds; not below 0."""
     seeds: int
     n: int
 

@@ -1,7 +1,7 @@
 """The command line, ``surogate-bench``.
 
 Exit codes: 0 all runs succeeded, 1 a run failed (or the sweep could not continue), 2 bad input, 130 interrupted.
-A command imports what it needs when it runs, so that ``--help`` and mistakes answer at once.
+Commands import their dependencies when they run, so that ``--help`` and errors are fast.
 """
 
 import sys
@@ -80,10 +80,10 @@ def run(  # noqa: PLR0913 - an option each
     report_to: ReportTo = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a sweep, or continue one that was interrupted, and report on it.
+    """Run a sweep, or continue an interrupted one, and show its report.
 
-    Whether recipes differ takes two or more seeds: --seed 0 --seed 1 --seed 2. Other commands find that sweep by the
-    same options.
+    Testing whether recipes differ requires two or more seeds: --seed 0 --seed 1 --seed 2. Other commands need the same
+    options to find that sweep.
     """
     local = LocalOptions(store=store, state_dir=state_dir, slots=slots, no_wait=no_wait, no_reuse=no_reuse)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context, report_to=report_to)
@@ -123,9 +123,9 @@ def report(  # noqa: PLR0913 - an option each
     kube_context: KubeContext = None,
     output: Annotated[Path | None, typer.Option(help="Copy the report into this folder.", show_default=False)] = None,
 ) -> None:
-    """Report on what has finished so far: show the table, and write the report beside the results.
+    """Show the table of the runs that have finished so far, and write the report beside the results.
 
-    On kubernetes the controller has written it, and it is fetched.
+    On kubernetes, the report that the controller has written is fetched.
     """
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
@@ -153,7 +153,7 @@ def logs(  # noqa: PLR0913 - an option each
     namespace: Namespace = None,
     kube_context: KubeContext = None,
 ) -> None:
-    """Show what a run wrote while it trained and was evaluated."""
+    """Show the logs of a run's training and evaluations."""
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
     select_target(context, on, local, cluster).logs(SweepArgument(sweep, seed or ()), run_name, stage=stage, tail=tail)
@@ -236,10 +236,10 @@ def export_base(  # noqa: PLR0913 - an option each
 def gc(
     *,
     store: Store = _DEFAULTS.store,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove it; without this it is only shown.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what no sweep needs any more: superseded versions of edited sweeps, and left-over checkpoints.
+    """List data that no sweep needs any more: superseded versions of edited sweeps, and left-over checkpoints.
 
     Of each sweep name the version used last is kept, with the results of earlier versions that it refers to.
     """
@@ -272,10 +272,10 @@ def main() -> None:
     except BenchError as error:
         _fail(str(error), ExitCode.FAILED)
     except (Interrupted, KeyboardInterrupt):
-        _fail("interrupted; the same command continues from here", ExitCode.INTERRUPTED)
+        _fail("interrupted; run the same command again to continue", ExitCode.INTERRUPTED)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _fail(f"{error.strerror or error}{where}; the same command continues from here", ExitCode.FAILED)
+        _fail(f"{error.strerror or error}{where}; run the same command again to continue", ExitCode.FAILED)
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:

@@ -8,17 +8,17 @@ from rich.console import Console
 from rich.text import Text
 
 _PIPE_WIDTH = 120
-"""Columns where output does not go to a terminal."""
+"""Columns of output that does not go to a terminal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consoles:
-    """Where text goes."""
+    """Output streams."""
 
     output: Console
-    """Standard output: the result."""
+    """Standard output, for the result."""
     messages: Console
-    """Standard error: everything else."""
+    """Standard error, for everything else."""
 
     def progress(self, *, as_json: bool) -> Console:
         """Return the console for progress; with ``--json`` only JSON goes to standard output."""
@@ -31,7 +31,7 @@ def standard_consoles() -> Consoles:
 
 
 def print_line(console: Console, text: str) -> None:
-    """Print text as it is: no markup, no highlighting, and no line breaks but its own."""
+    """Print text unchanged: without markup, highlighting or wrapping."""
     console.print(Text(text), soft_wrap=True)
 
 

@@ -31,7 +31,7 @@ _SHOWN_LAYERS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportOptions:
-    """What the user chose."""
+    """Options of the export."""
 
     recipe: str
     export_format: ExportFormat
@@ -49,15 +49,15 @@ def export_base(sweep_file: Path, options: ExportOptions, consoles: Consoles) ->
 
     Args:
         sweep_file: The sweep's YAML.
-        options: How.
-        consoles: Where text goes.
+        options: Options of the export.
+        consoles: Output streams.
 
     Returns:
         The exit code: 0 when the checkpoint is written, 2 when sweep, model or folder cannot be used, else 1.
 
     Raises:
         ConfigError: found before the trainer service is started.
-        Interrupted: a signal asked to stop; nothing is written.
+        Interrupted: a signal requested a stop; nothing is written.
     """
     sweep = _read(sweep_file, options.seeds)
     folder = _absolute(options.output or Path(f"{sweep.name}-{options.recipe}-{options.export_format}"), "output")

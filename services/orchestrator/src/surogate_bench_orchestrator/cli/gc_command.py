@@ -1,4 +1,4 @@
-"""``surogate-bench gc``: show or remove what no sweep needs any more."""
+"""``surogate-bench gc``: list or remove data that no sweep needs any more."""
 
 import json
 
@@ -13,11 +13,11 @@ from surogate_bench_orchestrator.report.formats import size
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.garbage import Garbage, list_garbage, remove
 
-_COLUMNS = ("sweep", "version", "last used", "objects", "size", "why it can go", "kept of it")
+_COLUMNS = ("sweep", "version", "last used", "objects", "size", "reason", "kept")
 
 
 def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Consoles) -> None:
-    """Show what can be removed, and remove it if requested.
+    """List data that can be removed, and remove it if requested.
 
     Raises:
         ConfigError: the store cannot be used or reached.
@@ -37,7 +37,7 @@ def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Con
         )
         return
     if not found:
-        print_line(output, f"Nothing in {store.url} can go.")
+        print_line(output, f"Nothing in {store.url} can be removed.")
         return
     output.print(_table(found))
     total = size(sum(each.size for each in (removed if delete else found)))
@@ -63,7 +63,7 @@ def _table(found: tuple[Garbage, ...]) -> Table:
 
 def _why(garbage: Garbage) -> str:
     if garbage.busy:
-        return f"stays now: worked on by {garbage.busy}"
+        return f"kept now: in use by {garbage.busy}"
     return "superseded by a later version" if garbage.superseded else "checkpoints of finished trainings"
 
 

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
-from surogate_bench_orchestrator.sweep.rows import Pace, SweepView, ViewRow
+from surogate_bench_orchestrator.sweep.rows import Pace, ProgressRow, SweepProgress
 
 _REDRAW_S = 2.0
 """Drawing takes about 20 ms of CPU time, which the trainers need."""
@@ -54,7 +54,7 @@ class Display(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, view: SweepView) -> None:
+    def show(self, progress: SweepProgress) -> None:
         """Display the current status of the sweep."""
         ...
 
@@ -86,16 +86,16 @@ class LiveTable(Display):
         self._live.__exit__(kind, error, trace)
 
     @override
-    def show(self, view: SweepView) -> None:
+    def show(self, progress: SweepProgress) -> None:
         now = time.monotonic()
-        for warning in view.warnings:
-            if warning not in self._warned:  # printed once above the table, as a row has no room for it
+        for warning in progress.warnings:
+            if warning not in self._warned:  # printed once above the table, as it is too long for a row
                 self._live.console.print(Text(f"Warning: {warning}"), soft_wrap=True)
-        self._warned |= set(view.warnings)
-        if now - self._drawn >= _REDRAW_S or view.finished:
+        self._warned |= set(progress.warnings)
+        if now - self._drawn >= _REDRAW_S or progress.finished:
             self._drawn = now
-            paced = replace(view, rows=tuple(self._pace.estimate(row, now) for row in view.rows))
-            self._live.update(render_view(paced, now - self._started), refresh=True)
+            paced = replace(progress, rows=tuple(self._pace.estimate(row, now) for row in progress.rows))
+            self._live.update(render_progress(paced, now - self._started), refresh=True)
 
 
 class LineLog(Display):
@@ -120,12 +120,12 @@ class LineLog(Display):
         return None
 
     @override
-    def show(self, view: SweepView) -> None:
+    def show(self, progress: SweepProgress) -> None:
         now = self._clock()
         first_with: dict[Failure | None, str] = {}
-        for row in view.rows:
+        for row in progress.rows:
             first_with.setdefault(row.failure, row.name)
-        for row in (self._pace.estimate(row, now) for row in view.rows):
+        for row in (self._pace.estimate(row, now) for row in progress.rows):
             state = (row.state, row.attempt, row.failure)
             changed = state != self._shown.get(row.name, ("Pending", 0, None))
             due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
@@ -136,22 +136,22 @@ class LineLog(Display):
                 self._shown[row.name] = state
                 self._progress_at[row.name] = now
 
-    def _write(self, now: float, row: ViewRow, *, failure: str) -> None:
+    def _write(self, now: float, row: ProgressRow, *, failure: str) -> None:
         parts = [f"{duration(now - self._started)}  {row.name}: {row.state}", *_describe(row), failure]
         self._console.print(Text("  ".join(part for part in parts if part)), soft_wrap=True)
 
 
-def render_view(view: SweepView, elapsed_s: float | None = None) -> Group:
+def render_progress(progress: SweepProgress, elapsed_s: float | None = None) -> Group:
     """Return the table with its title.
 
     Args:
-        view: The sweep to show.
+        progress: The sweep to show.
         elapsed_s: Seconds since the start; None if unknown.
     """
     table = FittedTable(_COLUMNS)
-    for row in view.rows:
+    for row in progress.rows:
         table.add_row(_cells(row))
-    return Group(Text(f"{view.title}  {duration(elapsed_s)}".rstrip(), style="bold"), table)
+    return Group(Text(f"{progress.title}  {duration(elapsed_s)}".rstrip(), style="bold"), table)
 
 
 def duration(seconds: float | None) -> str:
@@ -163,7 +163,7 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _cells(row: ViewRow) -> list[Text]:
+def _cells(row: ProgressRow) -> list[Text]:
     return [
         Text(row.name),
         Text(row.state, style=_STYLES.get(row.state, "")),
@@ -177,7 +177,7 @@ def _cells(row: ViewRow) -> list[Text]:
     ]
 
 
-def _describe(row: ViewRow) -> list[str]:
+def _describe(row: ProgressRow) -> list[str]:
     parts = [_steps(row)]
     if row.loss is not None:
         parts.append(f"loss {row.loss:.3f}")
@@ -192,13 +192,13 @@ def _describe(row: ViewRow) -> list[str]:
     return [part for part in (*parts, row.detail, attempt) if part]
 
 
-def _served(row: ViewRow) -> str:
+def _served(row: ProgressRow) -> str:
     """Format the accuracies that were served under recipes; empty without any."""
     found = [f"{under} {accuracy:.3f}" for under, accuracy in row.served_accuracies.items()]
     return f"served under {', '.join(found)}" if found else ""
 
 
-def _steps(row: ViewRow) -> str:
+def _steps(row: ProgressRow) -> str:
     if not row.step:
         return ""
     return f"{row.step}/{row.total}" if row.total else str(row.step)

@@ -1,4 +1,4 @@
-"""What the logs commands of both targets share: which stages have logs, and how a log is printed."""
+"""Common parts of the logs commands of both targets: the stages that have logs, and the format of a log."""
 
 from rich.console import Console
 

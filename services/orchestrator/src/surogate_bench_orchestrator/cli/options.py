@@ -10,20 +10,20 @@ from surogate_bench_orchestrator.cli.target import On
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep's file.", show_default=False)]
 SweepOrName = Annotated[
     Path,
-    typer.Argument(metavar="SWEEP", help="The sweep's YAML file; on kubernetes its name will do.", show_default=False),
+    typer.Argument(metavar="SWEEP", help="The sweep's YAML file; on kubernetes also its name.", show_default=False),
 ]
 Seeds = Annotated[
     list[int] | None,
     typer.Option(
         "--seed",
-        help="Train with this seed instead of those in the file; give it several times for several seeds.",
+        help="Train with this seed instead of those in the file; may be repeated.",
         show_default="the file's seeds",
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
-Where = Annotated[On, typer.Option("--on", help="Where it runs.")]
+Where = Annotated[On, typer.Option("--on", help="Where the sweep runs.")]
 
-Store = Annotated[str, typer.Option(help="Where results go: a folder, or s3://bucket/prefix, gs://…, az://….")]
+Store = Annotated[str, typer.Option(help="Location of the results: a folder, or s3://bucket/prefix, gs://…, az://….")]
 StateDir = Annotated[Path, typer.Option(help="Folder for logs and the state of local processes.")]
 Slots = Annotated[
     int | None,
@@ -36,7 +36,7 @@ Slots = Annotated[
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail at once if another process runs this sweep.")]
 NoReuse = Annotated[
     bool,
-    typer.Option("--no-reuse", help="Compute every stage, even where the store has an equal one of another sweep."),
+    typer.Option("--no-reuse", help="Compute every stage, even if the store has an equal one of another sweep."),
 ]
 
 Namespace = Annotated[

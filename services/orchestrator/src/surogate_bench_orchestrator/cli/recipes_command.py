@@ -15,7 +15,7 @@ _COLUMNS = ("recipe", "title", "weights stored as", "products in", "engine here"
 
 
 def show_recipes(*, as_json: bool, consoles: Consoles) -> None:
-    """Show what each recipe is, and the engine with which this machine runs it."""
+    """Show the definition of each recipe, and the engine with which this machine runs it."""
     machine = detect_machine()
     capabilities = [(recipe, capability(recipe, machine)) for recipe in RECIPES]
     if as_json:

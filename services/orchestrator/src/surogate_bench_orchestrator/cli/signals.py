@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM stop a sweep in an orderly way: the next pass raises, and child processes are stopped."""
+"""Ctrl-C and SIGTERM stop a sweep gracefully: the next pass raises, and child processes are stopped."""
 
 import signal
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """The user, or the system, asked to stop."""
+    """A signal requested a stop."""
 
 
 class StopRequest:
-    """Records that a signal asked to stop."""
+    """Records whether a signal has requested a stop."""
 
     def __init__(self) -> None:
         self._requested = False
@@ -30,7 +30,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
-    """Handle the signals that ask to stop; the previous handlers are restored at the end."""
+    """Handle the signals that request a stop; the previous handlers are restored at the end."""
     request = StopRequest()
     previous = {number: signal.signal(number, request.set) for number in _SIGNALS}
     try:

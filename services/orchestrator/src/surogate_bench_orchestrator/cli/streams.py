@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, without a reader, or in an encoding that lacks characters."""
+"""Handling of standard streams that are closed, full, without a reader, or in an encoding that lacks characters."""
 
 import io
 import os

@@ -57,7 +57,7 @@ class ClusterOptions:
 class Target(Protocol):
     """Runs sweeps, and reports on them.
 
-    Methods raise ConfigError for bad input, and another BenchError if the target cannot do what they are for.
+    Methods raise ConfigError for bad input, and another BenchError for all other failures.
     """
 
     def run(self, sweep: SweepArgument, *, as_json: bool) -> ExitCode:
@@ -68,7 +68,7 @@ class Target(Protocol):
             INTERRUPTED if the sweep continues without this process.
 
         Raises:
-            Interrupted: a signal asked to stop, and the sweep has stopped.
+            Interrupted: a signal requested a stop, and the sweep has stopped.
         """
         ...
 

@@ -7,7 +7,7 @@ from surogate_bench_orchestrator.cli.sweep_file import read_sweep
 
 
 def validate_sweep(sweep_file: Path, consoles: Consoles) -> None:
-    """Check a sweep file, and print that it is valid: silence would be ambiguous.
+    """Check a sweep file, and print that it is valid.
 
     Raises:
         ConfigError: it cannot be used as it is.

@@ -116,7 +116,7 @@ class Controller:
         self._workers.start()
 
     def _on_lost(self) -> None:
-        if not self._stopping.is_set():  # else it was released
+        if not self._stopping.is_set():  # otherwise it was released
             _exit_at_once()
 
     def _end(self) -> None:
@@ -126,7 +126,7 @@ class Controller:
         self.http.stop()
         watches = threading.Thread(target=self._stop_watches, name="watches", daemon=True)
         watches.start()
-        watches.join(_STOP_S)  # a watch on a connection that is dead ends much later
+        watches.join(_STOP_S)  # a watch on a dead connection would end much later
 
     def _stop_watches(self) -> None:
         self._cluster.stop()
@@ -175,8 +175,8 @@ class Controller:
 
     def _unready(self) -> str:
         if not self._synced.is_set():
-            return "waits for the Kubernetes API"
-        return "" if self._connection.is_checked else "waits for the object store"
+            return "waiting for the Kubernetes API"
+        return "" if self._connection.is_checked else "waiting for the object store"
 
     def _report_prefix(self, name: str) -> str | None:
         item = self._sweeps.get(name)
@@ -229,7 +229,7 @@ def run_controller(config: Path, *, port: int) -> int:
 
 
 def _exit_at_once() -> None:
-    """End the process: another replica may be the leader by now, and threads that hang cannot be stopped otherwise."""
+    """End the process: another replica may be the leader already, and hanging threads cannot be interrupted."""
     _log.error("the Lease is lost; another replica continues")
     logging.shutdown()
     os._exit(ExitCode.TRANSIENT)

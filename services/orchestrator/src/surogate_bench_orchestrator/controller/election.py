@@ -28,7 +28,7 @@ class Election:
         namespace: Of the Lease.
         identity: Of this replica; unique.
         on_started: Called once when this replica becomes the leader, in a thread.
-        on_lost: Called when it no longer is and must stop at once.
+        on_lost: Called when it is no longer the leader and must stop at once.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class Election:
         self._on_lost = on_lost
 
     def start(self) -> None:
-        """Start to take part, in a thread."""
+        """Start to participate in the election, in a thread."""
         self._thread.start()
 
     def release(self) -> None:
-        """Take no longer part, and release the Lease so that another replica need not wait until it expires."""
+        """Stop participating, and release the Lease, so that another replica need not wait until it expires."""
         self._lock.release()
 
     def _run(self) -> None:

@@ -1,1 +1,1 @@
-"""What a sweep consists of and what to do next: pure functions, no I/O."""
+"""The plan of a sweep, its observed state, and the decision about the next actions: pure functions, no I/O."""

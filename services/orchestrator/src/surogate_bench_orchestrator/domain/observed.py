@@ -1,4 +1,4 @@
-"""What was observed of a sweep at one moment, and the state of each run that follows from it."""
+"""The observed state of a sweep at one moment, and the resulting state of each run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,20 +11,19 @@ from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
-    """Facts to decide on.
+    """The observed state that decisions are based on.
 
-    ``done`` must have been read after ``tasks``: a task that is observed to have succeeded has written its manifest
-    before.
+    ``done`` must have been read after ``tasks``: a task that is observed as succeeded has already written its manifest.
     """
 
     done: frozenset[str]
     """Names of the tasks whose manifest is in the store."""
     tasks: Mapping[str, Observation]
     slots: int | None
-    """Accelerators, or shares of the CPU, of the runtime: taken and free ones together. None where they are not
-    counted: tasks are queued, and how many of them are placed shows how many there are."""
+    """Accelerators, or shares of the CPU, of the runtime, taken or free. None if they are not counted: tasks are then
+    queued, and the number of placed tasks is a lower bound."""
     reusable: Mapping[str, str] = field(default_factory=dict)
-    """By task name: prefix of a finished stage, of this sweep's name or another's, whose result is this task's too."""
+    """By task name: prefix of a finished stage, of any sweep, whose result is valid for the task."""
 
     def of(self, task: Task) -> Observation:
         """Return the runtime's observation of a task."""
@@ -44,14 +43,14 @@ class Observed:
         return observation.phase.is_active and not (observation.queued or observation.unplaced)
 
     def lacks_room(self, task: Task) -> bool:
-        """Whether the task was submitted and there is no room for it."""
+        """Whether the task was submitted and lacks the resources to be placed."""
         observation = self.of(task)
         return observation.phase.is_active and observation.unplaced
 
     def is_due(self, task: Task) -> bool:
         """Whether the task is neither done nor known to the runtime.
 
-        That the runtime does not know it does not mean that it never ran: only a manifest shows that.
+        A task that the runtime does not know may have run: only its manifest is evidence of a result.
         """
         return not self.is_done(task) and self.of(task).phase is Phase.ABSENT
 
@@ -68,7 +67,7 @@ class Failure:
 
     @property
     def is_lack_of_capability(self) -> bool:
-        """Whether nothing here can run it, rather than something having gone wrong."""
+        """Whether the hardware cannot run it, rather than an attempt having failed."""
         return self.reason in LACK_OF_CAPABILITY
 
 

@@ -1,4 +1,4 @@
-"""What a sweep consists of: prepare and check, then train, serve and evaluate every run."""
+"""The plan of a sweep: prepare and check, then train, serve and evaluate every run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,21 +23,21 @@ UNADDRESSED = ""
 """Server address in a planned evaluation; it is known only once the server runs."""
 
 _PREPARE_TIMEOUT_S = 4 * 3600.0
-"""Room for downloading a large model and its data set."""
+"""Enough to download a large model and its data set."""
 
 _CHECK_TIMEOUT_S = 3600.0
-"""Room for downloading the data of a task that has its own."""
+"""Enough to download the data of a task that has its own."""
 
 _IMPORT_TIMEOUT_S = 3600.0
-"""Room for downloading an adapter."""
+"""Enough to download an adapter."""
 
 _MARGIN_S = 60.0
-"""Beyond deadlines that the services watch themselves, so that their explanation comes first."""
+"""Added to deadlines that the services enforce themselves, so that their error message is recorded first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """One evaluation of a run: each run has one on every way of serving that the sweep requests for it."""
+    """One evaluation of a run, for one of the ways of serving that the sweep requests."""
 
     under: str | None
     """Recipe that the base is served under; None for the base as published."""
@@ -48,16 +48,16 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One (recipe, seed), a foreign adapter, or the untouched base model, which is evaluated only."""
+    """One recipe with one seed, a foreign adapter, or the unmodified base model, which is only evaluated."""
 
     name: str
     recipe: Recipe | None = None
     seed: int | None = None
     adapter: ForeignAdapter | None = None
     train: Task | None
-    """What makes the adapter: a training, or the import of a foreign one."""
+    """The task that produces the adapter: a training, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
-    """That on the base as published first."""
+    """The evaluation on the base as published is the first."""
 
     @property
     def row(self) -> str:
@@ -78,21 +78,21 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Everything a sweep needs done."""
+    """All tasks of a sweep."""
 
     sweep: RecipeSweep
     layout: SweepLayout
     prepare: Task
     checks: tuple[Task, ...]
-    """What must have succeeded, besides ``prepare``, before anything is trained."""
+    """Tasks that must have succeeded, besides ``prepare``, before anything is trained."""
     servers: tuple[Task, ...]
-    """One for each way of serving, that of the base as published first."""
+    """One for each way of serving; that of the base as published is the first."""
     runs: tuple[Run, ...]
     """The base first, then recipes and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
-    """Slowest first: the longest run started last would leave the other slots idle at the end (LPT rule, Graham)."""
+    """The slowest first, so that no long run starts last while other slots are idle (LPT rule, Graham)."""
     reuse: bool = True
-    """Whether results of equal stages of other sweeps in the store are taken, rather than computed again."""
+    """Whether results of equal stages of other sweeps in the store are reused."""
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -106,7 +106,7 @@ class Plan:
         return tuple(run.train for run in self.runs if run.train and run.adapter)
 
     def server_of(self, evaluation: Task) -> Task:
-        """Return the server that an evaluation asks.
+        """Return the model server of an evaluation.
 
         Raises:
             KeyError: the task is not an evaluation of this plan.
@@ -120,17 +120,17 @@ class Plan:
 
     @property
     def preliminaries(self) -> tuple[Task, ...]:
-        """What comes before all training: where one of them fails, nothing else can work."""
+        """Tasks before all training: if one of them fails, nothing else can run."""
         return (self.prepare, *self.checks)
 
 
 def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
-    """Lay a sweep out as tasks.
+    """Make the plan of a sweep.
 
     Args:
-        sweep: What the user wrote.
+        sweep: The user's specification.
         store: URL of the object store that results go to.
-        reuse: Take results of equal stages of other sweeps in that store.
+        reuse: Reuse results of equal stages of other sweeps in that store.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
     planner = _Planner(sweep=sweep, store=store, layout=layout)
@@ -182,7 +182,7 @@ class _Planner:
         )
 
     def checks(self) -> tuple[Task, ...]:
-        """The serving check is left out where the server gets no arguments of the user's."""
+        """Return the checks; that of serving is omitted if the sweep has no extra arguments for the server."""
         serving = (self._check("serving", Service.MODEL_SERVER),) if self.sweep.serving.extra_args else ()
         return (*serving, self._check("task", Service.EVALUATOR))
 
@@ -262,10 +262,10 @@ class _Planner:
         identity = f"{self.layout.spec_hash}/{self.store}"
         if under is None:
             return task_name(self.sweep.name, *parts, identity=identity)
-        # Part of the identity too: names of runs and recipes joined by dashes can read the same.
+        # Part of the identity too, as different names of runs and recipes can be equal once joined by dashes.
         return task_name(self.sweep.name, *parts, under, identity=f"{identity}/under/{under}")
 
 
 def _relative_cost(recipe: Recipe) -> float:
-    """Rank recipes by training time where low precision is emulated; on matching hardware the order hardly matters."""
+    """Rank recipes by training time under emulation; on hardware that supports them the order hardly matters."""
     return COMPUTES[recipe.compute].relative_cost + STORAGES[recipe.weight_storage].relative_cost

@@ -1,20 +1,20 @@
-"""What to do next, from the plan and what is observed: level-triggered, so it does not matter what was done before.
+"""Decide the next actions from the plan and the observed state. Level-triggered: earlier actions do not matter.
 
 Placement of model servers, each of which holds a slot (an accelerator, or a share of the CPU) as a trainer does:
 
-- *phased*: trainers first. Servers take slots that no trainer waits for, so with two slots the first starts up while
-  the last trainer still trains, and with one slot they follow it one after another.
+- *phased*: trainers first. Servers take slots that no trainer waits for. With two slots, the first server starts while
+  the last trainer runs; with one slot, servers follow one after another.
 - *overlapped*: one server takes a slot as soon as there is something to evaluate on it. With a single slot this would
   alternate between server and trainer, so one slot is always phased.
 - *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs.
 
-Servers of several ways of serving run side by side where slots are left, else one after another. One that can score
-all that is left for it comes before one that still waits for adapters, so that few are started twice; an idle one
-gives way to it. Idle servers give way to trainers that find no room: with one slot there is never a deadlock.
+Servers of several ways of serving run in parallel if there are free slots, else one after another. A server that can
+complete its remaining work precedes one that still waits for adapters, so that few are started twice; an idle one gives
+way to it. Idle servers give way to trainers that lack a slot, so that one slot never leads to a deadlock.
 
-Where slots are not counted (a cluster whose nodes come and go), trainers are queued, at most :data:`MAX_QUEUED` at a
-time, and as many slots are assumed as tasks are placed. Servers are queued once no trainer is, or, where that many
-slots allow to overlap, one beside them.
+If slots are not counted (a cluster with autoscaling), trainers are queued, at most :data:`MAX_QUEUED` at a time, and
+the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them beside
+trainers if that number of slots permits overlapping.
 """
 
 from dataclasses import dataclass
@@ -34,8 +34,8 @@ from surogate_bench_orchestrator.domain.serving import (
 from surogate_bench_orchestrator.domain.tasks import Phase, Task
 
 MAX_QUEUED = 64
-"""Trainers that wait for a slot at the same time, where slots are not counted: enough for an autoscaler to see what is
-needed, and not every run of a large sweep at once."""
+"""Maximum number of trainers that wait for a slot if slots are not counted: enough for an autoscaler to recognize the
+demand, without queueing every run of a large sweep at once."""
 _OVERLAP_NEEDS_SLOTS = 2
 _AUTO_OVERLAPS_FROM_SLOTS = 4
 
@@ -67,7 +67,7 @@ Action = Submit | Delete | Reuse
 
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Decide what to do now; without any action there is nothing but to wait, or all is done."""
+    """Decide the next actions; empty if there is only something to wait for, or if the sweep has ended."""
     if observed.is_done(plan.prepare) and (reused := _reuse(plan, observed)):
         return reused
     if not all(observed.is_done(task) for task in plan.preliminaries):
@@ -90,7 +90,7 @@ def overlaps(placement: Placement, slots: int) -> bool:
 
 
 def _preliminaries(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Prepare and check; where one of them has failed nothing else can work."""
+    """Prepare and check; if one of them has failed, nothing else can run."""
     if any(failure_of(task, observed) for task in plan.preliminaries):
         return tuple(Delete(task) for task in plan.tasks if observed.is_active(task))
     is_prepared = observed.is_done(plan.prepare)
@@ -104,7 +104,7 @@ def _reads_data(task: Task) -> bool:
 
 
 def _reuse(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Compute nothing twice; what else there is to do is decided once these are done, in the next pass."""
+    """Reuse equal stages; other actions are decided in the next pass, once these references are written."""
     due = [task for task in plan.tasks if observed.is_due(task)]
     return tuple(Reuse(task, observed.reusable[task.name]) for task in due if task.name in observed.reusable)
 
@@ -150,7 +150,7 @@ def _servers_after(
 
 
 def _evaluations(plan: Plan, works: tuple[ServerWork, ...], observed: Observed) -> tuple[Action, ...]:
-    """Evaluate on servers that are ready; where one has failed, stop what would wait for it."""
+    """Evaluate on servers that are ready; if one has failed, stop the evaluations that wait for it."""
     actions: list[Action] = []
     for work in works:
         active = [*work.active, *work.ending]
@@ -170,19 +170,19 @@ def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:
 
 
 def _free(plan: Plan, observed: Observed) -> int:
-    """Slots that trainers may be submitted for; where slots are not counted, places in the queue."""
+    """Return the number of slots for trainers to be submitted; if slots are not counted, of places in the queue."""
     if observed.slots is None:
         return MAX_QUEUED - sum(task.slots for task in _queued(plan, observed))
     return observed.slots - sum(task.slots for task in plan.tasks if observed.is_active(task))
 
 
 def _queued(plan: Plan, observed: Observed) -> list[Task]:
-    """Trainers that were submitted and hold no slot yet."""
+    """Return the trainers that were submitted and hold no slot yet."""
     return [task for task in plan.training_order if observed.is_active(task) and not observed.is_placed(task)]
 
 
 def _known_slots(plan: Plan, observed: Observed) -> int:
-    """Slots that are known to exist."""
+    """Return the number of slots that are known to exist."""
     if observed.slots is None:
         return sum(task.slots for task in plan.tasks if observed.is_placed(task))
     return observed.slots

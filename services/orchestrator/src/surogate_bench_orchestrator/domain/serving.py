@@ -1,4 +1,4 @@
-"""What each model server of a sweep has to do, and which servers to stop and start for it: pure.
+"""The remaining work of each model server, and which servers to start and stop for it: pure.
 
 A server has *work* while an evaluation on it is running or only needs the server. It is *idle* when it has none but
 will have some, once further adapters are trained. It is *over* when nothing is left for it.
@@ -14,7 +14,7 @@ from surogate_bench_orchestrator.domain.tasks import Task
 
 @dataclass(slots=True, kw_only=True)
 class ServerWork:
-    """What is left to do for one server."""
+    """The remaining work of one server."""
 
     server: Task
     ready: list[Task] = field(default_factory=list)
@@ -38,17 +38,17 @@ class ServerWork:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing is left for it."""
+        """Whether no work remains."""
         return not self.has_work and not self.ending and self.later == 0
 
     @property
     def completes(self) -> bool:
-        """Whether all that is left for it can be scored now, so that it need not be started again."""
+        """Whether all of the remaining work can be done now, so that it need not be started again."""
         return self.has_work and self.later == 0
 
 
 def server_work(plan: Plan, observed: Observed) -> tuple[ServerWork, ...]:
-    """Assign what is left to evaluate to the servers, in the plan's order."""
+    """Assign the remaining evaluations to the servers, in the plan's order."""
     works = {server.name: ServerWork(server=server) for server in plan.servers}
     for run in plan.runs:
         is_trained = run.train is None or observed.is_done(run.train)
@@ -72,7 +72,7 @@ class Contention:
     trainers_wait: bool
     """Whether trainers are due, or queued."""
     trainers_lack_room: bool
-    """Whether trainers wait and there is no room for the next one."""
+    """Whether trainers wait and there is no free slot for the next one."""
     trainer_is_placed: bool
     """Whether any trainer holds a slot."""
     has_free_slot: bool
@@ -82,9 +82,9 @@ class Contention:
 
 
 def servers_to_stop(works: Iterable[ServerWork], observed: Observed, contention: Contention) -> list[Task]:
-    """Return servers that are over, and idle ones whose slots others need.
+    """Return servers without remaining work, and idle ones whose slots are needed.
 
-    While trainers lack room, one idle server stays as long as a trainer works; without any at work all give way.
+    While trainers lack slots, one idle server is kept as long as a trainer runs; otherwise all give way.
     Otherwise an idle server gives way to one that has work, the last in the plan's order first: the first is that of
     the base as published, on which every adapter is scored.
     """
@@ -101,10 +101,10 @@ def servers_to_stop(works: Iterable[ServerWork], observed: Observed, contention:
 def server_ahead_of_trainers(
     works: Iterable[ServerWork], observed: Observed, contention: Contention
 ) -> ServerWork | None:
-    """Choose a server that may take a slot before trainers do, unless one is at work.
+    """Choose a server that may take a slot before trainers, unless one has work already.
 
-    It is one that completes what is left for it, or that of the base as published: another would score the untouched
-    model only, and be started again for each adapter.
+    It is one that completes what is left for it, or that of the base as published: any other would score only the
+    unmodified model, and be started again for each adapter.
     """
     works = tuple(works)
     if not contention.overlaps or any(work.has_work and observed.is_active(work.server) for work in works):
@@ -116,7 +116,7 @@ def server_ahead_of_trainers(
 def servers_after_trainers(works: Iterable[ServerWork], observed: Observed) -> list[Task]:
     """Return servers that are worth a slot no trainer waits for, the most useful first.
 
-    Where none has work and none runs, one may start up while the last trainers are at work.
+    If none has work and none runs, one may start while the last trainers run.
     """
     works = tuple(works)
     useful = [work.server for work in _by_usefulness(works) if observed.is_due(work.server)]
@@ -126,7 +126,7 @@ def servers_after_trainers(works: Iterable[ServerWork], observed: Observed) -> l
 
 
 def _startable(works: Iterable[ServerWork], observed: Observed, contention: Contention) -> list[ServerWork]:
-    """Return servers with work that would be started, or were, if they got a slot."""
+    """Return the servers with work that may be started now, free slots permitting."""
     works = tuple(works)
     if not contention.trainers_wait:
         return _by_usefulness(works)
@@ -141,5 +141,5 @@ def _is_starved(work: ServerWork, observed: Observed, contention: Contention) ->
 
 
 def _by_usefulness(works: Iterable[ServerWork]) -> list[ServerWork]:
-    """Return those with work: first those that complete it, then in the plan's order."""
+    """Return the servers with work: first those that can complete it, then in the plan's order."""
     return sorted((work for work in works if work.has_work), key=lambda work: not work.completes)

@@ -1,4 +1,4 @@
-"""The unit of work that a runtime runs, and what is observed of it."""
+"""The unit of work that a runtime runs, and the observation of its state."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ TaskRequest = AnyRequest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One thing to run: once until it ends, or, for a server, until it is deleted."""
+    """A unit of work: a stage, which runs until it ends, or a server, which runs until it is deleted."""
 
     name: str
-    """Deterministic, unique, a DNS label: submitting it twice runs it once."""
+    """A deterministic, unique DNS label: a task that is submitted twice runs once."""
     service: Service
     request: TaskRequest
     """The runtime fills in ports and thread counts, the orchestrator the server's address."""
     slots: int
     """Accelerators (or shares of the CPU) that it holds while it is pending or running."""
     max_attempts: int
-    """Tries until it has failed; for a server, tries in a row that did not become ready."""
+    """Maximum number of attempts; for a server, of consecutive attempts that do not become ready."""
     timeout_s: float
     """Seconds from submission, over all attempts, until it is stopped; for a server, seconds to become ready."""
     output: str | None
-    """Prefix in the store whose manifest says that it is done; None for a server."""
+    """Prefix of its stage in the store; None for a server."""
 
     @property
     def is_server(self) -> bool:
@@ -46,7 +46,7 @@ class Phase(StrEnum):
     PENDING = "pending"  # waits for its first or next attempt; a server: not ready yet
     RUNNING = "running"  # a server: ready
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # for good: no attempt is left
+    FAILED = "failed"  # permanently: no attempt is left
 
     @property
     def is_active(self) -> bool:
@@ -62,15 +62,15 @@ class Observation:
     attempt: int = 0
     """1 for the first."""
     reason: str = ""
-    """CamelCase kind of the last failure: as the service reports it, or Killed, DeadlineExceeded…"""
+    """Reason of the last failure in CamelCase: as the service reports it, or Killed, DeadlineExceeded…"""
     message: str = ""
     progress: Progress | None = None
     elapsed_s: float | None = None
     """Seconds since submission; for one that ended, until then."""
     queued: bool = False
-    """It is pending and holds no slot now, whether or not it is known yet that there is no room for it."""
+    """It is pending and holds no slot, whether or not the reason is known yet."""
     unplaced: bool = False
-    """It is pending because there is no room for it, and holds no slot."""
+    """It is pending because resources are lacking, and holds no slot."""
 
 
 ABSENT = Observation(phase=Phase.ABSENT)
@@ -101,8 +101,8 @@ def task_name(*parts: str, identity: str) -> str:
     """Name a task ``part-part-…-hash``, at most :data:`MAX_NAME` characters.
 
     Args:
-        parts: What it is; the end is cut off when too long.
-        identity: What else distinguishes it (the spec's hash, the store); hashed together with the parts.
+        parts: Describe the task; cut off at the end if too long.
+        identity: Further distinctions (the spec's hash, the store); hashed together with the parts.
     """
     title = "-".join(parts)
     digest = hashlib.sha256(f"{title}/{identity}".encode()).hexdigest()[:8]

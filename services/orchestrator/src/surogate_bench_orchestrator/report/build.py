@@ -43,7 +43,7 @@ def build_report(
         skipped: Why runs were skipped, by run name.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
         PermanentError: the store refuses, or the prepare stage's manifest cannot be parsed.
     """
     records = read_records(store, sweep)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 _GAP = 2
-_LEAST_REMARK = _LEAST_WORDS = 12
+_LEAST_REMARK = _LEAST_TEXT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +97,8 @@ class FittedTable:
         if self._columns[index].remark:
             return min(self._natural(index), _LEAST_REMARK)
         if self._columns[index].folds:
-            words = [word for line in self._lines(index) for word in line.split()]
-            return min(max(map(cell_len, words), default=0), _LEAST_WORDS)
+            parts = [part for line in self._lines(index) for part in line.split()]
+            return min(max(map(cell_len, parts), default=0), _LEAST_TEXT)
         return self._natural(index)
 
     def _lines(self, index: int) -> list[str]:

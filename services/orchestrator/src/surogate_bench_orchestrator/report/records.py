@@ -119,7 +119,7 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
     """Read a sweep's finished stages. Damaged files of a run are recorded in it and do not stop the others.
 
     Raises:
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
         PermanentError: the prepare stage's manifest cannot be parsed.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)

@@ -22,7 +22,7 @@ def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> 
         force: Write even where the report is complete.
 
     Raises:
-        TransientError: the store is away; calling again is safe.
+        TransientError: the store is unavailable; calling again is safe.
         PermanentError: the store refuses.
     """
     sweep, summary = report.sweep, report.summary

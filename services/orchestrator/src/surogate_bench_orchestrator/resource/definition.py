@@ -9,11 +9,11 @@ from surogate_bench_orchestrator.resource.rules import NAME_RULE
 from surogate_bench_orchestrator.resource.schema import spec_schema
 from surogate_bench_orchestrator.resource.status_schema import status_schema
 
-_HEAD = "# Made from the RecipeSweep model by `make reference`; a test fails when the two differ.\n"
+_HEAD = "# Generated from the RecipeSweep model by `make reference`; do not edit.\n"
 
 
 def definition() -> dict[str, Any]:
-    """Make the CustomResourceDefinition."""
+    """Build the CustomResourceDefinition."""
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -43,13 +43,13 @@ def definition() -> dict[str, Any]:
 
 
 def definition_yaml() -> str:
-    """Write it as a file of the chart."""
+    """Format it as a file of the chart."""
     document = yaml.dump(definition(), Dumper=_PlainDumper, sort_keys=False, allow_unicode=True, width=120)
     return f"{_HEAD}{document}"
 
 
 class _PlainDumper(yaml.SafeDumper):
-    """Writes out what appears twice, instead of an anchor and a reference to it."""
+    """Repeats equal objects, instead of using anchors and aliases."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ANN401, ARG002 - as in the base class
         return True

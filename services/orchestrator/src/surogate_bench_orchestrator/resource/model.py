@@ -83,14 +83,14 @@ def _flag(spec: dict[str, Any], name: str, *, default: bool) -> bool:
 
 
 def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, Any]:
-    """Write a sweep as the manifest of a RecipeSweep.
+    """Convert a sweep to the manifest of a RecipeSweep.
 
     Every setting is written out, so that the stored object means the same to every later version, and applying it
     again changes nothing. Fields that are set in the cluster (``suspend``, ``reuse``, ``scheduling``) are left out.
 
     Args:
-        sweep: Names nothing on this machine's disk.
-        namespace: Left out if None.
+        sweep: The sweep; refers to no local folders.
+        namespace: Omitted if None.
 
     Raises:
         ConfigError: it names a local folder, which pods do not have, or has more runs than a status has room for.

@@ -6,11 +6,18 @@ They are equal to the validators of the Pydantic models; tests compare both. A f
 
 from typing import Any
 
+from surogate_bench.specs.adapters import ONE_ADAPTER_SOURCE
+from surogate_bench.specs.data import BUILTIN_NEEDS_SIZES, COMPLETION_NEEDS_ANSWER, PROMPT_NEEDS_QUESTION
+from surogate_bench.specs.evaluation import NO_REMOTE_CODE
+from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
+from surogate_bench.specs.sweep import EACH_SEED_ONCE
+from surogate_bench.specs.training import ONE_LENGTH
+
 Rule = dict[str, Any]
 
 _ONE_SOURCE: Rule = {
     "rule": "[has(self.hub), has(self.path), has(self.builtin)].exists_one(given, given)",
-    "message": "set exactly one of hub, path, builtin",
+    "message": ONE_SOURCE,
 }
 
 NAME_RULE: Rule = {
@@ -27,34 +34,34 @@ MAX_RUNS = 1000
 RULES: dict[str, list[Rule]] = {
     "ModelSpec": [
         _ONE_SOURCE,
-        {"rule": "!has(self.revision) || has(self.hub)", "message": "revision only applies to hub: remove it"},
+        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
     ],
     "DataSpec": [
         _ONE_SOURCE,
         {
             "rule": "!has(self.builtin) || (has(self.train_size) && has(self.test_size))",
-            "message": "a built-in data set needs train_size and test_size",
+            "message": BUILTIN_NEEDS_SIZES,
         },
-        {"rule": "self.prompt.contains('{question}')", "message": "prompt must contain {question}"},
-        {"rule": "self.completion.contains('{answer}')", "message": "completion must contain {answer}"},
+        {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
+        {"rule": "self.completion.contains('{answer}')", "message": COMPLETION_NEEDS_ANSWER},
     ],
     "ForeignAdapter": [
         {
             "rule": "[has(self.path), has(self.url), has(self.hub)].exists_one(given, given)",
-            "message": "set exactly one of path, url, hub",
+            "message": ONE_ADAPTER_SOURCE,
         },
-        {"rule": "!has(self.revision) || has(self.hub)", "message": "revision only applies to hub: remove it"},
+        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
     ],
     "TrainingSpec": [
         {
             "rule": "has(self.epochs) != has(self.max_steps)",
-            "message": "set exactly one of epochs and max_steps",
+            "message": ONE_LENGTH,
         }
     ],
     "ServingSpec": [
         {
             "rule": "self.extra_args.all(given, !given.replace('_', '-').contains('trust-remote-code'))",
-            "message": "extra_args: code from a model repository is never run: remove --trust-remote-code",
+            "message": f"extra_args: {NO_REMOTE_CODE}",
         }
     ],
     "RecipeSweep": [
@@ -68,7 +75,7 @@ RULES: dict[str, list[Rule]] = {
         },
     ],
 }
-"""By the name of the model."""
+"""By name of the model."""
 
 FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
     ("RecipeSweep", "adapters"): [
@@ -80,7 +87,7 @@ FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
     ("RecipeSweep", "seeds"): [
         {
             "rule": "self.all(seed, self.exists_one(other, other == seed))",
-            "message": "seeds: each may appear once: remove the repeated one",
+            "message": f"{EACH_SEED_ONCE}: remove the repeated one",
         }
     ],
 }

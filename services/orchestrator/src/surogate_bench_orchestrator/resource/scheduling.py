@@ -34,10 +34,10 @@ class SchedulingSpec(Spec):
     tolerations: tuple[Toleration, ...] | None = Field(None, description="Taints that pods tolerate.")
     compute_capability: CapabilityRule | None = Field(
         None,
-        description="What the compute capability that a recipe's engine needs means: a node without it is not used "
-        "(required), is used last (preferred, the default), or is as good as any (ignored). Emulated recipes need "
-        "none. Needs the labels of GPU feature discovery.",
+        description="How the compute capability that a recipe's engine needs affects placement: nodes without it are "
+        "not used (required), are used last (preferred, the default), or are used like any other "
+        "(ignored). Emulated recipes need none. Requires the labels of GPU feature discovery.",
     )
     slots: int | None = Field(
-        None, ge=1, le=1000, description="At most so many pods of the sweep hold a GPU at once; the rest waits."
+        None, ge=1, le=1000, description="Maximum number of pods of the sweep that hold a GPU at once; others wait."
     )

@@ -17,7 +17,7 @@ _LENGTHS = {
     ("DataSpec", "prompt"): 8192,
     ("DataSpec", "completion"): 8192,
 }
-"""Characters, where others than usual are reasonable. Bounds let the API server bound the cost of rules."""
+"""Maximum lengths that differ from the default. The API server needs bounds to estimate the cost of rules."""
 
 _ITEMS = {("RecipeSweep", "seeds"): 200}
 _MINIMUM_OF_ITEMS = {("RecipeSweep", "seeds"): 0}
@@ -25,7 +25,7 @@ _KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "minItems
 
 
 def spec_schema() -> Schema:
-    """Make the structural OpenAPI v3 schema of ``spec``."""
+    """Build the structural OpenAPI v3 schema of ``spec``."""
     spec = _Converter(RecipeSweep.model_json_schema()).root("RecipeSweep")
     properties = {name: field for name, field in spec["properties"].items() if name != "name"}
     for name, field in properties.items():
@@ -41,12 +41,12 @@ def spec_schema() -> Schema:
             "suspend": {
                 "type": "boolean",
                 "default": False,
-                "description": "Stop what runs and start nothing; false goes on from there.",
+                "description": "Stop running tasks and start none; false resumes the sweep.",
             },
             "reuse": {
                 "type": "boolean",
                 "default": True,
-                "description": "Take results of equal stages of other sweeps in the store; false computes all anew.",
+                "description": "Reuse results of equal stages of other sweeps in the store; if false, compute all.",
             },
             "scheduling": scheduling,
         },
@@ -129,7 +129,7 @@ class _Converter:
             "x-kubernetes-list-type": "atomic",
             "items": {
                 "x-kubernetes-preserve-unknown-fields": True,
-                "description": "The name of a built-in recipe, or a recipe spelled out.",
+                "description": "The name of a built-in recipe, or the fields of a recipe.",
                 "pattern": f"^({names})$",
                 "required": spelled_out["required"],
                 "properties": spelled_out["properties"],

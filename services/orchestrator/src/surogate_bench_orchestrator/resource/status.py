@@ -44,7 +44,7 @@ Timestamp = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 
 
 def _one_of(values: type[StrEnum]) -> dict[str, Any]:
-    """Restrict a string in the schema only: what a newer version wrote can still be read."""
+    """Restrict a string in the schema only, so that statuses of newer versions can be read."""
     return {"enum": [value.value for value in values]}
 
 
@@ -102,7 +102,7 @@ class StatusRow(StatusModel):
         json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )
     uri: str = Field("", description="Location of its results in the object store.")
-    reason: str = Field("", description="CamelCase reason why it failed, was skipped, or is tried again.")
+    reason: str = Field("", description="CamelCase reason why it failed, was skipped, or is retried.")
     message: str = Field("", description="Details of the reason.")
 
 

@@ -10,7 +10,7 @@ _TYPE_KEYWORDS = ("type", "format", "enum", "minimum", "maxLength")
 
 
 def status_schema() -> Schema:
-    """Make the structural OpenAPI v3 schema of ``status``."""
+    """Build the structural OpenAPI v3 schema of ``status``."""
     document = SweepStatus.model_json_schema(by_alias=True)
     return {"type": "object", "description": document["description"], "properties": _properties(document, document)}
 

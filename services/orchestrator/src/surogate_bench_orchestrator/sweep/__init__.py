@@ -1,1 +1,1 @@
-"""One sweep from its plan to its end: snapshots, completed and reusable stages, locks, rows, the runner."""
+"""Running a sweep: snapshots, completed and reusable stages, locks, rows, the runner."""

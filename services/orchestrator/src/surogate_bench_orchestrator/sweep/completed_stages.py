@@ -1,4 +1,4 @@
-"""The completed stages of a sweep, read from the store as seldom as possible."""
+"""The completed stages of a sweep, read from the store with few requests."""
 
 from collections.abc import Iterable
 
@@ -13,11 +13,11 @@ from surogate_bench_orchestrator.domain.tasks import Task
 class CompletedStages:
     """Manifests of a sweep. Each is read once; :meth:`read` and :meth:`read_all` read further ones.
 
-    Details are dropped: the lists of files of a large sweep would fill the memory.
+    Details are dropped: the lists of files of a large sweep would take too much memory.
 
     Args:
-        store: Holds the results.
-        plan: Of the sweep.
+        store: Store of the results.
+        plan: Plan of the sweep.
     """
 
     def __init__(self, store: ObjectStore, plan: Plan) -> None:
@@ -35,17 +35,17 @@ class CompletedStages:
         """Read every manifest that exists, with one listing.
 
         Raises:
-            TransientError: the store is away.
+            TransientError: the store is unavailable.
             PermanentError: the store refuses, or a manifest cannot be parsed.
         """
         present = {info.key for info in self._store.list(f"{self._plan.layout.root}/")}
         self.read(task for task in self._plan.tasks if task.output and manifest_key(task.output) in present)
 
     def read(self, tasks: Iterable[Task]) -> None:
-        """Read the manifests of these tasks, as far as they exist.
+        """Read the manifests of these tasks, if they exist.
 
         Raises:
-            TransientError: the store is away.
+            TransientError: the store is unavailable.
             PermanentError: the store refuses, or a manifest cannot be parsed.
         """
         for task in tasks:

@@ -1,12 +1,12 @@
-"""Find and remove what no sweep in a store needs any more.
+"""Find and remove stages and checkpoints that no sweep in a store needs any more.
 
 A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
 that are still valid. In use are, of each sweep name, the version used last and the last one with a result, and every
-version that is locked. What they hold and what they refer to is kept. The rest is garbage: superseded versions, and
-checkpoints of finished trainings.
+version that is locked. Their stages, and the stages that they refer to, are kept. The rest is garbage: superseded
+versions, and checkpoints of finished trainings.
 
 Removal is safe while sweeps run: a version is locked before anything of it is deleted; manifests are deleted first, so
-that no new reference is made to what follows, and references are read once more before files are deleted.
+that no new references are written, and references are read once more before files are deleted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -98,7 +98,7 @@ def list_garbage(store: ObjectStore, clock: Clock) -> tuple[Garbage, ...]:
 
 
 def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[Garbage, ...]:
-    """Remove garbage, except for what is locked, or has been referred to since it was listed.
+    """Remove garbage, except for locked versions, and stages that have been referred to since they were listed.
 
     Returns:
         What was removed.
@@ -130,7 +130,7 @@ def remove(store: ObjectStore, found: Sequence[Garbage], clock: Clock) -> tuple[
 
 
 def _delete(store: ObjectStore, keys: Sequence[str], locks: Iterable[SweepLock]) -> None:
-    """Delete objects while every lock is held: what another process has begun to write again must stay."""
+    """Delete objects while every lock is held, so that no other process writes them at the same time."""
     for start in range(0, len(keys), _DELETE_BATCH):
         for lock in locks:
             lock.renew()
@@ -154,7 +154,7 @@ def group_by_version(objects: Iterable[ObjectInfo]) -> dict[SweepLayout, list[Ob
 
 
 def current_versions(versions: Mapping[SweepLayout, Sequence[ObjectInfo]]) -> set[SweepLayout]:
-    """Return, for each name, the version used last and the last one with a result: a failed one supersedes nothing."""
+    """Return, for each name, the version used last and the last one with a result: a failed version supersedes none."""
     newest: dict[tuple[str, bool], SweepLayout] = {}
     for layout in sorted(versions, key=lambda each: (_last_used(each, versions[each]), each.spec_hash)):
         scored = any(info.key.endswith(f"/eval{_MANIFEST}") for info in versions[layout])

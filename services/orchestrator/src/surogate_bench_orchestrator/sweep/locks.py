@@ -63,7 +63,7 @@ class SweepLock(Protocol):
     """The lock of a sweep."""
 
     def try_acquire(self) -> bool:
-        """Acquire it if no other process holds it; return whether this process holds it now."""
+        """Acquire the lock if no other process holds it; return whether this process holds it."""
         ...
 
     def holder(self) -> Holder | None:
@@ -83,7 +83,7 @@ class SweepLock(Protocol):
 def hold(
     lock: SweepLock, clock: Clock, *, wait: bool, notify: Callable[[str], None], check: Callable[[], None]
 ) -> Iterator[None]:
-    """Hold a sweep's lock.
+    """Hold the lock of a sweep for the duration of a with block.
 
     Args:
         lock: The lock.
@@ -97,12 +97,12 @@ def hold(
     """
     retried = False
     while not lock.try_acquire():
-        message = f"this sweep is being worked on by {lock.holder() or 'another process'}"
+        message = f"this sweep is in use by {lock.holder() or 'another process'}"
         if retried and not wait:
             raise SweepBusyError(f"{message}; leave out --no-wait to wait for it")
         if wait and not retried:
             notify(f"{message}; waiting for it to finish")
-        retried = True  # one retry before failing: a process that only reads the holder has it for a moment
+        retried = True  # one retry before failing: a process that only reads the holder locks the file for a moment
         check()
         clock.sleep(_RETRY_EVERY_S)
     try:
@@ -112,7 +112,7 @@ def hold(
 
 
 def sweep_lock(store: ObjectStore, layout: SweepLayout, clock: Clock) -> SweepLock:
-    """Return the kind of lock that suits a store."""
+    """Return the lock of a sweep, of the kind that the store requires."""
     folder = local_folder(store)
     return FileLock(folder / f"{_lock_key(layout)}.lock") if folder else Lease(store, _lock_key(layout), clock)
 
@@ -143,7 +143,7 @@ class FileLock(SweepLock):
 
     @override
     def try_acquire(self) -> bool:
-        """Acquire it if no other process holds it; return whether this process holds it now.
+        """Acquire the lock if no other process holds it; return whether this process holds it.
 
         Raises:
             ConfigError: the file cannot be made.

@@ -1,4 +1,4 @@
-"""Find finished stages of other sweeps whose results are those of a stage that a sweep needs."""
+"""Find finished stages of other sweeps whose results are valid for stages of a sweep."""
 
 import logging
 from collections.abc import Callable, Container, Iterator, Mapping
@@ -37,9 +37,9 @@ class FinishedStages:
 
 
 class ReusableStages:
-    """Finds stages of other sweeps, or of earlier versions of a sweep, that its tasks can refer to.
+    """Finds stages of other sweeps, or of earlier versions of the sweep, that its tasks can refer to.
 
-    The store is searched once, when a result is needed first.
+    The store is searched once, when the first result is needed.
 
     Args:
         store: Holds the results of all sweeps.
@@ -200,14 +200,14 @@ def _scored_runs(
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    """An adapter by content, and the scales that its training kept."""
+    """Digests of an adapter, and of the scales that its training kept."""
 
     sha256: str | None
     input_scales_sha256: str | None
 
 
 _NO_ADAPTER = _Adapter(None, None)
-"""Of the untouched base model."""
+"""Stands for the adapter of the unmodified base model."""
 
 
 def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
@@ -223,7 +223,7 @@ def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
 
 
 def _content_of(manifest: Manifest | None) -> str | None:
-    """Return the content hash of an adapter that was trained or imported; None where it is not known."""
+    """Return the content hash of an adapter that was trained or imported; None if it is not known."""
     made = result_of(manifest, TrainResult) or result_of(manifest, ImportResult)
     return made.adapter_sha256 if made else None
 

@@ -1,4 +1,4 @@
-"""A snapshot as rows for people and programs."""
+"""A snapshot as rows, for display and for JSON."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +11,7 @@ from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunSt
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.serving import server_work
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of, under_of
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 WARNING = "Warning"
 """Reason of a row that is done but has a warning."""
@@ -19,15 +19,15 @@ _NAMES = {"check-task": "task check", "check-serving": "serving check"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ViewRow:
-    """One run, or one of the services that all runs share."""
+class ProgressRow:
+    """Progress of one run, or of one of the stages that all runs share."""
 
     name: str
     state: str
     detail: str = ""
     """Current activity within the state."""
     failure: Failure | None = None
-    """Why it failed or the previous attempt did, or why it waits; of a stage that is done, its warning."""
+    """Why it or its previous attempt failed, or why it waits; the warning of a stage that is done."""
     attempt: int = 0
     step: int = 0
     total: int = 0
@@ -50,13 +50,13 @@ class ViewRow:
         return {name: value for name, value in fields.items() if value is not None and value not in ("", {})}
 
 
-def run_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
+def run_rows(snapshot: Snapshot) -> tuple[ProgressRow, ...]:
     """Return one row for each run, in the plan's order."""
     states = snapshot.states
     return tuple(_run_row(snapshot, run, states[run.name]) for run in snapshot.plan.runs)
 
 
-def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
+def service_rows(snapshot: Snapshot) -> tuple[ProgressRow, ...]:
     """Return the rows of the stages that runs share: data preparation, checks and the model servers."""
     return (
         _service_row(snapshot, "prepare", snapshot.plan.prepare),
@@ -65,13 +65,13 @@ def service_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
     )
 
 
-def _server_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
+def _server_rows(snapshot: Snapshot) -> Iterator[ProgressRow]:
     for work in server_work(snapshot.plan, snapshot.observed):
         name = f"model server{_served(work.server)}"
         yield _service_row(snapshot, name, work.server, is_over=work.is_over and not _has_failed_early(snapshot))
 
 
-def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
+def _check_rows(snapshot: Snapshot) -> Iterator[ProgressRow]:
     """Yield the rows of checks; none for a sweep that ended before checks existed."""
     for task in snapshot.plan.checks:
         is_known = snapshot.observed.is_done(task) or snapshot.observed.of(task).phase is not Phase.ABSENT
@@ -79,28 +79,28 @@ def _check_rows(snapshot: Snapshot) -> Iterator[ViewRow]:
             yield _service_row(snapshot, _NAMES[stage_of(task)], task)
 
 
-def all_rows(snapshot: Snapshot) -> tuple[ViewRow, ...]:
+def all_rows(snapshot: Snapshot) -> tuple[ProgressRow, ...]:
     """Return the rows of shared stages, then those of runs."""
     return (*service_rows(snapshot), *run_rows(snapshot))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SweepView:
+class SweepProgress:
     """Progress of a sweep, ready to be displayed."""
 
     title: str
-    rows: tuple[ViewRow, ...]
+    rows: tuple[ProgressRow, ...]
     """Shared stages, then runs."""
     finished: bool
     warnings: tuple[str, ...] = ()
     """Warnings of the prepare stage, a sentence each."""
 
 
-def sweep_view(snapshot: Snapshot) -> SweepView:
+def sweep_progress(snapshot: Snapshot) -> SweepProgress:
     """Return the progress of a sweep from a snapshot."""
     ended = sum(status.state.is_terminal for status in snapshot.states.values())
     title = title_of(snapshot.plan.sweep.name, ended=ended, total=len(snapshot.plan.runs))
-    return SweepView(
+    return SweepProgress(
         title=title, rows=all_rows(snapshot), finished=snapshot.is_finished, warnings=warnings_of(snapshot)
     )
 
@@ -129,7 +129,7 @@ class Pace:
     def __init__(self) -> None:
         self._first: dict[str, tuple[str, int, int, float]] = {}
 
-    def estimate(self, row: ViewRow, now: float) -> ViewRow:
+    def estimate(self, row: ProgressRow, now: float) -> ProgressRow:
         """Add the estimate to a row.
 
         Args:
@@ -147,7 +147,7 @@ class Pace:
         return replace(row, eta_s=(now - first[3]) / steps * (row.total - row.step))
 
 
-def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
+def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
     observed = snapshot.observed
     current = _current_task(run, status, observed)
     observation = observed.of(current)
@@ -155,7 +155,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.IMPORTING, RunState.EVALUATING}
     figures = _live_figures(observation) if live else _result_figures(trained, _evaluation_seconds(snapshot, run))
-    return ViewRow(
+    return ProgressRow(
         name=run.name,
         state=status.state.value,
         detail=_activity(observation) + _served(current) if live or observation.unplaced else _origin(snapshot, run),
@@ -169,7 +169,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ViewRow:
 
 
 def _current_task(run: Run, status: RunStatus, observed: Observed) -> Task:
-    """Return what a row's step and attempt are of: of evaluations side by side the first."""
+    """Return the task whose step and attempt a row shows: of several evaluations, the first that is active."""
     if run.train is not None and status.state is not RunState.EVALUATING:
         return run.train
     return next((each.task for each in run.evaluations if observed.is_active(each.task)), run.evaluate)
@@ -204,19 +204,19 @@ def _origin(snapshot: Snapshot, run: Run) -> str:
     return ", ".join(f"{stage} reused from {source}" for stage, source in sources.items())
 
 
-def _service_row(snapshot: Snapshot, name: str, task: Task, *, is_over: bool = False) -> ViewRow:
+def _service_row(snapshot: Snapshot, name: str, task: Task, *, is_over: bool = False) -> ProgressRow:
     observation = snapshot.observed.of(task)
     if failure := failure_of(task, snapshot.observed):
         ended = RunState.SKIPPED if failure.is_lack_of_capability else RunState.FAILED
-        return ViewRow(name=name, state=ended.value, failure=failure)
+        return ProgressRow(name=name, state=ended.value, failure=failure)
     if snapshot.observed.is_done(task):
         prepared = result_of(snapshot.manifests.get(task.name), PrepareResult)
         warnings = prepared.warnings if prepared else ()
-        return ViewRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
+        return ProgressRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
     if not observation.phase.is_active:
-        return ViewRow(name=name, state="Done" if is_over else RunState.PENDING.value)
+        return ProgressRow(name=name, state="Done" if is_over else RunState.PENDING.value)
     state = "Starting" if task.is_server and observation.phase is Phase.PENDING else "Running"
-    return ViewRow(
+    return ProgressRow(
         name=name,
         state=RunState.PENDING.value if observation.unplaced else state,
         detail=_activity(observation),
@@ -236,7 +236,7 @@ def _activity(task: Observation) -> str:
     if task.unplaced:
         return "waits for room"
     if task.phase is Phase.PENDING and task.reason:
-        return "about to try again"
+        return "about to retry"
     return task.progress.phase if task.progress else "starting"
 
 

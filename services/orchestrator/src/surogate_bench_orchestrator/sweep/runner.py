@@ -2,53 +2,26 @@
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from surogate_bench.errors import TransientError
-from surogate_bench.manifest import Manifest
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.stages import reuse_stage
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
+from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Reuse, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.ports import Clock, Runtime
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.reuse import ReusableStages
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
 POLL_S = 0.3
 _STORE_TIMEOUT_S = 600.0
 """How long the store may be unavailable before the run fails; tasks continue until then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """State of a sweep at one moment."""
-
-    plan: Plan
-    observed: Observed
-    manifests: Mapping[str, Manifest]
-    """By task name."""
-
-    @property
-    def states(self) -> dict[str, RunStatus]:
-        """Return the state of each run."""
-        return run_states(self.plan, self.observed)
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether every run has ended and no task runs any more."""
-        return is_finished(self.plan, self.observed)
-
-    def failure_messages(self) -> tuple[dict[str, str], dict[str, str]]:
-        """Return why runs failed, and why runs were skipped, by run name."""
-        ended = {name: (status.state, str(status.failure)) for name, status in self.states.items() if status.failure}
-        failed = {name: why for name, (state, why) in ended.items() if state is not RunState.SKIPPED}
-        skipped = {name: why for name, (state, why) in ended.items() if state is RunState.SKIPPED}
-        return failed, skipped
 
 
 class SweepDriver:
@@ -64,7 +37,7 @@ class SweepDriver:
         self._plan = plan
         self._runtime = runtime
         self._store = store
-        self._facts = CompletedStages(store, plan)
+        self._completed = CompletedStages(store, plan)
         self._reusable = ReusableStages(store, plan)
         self._store_was_read = False
         self._read_at: dict[str, tuple[Phase, int]] = {}
@@ -95,16 +68,16 @@ class SweepDriver:
             PermanentError: it refuses.
         """
         if not self._store_was_read:
-            self._facts.read_all()
+            self._completed.read_all()
             self._store_was_read = True
         self._read_changed(tasks)
         observed = Observed(
-            done=self._facts.done,
+            done=self._completed.done,
             tasks=tasks,
             slots=self._runtime.capacity(),
-            reusable=self._reusable.find(self._facts.manifests),
+            reusable=self._reusable.find(self._completed.manifests),
         )
-        return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._facts.manifests))
+        return Snapshot(plan=self._plan, observed=observed, manifests=dict(self._completed.manifests))
 
     def act(self, action: Action) -> None:
         """Carry out an action.
@@ -128,7 +101,7 @@ class SweepDriver:
         try:
             if reuse_stage(self._store, task.output, run=run, source=action.source):
                 _log.info("%s is not computed again: its result is that of %s", task.name, action.source)
-                self._facts.read([task])
+                self._completed.read([task])
             else:
                 self._reusable.forget(task.name)
         except TransientError as error:
@@ -139,7 +112,7 @@ class SweepDriver:
         for task in self._plan.tasks:
             now = (tasks[task.name].phase, tasks[task.name].attempt)
             if now != self._read_at.get(task.name, (Phase.ABSENT, 0)):
-                self._facts.read([task])
+                self._completed.read([task])
                 self._read_at[task.name] = now
 
     def _with_server_url(self, task: Task) -> Task:
@@ -210,7 +183,7 @@ class SweepRunner:
         """Raise once the store has been unavailable for too long."""
         now = self._clock.now()
         if self._unavailable_since is None:
-            _log.warning("the store is unavailable; continuing when it answers: %s", error)
+            _log.warning("the store is unavailable; continuing once it responds: %s", error)
             self._unavailable_since = now
         if now - self._unavailable_since > _STORE_TIMEOUT_S:
             raise TransientError(f"the store has been unavailable for {_STORE_TIMEOUT_S:g} s") from error

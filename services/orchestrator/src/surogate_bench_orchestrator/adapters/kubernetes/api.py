@@ -1,4 +1,4 @@
-"""A client of the Kubernetes API on plain dictionaries: every call has a deadline and raises our errors."""
+"""A client of the Kubernetes API for plain dictionaries: every call has a deadline, and raises a BenchError."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -125,7 +125,7 @@ class ConflictError(TransientError):
 
 
 def translate(error: ApiException, what: str) -> TransientError | PermanentError:
-    """Return our error for an API error, with the API's message."""
+    """Convert an error of the API, with its message."""
     status = int(error.status or 0)
     reason, message = _explain(error)
     text = f"{what}: {message}"

@@ -21,7 +21,7 @@ _RESYNC_S = 600
 _IDLE_S = 30.0
 """Beyond the watch's own end: how long a silent connection is trusted."""
 _PAUSE_S = 1.0
-"""Between attempts while the API is unreachable; the library itself would try again at once."""
+"""Between attempts while the API is unreachable; the library itself would retry immediately."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Labels and annotations of the API objects of a sweep."""
+"""Labels and annotations of a sweep's API objects."""
 
 from surogate_bench.layout import run_name
 from surogate_bench.requests import EvaluateRequest, ImportRequest, TrainRequest

@@ -75,7 +75,7 @@ class TaskObjects:
 
     @property
     def alive(self) -> list[Object]:
-        """Pods that are not being deleted, oldest first."""
+        """Return the pods that are not being deleted, oldest first."""
         return sorted((pod for pod in self.pods if "deletionTimestamp" not in pod["metadata"]), key=age_key)
 
     def number(self, annotation: str) -> float:
@@ -113,7 +113,7 @@ _POD_DELETED = Termination(reason="PodDeleted", message="its pod was deleted, pr
 
 @dataclass(frozen=True, slots=True)
 class TaskState:
-    """A task as observed, and, if it is past a limit and has to be stopped, why."""
+    """Observation of a task, and, if it has exceeded a limit and must be stopped, the reason."""
 
     observation: Observation
     exceeded: Termination | None = None

@@ -19,7 +19,7 @@ CANNOT_START = IMAGE_ERRORS | {
 }  # fmt: skip
 MESSAGE_LENGTH = 1000
 _OUTPUT_LENGTH = 700
-"""Characters of a log's end: the error itself comes last."""
+"""Maximum length of the end of a log, which has the error."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
 
@@ -91,9 +91,7 @@ def explain(ended: Object) -> Termination:
     except ValidationError:
         pass
     if ended.get("reason") == "OOMKilled":
-        return Termination(
-            reason="OOMKilled", message="used more memory than its limit; raise it in the chart's values"
-        )
+        return Termination(reason="OOMKilled", message="exceeded its memory limit; raise it in the chart's values")
     code = int(ended.get("exitCode") or 0)
     reason, how = (
         ("Killed", f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else ("Exited", f"exit code {code}")

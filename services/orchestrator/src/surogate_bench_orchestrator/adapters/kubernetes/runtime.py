@@ -50,7 +50,7 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _log = logging.getLogger(__name__)
 _CACHE_PATIENCE_S = 15.0
-"""How long the caches may take to contain what was just written."""
+"""How long the caches may take to contain an object that was just written."""
 _POLL_S = 0.05
 
 
@@ -172,7 +172,7 @@ class KubernetesRuntime(Runtime):
             _log.warning("%s; continuing without", error)
 
     def retire(self, name: str) -> None:
-        """Have a finished Job removed some time later; to be called once its result is in the store."""
+        """Schedule the removal of a finished Job; called once its result is in the store."""
         job = self._cluster.item(name)
         if job is not None and job["kind"] == "Job" and "ttlSecondsAfterFinished" not in job["spec"]:
             ttl = {"spec": {"ttlSecondsAfterFinished": self._settings.ttl_after_finished_s}}
@@ -225,13 +225,13 @@ class KubernetesRuntime(Runtime):
         return [(held, state.observation) for held, state in states if state.observation.phase.is_active]
 
     def _last_held(self, pods: Mapping[str, list[Object]]) -> float:
-        """Return when a pod of the sweep last held a slot: tasks that wait for it are not out of room."""
+        """Return when a pod of the sweep last held a slot: other tasks of the sweep may be waiting for it."""
         holders = [item["metadata"]["name"] for item in self._cluster.of_sweep(self._sweep) if slots_of(item)]
         ends = [slot_held_until(pod, self._clock()) for name in holders for pod in pods.get(name, [])]
         return max([self._held_until, *ends])
 
     def _record_suitable_nodes(self, name: str, pods: list[Object]) -> None:
-        """Record since when no node can run a task's pod: nodes that could may have been removed only now."""
+        """Record since when no node can run a task's pod: a suitable node may just have been removed."""
         if any(has_no_suitable_node(pod) for pod in pods):
             self._no_node_since.setdefault(name, self._clock())
         else:

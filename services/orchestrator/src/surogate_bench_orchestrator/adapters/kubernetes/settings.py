@@ -39,16 +39,18 @@ class Workload(Spec):
     command: tuple[str, ...] | None = Field(None, description="Replaces the image's entry point.")
     resources: Resources = Resources()
     gpus: int = Field(0, ge=0, description="GPUs of each pod; 0 runs it on the CPU.")
-    threads: int | None = Field(None, ge=1, description="CPU threads; all that are visible to the pod if absent.")
-    env: dict[str, str] = Field(default_factory=dict, description="Further environment variables.")
-    annotations: dict[str, str] = Field(default_factory=dict, description="Further annotations of the pod.")
+    threads: int | None = Field(None, ge=1, description="CPU threads; by default all that are visible to the pod.")
+    env: dict[str, str] = Field(default_factory=dict, description="Additional environment variables.")
+    annotations: dict[str, str] = Field(default_factory=dict, description="Additional annotations of the pod.")
 
 
 class StoreSettings(Spec):
     """The object store for results."""
 
     url: str = Field(description="s3://bucket/prefix, gs://… or az://….")
-    env: dict[str, str] = Field(default_factory=dict, description="AWS_ENDPOINT_URL, AWS_REGION and the like.")
+    env: dict[str, str] = Field(
+        default_factory=dict, description="Environment variables such as AWS_ENDPOINT_URL and AWS_REGION."
+    )
     secret: DnsName | None = Field(None, description="Secret whose keys are environment variables with credentials.")
     credentials: Path | None = Field(
         None, description="Folder of the controller in which that Secret's keys are files; empty while there is none."
@@ -61,7 +63,8 @@ class HubSettings(Spec):
     enabled: bool = Field(True, description="Whether pods may reach it.")
     token: SecretKey | None = Field(None, description="Token for gated models.")
     cache_claim: DnsName | None = Field(
-        None, description="PersistentVolumeClaim shared as the cache of models and data; else each pod has its own."
+        None,
+        description="PersistentVolumeClaim for a shared cache of models and data; else each pod has its own.",
     )
 
 
@@ -79,14 +82,16 @@ class ClusterSettings(Spec):
     vllm_api_key: SecretKey | None = Field(None, description="Key that vLLM requires; shared by server and evaluators.")
     image_pull_policy: Literal["IfNotPresent", "Always", "Never"] = "IfNotPresent"
     image_pull_secrets: tuple[DnsName, ...] = ()
-    service_account: DnsName = Field("default", description="Of the task pods; its token is not mounted.")
+    service_account: DnsName = Field(
+        "default", description="ServiceAccount of the task pods; its token is not mounted."
+    )
     gpu_resource: str = Field("nvidia.com/gpu", description="Extended resource that counts GPUs.")
     scheduling: SchedulingSpec = SchedulingSpec()
     slots: int | None = Field(
         None,
         ge=1,
-        description="At most so many pods of one sweep hold a GPU at once, unless the sweep says otherwise; without it "
-        "pods are queued, and the scheduler places as many as there is room for.",
+        description="Maximum number of pods of one sweep that hold a GPU at once, unless the sweep sets it. Without "
+        "it, pods are queued, and the scheduler places as many as there are GPUs for.",
     )
     unschedulable_grace_s: float = Field(
         900.0,
@@ -97,7 +102,7 @@ class ClusterSettings(Spec):
     start_grace_s: float = Field(
         300.0,
         ge=0,
-        description="How long a pod that cannot start (no image, a Secret is missing) waits before it has failed.",
+        description="How long a pod that cannot start (missing image or Secret) waits before its task fails.",
     )
     placement_timeout_s: float = Field(
         86400.0,
@@ -105,7 +110,7 @@ class ClusterSettings(Spec):
         description="How long a pod waits for room on a node that could run it, while no other pod of its sweep runs.",
     )
     ttl_after_finished_s: int = Field(
-        3600, ge=60, description="How long a finished Job and its log stay, once its result is in the store."
+        3600, ge=60, description="How long a finished Job and its log are kept, once its result is in the store."
     )
     termination_grace_s: int = Field(30, ge=1, description="Seconds between SIGTERM and SIGKILL.")
     shm_size: str = Field("1Gi", description="Shared memory of the model server.")

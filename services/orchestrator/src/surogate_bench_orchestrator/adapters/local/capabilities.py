@@ -10,7 +10,7 @@ from surogate_bench_orchestrator.adapters.local.machine import Machine
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether, and with which engine, a recipe runs on this machine."""
+    """Whether a recipe can run on this machine, and on which engine."""
 
     engine: str | None
     """None if no engine can run it."""

@@ -1,4 +1,4 @@
-"""Start, watch and stop child processes, each in a session of its own, with everything that they start.
+"""Start, observe and stop child processes, each in a session of its own, with all of their descendants.
 
 A process is identified by pid and creation time together, because pids are reused.
 """
@@ -30,7 +30,7 @@ _PASSED_PREFIXES = (
     VARIABLE_PREFIX, "XDG_", "OMP_", "MKL_", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "COVERAGE_",
 )  # fmt: skip
 _NOT_PASSED = frozenset({METRICS_PORT_VARIABLE, TERMINATION_LOG_VARIABLE})
-"""Services cannot share these."""
+"""Variables that services cannot share."""
 
 
 @dataclass(frozen=True, slots=True)

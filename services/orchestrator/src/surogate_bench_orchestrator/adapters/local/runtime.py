@@ -1,7 +1,7 @@
 """Run tasks as processes on this machine.
 
 Every task is a service in a session of its own. The kernel ends it when this orchestrator dies (see
-``surogate_bench.service.die_with_parent``); what survives nevertheless is stopped by :meth:`LocalRuntime.take_over` of
+``surogate_bench.service.die_with_parent``); any process that survives is stopped by :meth:`LocalRuntime.take_over` of
 the next one. Tasks of a dead orchestrator are ABSENT: whether they were done is known from the store only.
 """
 
@@ -30,7 +30,7 @@ from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase,
 from surogate_bench_orchestrator.ports import Clock, Runtime
 
 _LEFTOVER_GRACE_S = 5.0
-"""Between SIGTERM and SIGKILL for processes that had their SIGTERM already, when their orchestrator died."""
+"""Seconds between SIGTERM and SIGKILL for processes that received a SIGTERM when their orchestrator died."""
 
 
 def service_command(service: Service) -> list[str]:
@@ -171,7 +171,7 @@ class LocalRuntime(Runtime):
         folder.forget()
 
     def stop_all(self) -> None:
-        """Stop all running tasks of this runtime together; those that have ended stay known."""
+        """Stop all running tasks of this runtime together; it keeps the state of those that have ended."""
         active = [each for each in self._supervised.values() if each.state.phase.is_active]
         processes.stop_children((each.child for each in active if each.child), grace_s=STOP_GRACE_S)
         for each in active:
@@ -181,7 +181,7 @@ class LocalRuntime(Runtime):
             processes.kill_strays(self._root)
 
     def _complete(self, request: TaskRequest, *, ports: tuple[int, int] | None) -> TaskRequest:
-        """Fill in what depends on this machine."""
+        """Return the request with the fields that depend on this machine."""
         if isinstance(request, TrainRequest):
             shares = {"threads": self._allotment.threads, "side_by_side": self._allotment.side_by_side}
             return request.model_copy(update=shares)

@@ -150,7 +150,7 @@ def _explain(folder: TaskFolder, code: int) -> tuple[str, str]:
     if termination := read_termination(folder.work_dir):
         return termination.reason, termination.message
     if code < 0:
-        hint = " (the kernel does that when memory runs out)" if -code == signal.SIGKILL else ""
+        hint = " (the kernel does so when memory is exhausted)" if -code == signal.SIGKILL else ""
         return "Killed", f"killed by {signal.Signals(-code).name}{hint}"
     last = folder.tail(1)
     return "Exited", f"exit code {code}" + (f"; its log ends: {last[:500]}" if last else "")

@@ -20,8 +20,8 @@ class Pod:
 class ClusterApi(Protocol):
     """One namespace of a cluster.
 
-    Methods raise TransientError when the cluster is unavailable, and PermanentError when it refuses; calling again is
-    safe.
+    Methods raise TransientError when the cluster is unavailable, and PermanentError when it refuses; calls may be
+    repeated.
     """
 
     @property

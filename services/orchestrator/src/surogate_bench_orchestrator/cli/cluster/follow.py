@@ -1,4 +1,4 @@
-"""Watch a sweep on a cluster until it ends, also while the cluster is unavailable for some time."""
+"""Follow a sweep on a cluster until it ends, even if the cluster is unavailable for some time."""
 
 import logging
 from collections.abc import Callable
@@ -14,13 +14,13 @@ _Result = TypeVar("_Result")
 
 POLL_S = 2.0
 UNAVAILABLE_TIMEOUT_S = 600.0
-"""How long the cluster may be unavailable at a stretch."""
+"""How long the cluster may be unavailable without interruption."""
 ADMISSION_TIMEOUT_S = 120.0
 """How long a sweep may stay unobserved or not admitted: the cause may pass, such as a Secret that is created later."""
 
 
 class Follower:
-    """Watches one sweep.
+    """Follows one sweep.
 
     Args:
         api: The cluster.
@@ -39,7 +39,7 @@ class Follower:
         self._waiting_since: float | None = None
 
     def follow(self, resource: Resource) -> ClusterSweep:
-        """Watch a sweep until it has ended or is refused.
+        """Follow a sweep until it has ended or is refused.
 
         Raises:
             TransientError: the cluster was unavailable for too long.
@@ -75,7 +75,7 @@ class Follower:
                         f"the cluster has been unavailable for {UNAVAILABLE_TIMEOUT_S:g} s: {error}"
                     ) from error
                 if not logged:
-                    _log.warning("the cluster is unavailable; trying again until it answers: %s", error)
+                    _log.warning("the cluster is unavailable; retrying until it responds: %s", error)
                     logged = True
             self._check()
             self._clock.sleep(POLL_S)

@@ -14,14 +14,14 @@ from surogate_bench_orchestrator.cli.cluster.report import default_folder, fetch
 from surogate_bench_orchestrator.cli.cluster.submit import submit
 from surogate_bench_orchestrator.cli.cluster.sweep import ClusterSweep
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
-from surogate_bench_orchestrator.cli.live_table import choose_display, render_view
+from surogate_bench_orchestrator.cli.live_table import choose_display, render_progress
 from surogate_bench_orchestrator.cli.signals import Interrupted, stop_on_signals
 from surogate_bench_orchestrator.ports import Clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
-    """What is shown at the end of a run, and where the report goes."""
+    """Output of a run: the format, and the folder of the report."""
 
     folder: Path | None = None
     """``results/<sweep>-<hash>/report`` if None."""
@@ -35,7 +35,7 @@ def run_on_cluster(
 
     Returns:
         OK if every run succeeded, FAILED if one did not, BAD_INPUT if the sweep is not admitted, INTERRUPTED if a
-        signal asked to stop; the sweep then continues in the cluster.
+        signal requested a stop; the sweep then continues in the cluster.
 
     Raises:
         BenchError: the sweep cannot be submitted, or cannot be followed any longer.
@@ -44,7 +44,7 @@ def run_on_cluster(
         with stop_on_signals() as stop:
             resource = submit(api, sweep)
             with choose_display(consoles.progress(as_json=options.as_json)) as display:
-                follower = Follower(api, clock, stop.check, lambda found: display.show(found.view))
+                follower = Follower(api, clock, stop.check, lambda found: display.show(found.progress))
                 ended = follower.follow(resource)
             if not ended.finished:
                 message = f"surogate-bench: sweep {sweep.name} is not admitted: {ended.refusal}"
@@ -59,7 +59,7 @@ def run_on_cluster(
 
 def show_sweep(sweep: ClusterSweep, output: Console) -> None:
     """Show the status of a sweep."""
-    output.print(render_view(sweep.view))
+    output.print(render_progress(sweep.progress))
     if sweep.finished and sweep.message:
         print_line(output, sweep.message)
 

@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.resource.status import (
     SweepPhase,
     SweepStatus,
 )
-from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow, title_of
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress, title_of
 
 _ENDED = frozenset(state.value for state in RunState if state.is_terminal)
 
@@ -27,8 +27,8 @@ class ClusterSweep:
     """Whether the controller has written a status."""
     phase: str
     """Empty if it has not."""
-    services: tuple[ViewRow, ...]
-    runs: tuple[ViewRow, ...]
+    services: tuple[ProgressRow, ...]
+    runs: tuple[ProgressRow, ...]
     refusal: str
     """Why the controller does not admit the sweep; empty if it does."""
     message: str
@@ -52,12 +52,12 @@ class ClusterSweep:
         return self.finished and all(row.state == RunState.SUCCEEDED for row in self.runs)
 
     @property
-    def view(self) -> SweepView:
+    def progress(self) -> SweepProgress:
         """Return the title and the rows to display."""
         ended = sum(row.state in _ENDED for row in self.runs)
         title = title_of(self.name, ended=ended, total=len(self.runs)) if self.runs else self.name
         notes = [self.phase or "waiting for the controller", self.refusal or ("" if self.finished else self.message)]
-        return SweepView(
+        return SweepProgress(
             title=f"{title} ({': '.join(note for note in notes if note)})",
             rows=(*self.services, *self.runs),
             finished=self.finished,
@@ -77,7 +77,7 @@ class ClusterSweep:
 
 
 def read_resource(resource: Mapping[str, Any]) -> ClusterSweep:
-    """Read a resource as the API server holds it; what a controller has not written yet is unknown."""
+    """Read a resource as the API server holds it; fields that no controller has written yet are unknown."""
     metadata, status = resource["metadata"], SweepStatus.of(resource)
     current = status.observed_generation >= metadata.get("generation", 0)
     complete = status.condition(ConditionType.COMPLETE)
@@ -101,8 +101,8 @@ def _refusal(status: SweepStatus) -> str:
     return admitted.message or admitted.reason
 
 
-def _row(row: StatusRow) -> ViewRow:
-    return ViewRow(
+def _row(row: StatusRow) -> ProgressRow:
+    return ProgressRow(
         name=row.name,
         state=row.state,
         detail=row.detail,

@@ -30,7 +30,7 @@ class ClusterTarget(Target):
     Args:
         connect: Connects to the cluster, which :meth:`render` does not need.
         options: The user's choices.
-        consoles: Where text goes.
+        consoles: Output streams.
         clock: For waiting.
     """
 

@@ -6,7 +6,7 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.local.sweep import LocalSweep
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 def make_report(local: LocalSweep, *, folder: Path | None, consoles: Consoles) -> None:

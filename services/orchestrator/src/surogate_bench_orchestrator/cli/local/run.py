@@ -25,8 +25,9 @@ from surogate_bench_orchestrator.report import Summary
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.locks import SweepLock, hold, sweep_lock
-from surogate_bench_orchestrator.sweep.rows import sweep_view
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepRunner
+from surogate_bench_orchestrator.sweep.rows import sweep_progress
+from surogate_bench_orchestrator.sweep.runner import SweepRunner
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def run_sweep(local: LocalSweep, options: RunOptions, consoles: Consoles) -> Exi
         OK if every run succeeded, FAILED if one did not, BAD_INPUT if model, data or task cannot be used.
 
     Raises:
-        Interrupted: a signal asked to stop; the child processes are stopped.
+        Interrupted: a signal requested a stop; the child processes are stopped.
         BenchError: the sweep cannot continue.
     """
     clock = SystemClock()
@@ -64,7 +65,7 @@ def run_sweep(local: LocalSweep, options: RunOptions, consoles: Consoles) -> Exi
 
 
 def _finish(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
-    """Run what is left to do, which may be nothing."""
+    """Run the remaining tasks, if any."""
     _require_unchanged_inputs(local)
     if snapshot := _finished_already(local):
         _write_spec(local)
@@ -84,15 +85,15 @@ def _run(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Consol
     with local.runtime() as runtime, choose_display(progress) as display:
 
         def show(snapshot: Snapshot) -> None:
-            display.show(sweep_view(snapshot))
+            display.show(sweep_progress(snapshot))
 
         if stopped := runtime.take_over():
-            print_line(progress, f"stopped {stopped} processes that an earlier run had left behind")
+            print_line(progress, f"stopped {stopped} processes that an earlier run had left running")
         return SweepRunner(local.plan, runtime, local.store, SystemClock(), heartbeat, show).run()
 
 
 def _finished_already(local: LocalSweep) -> Snapshot | None:
-    """Return the snapshot of a sweep of which nothing is left to do, without starting anything; None otherwise."""
+    """Return the snapshot of a finished sweep, without starting anything; None if tasks remain."""
     facts = CompletedStages(local.store, local.plan)
     facts.read_all()
     snapshot = Snapshot(
@@ -108,14 +109,14 @@ def _bad_input(snapshot: Snapshot) -> Failure | None:
 
 
 def _require_unchanged_inputs(local: LocalSweep) -> None:
-    """Refuse to continue a sweep, or to show its results, once its data, model or task is not what was prepared."""
+    """Refuse to continue a sweep, or to show its results, if data, model or task have changed since prepare."""
     prepared = read_result(local.store, local.plan.layout.prepare, PrepareResult)
     if prepared is not None:
         require_unchanged(prepared, local.sweep)
 
 
 def _require_store(store: ObjectStore) -> None:
-    """Check that the store can do what the lock and the manifests rely on, before either is written."""
+    """Verify the conditional writes of the store, which lock and manifests depend on, before either is written."""
     try:
         store.verify_conditional_writes()
     except StoreAwayError as error:

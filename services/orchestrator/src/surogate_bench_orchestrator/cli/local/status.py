@@ -3,12 +3,12 @@
 import json
 
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
-from surogate_bench_orchestrator.cli.live_table import render_view
+from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.cli.local.sweep import LocalSweep
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.locks import sweep_lock
-from surogate_bench_orchestrator.sweep.rows import run_rows, service_rows, sweep_view, warnings_of
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import run_rows, service_rows, sweep_progress, warnings_of
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 def show_status(local: LocalSweep, *, as_json: bool, consoles: Consoles) -> None:
@@ -20,8 +20,8 @@ def show_status(local: LocalSweep, *, as_json: bool, consoles: Consoles) -> None
         held = {"services": services, "held_by": holder and str(holder)}
         consoles.output.print_json(json.dumps(status_as_json(local, snapshot) | held))
         return
-    consoles.output.print(render_view(sweep_view(snapshot)))
-    print_line(consoles.output, f"Worked on by {holder}" if holder else "Nobody is working on it.")
+    consoles.output.print(render_progress(sweep_progress(snapshot)))
+    print_line(consoles.output, f"In use by {holder}" if holder else "Not in use by any process.")
 
 
 def status_as_json(local: LocalSweep, snapshot: Snapshot) -> dict[str, object]:

@@ -19,10 +19,10 @@ from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 _MIN_FREE_BYTES = 1024**3
-"""Free space that a sweep needs on each disk it writes to."""
+"""Free space that a sweep needs on each disk that it writes to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

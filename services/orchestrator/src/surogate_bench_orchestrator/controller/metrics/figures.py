@@ -1,4 +1,4 @@
-"""The figures of a sweep that metrics show; small, so that they are kept for every sweep there is."""
+"""The figures of a sweep that metrics export; small, so that they can be kept for every sweep."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from surogate_bench.results import EvalResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Run
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class ServedFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
-    """One run's results as far as they are in the store; None where they are not."""
+    """Results of one run that are in the store; None for all others."""
 
     recipe: str
     seed: str
@@ -49,13 +49,13 @@ class SweepFigures:
     model: str
     task: str
     states: Mapping[str, int]
-    """Runs by state, every state named."""
+    """Number of runs by state, for every state."""
     runs: tuple[RunFigures, ...]
-    """Those of which something is in the store."""
+    """Runs with a result in the store."""
 
 
 def figures_of(snapshot: Snapshot) -> SweepFigures:
-    """Take the figures out of a snapshot."""
+    """Extract the figures from a snapshot."""
     sweep = snapshot.plan.sweep
     counted = Counter(status.state for status in snapshot.states.values())
     runs = (_run_figures(snapshot, run) for run in snapshot.plan.runs)

@@ -84,7 +84,7 @@ class WorkQueue:
             return self._clock() - min(self._working.values()) if self._working else 0.0
 
     def close(self) -> None:
-        """Wake every worker with None."""
+        """Close the queue: every waiting worker gets None."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()

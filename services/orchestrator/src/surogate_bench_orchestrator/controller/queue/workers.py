@@ -1,4 +1,4 @@
-"""The worker threads that take sweeps from the queue: one that hangs in the store does not block the others."""
+"""Worker threads that take sweeps from the queue: one that waits for the store does not block the others."""
 
 import logging
 import threading
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 _THREADS = 8
 _IDLE_S = 60.0
 _HUNG_AFTER_S = 900.0
-"""Longer than all deadlines within one reconcile together."""
+"""Longer than the sum of all deadlines within one reconcile."""
 
 
 class Workers:

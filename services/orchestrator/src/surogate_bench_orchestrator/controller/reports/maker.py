@@ -32,7 +32,7 @@ class ReportState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class ReportStatus:
-    """State of a report, and why the last try failed."""
+    """State of a report, and why the last attempt failed."""
 
     state: ReportState = ReportState.WORKING
     message: str = ""
@@ -129,12 +129,12 @@ class ReportMaker:
 
 
 def _feed(pipe: IO[bytes], data: bytes) -> None:
-    """Write to a child that may not read; one that has ended shows by its exit code."""
+    """Write to a child that may have ended, which its exit code shows."""
     try:
         with pipe:
             pipe.write(data)
     except BrokenPipeError:
-        _log.debug("the report process ended before it had read its request")
+        _log.debug("the report process ended before it read its request")
 
 
 def _end(job: _Job) -> None:

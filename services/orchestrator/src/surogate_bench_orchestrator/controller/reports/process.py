@@ -14,7 +14,7 @@ from surogate_bench.store import open_store
 
 
 class ReportRequest(BaseModel):
-    """A report to make."""
+    """Request for a report."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -12,17 +12,17 @@ from surogate_bench_orchestrator.resource.status import (
     SweepPhase,
     SweepStatus,
 )
-from surogate_bench_orchestrator.sweep.rows import ViewRow, run_rows, service_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, run_rows, service_rows
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 INVALID = "Invalid"
-"""Reason of condition Admitted for a sweep that can never run as it is."""
+"""Reason of condition Admitted for a sweep that cannot run unless it is changed."""
 
 _MESSAGES_BYTES = 150_000
-"""Room for the messages of all rows: 1,000 rows with every field, and the API server's record of who owns each field,
-stay below the 1.5 MiB that etcd accepts."""
+"""Maximum total length of the messages of all rows: 1,000 rows with every field, and the API server's record of who
+owns each field, stay below the 1.5 MiB that etcd accepts."""
 _LONGEST, _SHORTEST = 1000, 60
-"""Characters of a row's message."""
+"""Maximum length of a row's message."""
 _CONDITION_MESSAGE = 4000
 _PROGRESS_FIELDS = {
     "detail": "", "step": 0, "total": 0, "loss": None, "tokens_per_second": None, "elapsed_seconds": None,
@@ -40,7 +40,7 @@ def build_status(state: SweepState, previous: SweepStatus, now: str) -> SweepSta
     """Return the status of a sweep.
 
     Args:
-        state: What is known now; what is unknown is kept from the previous status.
+        state: Current state; unknown fields are kept from the previous status.
         previous: The previous status; empty for a new sweep.
         now: RFC 3339.
     """
@@ -100,7 +100,7 @@ def _identity(run: Run, uri: str) -> dict[str, object]:
     return {"recipe": run.row, "seed": run.seed, "uri": uri}
 
 
-def _row(row: ViewRow, limit: int) -> StatusRow:
+def _row(row: ProgressRow, limit: int) -> StatusRow:
     return StatusRow(
         name=row.name,
         state=row.state,
@@ -123,12 +123,12 @@ def _rounded(value: float | None, digits: int) -> float | None:
     return None if value is None else round(value, digits)
 
 
-def _message_limit(rows: Iterable[ViewRow]) -> int:
+def _message_limit(rows: Iterable[ProgressRow]) -> int:
     with_message = sum(row.failure is not None for row in rows)
     return max(_SHORTEST, min(_LONGEST, _MESSAGES_BYTES // max(1, with_message)))
 
 
-def _best(plan: Plan, rows: Sequence[ViewRow]) -> str:
+def _best(plan: Plan, rows: Sequence[ProgressRow]) -> str:
     """Return the recipe with the highest mean accuracy over its seeds so far; the base model is left out."""
     scores: dict[str, list[float]] = {}
     for run, row in zip(plan.runs, rows, strict=True):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from surogate_bench_orchestrator.domain.observed import Failure
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,7 @@ class SweepState:
 
     generation: int
     rejection: Failure | None = None
-    """Why the sweep is not admitted."""
+    """Why the sweep is not admitted; None if it is."""
     spec_hash: str = ""
     results_uri: str = ""
     """Location of the results; runs are under ``runs/``. Empty if the sweep is not admitted."""
@@ -20,8 +20,8 @@ class SweepState:
     """None if the sweep could not be observed."""
     suspended: bool = False
     failure: Failure | None = None
-    """What keeps the sweep from continuing."""
+    """What prevents the sweep from continuing."""
     finished: bool = False
-    """Every run has ended, and the report is written or was given up."""
+    """Every run has ended, and the report is written or was abandoned."""
     report_failure: str = ""
-    """Why the report was given up."""
+    """Why the report was abandoned."""

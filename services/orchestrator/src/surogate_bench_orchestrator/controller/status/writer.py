@@ -1,4 +1,4 @@
-"""Writes status and Events of RecipeSweeps: what changed, once, and the progress of running tasks not too often."""
+"""Writes status and Events of RecipeSweeps: changes at once, and the progress of running tasks at a limited rate."""
 
 import hashlib
 import logging
@@ -53,7 +53,7 @@ class StatusWriter:
     Args:
         api: Sends the requests.
         clock: Monotonic clock, seconds.
-        wall: Time of day.
+        wall: Current time.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class StatusWriter:
         self._clock = clock
         self._wall = wall
         self._written: dict[str, _Written] = {}
-        """By uid: newer than what a watch has returned."""
+        """By uid: newer than the object that a watch has returned."""
 
     def current(self, item: Mapping[str, Any]) -> SweepStatus:
         """Return the current status of a resource."""
@@ -104,7 +104,7 @@ class StatusWriter:
             self._apply(item, current.model_copy(update={**update, "conditions": conditions}))
 
     def forget(self, uids_alive: set[str]) -> None:
-        """Forget all resources but these."""
+        """Forget all other resources."""
         for uid in self._written.keys() - uids_alive:
             self._written.pop(uid, None)
 

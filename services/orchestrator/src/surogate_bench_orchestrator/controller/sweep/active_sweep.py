@@ -1,6 +1,6 @@
-"""One admitted sweep: its steps of a reconcile, and what is remembered from one reconcile to the next.
+"""One admitted sweep: the steps of a reconcile, and the state that is kept between reconciles.
 
-Everything that is remembered can be lost: it is read again from the store and the cluster.
+That state may be lost: it is read again from the store and the cluster.
 """
 
 import logging
@@ -23,7 +23,8 @@ from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.resource.model import ResourceSweep
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.locks import LeaseLostError, SweepLock, resource_lease
-from surogate_bench_orchestrator.sweep.runner import Snapshot, SweepDriver
+from surogate_bench_orchestrator.sweep.runner import SweepDriver
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -36,19 +37,19 @@ _Answer = TypeVar("_Answer")
 
 
 class ClusterRuntime(Runtime, Protocol):
-    """A runtime whose tasks outlive the process that observes them."""
+    """A runtime whose tasks continue without the process that observes them."""
 
     def enforce_limits(self, names: Iterable[str]) -> None:
         """Stop tasks that are past a deadline or cannot start; they are observed as failed from then on."""
         ...
 
     def retire(self, name: str) -> None:
-        """Have a finished task removed some time later: its result is in the store. Does nothing if it is unknown."""
+        """Schedule the removal of a finished task, whose result is in the store. Does nothing if it is unknown."""
         ...
 
 
 class BlockedError(TransientError):
-    """Something outside the sweep keeps it from continuing.
+    """The sweep cannot continue, because of something outside it.
 
     Args:
         failure: The reason and message for the conditions.
@@ -143,7 +144,7 @@ class ActiveSweep:
         return self._refused.applied_to(_on_store(lambda: self._driver.read(tasks)))
 
     def decide(self, snapshot: Snapshot) -> Sequence[Action]:
-        """Return what to do next."""
+        """Return the next actions."""
         if snapshot.is_finished:
             return ()
         if self.resource.suspend:
@@ -151,7 +152,7 @@ class ActiveSweep:
         return reconcile(self._plan, snapshot.observed)
 
     def act(self, snapshot: Snapshot, actions: Sequence[Action]) -> None:
-        """Do what was decided; a task that the cluster refuses keeps no other from running.
+        """Carry out actions; a task that the cluster refuses does not prevent others.
 
         Raises:
             BlockedError: the cluster is unreachable, or refuses something.

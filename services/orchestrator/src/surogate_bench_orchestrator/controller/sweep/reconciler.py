@@ -59,7 +59,7 @@ class Reports(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dependencies:
-    """What the reconciler works with."""
+    """Dependencies of the reconciler."""
 
     resources: Resources
     connection: StoreConnection
@@ -109,7 +109,7 @@ class SweepReconciler:
         return self._reconcile_active(item, self._activate(admission))
 
     def _reconcile_active(self, item: Mapping[str, Any], sweep: ActiveSweep) -> float | None:
-        """Take one step and write the status, whatever the step came to."""
+        """Take one step and write the status, whether or not the step succeeded."""
         state = self._step(sweep)
         if state.snapshot is not None:
             self._results.update(sweep.resource.name, figures_of(state.snapshot))
@@ -145,7 +145,7 @@ class SweepReconciler:
         if self._results.has(name):
             return
         admission = review(item, self._connection)
-        if isinstance(admission, Admitted):  # else the status, which stays, has all that this version can show
+        if isinstance(admission, Admitted):  # otherwise the existing status has everything that this version can show
             counted = Counter(row.state for row in self._status.current(item).runs)
             states = {state.value: counted[state.value] for state in RunState}
             self._results.update(name, replace(figures_of(self._new(admission).observe()), states=states))
@@ -169,7 +169,7 @@ class SweepReconciler:
         return ActiveSweep(admission.resource, admission.store, runtime, self._dependencies.clock)
 
     def _explained(self, failure: Failure) -> Failure:
-        """Replace the message of a failed request by why the release's own store is not ready, if it is not."""
+        """Replace the message of a failed request by the reason why the release's own store is not ready."""
         if failure.reason not in {STORE_AWAY, NOT_USABLE}:
             return failure
         return replace(failure, message=self._connection.explain(failure.message))

@@ -1,4 +1,4 @@
-"""The connection to the object store: opened once its conditional writes are proven, as results rely on them."""
+"""The connection to the object store, opened once its conditional writes are verified: results depend on them."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 RETRY_S = 10.0
 _PATIENCE = timedelta(seconds=5)
-"""Shorter than in the services: sweeps are reconciled again anyway, and their status should show the failure soon."""
+"""Shorter than in the services: sweeps are reconciled again, and their status should soon show the failure."""
 NOT_USABLE = "StoreNotUsable"
 _WHEN_AWAY = "Check its endpoint, that the Secret holds credentials, and that the network lets requests through."
 
@@ -26,7 +26,7 @@ _VARIES = re.compile(r"[0-9a-f]{32}|\d+(\.\d+)?(ns|us|µs|ms|s)\b|after \d+ retr
 
 
 class StoreConnection:
-    """Opens the store and proves its conditional writes; :meth:`check` is called until it succeeds.
+    """Opens the store and verifies its conditional writes; :meth:`check` is called until it succeeds.
 
     Args:
         settings: Its URL, and the Secret with its credentials; the endpoint comes from the environment.
@@ -43,7 +43,7 @@ class StoreConnection:
 
     @property
     def store(self) -> ObjectStore | None:
-        """The store; None until it is proven."""
+        """The store; None until it is verified."""
         with self._lock:
             return self._store
 
@@ -73,14 +73,14 @@ class StoreConnection:
             self._set_store(store)
 
     def explain(self, message: str, *, remedy: str = "") -> str:
-        """Return why the release's own store is not ready, instead of the message of a failed request, if it is not."""
+        """Return why the release's own store is not ready; if it is, the message of the failed request."""
         if reason := self._explain_release():
             _log.info("the store's pod is not ready: %s", message)
             return f"{reason} Until it is, {self._url} cannot be used."
         return f"{message}. {remedy}" if remedy else message
 
     def _load_credentials(self) -> None:
-        """Put the Secret's current keys into the environment, from where the store reads them.
+        """Set the Secret's current keys as environment variables, which the store reads.
 
         Raises:
             ConfigError: there is no such Secret.
@@ -113,5 +113,5 @@ class StoreConnection:
 
 
 def _constant_part(message: str) -> str:
-    """Return a message without what differs each time, see :data:`_VARIES`."""
+    """Return a message without the parts that vary, see :data:`_VARIES`."""
     return _VARIES.sub("#", message)

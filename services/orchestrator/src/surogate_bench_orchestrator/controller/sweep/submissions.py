@@ -1,20 +1,20 @@
-"""Tasks whose submission the cluster refuses: tried again for a while, as a quota may be raised, then failed."""
+"""Tasks whose submission the cluster refuses: retried for a while, as a quota may be raised, then failed."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 GRACE_S = 600.0
 REFUSED = "SubmissionRefused"
 
 
 class RefusedSubmissions:
-    """Remembers since when submissions are refused, and why.
+    """Records since when submissions are refused, and why.
 
-    Kept in memory only: after a restart the submission is tried again, and the grace period starts again.
+    Kept in memory only: after a restart the submission is retried, and the grace period starts again.
 
     Args:
         clock: Monotonic clock, seconds.
@@ -39,7 +39,7 @@ class RefusedSubmissions:
             self._messages[task] = message
 
     def failure(self) -> Failure | None:
-        """Return the failure of the first submission that is still tried again; None if there is none."""
+        """Return the failure of the first submission that is still retried; None if there is none."""
         pending = [task for task in self._since if not self._is_expired(task)]
         return Failure(REFUSED, self._messages[pending[0]]) if pending else None
 

@@ -11,7 +11,7 @@ from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.progress import Progress
-from surogate_bench_orchestrator.cli.live_table import render_view
+from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
@@ -20,8 +20,8 @@ from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.resource.status import StatusRow, SweepStatus
 from surogate_bench_orchestrator.resource.status_schema import status_schema
-from surogate_bench_orchestrator.sweep.rows import SweepView, ViewRow, all_rows, service_rows
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress, all_rows, service_rows
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 SWEEP = small_sweep(recipes=["bf16", "fp8"], serving={"under": ["own"]})
 PLAN = plan(SWEEP, "file:///results")
@@ -53,7 +53,7 @@ def rows_of(
     observations: Mapping[Task, Observation],
     results: Mapping[Task, dict[str, Any]],
     reused: Mapping[Task, str] | None = None,
-) -> dict[str, ViewRow]:
+) -> dict[str, ProgressRow]:
     """Return the rows of a sweep of which everything is trained, by name."""
     before: dict[Task, dict[str, Any]] = {task: {} for task in PLAN.preliminaries}
     trained = dict.fromkeys(PLAN.training_order, TRAINED)
@@ -123,8 +123,8 @@ def test_a_run_names_its_accuracies_by_the_recipe_that_the_base_was_served_under
     assert rows["fp8-s0"].as_json()["served_accuracies"] == {"fp8": 0.75}
     assert "served_accuracies" not in rows["bf16-s0"].as_json()
     output = io.StringIO()
-    view = SweepView(title="t", rows=tuple(rows.values()), finished=True)
-    Console(file=output, width=200).print(render_view(view))
+    view = SweepProgress(title="t", rows=tuple(rows.values()), finished=True)
+    Console(file=output, width=200).print(render_progress(view))
     assert "served under fp8 0.750" in output.getvalue()
 
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from sweeps import small_sweep
 
 from surogate_bench.progress import Progress
-from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choose_display, duration, render_view
+from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choose_display, duration, render_progress
 from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
-from surogate_bench_orchestrator.sweep.rows import Pace, ViewRow, all_rows, run_rows, service_rows, sweep_view
-from surogate_bench_orchestrator.sweep.runner import Snapshot
+from surogate_bench_orchestrator.sweep.rows import Pace, ProgressRow, all_rows, run_rows, service_rows, sweep_progress
+from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 PLAN = plan(small_sweep(), "file:///results")
 BASE, RUN = PLAN.runs
@@ -40,7 +40,7 @@ IN_TRAINING = snapshot({TRAIN: TRAINING}, {PLAN.prepare: {}})
 ALL_DONE = snapshot({}, {PLAN.prepare: {}, TRAIN: TRAINED, RUN.evaluate: SCORED, BASE.evaluate: SCORED})
 
 
-def row_of(shown: Snapshot, name: str) -> ViewRow:
+def row_of(shown: Snapshot, name: str) -> ProgressRow:
     return {row.name: row for row in all_rows(shown)}[name]
 
 
@@ -92,7 +92,7 @@ def test_a_failure_shows_its_reason() -> None:
 def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Killed", message="by SIGKILL")
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.failure) == ("Training", "about to try again", Failure("Killed", "by SIGKILL"))
+    assert (row.state, row.detail, row.failure) == ("Training", "about to retry", Failure("Killed", "by SIGKILL"))
 
 
 def test_a_run_without_room_shows_what_it_waits_for() -> None:
@@ -119,7 +119,7 @@ def test_json_leaves_out_what_is_not_known_and_keeps_zeros() -> None:
     }  # fmt: skip
 
 
-def paced(*rows: tuple[ViewRow, float]) -> list[float | None]:
+def paced(*rows: tuple[ProgressRow, float]) -> list[float | None]:
     pace = Pace()
     return [pace.estimate(row, now).eta_s for row, now in rows]
 
@@ -152,7 +152,7 @@ def test_times_are_short(seconds: float | None, shown: str) -> None:
 
 def text_of(shown: Snapshot) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(render_view(sweep_view(shown), 75.0))
+    console.print(render_progress(sweep_progress(shown), 75.0))
     file = console.file
     assert isinstance(file, io.StringIO)
     return file.getvalue()
@@ -183,7 +183,7 @@ class Recorder:
         self.time = at
         before = len(self._file.getvalue())
         with self._log as log:
-            log.show(sweep_view(shown))
+            log.show(sweep_progress(shown))
         return self._file.getvalue()[before:].splitlines()
 
 
@@ -223,9 +223,9 @@ def test_a_terminal_gets_a_table_and_a_pipe_gets_lines() -> None:
 def test_the_live_table_is_drawn_and_gone_at_the_end() -> None:
     terminal = Console(file=io.StringIO(), force_terminal=True, width=140)
     with LiveTable(terminal) as table:
-        table.show(sweep_view(IN_TRAINING))
-        table.show(sweep_view(NOTHING_YET))  # too soon to be drawn
-        table.show(sweep_view(ALL_DONE))
+        table.show(sweep_progress(IN_TRAINING))
+        table.show(sweep_progress(NOTHING_YET))  # too soon to be drawn
+        table.show(sweep_progress(ALL_DONE))
     file = terminal.file
     assert isinstance(file, io.StringIO)
     drawn = file.getvalue()
@@ -236,7 +236,7 @@ def test_the_live_table_is_drawn_and_gone_at_the_end() -> None:
 
 def test_the_table_leaves_a_warning_of_preparation_above_it_once_and_whole() -> None:
     warning = "12 of 500 test questions are in the training split too, so accuracies may reflect memorized answers."
-    warned = sweep_view(snapshot({}, {PLAN.prepare: {"warnings": [warning]}}))
+    warned = sweep_progress(snapshot({}, {PLAN.prepare: {"warnings": [warning]}}))
     assert warned.warnings == (warning,)
     console = Console(file=io.StringIO(), force_terminal=True, width=60)
     with LiveTable(console) as display:
