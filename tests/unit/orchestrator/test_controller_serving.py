@@ -68,7 +68,7 @@ FIGURES = SweepFigures(
     runs=(
         RunFigures(
             recipe="base", seed="", accuracy=0.25, stderr=0.1, samples=8, train_seconds=None, eval_seconds=2.0,
-            final_loss=None, tokens_per_second=None,
+            final_loss=None, tokens_per_second=None, served=(),
         ),
     ),
 )  # fmt: skip

@@ -70,7 +70,7 @@ def heat_map_caption(served: Served) -> str:
 
 
 def _scale(rows: Sequence[ServedRow]) -> Normalize:
-    """Return the range of the recipes' accuracies, at least a tenth wide so that noise does not look like contrast."""
+    """Return the range of the recipes' accuracies, at least a tenth wide so that noise does not appear as contrast."""
     found = [cell.score.accuracy for row in rows if not row.is_base for cell in row.cells if cell.score] or [0.0, 1.0]
     low, high = min(found), max(found)
     spare = max(0.0, 0.1 - (high - low)) / 2
