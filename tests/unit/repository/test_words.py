@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[3]
 
 PLACES = (
     *sorted(f"services/{folder.name}" for folder in (ROOT / "services").iterdir() if folder.is_dir()),
-    *("charts", "configs", "docs", "images", ".ci", "Makefile", "README.md", "CONTRIBUTING.md"),
+    *("charts", "configs", "docs", "images", ".ci", "Makefile", "README.md", "CONTRIBUTING.md", "CHANGELOG.md"),
 )
 """Files and folders that are checked."""
 
