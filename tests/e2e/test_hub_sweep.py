@@ -115,14 +115,14 @@ def test_a_model_that_the_hub_does_not_have_is_bad_input(tmp_path: Path, endpoin
 
 
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("files", "message", "remedy"),
     [
-        ({"problems.py": "class Problems: ..."}, "is a loading script"),
-        ({"README.md": "Nothing but words."}, "has no data files that can be read"),
+        ({"problems.py": "class Problems: ..."}, "is a loading script", "Use a copy"),
+        ({"README.md": "Nothing but words."}, "has no data files that can be read", "Choose a"),
     ],
 )
 def test_a_data_set_without_readable_files_is_bad_input_in_one_sentence_with_the_remedy(
-    tmp_path: Path, hub: Hub, endpoint: str, files: dict[str, str], message: str
+    tmp_path: Path, hub: Hub, endpoint: str, files: dict[str, str], message: str, remedy: str
 ) -> None:
     shutil.rmtree(hub.datasets["lab/problems"].folder)
     for name, text in files.items():
@@ -132,5 +132,5 @@ def test_a_data_set_without_readable_files_is_bad_input_in_one_sentence_with_the
     done = run(tmp_path, endpoint)
     assert done.returncode == 2, done.stderr
     assert f"data.hub: {message}" in done.stderr
-    assert "Choose a" in done.stderr
+    assert remedy in done.stderr
     assert "Traceback" not in done.stderr
