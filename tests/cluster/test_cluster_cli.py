@@ -167,7 +167,7 @@ def serving(lab: Lab, python_image: tuple[str, str], until: Callable[..., None])
 
 
 def report(folder: Path) -> bytes:
-    summary = build_report(open_store(str(folder / "store")), parse_sweep(SPEC), {})
+    summary = build_report(open_store(str(folder / "store")), parse_sweep(SPEC), {}).summary
     raw = io.BytesIO()
     with tarfile.open(fileobj=raw, mode="w") as archive:
         for name, data in {"summary.json": summary.model_dump_json().encode(), "big.bin": os.urandom(400_000)}.items():
