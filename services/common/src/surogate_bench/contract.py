@@ -59,7 +59,7 @@ SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
 # Addresses and ports
 
 LOOPBACK = "127.0.0.1"
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - for pods, where NetworkPolicies restrict access
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - of pods only, which NetworkPolicies protect
 
 SERVER_PORT = 8100
 """Port of the control API in a plan; a runtime whose servers share a network namespace chooses others."""

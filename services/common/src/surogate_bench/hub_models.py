@@ -31,8 +31,8 @@ def snapshot_of(name: str, revision: str | None) -> Path:
         ConfigError: there is no such model or revision, access to it is refused, or it has no weights to load.
         TransientError: it is not in the cache, and the hub cannot be reached.
     """
-    from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - hub models only
-    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415
+    from huggingface_hub import constants, snapshot_download  # noqa: PLC0415 - the orchestrator's image has none
+    from huggingface_hub.utils.tqdm import disable_progress_bars  # noqa: PLC0415 - as above
 
     disable_progress_bars()
     with hub_explained(name, field="model.hub", kind="model"):
@@ -68,7 +68,7 @@ def hub_explained(name: str, *, field: str, kind: str) -> Iterator[None]:
         ConfigError: there is no such repository or revision, or access to it is refused.
         TransientError: the hub cannot be reached.
     """
-    from huggingface_hub.errors import (  # noqa: PLC0415 - hub models only
+    from huggingface_hub.errors import (  # noqa: PLC0415 - the orchestrator's image has none
         HfHubHTTPError,
         HFValidationError,
         LocalEntryNotFoundError,

@@ -95,7 +95,7 @@ class Manifest(BaseModel):
         if isinstance(value, BaseModel):
             if not isinstance(value, (kind, UnreadableResult)):
                 message = f"a {info.data['stage']} stage has a {kind.__name__}, not a {type(value).__name__}"
-                raise ValueError(message)  # noqa: TRY004 - pydantic converts it to a ValidationError
+                raise ValueError(message)  # noqa: TRY004 - pydantic does not convert a TypeError
             return value
         try:
             return kind.model_validate(value)

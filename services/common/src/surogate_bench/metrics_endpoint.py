@@ -8,7 +8,6 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -85,7 +84,7 @@ class _Server(ThreadingMixIn, TCPServer):
         with self._one_at_a_time:
             return b"".join(exposition() for exposition in self.expositions)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401, ARG002 - socketserver's own
+    def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002 - socketserver's parameters
         _log.warning("a request for metrics or progress failed", exc_info=True)
 
 
@@ -104,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", b"there is nothing here\n")
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401 - http.server's own
+    def log_message(self, format: str, *args: object) -> None:
         """Log nothing: every scrape would add a line."""
 
     def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:

@@ -73,7 +73,7 @@ def run_service(
 
     - a module, name or attribute that is missing (``ImportError``, ``NameError``, ``AttributeError``),
     - a value that the code cannot work with (``TypeError``, ``ValueError``, ``LookupError``, ``ArithmeticError``,
-      ``AssertionError``, ``NotImplementedError``, ``RecursionError``),
+      ``AssertionError``, ``NotImplementedError``, ``RecursionError``, ``SyntaxError``),
     - tensors whose shapes or types do not fit (PyTorch raises a plain ``RuntimeError``, recognized by its message).
 
     Excluded are errors that were caused by a failure of network, disk or memory (:func:`is_transient`), and JSON or
@@ -199,7 +199,7 @@ def _observable(
     setting = os.environ.get(METRICS_PORT_VARIABLE)
     if not setting:
         return nullcontext()
-    from surogate_bench.metrics_endpoint import serving_metrics  # noqa: PLC0415 - only imported where it is used
+    from surogate_bench.metrics_endpoint import serving_metrics  # noqa: PLC0415 - prometheus_client, only with a port
 
     return serving_metrics(setting, work_dir, metrics(request, work_dir) if metrics else ())
 

@@ -1,6 +1,6 @@
 """Recipes in a sweep: by name, or defined by their fields."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator
 
@@ -8,7 +8,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.recipes import Recipe, recipe_by_name
 
 
-def _named_or_spelled_out(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
+def _named_or_spelled_out(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:

@@ -15,6 +15,8 @@ MAX_BYTES = 2**20
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
 """With every alias counted as often as it is used."""
+_LONGEST_SHOWN = 40
+"""Characters of a value in a message."""
 _AMBIGUOUS_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _FOREIGN_STARTS = {
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
@@ -40,7 +42,7 @@ _Loader.yaml_constructors = {
 }
 
 
-def read_yaml(data: bytes) -> Any:  # noqa: ANN401 - whatever the document holds
+def read_yaml(data: bytes) -> object:
     """Read one document.
 
     Raises:
@@ -154,7 +156,7 @@ def _check_scalar(node: ScalarNode, path: str) -> None:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         kind = node.tag.removeprefix(_TAG).replace("timestamp", "date")
-        shown = node.value if len(node.value) <= 40 else f"{node.value[:40]}…"  # noqa: PLR2004 - a line's worth
+        shown = node.value if len(node.value) <= _LONGEST_SHOWN else f"{node.value[:_LONGEST_SHOWN]}…"
         raise StrictYamlError(f"{where}: {shown!r} is not a valid {kind}; put text in quotes") from error
 
 
@@ -166,7 +168,7 @@ def _in_a_line(error: yaml.MarkedYAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark else problem
 
 
-def _line(node: Any) -> str:  # noqa: ANN401 - a node or an event
+def _line(node: Any) -> str:  # noqa: ANN401 - in the stubs, nodes and events may lack the mark that parsed ones have
     return f"line {node.start_mark.line + 1}"
 
 
