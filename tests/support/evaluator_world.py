@@ -60,6 +60,8 @@ class FakeServer:
     at_once: int = 0
     most_at_once: int = 0
     probe_status: int = 200
+    under: str | None = None
+    """Recipe that it serves the base under."""
 
     def count(self, change: int) -> None:
         """Count the requests under way."""
@@ -77,7 +79,10 @@ class FakeServer:
                 return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
             if path == "/v1/completions":
                 return self._complete(body)
-            status = {"vllm_url": self.url, "model": "base", "max_model_len": 512, "versions": {"vllm": "7.0"}}
+            status = {
+                "vllm_url": self.url, "model": "base", "under": self.under, "max_model_len": 512,
+                "versions": {"vllm": "7.0"},
+            }  # fmt: skip
             if path == "/probe" and self.probe_status != 200:
                 return self.probe_status, {"reason": "PermanentError", "message": "vLLM mixes up"}
             if path == "/readyz" and self.not_ready:

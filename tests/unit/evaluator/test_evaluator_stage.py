@@ -66,10 +66,26 @@ def test_an_evaluation_under_a_recipe_lies_beside_that_of_the_base_as_published_
     with serving(answer_by_table) as fake:
         requests = [make_request(tmp_path, fake.url, under=under) for under in (None, "fp8")]
         for request in requests:
+            fake.under = request.under
             evaluate_stage(request, tmp_path / f"work-{request.under}")
     store, layout = open_store(requests[0].store), requests[0].layout
     results = [read_result(store, layout.eval(RUN, under), EvalResult) for under in (None, "fp8")]
     assert [result and result.served_under for result in results] == [None, "fp8"]
+
+
+@pytest.mark.parametrize("run", ["base", RUN])
+@pytest.mark.parametrize(("requested", "served"), [("fp8", None), ("fp8", "fp4"), (None, "fp8")])
+def test_a_server_of_another_way_of_serving_is_asked_nothing(
+    tmp_path: Path, run: str, requested: str | None, served: str | None
+) -> None:
+    with serving(answer_by_table) as fake:
+        fake.under = served
+        request = make_request(tmp_path, fake.url, run=run, under=requested)
+        with pytest.raises(TransientError, match=r"serves the base .*, and this evaluation is of the base"):
+            evaluate_stage(request, tmp_path / "work")
+    assert not fake.prompts()
+    assert not fake.adapters
+    assert not open_store(request.store).exists(manifest_key(request.layout.eval(run, requested)))
 
 
 def test_the_prompt_is_the_sweeps_and_decoding_is_greedy(tmp_path: Path) -> None:

@@ -48,12 +48,16 @@ class ModelServer:
 
     Args:
         url: URL of the control API.
+        under: Recipe that the base must be served under; None for the base as published.
         start_timeout_s: Seconds that the server may take to become ready, and then to load an adapter.
         transport: Transport of the HTTP client; the network if None.
     """
 
-    def __init__(self, url: str, *, start_timeout_s: float, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(
+        self, url: str, *, under: str | None, start_timeout_s: float, transport: httpx.BaseTransport | None = None
+    ) -> None:
         self._url = url
+        self._under = under
         self._start_timeout_s = start_timeout_s
         # The server is on the same network: a proxy named in the environment must not be used.
         self._client = httpx.Client(base_url=url, timeout=_QUICK_S, transport=transport, trust_env=False)
@@ -69,7 +73,7 @@ class ModelServer:
         """Serve the adapter under ``prefix`` for the duration of a with block; the base model for run ``base``.
 
         Raises:
-            TransientError: the server was not ready in time.
+            TransientError: the server was not ready in time, or serves the base in another way than is requested.
             PermanentError: it refuses the adapter, or vLLM mixes up the models of one batch.
         """
         self._until_done("GET", READY_PATH)
@@ -86,12 +90,21 @@ class ModelServer:
 
     def _served(self, model: str | None) -> ServedModel:
         status = self._until_done("GET", STATUS_PATH)
+        self._require_way_of_serving(status.get("under"))  # absent in versions that knew one way
         return ServedModel(
             name=model or str(status["model"]),
             vllm_url=str(status["vllm_url"]).rstrip("/"),
             max_model_len=int(status["max_model_len"]),
             versions=dict(status["versions"]),
         )
+
+    def _require_way_of_serving(self, under: str | None) -> None:
+        """Check how the base is served: after a restart another server may listen at the same address."""
+        if under != self._under:
+            raise TransientError(
+                f"the model server at {self._url} serves the base {_way(under)}, and this evaluation is of the base "
+                f"{_way(self._under)}"
+            )
 
     def _until_done(
         self, method: str, path: str, body: dict[str, str] | None = None, *, unknown_before: bool = False
@@ -134,6 +147,10 @@ class ModelServer:
             return
         if not response.is_success and response.status_code != httpx.codes.NOT_FOUND:
             _log.warning("the adapter could not be unloaded: %s", _message_of(response), extra={"run": run})
+
+
+def _way(under: str | None) -> str:
+    return f"under {under}" if under else "as published"
 
 
 def _object_of(response: httpx.Response) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def _evaluate(
         special_tokens=added is not None,
     )
     scored = harness.scored_data(sweep)
-    with ModelServer(request.server_url, start_timeout_s=sweep.serving.start_timeout_s) as server:
+    timeout = sweep.serving.start_timeout_s
+    with ModelServer(request.server_url, under=request.under, start_timeout_s=timeout) as server:
         attempt = 1
         while True:
             try:
