@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -54,8 +54,13 @@ UNITS = 8.0
 TIE_OF_NOISE = 16.0
 """The same where inputs are quantized, which amplifies a rounding: so many times the reference's own noise."""
 
-Answer = tuple[list[int], list[int]]
-"""Tokens of prompt and answer."""
+
+class Answer(NamedTuple):
+    """Tokens of a prompt and of its answer, and the log-probabilities that the server gave those of the answer."""
+
+    prompt: list[int]
+    tokens: list[int]
+    logprobs: list[float]
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,11 @@ def served(store: str, under: str, work: Path) -> Served:
         def ask(question: str) -> Answer:
             prompt = SWEEP.data.prompt.replace("{question}", question)
             body = {"model": loaded["model"], "prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0}
-            answer = call("POST", request.vllm_port, "/v1/completions", json=body | {"return_token_ids": True})
+            answer = call(
+                "POST", request.vllm_port, "/v1/completions", json=body | {"return_token_ids": True, "logprobs": 1}
+            )
             choice = answer.raise_for_status().json()["choices"][0]
-            return choice["prompt_token_ids"], choice["token_ids"]
+            return Answer(choice["prompt_token_ids"], choice["token_ids"], choice["logprobs"]["token_logprobs"])
 
         with ThreadPoolExecutor(32) as pool:
             answers = list(pool.map(ask, questions))
@@ -193,10 +200,20 @@ def gaps(logits: Tensor, answer: list[int]) -> Tensor:
     return logits.max(dim=1).values - logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
 
 
+def distance(reference: Reference, answers: list[Answer]) -> float:
+    """Return the mean absolute difference of the log-probabilities of answers: the server's from the reference's."""
+    found = [
+        reference.logits(prompt, tokens).log_softmax(dim=1).gather(1, torch.tensor(tokens)[:, None])[:, 0]
+        - torch.tensor(logprobs)
+        for prompt, tokens, logprobs in answers
+    ]
+    return float(torch.cat(found).abs().mean())
+
+
 def require_ties_only(reference: Reference, answers: list[Answer]) -> None:
     """Require that every token is the reference's own choice, but for a few whose logits bf16 hardly tells apart."""
     tokens = ties = 0
-    for prompt, answer in answers:
+    for prompt, answer, _ in answers:
         logits = reference.logits(prompt, answer)
         below = gaps(logits, answer)
         assert float(below.max()) <= UNITS * float(logits.max()) * 2.0**-7, (
@@ -219,6 +236,10 @@ def test_greedy_answers_are_those_of_transformers_with_the_trainers_layers_up_to
     assert given.status["input_scales"] == ({"base": "calibration", RUN: source} if scaled else {})
 
     reference = with_the_trainers_layers(recipe, given.adapter)
+    if recipe.quantizes:
+        few, published = given.answers[: len(given.answers) // 4], recipe_by_name("bf16")
+        as_published = distance(with_the_trainers_layers(published, given.adapter), few)
+        assert distance(reference, few) < 0.5 * as_published, "these are not the weights and products of the recipe"
     if recipe.compute is ComputePrecision.BF16:
         require_ties_only(reference, given.answers)
         if name == "qbnb":
@@ -228,7 +249,7 @@ def test_greedy_answers_are_those_of_transformers_with_the_trainers_layers_up_to
     tokens = ties = own_ties = 0
     largest, noise = 0.0, []
     by_rows = recipe.compute is ComputePrecision.NVFP4  # which takes seconds an answer
-    for prompt, answer in given.answers[: len(given.answers) // (4 if by_rows else 1)]:
+    for prompt, answer, _ in given.answers[: len(given.answers) // (4 if by_rows else 1)]:
         logits, other = reference.logits(prompt, answer), reference.logits(prompt, answer, "eager")
         below = gaps(logits, answer)
         tokens, ties = tokens + len(answer), ties + int((below > 0).sum())

@@ -1,6 +1,5 @@
 """Layers of vLLM under a recipe against the layers that the trainer makes, on the same inputs."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -86,12 +85,13 @@ class Served:
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What vLLM needs around a model: a group of one process."""
     at = tmp_path_factory.mktemp("distributed") / "rendezvous"
-    os.environ.update(VLLM_LOGGING_LEVEL="ERROR", HF_HUB_OFFLINE="1")
-    with set_current_vllm_config(EngineArgs(model=MODEL, dtype="bfloat16").create_engine_config()):
-        init_distributed_environment(1, 0, f"file://{at}", 0, "gloo")
-        initialize_model_parallel()
-    yield
-    cleanup_dist_env_and_memory()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("HF_HUB_OFFLINE", "1")
+        with set_current_vllm_config(EngineArgs(model=MODEL, dtype="bfloat16").create_engine_config()):
+            init_distributed_environment(1, 0, f"file://{at}", 0, "gloo")
+            initialize_model_parallel()
+        yield
+        cleanup_dist_env_and_memory()
 
 
 @pytest.fixture

@@ -253,6 +253,7 @@ def test_another_implementation_is_not_pushed_aside(
 def assert_steps_aside(caplog: pytest.LogCaptureFixture, reason: str) -> None:
     chosen = CpuPlatform.get_punica_wrapper()
     vllm_logger = logging.getLogger("vllm")
+    caplog.set_level(logging.WARNING, logger="vllm")  # whatever level vLLM was first imported with
     vllm_logger.addHandler(caplog.handler)
     try:
         register()
