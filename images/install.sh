@@ -5,6 +5,8 @@ set -eu
 case $1 in
   lock)
     uv pip install --quiet --no-deps --require-hashes --prefix /dependencies -r /build/lock.txt
+    # Omitted from the CPU variant: bitsandbytes' kernels for GPUs (120 MB).
+    [ "${ACCELERATOR:-}" = cuda ] || find /dependencies -name 'libbitsandbytes_*.so' ! -name '*_cpu.so' -delete
     ;;
   services)
     shift

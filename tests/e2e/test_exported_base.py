@@ -13,7 +13,8 @@ import yaml
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM
+from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.exports import ExportRecord
@@ -40,25 +41,8 @@ class Served:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model whose widths are multiples of 128, with the tokenizer of the shipped one."""
-    config = Qwen3Config(
-        vocab_size=1024,
-        hidden_size=256,
-        intermediate_size=384,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        max_position_embeddings=512,
-        initializer_range=0.05,
-        tie_word_embeddings=False,
-        eos_token_id=0,
-        pad_token_id=1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(config).to(torch.bfloat16)
     folder = tmp_path_factory.mktemp("model") / "wide"
-    model.save_pretrained(folder)
+    save_wide_model(folder, initializer_range=0.05)
     shipped = local_model_folder(ModelSpec(builtin=SHIPPED_MODELS[0]))
     assert shipped is not None
     for name in ("tokenizer.json", "tokenizer_config.json"):

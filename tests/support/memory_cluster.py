@@ -2,10 +2,10 @@
 
 import io
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from fake_clock import FakeClock
 from rich.console import Console
 from sweeps import small_sweep
 from typing_extensions import override
@@ -95,27 +95,6 @@ class MemoryCluster(ClusterApi):
         if isinstance(body, BenchError):
             raise body
         return body
-
-
-class FakeClock(Clock):
-    """Time that passes only in sleep.
-
-    Args:
-        each: Called after every sleep.
-    """
-
-    def __init__(self, each: Callable[[], None] = lambda: None) -> None:
-        self.time = 0.0
-        self._each = each
-
-    @override
-    def now(self) -> float:
-        return self.time
-
-    @override
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        self._each()
 
 
 class Desk:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 from command_line import write_sweep
-from memory_cluster import CONTROLLER, Desk, FakeClock, MemoryCluster, cluster_with_sweep, tar
+from fake_clock import FakeClock
+from memory_cluster import CONTROLLER, Desk, MemoryCluster, cluster_with_sweep, tar
 from report_world import MakeWorld
 from sweeps import small_document
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_clock import FakeClock
 from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
@@ -98,26 +99,13 @@ class World:
         laid_out = plan(sweep, self.store.url)
         self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
         runtime = MemoryRuntime(slots=1, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = _Clock(runtime)
+        clock = FakeClock(each=runtime.advance)
         last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=lambda: None, show=lambda _: None).run()
         self.submitted = [task for task in laid_out.tasks if task.name in runtime.submitted]
         return last
 
     def _publish(self, task: Task) -> None:
         publish(self.store, task, self.scratch)
-
-
-@dataclass
-class _Clock:
-    runtime: MemoryRuntime
-    time: float = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        self.runtime.advance()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psutil
 import pytest
+from fake_clock import FakeClock
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 
@@ -34,19 +35,6 @@ def write(name, **fields):
     part.write_text(json.dumps(fields))
     part.replace(work / name)
 """
-
-
-class FakeClock:
-    """Time that a test sets."""
-
-    def __init__(self) -> None:
-        self.time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
 
 
 @dataclass

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from fake_clock import FakeClock
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
@@ -21,21 +22,6 @@ from surogate_bench_orchestrator.sweep.locks import (
 )
 
 LAYOUT = SweepLayout("small", "0123456789ab")
-
-
-class FakeClock:
-    """Time that passes only in sleep."""
-
-    def __init__(self) -> None:
-        self.time = 1000.0
-        self.naps: list[float] = []
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        self.naps.append(seconds)
 
 
 class Messages(list[str]):

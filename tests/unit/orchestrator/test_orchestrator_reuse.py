@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_clock import FakeClock
 from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
@@ -48,8 +49,10 @@ class World:
         laid_out = plan(sweep, self.store.url, reuse=reuse)
         self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
         runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = _Clock(runtime)
-        last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=clock.beat, show=lambda _: None).run()
+        clock = FakeClock(each=runtime.advance)
+        last = SweepRunner(
+            laid_out, runtime, self.store, clock, heartbeat=lambda: require_end(clock), show=lambda _: None
+        ).run()
         assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
         shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
         self.submitted = [_stage(name) for name in runtime.submitted if name not in shared]
@@ -66,20 +69,8 @@ def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
     store.put(manifest_key(prefix), manifest.model_copy(update=changes).model_dump_json().encode())
 
 
-@dataclass
-class _Clock:
-    runtime: MemoryRuntime
-    time: float = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-        self.runtime.advance()
-
-    def beat(self) -> None:
-        assert self.time < 10_000, "no end"
+def require_end(clock: FakeClock) -> None:
+    assert clock.time < 10_000, "no end"
 
 
 def _stage(task_name: str) -> str:

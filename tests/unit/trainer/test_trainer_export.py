@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 from sweeps import small_sweep
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.errors import ConfigError
@@ -47,24 +48,8 @@ LAYERS_OF_A_BLOCK = 7
 @pytest.fixture(scope="module")
 def folder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose widths are all multiples of 128."""
-    config = Qwen3Config(
-        vocab_size=320,
-        hidden_size=256,
-        intermediate_size=384,
-        num_hidden_layers=BLOCKS,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=64,
-        max_position_embeddings=1024,
-        tie_word_embeddings=False,
-        eos_token_id=0,
-        pad_token_id=1,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Qwen3ForCausalLM(config).to(torch.bfloat16)
     folder = tmp_path_factory.mktemp("models") / "wide"
-    model.save_pretrained(folder)
+    save_wide_model(folder, blocks=BLOCKS, vocabulary=320)
     tokenizer.save_pretrained(folder)
     (folder / "LICENSE").write_text("Apache-2.0")
     (folder / "modeling.py").write_text("raise SystemExit")

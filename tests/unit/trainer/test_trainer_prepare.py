@@ -295,7 +295,7 @@ def test_too_little_disk_space_is_refused_before_anything_is_written(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=5 << 20))
     error = refused(make_sweep(), tmp_path)
     assert error.field == "work-dir"
-    assert "only 5 MiB" in str(error)
+    assert "5 MiB free, and preparing needs at least" in str(error)
 
 
 def test_a_store_that_cannot_be_written_is_refused(make_sweep: MakeSweep, tmp_path: Path) -> None:

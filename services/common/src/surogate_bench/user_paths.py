@@ -1,6 +1,7 @@
-"""Expansion and checks of paths in user input."""
+"""Expansion and checks of paths in user input, and of the disks they are on."""
 
 import os
+import shutil
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
@@ -68,3 +69,26 @@ def require_folder(path: Path, *, field: str) -> None:
     except OSError as error:
         problem = f"cannot be used: {error.strerror}"
     raise ConfigError(problem, field=field, value=str(path), remedy="Choose a folder you may write.")
+
+
+def require_free_space(folder: Path, needed: int, *, field: str, what: str) -> None:
+    """Check the free space of the disk that a folder, which may not exist yet, is on.
+
+    Args:
+        folder: What will be written to.
+        needed: Bytes.
+        field: What the user gave the folder as.
+        what: What takes the space, with its verb, for example "a sweep needs at least".
+
+    Raises:
+        ConfigError: there is too little.
+    """
+    present = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    free = shutil.disk_usage(present).free
+    if free < needed:
+        raise ConfigError(
+            f"is on a disk with {free >> 20:,} MiB free, and {what} {needed >> 20:,} MiB",
+            field=field,
+            value=str(folder),
+            remedy="Free some space, or choose a folder on another disk.",
+        )

@@ -1,15 +1,14 @@
 """How many bytes an export takes, known before the weights are loaded."""
 
-import shutil
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from surogate_bench.errors import ConfigError
 from surogate_bench.exports import ExportFormat
 from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.user_paths import require_free_space
 from surogate_bench_trainer.model.coverage import transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
@@ -35,21 +34,12 @@ def expected_bytes(folder: Path, recipe: Recipe, export_format: ExportFormat) ->
 
 
 def require_room(output: Path, needed: int) -> None:
-    """Check the free space of the disk that a folder is on.
+    """Check the free space of the disk that an export is written to.
 
     Raises:
         ConfigError: there is too little.
     """
-    present = next(parent for parent in (output, *output.parents) if parent.exists())
-    free = shutil.disk_usage(present).free
-    if free < needed + _BESIDE_WEIGHTS:
-        raise ConfigError(
-            f"is on a disk with {free >> 20:,} MiB free, and the checkpoint takes {(needed + _BESIDE_WEIGHTS) >> 20:,} "
-            "MiB",
-            field="output",
-            value=str(output),
-            remedy="Free some space, or choose a folder on another disk.",
-        )
+    require_free_space(output, needed + _BESIDE_WEIGHTS, field="output", what="the checkpoint takes")
 
 
 def _covered(folder: Path, recipe: Recipe) -> tuple[int, int]:

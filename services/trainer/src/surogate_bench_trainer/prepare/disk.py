@@ -1,7 +1,6 @@
 """Checks of free disk space and write permissions, made before anything expensive starts."""
 
 import errno
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import local_folder
 from surogate_bench.store import ObjectStore
+from surogate_bench.user_paths import require_free_space
 
-_MIB = 1 << 20
 NEEDED_MIB = 256
 """Free space that every sweep needs for data, checkpoints and results."""
 NEEDED_FOR_MODEL_MIB = 1024
@@ -25,16 +24,8 @@ def check_disk_space(store: ObjectStore, work_dir: Path, *, needed_mib: int) -> 
     """
     store.verify_conditional_writes()
     for field, folder in (("work-dir", work_dir), ("store", local_folder(store))):
-        if folder is None:
-            continue
-        free = shutil.disk_usage(folder).free // _MIB
-        if free < needed_mib:
-            raise ConfigError(
-                f"has only {free} MiB of free disk space, and {needed_mib} MiB are needed",
-                field=field,
-                value=str(folder),
-                remedy="Free some space, or choose another folder.",
-            )
+        if folder is not None:
+            require_free_space(folder, needed_mib << 20, field=field, what="preparing needs at least")
 
 
 @contextmanager

@@ -1,16 +1,15 @@
 """A sweep on this machine: its plan, its store and its local state."""
 
 import hashlib
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
+from surogate_bench.errors import StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder
 from surogate_bench.specs import RecipeSweep, with_seeds
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.store_errors import as_bad_input
-from surogate_bench.user_paths import expand_home, require_current_folder, require_folder
+from surogate_bench.user_paths import expand_home, require_current_folder, require_folder, require_free_space
 from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.sweep_file import read_sweep
@@ -88,25 +87,15 @@ def open_local_sweep(argument: SweepArgument, options: LocalOptions, *, create: 
     )
 
 
-def require_free_space(local: LocalSweep) -> None:
+def require_room(local: LocalSweep) -> None:
     """Check that the disks written to have room for the smallest sweep.
 
     Raises:
         ConfigError: one has not.
     """
-    stored = local_folder(local.store)
-    for field, folder in (("store", stored), ("state-dir", local.state)):
-        if folder is None:
-            continue
-        present = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        free = shutil.disk_usage(present).free
-        if free < _MIN_FREE_BYTES:
-            raise ConfigError(
-                f"is on a disk with {free >> 20:,} MiB free, and a sweep needs at least {_MIN_FREE_BYTES >> 20:,} MiB",
-                field=field,
-                value=str(folder),
-                remedy="Free some space or choose another folder.",
-            )
+    for field, folder in (("store", local_folder(local.store)), ("state-dir", local.state)):
+        if folder is not None:
+            require_free_space(folder, _MIN_FREE_BYTES, field=field, what="a sweep needs at least")
 
 
 def _state_folder(text: str) -> Path:
