@@ -81,7 +81,7 @@ class FakeServer:
                 return self._complete(body)
             status = {
                 "vllm_url": self.url, "model": "base", "under": self.under, "max_model_len": 512,
-                "versions": {"vllm": "7.0"},
+                "versions": {"vllm": "7.0"}, "serving_version": 7,
             }  # fmt: skip
             if path == "/probe" and self.probe_status != 200:
                 return self.probe_status, {"reason": "PermanentError", "message": "vLLM mixes up"}

@@ -71,6 +71,7 @@ def test_an_evaluation_under_a_recipe_lies_beside_that_of_the_base_as_published_
     store, layout = open_store(requests[0].store), requests[0].layout
     results = [read_result(store, layout.eval(RUN, under), EvalResult) for under in (None, "fp8")]
     assert [result and result.served_under for result in results] == [None, "fp8"]
+    assert [result and result.serving_version for result in results] == [None, 7]
 
 
 @pytest.mark.parametrize("run", ["base", RUN])

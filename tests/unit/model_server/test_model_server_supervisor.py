@@ -17,6 +17,7 @@ from waiting import PATIENCE_S
 from surogate_bench.errors import PermanentError
 from surogate_bench.hardware import package_versions
 from surogate_bench.progress import read_progress
+from surogate_bench.stage_identity import SERVING_VERSION
 from surogate_bench.store import open_store
 from surogate_bench_model_server.vllm_process import session_members
 
@@ -56,6 +57,7 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
                 "input_scales": {},
                 "restarts": 0,
                 "versions": package_versions(),
+                "serving_version": SERVING_VERSION,
             }
             metrics = (await api.get("/metrics")).text
             assert 'surogate_bench_vllm_up{sweep="served"} 1.0' in metrics

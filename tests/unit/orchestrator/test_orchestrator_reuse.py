@@ -270,6 +270,21 @@ def test_answers_of_another_vllm_are_not_taken_for_this_ones(world: World) -> No
     assert "bf16-s0-eval" not in world.submitted
 
 
+@pytest.mark.parametrize("recorded", [None, 1, 2])
+def test_answers_under_a_recipe_are_taken_from_servers_of_the_same_serving_version(
+    world: World, monkeypatch: pytest.MonkeyPatch, recorded: int | None
+) -> None:
+    first = world.run(serving={"under": ["own"]})
+    prefix = first.plan.layout.eval("base", "fp8")
+    manifest = read_manifest(world.store, prefix)
+    assert manifest is not None
+    change(world.store, prefix, result=manifest.result.model_copy(update={"serving_version": recorded}))
+    monkeypatch.setattr("surogate_bench_orchestrator.sweep.reuse.SERVING_VERSION", 2)
+    world.run(serving={"under": ["own"]}, name="other")
+    assert ("base-eval-fp8" in world.submitted) == (recorded != 2)
+    assert "base-eval" not in world.submitted
+
+
 def test_a_sweep_that_cannot_be_read_any_more_is_passed_over(world: World) -> None:
     first = world.run()
     world.store.put(first.plan.layout.spec, b'{"name": "small", "from": "another version"}')

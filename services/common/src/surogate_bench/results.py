@@ -168,6 +168,8 @@ class EvalResult(_Result):
     """What the tokenizer adds to a prompt, as in :attr:`PrepareResult.special_tokens`."""
     served_under: str | None = Field(None, exclude_if=lambda value: value is None)
     """Recipe whose stored weights and forward products the base had; None for the base as published."""
+    serving_version: int | None = Field(None, exclude_if=lambda value: value is None)
+    """SERVING_VERSION of the server; None for the base as published, and in results of versions that had the first."""
 
 
 class MetricsLine(_Result):

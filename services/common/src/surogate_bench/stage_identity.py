@@ -33,6 +33,9 @@ TRAINING_VERSION = 2
 SCORING_VERSION = 1
 """Incremented whenever a change of the evaluator gives different scores from the same answers."""
 
+SERVING_VERSION = 1
+"""Incremented whenever a change of a forward pass under a recipe, or of calibration, gives different answers."""
+
 VLLM_VERSION = "0.32.0"
 """The locked version of vLLM: answers of other versions are not reused."""
 

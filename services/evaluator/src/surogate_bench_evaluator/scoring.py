@@ -10,6 +10,7 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.results import EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr
+from surogate_bench_evaluator.server import ServedModel
 
 _log = logging.getLogger(__name__)
 
@@ -37,11 +38,14 @@ class Scores:
     lm_eval: dict[str, Any]
     """lm-eval's own results as plain JSON, without the samples."""
 
-    def describing(
-        self, scored: ScoredData, special_tokens: tuple[str, ...] | None, *, served_under: str | None = None
-    ) -> Self:
+    def describing(self, scored: ScoredData, special_tokens: tuple[str, ...] | None, served: ServedModel) -> Self:
         """Return a copy whose result also describes the records, the special tokens and the way of serving."""
-        added = {"scored": scored, "special_tokens": special_tokens, "served_under": served_under}
+        added = {
+            "scored": scored,
+            "special_tokens": special_tokens,
+            "served_under": served.under,
+            "serving_version": served.serving_version,
+        }
         return replace(self, result=self.result.model_copy(update=added))
 
 

