@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from files_below import files_below
 from gates import Gate
 from sweeps import small_document
 from waiting import PATIENCE_S, until
@@ -100,7 +101,7 @@ class Sweep:
     def manifests(self) -> dict[str, str]:
         """When each finished stage was made."""
         root = self.folder / "results"
-        found = sorted(root.rglob("manifest.json"))
+        found = files_below(root, "manifest.json")
         return {path.parent.relative_to(root).as_posix(): json.loads(path.read_bytes())["created"] for path in found}
 
     def trained(self, recipe: str) -> TrainResult:

@@ -6,14 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from command_line import CommandLine, Result, write_sweep
+from files_below import files_below, texts_below
 from waiting import PATIENCE_S, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
@@ -28,6 +29,7 @@ class Workplace:
     folder: Path
     environment: dict[str, str]
     command_line: CommandLine
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     @property
     def sweep(self) -> Path:
@@ -46,10 +48,20 @@ class Workplace:
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         """Run a sweep in a process of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "surogate_bench_orchestrator", *self.arguments("run", *more)],
             env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def clear(self) -> None:
+        """End what a failed test left."""
+        for process in self.started:
+            with process:
+                process.kill()
+        for task in self.processes():
+            task.kill()
 
     def release(self) -> None:
         """Let tasks continue that are held."""
@@ -57,12 +69,12 @@ class Workplace:
 
     def manifests(self) -> dict[str, str]:
         """When each finished stage was made."""
-        paths = sorted((self.folder / "results").rglob("manifest.json"))
+        paths = files_below(self.folder / "results", "manifest.json")
         return {str(path.parent): json.loads(path.read_bytes())["created"] for path in paths}
 
     def progress(self) -> list[str]:
         """What the tasks report."""
-        return [path.read_text() for path in (self.folder / "state").rglob("progress.json")]
+        return texts_below(self.folder / "state", "progress.json")
 
     def processes(self) -> list[psutil.Process]:
         """Tasks of this sweep that run."""
@@ -78,7 +90,9 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Workplace:
+def workplace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Workplace]:
     """A folder whose services are fakes: modules found before the real ones."""
     modules = tmp_path / "modules"
     for service in ("trainer", "model_server", "evaluator"):
@@ -92,7 +106,8 @@ def workplace(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: p
     monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
     made = Workplace(tmp_path, dict(os.environ), CommandLine(monkeypatch, capsys))
     made.write()
-    return made
+    yield made
+    made.clear()
 
 
 def test_a_sweep_runs_to_the_end_shows_its_table_and_leaves_nothing_running(workplace: Workplace) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from files_below import files_below
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 
@@ -44,7 +45,7 @@ class Machine:
     @property
     def done(self) -> dict[str, str]:
         """When each finished stage was made, by its place below ``runs/``."""
-        paths = sorted((self.folder / "store").rglob("runs/*/*/manifest.json"))
+        paths = files_below(self.folder / "store", "runs/*/*/manifest.json")
         return {"/".join(path.parts[-3:-1]): json.loads(path.read_bytes())["created"] for path in paths}
 
     def result(self, laid_out: Plan, run: str, under: str | None) -> EvalResult:
