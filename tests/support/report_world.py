@@ -4,9 +4,11 @@ import json
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from unittest.mock import patch
 
 from pydantic import BaseModel
 from sweeps import small_sweep
@@ -26,6 +28,7 @@ from surogate_bench.results import (
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.report import Summary, build_report, charts, write_report
 
 RECIPES = ("bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4")
 HARDWARE = Hardware(cpu="Example CPU 3000", cores=2, memory_bytes=8 * 2**30, system="Linux-6.1", python="3.11.9")
@@ -205,3 +208,17 @@ def report_sweep(**changes: object) -> RecipeSweep:
 
 MakeWorld = Callable[..., ReportWorld]
 """Make a store and a sweep; keyword arguments replace fields of the sweep (:func:`report_sweep`)."""
+
+
+def summarized(world: ReportWorld, *, draw: bool = False) -> Summary:
+    """Write the report of a world and return its summary.
+
+    Args:
+        world: A store and a sweep.
+        draw: Whether charts are drawn too, which takes most of the time.
+    """
+    report = build_report(world.store, world.sweep, {})
+    none = charts.Charts(accuracy=None, matrix=(), overlay=None, losses=())
+    with nullcontext() if draw else patch.object(charts, "draw_charts", lambda *_: none):
+        write_report(world.store, report)
+    return report.summary

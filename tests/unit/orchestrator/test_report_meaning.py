@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_world import MakeWorld, ReportWorld
+from report_world import MakeWorld, ReportWorld, summarized
 from rich.console import Console
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.statistics import minimal_detectable_difference
-from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.recipe_texts import mismatch, mismatch_details
 from surogate_bench_orchestrator.report.summary import Row
 
@@ -34,13 +34,6 @@ def publish(world: ReportWorld, answers: dict[str, list[bool]]) -> None:
         recipe, _, seed = run.rpartition("-s")
         world.publish_train(recipe, int(seed))
         world.publish_eval(run, outcomes)
-
-
-def summarized(world: ReportWorld) -> Summary:
-    report = build_report(world.store, world.sweep, {})
-    summary = report.summary
-    write_report(world.store, report)
-    return summary
 
 
 def row(summary: Summary, key: str) -> Row:
@@ -75,7 +68,7 @@ def one_seed(report_world: MakeWorld) -> ReportWorld:
 
 def test_one_seed_gives_neither_stars_nor_verdicts_in_any_output(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     texts = {name: world.report_file(name).decode() for name in OUTPUTS}
     texts |= {"terminal": on_the_terminal(summary), "chart": world.report_file("charts/accuracy.svg").decode()}
     for name, text in texts.items():
@@ -173,7 +166,7 @@ def test_p_values_of_one_seed_are_kept_under_names_that_say_what_they_concern(re
 
 def test_intervals_say_what_they_cover(report_world: MakeWorld) -> None:
     single = one_seed(report_world)
-    summarized(single)
+    summarized(single, draw=True)
     assert "95 % interval over questions |" in single.report_file("summary.md").decode()
     assert "95 % interval over questions" in single.report_file("charts/accuracy.svg").decode()
 
@@ -208,7 +201,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     report_world: MakeWorld,
 ) -> None:
     world = missing_seeds(report_world)
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     assert [f"{row(summary, key).score.accuracy:.4f}" for key in ("bf16", "fp4")] == ["0.8220", "0.7164"]  # type: ignore[union-attr]
     explained = (
         "† FP4: the difference is over seed 0, which BF16 has too: 0.7500 against 0.8220. In the table, FP4 is the "
@@ -263,7 +256,7 @@ def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_w
 
 def test_a_row_of_one_seed_among_several_says_that_its_interval_covers_less(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     assert markdown_cells(world, "BF16 (1 of 5 seeds)")[3].endswith("‡")
     assert "‡ One seed: the interval covers questions, not seeds." in summary.footnotes
     assert "82.2‡" in world.report_file("charts/accuracy.svg").decode()
@@ -366,7 +359,7 @@ def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
     world.publish_train("bf16", served_validation_loss=0.301)
     world.publish_train("fp4", served_validation_loss=0.4567)
     world.publish_train("fp8")  # by an earlier version
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     header = next(line for line in world.report_file("summary.md").decode().splitlines() if "| train loss |" in line)
     assert "| validation loss (under the recipe) | validation loss (as served, bf16) |" in header
     lines = [line for line in world.report_file("summary.md").decode().splitlines() if line.startswith("| FP4 ")]

@@ -7,23 +7,16 @@ import re
 from typing import Any
 
 import pytest
-from report_world import MakeWorld, ReportWorld
+from report_world import MakeWorld, ReportWorld, summarized
 from rich.console import Console
 
-from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
+from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.summary import Row
 
 ENGLISH = {"source": "openai/gsm8k:main", "split": "test", "records": 500, "sha256": "e" * 64, "prompt": "task",
            "num_fewshot": 0}  # fmt: skip
 ROMANIAN = ENGLISH | {"source": "word-problems-ro", "sha256": "f" * 64, "prompt": "sweep"}
 OTHER = "sweeps/earlier/0123456789ab"
-
-
-def summarized(world: ReportWorld) -> Summary:
-    report = build_report(world.store, world.sweep, {})
-    summary = report.summary
-    write_report(world.store, report)
-    return summary
 
 
 def row(summary: Summary, key: str) -> Row:
@@ -116,7 +109,7 @@ def test_rows_that_were_scored_on_different_data_are_refused_by_name(
     world.publish_everything()
     scored(world, dict.fromkeys(["base", "bf16-s0", "fp4-s0"], ROMANIAN))
     world.alter_manifest(world.layout.eval("fp8-s0"), result=changes)
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     fp8 = row(summary, "fp8")
     assert (fp8.versus_reference, fp8.versus_base) == (None, None)
     assert fp8.unlike_reference
@@ -247,7 +240,7 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: MakeWor
     world.publish_everything()
     for run, empty in (("fp8-s0", 50), ("fp4-s0", 51)):
         world.alter_manifest(world.layout.eval(run), result={"empty_answers": empty})
-    summary = summarized(world)
+    summary = summarized(world, draw=True)
     assert [found.key for found in summary.rows if found.many_empty] == ["fp4"]
     footnote = "§ More than 10 % of the answers are empty."
     assert footnote in summary.footnotes
