@@ -26,7 +26,7 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
     ),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import
     ServingSpec: (
-        {"max_model_len", "extra_args", "under"},
+        {"max_model_len", "extra_args", "under", "merged"},
         {"max_lora_rank", "max_loras", "gpu_memory_utilization", "kv_cache_gib", "start_timeout_s"},
     ),
 }  # fmt: skip

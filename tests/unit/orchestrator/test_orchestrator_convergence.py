@@ -12,7 +12,7 @@ from sweeps import small_sweep
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Delete, reconcile
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, is_merged
 
 
 def small_plan(recipes: tuple[str, ...] = ("bf16", "fp8"), **changes: Any) -> Plan:
@@ -119,6 +119,10 @@ class World:
         servers = {each.task: each.server for run in self.laid_out.runs for each in run.evaluations}
         if task in servers:
             assert self.observe().of(servers[task]).phase is Phase.RUNNING
+        if is_merged(task):
+            run = next(run for run in self.laid_out.runs if task in (*run.tasks, *run.servers_of_its_own))
+            assert run.train is not None
+            assert run.train.name in self.done, "a model was merged before its adapter was there"
 
     def starts(self, task: Task) -> int:
         """How often a task was submitted."""
@@ -134,7 +138,10 @@ class World:
 
 
 WAYS = st.sampled_from([["bf16"], ["own"], ["fp8"], ["own", "fp4"], ["all"]])
-FAULTS = ["bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "fp8-s0-eval-fp8", "base-eval", "serve", "serve-fp8"]
+FAULTS = [
+    "bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "fp8-s0-eval-fp8", "base-eval", "serve", "serve-fp8",
+    "fp8-s0-serve-merged", "fp4-s0-eval-merged", "fp8-s0-serve-merged-fp8",
+]  # fmt: skip
 
 
 def drawn_plan(data: st.DataObject) -> Plan:
@@ -142,7 +149,7 @@ def drawn_plan(data: st.DataObject) -> Plan:
         ("bf16", "fp8", "fp4"),
         placement=data.draw(st.sampled_from(["auto", "phased", "overlapped"])),
         evaluation={"evaluate_base": data.draw(st.booleans())},
-        serving={"under": data.draw(WAYS)},
+        serving={"under": data.draw(WAYS), "merged": data.draw(st.booleans())},
     )
 
 
@@ -218,6 +225,7 @@ def test_an_undisturbed_sweep_starts_each_server_once_or_twice_and_each_evaluati
     world = World.make(laid_out, data.draw(st.integers(1, 5)), {})
     assert set(world.settle().values()) == {RunState.SUCCEEDED}
     assert all(1 <= world.starts(server) <= 2 for server in laid_out.servers if _is_needed(laid_out, server))
+    assert all(world.starts(server) == 1 for server in laid_out.servers if is_merged(server))
     assert all(world.starts(each.task) == 1 for run in laid_out.runs for each in run.evaluations)
 
 

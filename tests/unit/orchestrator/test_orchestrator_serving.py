@@ -240,7 +240,7 @@ def test_where_slots_are_not_counted_an_idle_server_gives_way_to_one_without_roo
 
 def states_of(laid_out: Plan, run: str, observed: Observed) -> dict[str | None, RunState]:
     statuses = evaluation_states(laid_out, run_of(laid_out, run), observed)
-    return {under: status.state for under, status in statuses.items()}
+    return {each.under: statuses[each.task.name].state for each in run_of(laid_out, run).evaluations}
 
 
 def test_a_run_succeeds_with_the_last_of_its_evaluations() -> None:

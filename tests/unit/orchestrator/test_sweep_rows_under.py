@@ -135,9 +135,12 @@ def test_metrics_have_an_accuracy_for_each_way_of_serving() -> None:
     labels = {"sweep": SWEEP.name, "recipe": "fp8", "seed": "0"}
     name = "surogate_bench_served_accuracy"
     assert metrics.registry.get_sample_value("surogate_bench_accuracy", labels) == 0.625
-    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "bf16"}) == 0.625
-    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "fp8"}) == 0.75
-    assert metrics.registry.get_sample_value(f"{name}_stderr", {**labels, "served_under": "fp8"}) == 0.02
+    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "bf16", "merged": "false"}) == 0.625
+    assert metrics.registry.get_sample_value(name, {**labels, "served_under": "fp8", "merged": "false"}) == 0.75
+    assert (
+        metrics.registry.get_sample_value(f"{name}_stderr", {**labels, "served_under": "fp8", "merged": "false"})
+        == 0.02
+    )
 
 
 def test_the_status_of_a_cluster_has_accuracies_by_way_of_serving_and_reads_one_without() -> None:

@@ -9,6 +9,7 @@
                                                                   [input_scales.safetensors]
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
+    sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/merged[-<served under>]/    the same, adapter merged into the base
     sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported
     sweeps/<name>/<spec-hash>/runs/base/eval*/    the unmodified base model
     sweeps/<name>/<spec-hash>/report/             summary.json ...
@@ -35,9 +36,14 @@ def run_name(recipe: str, seed: int) -> str:
     return f"{recipe}-s{seed}"
 
 
-def eval_stage(under: str | None) -> str:
-    """Name an evaluation among those of its run: ``eval`` on the base as published, else ``eval-<recipe>``."""
-    return "eval" if under is None else f"eval-{under}"
+def eval_stage(under: str | None, *, merged: bool = False) -> str:
+    """Name an evaluation among those of its run: ``eval`` on the base as published, else ``eval-<recipe>``.
+
+    Of an adapter that was merged into the base, ``merged`` and ``merged-<recipe>``: no recipe has a name that leads to
+    one of the others.
+    """
+    stage = "merged" if merged else "eval"
+    return stage if under is None else f"{stage}-{under}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +81,15 @@ class SweepLayout:
         """Return the prefix of the outputs of a run's training, or import."""
         return f"{self.root}/runs/{run}/train"
 
-    def eval(self, run: str, under: str | None = None) -> str:
+    def eval(self, run: str, under: str | None = None, *, merged: bool = False) -> str:
         """Return the prefix of the outputs of one of a run's evaluations.
 
         Args:
             run: Name of the run.
             under: Recipe that the base was served under; None for the base as published.
+            merged: Whether the adapter was merged into the base.
         """
-        return f"{self.root}/runs/{run}/{eval_stage(under)}"
+        return f"{self.root}/runs/{run}/{eval_stage(under, merged=merged)}"
 
 
 def manifest_key(prefix: str) -> str:

@@ -87,12 +87,13 @@ METRICS: tuple[MetricInfo, ...] = (
         "surogate_bench_accuracy_stderr", "gauge", "fraction", _RUN, "Standard error of the accuracy.", "controller"
     ),
     MetricInfo(
-        "surogate_bench_served_accuracy", "gauge", "fraction", (*_RUN, "served_under"),
-        "Accuracy by way of serving, where the sweep requests several: bf16 (as published), or the recipe.",
+        "surogate_bench_served_accuracy", "gauge", "fraction", (*_RUN, "served_under", "merged"),
+        "Accuracy by way of serving, where the sweep requests several: bf16 (as published), or the recipe; merged is "
+        "true for the adapter merged into the base.",
         "controller",
     ),
     MetricInfo(
-        "surogate_bench_served_accuracy_stderr", "gauge", "fraction", (*_RUN, "served_under"),
+        "surogate_bench_served_accuracy_stderr", "gauge", "fraction", (*_RUN, "served_under", "merged"),
         "Standard error of that accuracy.", "controller",
     ),
     MetricInfo("surogate_bench_eval_samples", "gauge", "questions", _RUN, "Test questions.", "controller"),

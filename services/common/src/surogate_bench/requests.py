@@ -73,6 +73,7 @@ class ServeRequest(StageRequest):
     under: str | None = Field(
         None, description="Recipe whose stored weights and forward products the base has; as published if absent."
     )
+    merged: str | None = Field(None, description="Run whose adapter is merged into the base first; none if absent.")
 
 
 class EvaluateRequest(StageRequest):
@@ -82,6 +83,11 @@ class EvaluateRequest(StageRequest):
     run: str = Field(description="Run to score, or 'base' for the unmodified base model.")
     server_url: str = Field(description="Control API of the model server, for example http://127.0.0.1:8100.")
     under: str | None = Field(None, description="Recipe that the server serves the base under; as published if absent.")
+    merged: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Whether the server has the run's adapter merged into the base.",
+    )
 
 
 class ExportRequest(StageRequest):

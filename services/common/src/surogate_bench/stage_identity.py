@@ -3,8 +3,8 @@
 A training run is determined by the contents of model and data, the training settings, recipe, seed and engine; an
 evaluation by the adapter's content, the base model, the test data, the task, how answers are sampled and what serves
 them. Everything else in a sweep file (its name, other recipes and seeds, deadlines, how many requests are in flight)
-changes no result and is excluded. The way of serving is excluded too if the base is served as published, so that
-results of versions without other ways stay valid.
+changes no result and is excluded. The way of serving is excluded too if the base is served as published and no adapter
+is merged into it, so that results of versions without other ways stay valid.
 """
 
 import hashlib
@@ -34,7 +34,8 @@ SCORING_VERSION = 1
 """Incremented whenever a change of the evaluator gives different scores from the same answers."""
 
 SERVING_VERSION = 1
-"""Incremented whenever a change of a forward pass under a recipe, or of calibration, gives different answers."""
+"""Incremented whenever a change of a forward pass under a recipe, of calibration, or of merged weights gives different
+answers."""
 
 VLLM_VERSION = "0.32.0"
 """The locked version of vLLM: answers of other versions are not reused."""
@@ -75,6 +76,8 @@ def evaluation_identity(
     adapter_sha256: str | None,
     under: Recipe | None = None,
     input_scales_sha256: str | None = None,
+    *,
+    merged: bool = False,
 ) -> str | None:
     """Return the SHA-256 (hex) over what determines an evaluation; None if the content of model or task is not known.
 
@@ -85,6 +88,7 @@ def evaluation_identity(
         under: Recipe that the base is served under; None for the base as published.
         input_scales_sha256: Digest of the scales that the training kept for FP8 inputs; None if it kept none. It
             has an effect only where :func:`uses_input_scales`.
+        merged: Whether the adapter was merged into the base.
     """
     model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
     task = _task_identity(evaluation, prepared)
@@ -106,6 +110,7 @@ def evaluation_identity(
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
         **({"under": _serving_identity(sweep, prepared, under, input_scales_sha256)} if under else {}),
+        **({"merged": True} if merged else {}),
     )
 
 

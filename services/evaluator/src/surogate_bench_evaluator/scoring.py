@@ -44,6 +44,7 @@ class Scores:
             "scored": scored,
             "special_tokens": special_tokens,
             "served_under": served.under,
+            "merged": served.merged,
             "serving_version": served.serving_version,
         }
         return replace(self, result=self.result.model_copy(update=added))

@@ -41,10 +41,12 @@ class ServedModel:
     max_model_len: int
     under: str | None
     """Recipe that the base is served under; None for the base as published."""
+    merged: bool
+    """Whether an adapter is merged into the base."""
     versions: Mapping[str, str]
     """Versions of the packages that serve it, which need not be installed here."""
     serving_version: int | None
-    """SERVING_VERSION of the server; None where the base is served as published."""
+    """SERVING_VERSION of the server; None where the base is served as published, without a merged adapter."""
 
 
 class ModelServer:
@@ -53,15 +55,23 @@ class ModelServer:
     Args:
         url: URL of the control API.
         under: Recipe that the base must be served under; None for the base as published.
+        merged: Run whose adapter must be merged into the base; None for the base alone.
         start_timeout_s: Seconds that the server may take to become ready, and then to load an adapter.
         transport: Transport of the HTTP client; the network if None.
     """
 
     def __init__(
-        self, url: str, *, under: str | None, start_timeout_s: float, transport: httpx.BaseTransport | None = None
+        self,
+        url: str,
+        *,
+        under: str | None,
+        merged: str | None = None,
+        start_timeout_s: float,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self._url = url
         self._under = under
+        self._merged = merged
         self._start_timeout_s = start_timeout_s
         # The server is on the same network: a proxy named in the environment must not be used.
         self._client = httpx.Client(base_url=url, timeout=_QUICK_S, transport=transport, trust_env=False)
@@ -74,14 +84,16 @@ class ModelServer:
 
     @contextmanager
     def serving(self, run: str, prefix: str) -> Iterator[ServedModel]:
-        """Serve the adapter under ``prefix`` for the duration of a with block; the base model for run ``base``.
+        """Serve the adapter under ``prefix`` for the duration of a with block.
+
+        For run ``base``, and where an adapter is merged into it, that is the server's base model.
 
         Raises:
             TransientError: the server was not ready in time, or serves the base in another way than is requested.
             PermanentError: it refuses the adapter, or vLLM mixes up the models of one batch.
         """
         self._until_done("GET", READY_PATH)
-        if run == BASE_RUN:
+        if run == BASE_RUN or self._merged is not None:
             self._until_done("POST", PROBE_PATH, unknown_before=True)
             yield self._served(None)
             return
@@ -94,22 +106,25 @@ class ModelServer:
 
     def _served(self, model: str | None) -> ServedModel:
         status = self._until_done("GET", STATUS_PATH)
-        self._require_way_of_serving(status.get("under"))  # absent in versions that knew one way
+        self._require_way_of_serving(status)
+        is_plain = self._under is None and self._merged is None
         return ServedModel(
             name=model or str(status["model"]),
             vllm_url=str(status["vllm_url"]).rstrip("/"),
             max_model_len=int(status["max_model_len"]),
             under=self._under,
+            merged=self._merged is not None,
             versions=dict(status["versions"]),
-            serving_version=status.get("serving_version") if self._under is not None else None,
+            serving_version=None if is_plain else status.get("serving_version"),
         )
 
-    def _require_way_of_serving(self, under: str | None) -> None:
+    def _require_way_of_serving(self, status: Mapping[str, Any]) -> None:
         """Check how the base is served: after a restart another server may listen at the same address."""
-        if under != self._under:
+        way = _way(status.get("under"), status.get("merged"))  # absent in versions that knew one way
+        expected = _way(self._under, self._merged)
+        if way != expected:
             raise TransientError(
-                f"the model server at {self._url} serves the base {_way(under)}, and this evaluation is of the base "
-                f"{_way(self._under)}"
+                f"the model server at {self._url} serves the base {way}, and this evaluation is of the base {expected}"
             )
 
     def _until_done(
@@ -155,8 +170,9 @@ class ModelServer:
             _log.warning("the adapter could not be unloaded: %s", _message_of(response), extra={"run": run})
 
 
-def _way(under: str | None) -> str:
-    return f"under {under}" if under else "as published"
+def _way(under: str | None, merged: str | None) -> str:
+    way = f"under {under}" if under else "as published"
+    return f"with the adapter of {merged} merged into it, {way}" if merged else way
 
 
 def _object_of(response: httpx.Response) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
         PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
     """
     store = open_store(request.store)
-    prefix = request.layout.eval(request.run, request.under)
+    prefix = request.layout.eval(request.run, request.under, merged=request.merged)
     if store.exists(manifest_key(prefix)):
         _log.info("already evaluated", extra={"run": request.run})
         return
@@ -89,7 +89,8 @@ def _evaluate(
     )
     scored = harness.scored_data(sweep)
     timeout = sweep.serving.start_timeout_s
-    with ModelServer(request.server_url, under=request.under, start_timeout_s=timeout) as server:
+    merged = request.run if request.merged else None
+    with ModelServer(request.server_url, under=request.under, merged=merged, start_timeout_s=timeout) as server:
         attempt = 1
         while True:
             try:

@@ -4,7 +4,7 @@
 
     GET    /healthz            the supervisor runs
     GET    /readyz             200 when vLLM lists every desired adapter, else 503 and a reason
-    GET    /status             what is served, under which recipe, and the address of vLLM
+    GET    /status             what is served, under which recipe, what is merged into it, and the address of vLLM
     PUT    /adapters/{run}     {"prefix": "<the run's train stage>"} → {"model": "<name in vLLM>"}, loaded and verified
     DELETE /adapters/{run}     no longer served
     POST   /probe              {} if the served models answer together as each does alone; before every score
@@ -96,6 +96,7 @@ class ControlApi:
                 "vllm_url": f"http://{bracketed(request.url.hostname or LOOPBACK)}:{self.vllm_port}",
                 "adapters": supervisor.adapters,
                 "under": supervisor.under,
+                "merged": supervisor.merged.run if supervisor.merged else None,
                 "input_scales": supervisor.input_scales,
                 "restarts": supervisor.restarts,
                 "versions": package_versions(),

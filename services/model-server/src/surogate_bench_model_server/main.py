@@ -16,18 +16,20 @@ from surogate_bench.model_source import locate_model
 from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
 from surogate_bench.service import Exposition, Terminated, run_service
 from surogate_bench.store import ObjectStore, open_store
+from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter
 from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.calibration import InputCalibration, read_prompts
 from surogate_bench_model_server.check import check_stage
 from surogate_bench_model_server.limits import Limits
+from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
 from surogate_bench_model_server.served_recipe.settings import (
     ServedRecipe,
     require_unquantized,
     runs_trained_under,
     served_recipe,
 )
-from surogate_bench_model_server.supervisor import Supervisor
+from surogate_bench_model_server.supervisor import Supervisor, adapter_folder
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import ServerSettings, detect_platform, vllm_command
 from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
@@ -90,6 +92,7 @@ async def _serve(request: ServeRequest, work_dir: Path) -> None:
             await asyncio.gather(supervising, answering, return_exceptions=True)
             stopping.cancel()
             await client.close()
+            remove_merged(work_dir)
     if not supervising.cancelled():
         supervising.result()
     raise Terminated
@@ -101,7 +104,9 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
     model = locate_model(sweep.model, store=store, layout=request.layout, cache=work_dir / "models")
     served = served_recipe(sweep, request.under)
     if served is not None:
-        require_unquantized(Path(model.name_or_path), served.recipe)
+        require_unquantized(Path(model.name_or_path), f"recipe {served.recipe.name} starts from")
+    calibration = _calibration(request, served, store, work_dir)
+    merged = _adapter_to_merge(request, store, calibration, work_dir)
     platform = detect_platform()
     settings = ServerSettings(
         host=request.host,
@@ -111,6 +116,7 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         api_key=api_key,
         served=served,
         recipe_file=None if served is None else served.write(work_dir),
+        merge=None if merged is None else _merge_step(Path(model.name_or_path), merged, work_dir),
     )
     command = vllm_command(sweep, model, settings, inherited=os.environ)
 
@@ -128,8 +134,29 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         max_lora_rank=sweep.serving.max_lora_rank,
         platform=platform,
         under=None if served is None else served.recipe.name,
-        calibration=_calibration(request, served, store, work_dir),
+        merged=merged,
+        calibration=calibration,
     )
+
+
+def _adapter_to_merge(
+    request: ServeRequest, store: ObjectStore, calibration: InputCalibration | None, work_dir: Path
+) -> LocalAdapter | None:
+    if request.merged is None:
+        return None
+    return deliver_adapter(
+        store,
+        check_run_name(request.merged),
+        request.layout.train(request.merged),
+        into=adapter_folder(work_dir, request.under),
+        max_rank=request.sweep.serving.max_lora_rank,
+        with_input_scales=calibration is not None and request.merged in calibration.runs,
+    )
+
+
+def _merge_step(base: Path, adapter: LocalAdapter, work_dir: Path) -> MergeStep:
+    require_unquantized(base, "an adapter is merged into")
+    return plan_step(base, adapter.folder, work_dir)
 
 
 def _calibration(

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import BASE_RUN
 from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
@@ -45,6 +46,7 @@ class ServedModels:
         *,
         base_needs_adapter: bool,
         calibration: InputCalibration | None = None,
+        merged: LocalAdapter | None = None,
     ) -> "ServedModels":
         """Measure a vLLM that has just started.
 
@@ -55,6 +57,7 @@ class ServedModels:
                 without an adapter those of another adapter in the batch.
             calibration: Of FP8 inputs. The base model is served as an empty adapter then, which has scales as the
                 others do.
+            merged: Adapter that the base model includes: scales that its training left are those of the base model.
 
         Raises:
             PermanentError: vLLM refuses the empty adapter, or computes with it something else than the base model.
@@ -64,7 +67,8 @@ class ServedModels:
         sources: dict[str, ScaleSource] = {}
         base = BASE_MODEL
         if calibration is not None:
-            empty = make_empty_adapter(_EMPTY_ADAPTER, folder)
+            has_scales = merged is not None and (merged.folder / INPUT_SCALES_FILE).exists()
+            empty = make_empty_adapter(_EMPTY_ADAPTER, folder, scales_of=merged if has_scales else None)
             await calibration.measure(empty, client)
             await client.load_adapter(empty.name, empty.folder.resolve())
             sources[BASE_RUN] = scale_source(empty) or "calibration"

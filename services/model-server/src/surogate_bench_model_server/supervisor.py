@@ -31,6 +31,11 @@ _ADAPTERS = "adapters"
 _SIGNAL_EXIT = 128
 
 
+def adapter_folder(work_dir: Path, under: str | None) -> Path:
+    """Return the folder of local adapters. Input scales in it belong to one recipe."""
+    return work_dir / (_ADAPTERS if under is None else f"{_ADAPTERS}-under-{under}")
+
+
 @dataclass(kw_only=True, slots=True)
 class Supervisor:
     """The state machine: starting → ready → (vLLM dies) → starting → …, until cancelled or beyond its budget."""
@@ -45,6 +50,8 @@ class Supervisor:
     platform: Platform
     under: str | None = None
     """Name of the recipe that the base model is served under; None: as it is published."""
+    merged: LocalAdapter | None = None
+    """Adapter that the base model includes; no other one is served then."""
     calibration: InputCalibration | None = None
     """Of FP8 inputs; None where inputs have no scales of their own."""
     restarts: int = 0
@@ -121,6 +128,13 @@ class Supervisor:
             TransientError: the store or vLLM is away.
         """
         check_run_name(run)
+        if self.merged is not None:
+            raise ConfigError(
+                f"no adapter is served on a base that the adapter of {self.merged.run} is merged into",
+                field="run",
+                value=run,
+                remedy="Request the base model.",
+            )
         if prefix != self.layout.train(run):
             raise ConfigError(
                 "is not the train stage of this run in the sweep that is served",
@@ -244,7 +258,11 @@ class Supervisor:
         """Load the desired adapters again; one that cannot be served any more is dropped."""
         sound = self.platform != "cpu" or process.uses_cpu_lora()
         self._models = await ServedModels.start(
-            self.client, self._folder, base_needs_adapter=not sound, calibration=self.calibration
+            self.client,
+            self._folder,
+            base_needs_adapter=not sound,
+            calibration=self.calibration,
+            merged=self.merged,
         )
         for run, desired in list(self._desired.items()):
             try:
@@ -262,8 +280,7 @@ class Supervisor:
 
     @property
     def _folder(self) -> Path:
-        """Of local adapters. Input scales in it belong to one recipe."""
-        return self.work_dir / (_ADAPTERS if self.under is None else f"{_ADAPTERS}-under-{self.under}")
+        return adapter_folder(self.work_dir, self.under)
 
     def _running_models(self) -> ServedModels:
         if self._models is None:

@@ -20,6 +20,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_model_server import cpu_lora, served_recipe
+from surogate_bench_model_server.merging.step import MergeStep
 from surogate_bench_model_server.served_recipe.settings import QUANTIZATION, ServedRecipe
 
 Platform = Literal["cpu", "cuda"]
@@ -51,6 +52,8 @@ class ServerSettings:
     """Recipe that the base model is served under; None: as it is published."""
     recipe_file: Path | None = None
     """Where ``served`` is written for the plug-in."""
+    merge: MergeStep | None = None
+    """Makes the model that is served from the base and an adapter; None: the base itself is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +108,7 @@ def vllm_command(
     adapters = len(sweep.recipes) * len(sweep.seeds) + len(sweep.adapters) + own
     arguments = [
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", model.name_or_path),
+        *("--model", str(settings.merge.target) if settings.merge else model.name_or_path),
         *("--served-model-name", BASE_MODEL),
         *("--host", settings.host, "--port", str(settings.port)),
         *("--dtype", "bfloat16"),
@@ -126,8 +129,9 @@ def vllm_command(
         arguments += ["--enforce-eager", "--kv-cache-memory-bytes", str(cache_bytes)]
     else:
         arguments += ["--gpu-memory-utilization", str(serving.gpu_memory_utilization)]
+    arguments += [*serving.extra_args, *_recipe_arguments(settings)]
     return Command(
-        arguments=[*arguments, *serving.extra_args, *_recipe_arguments(settings)],
+        arguments=settings.merge.command(arguments) if settings.merge else arguments,
         environment=_environment(model, settings, inherited),
     )
 

@@ -51,6 +51,13 @@ class ServingSpec(Spec):
         "sweep's recipes, or all (every recipe of the sweep). One server each.",
     )
 
+    merged: bool = Field(
+        False,
+        exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
+        description="Also score every adapter merged into its base (in fp32, rounded once to bf16), on each of the "
+        "ways of serving on which the adapter is scored: published weights are served as merged, a recipe quantizes "
+        "the merged weights. One server for each adapter and way.",
+    )
     max_lora_rank: int = Field(64, ge=1, le=512, description="--max-lora-rank; no adapter may have a higher rank.")
     max_loras: int = Field(4, ge=1, description="--max-loras: adapters in one batch.")
     max_model_len: int = Field(2048, ge=16, description="--max-model-len: prompt and answer together, in tokens.")

@@ -151,3 +151,11 @@ class RecipeSweep(Spec):
             return self.served_under
         asked = {*self.serving.under, *((recipe,) if OWN in self.serving.under else ())}
         return tuple(each for each in self.served_under if each is None or each in asked)
+
+    def scored_merged(self, recipe: str | None) -> tuple[str | None, ...]:
+        """Ways of serving on which an adapter is also scored merged into the base; none for the unmodified model.
+
+        Args:
+            recipe: As in :meth:`scored_under`.
+        """
+        return self.scored_under(recipe) if self.serving.merged and recipe is not None else ()

@@ -87,12 +87,12 @@ def served_recipe(sweep: RecipeSweep, under: str | None) -> ServedRecipe | None:
     return ServedRecipe(recipe=recipe, engine=sweep.engine)
 
 
-def require_unquantized(model: Path, recipe: Recipe) -> None:
-    """Check that a recipe can be applied to a model.
+def require_unquantized(model: Path, use: str) -> None:
+    """Check that a model has weights that can be changed.
 
     Args:
         model: Folder of the model.
-        recipe: What it is to be served under.
+        use: What they are for, for messages, as in ``recipe fp8 starts from``.
 
     Raises:
         ConfigError: its checkpoint is quantized already.
@@ -103,8 +103,7 @@ def require_unquantized(model: Path, recipe: Recipe) -> None:
             if settings := part.get(key):
                 method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else "unknown"
                 raise ConfigError(
-                    f"the base is quantized already ({key}: {method}), and recipe {recipe.name} starts from bf16 "
-                    "weights",
+                    f"the base is quantized already ({key}: {method}), and {use} bf16 weights",
                     field="model",
                     value=str(method),
                     remedy="Use the unquantized checkpoint that it was made from, or serve it as it is published.",

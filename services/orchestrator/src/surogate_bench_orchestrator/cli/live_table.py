@@ -193,9 +193,10 @@ def _describe(row: ProgressRow) -> list[str]:
 
 
 def _served(row: ProgressRow) -> str:
-    """Format the accuracies that were served under recipes; empty without any."""
-    found = [f"{under} {accuracy:.3f}" for under, accuracy in row.served_accuracies.items()]
-    return f"served under {', '.join(found)}" if found else ""
+    """Format the accuracies that were served under recipes, and merged; empty without any."""
+    ways = {"served under": row.served_accuracies, "merged:": row.merged_accuracies}
+    found = {way: [f"{under} {accuracy:.3f}" for under, accuracy in by.items()] for way, by in ways.items()}
+    return "; ".join(f"{way} {', '.join(texts)}" for way, texts in found.items() if texts)
 
 
 def _steps(row: ProgressRow) -> str:

@@ -26,7 +26,8 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
         sweep: The sweep of the run.
         run: A run, or a name in :func:`service_stages`.
         stage: ``train`` (of a foreign adapter ``import``), ``eval``, or ``eval-<recipe>`` for an evaluation served
-            under a recipe; all if None.
+            under a recipe; ``merged`` and ``merged-<recipe>`` for those of the merged adapter, and with ``serving-``
+            before it for its model server; all if None.
 
     Raises:
         ConfigError: there is no such run, or it has no such stage.
@@ -41,7 +42,13 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
         raise ConfigError(
             "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *services))}."
         )
-    evaluations = tuple(eval_stage(under) for under in sweep.scored_under((recipes | imported).get(run)))
+    recipe = (recipes | imported).get(run)
+    merged = sweep.scored_merged(recipe)
+    evaluations = (
+        *(eval_stage(under) for under in sweep.scored_under(recipe)),
+        *(eval_stage(under, merged=True) for under in merged),
+        *(serve_stage(under, run) for under in merged),
+    )
     stages = evaluations if run == BASE_RUN else ("import" if run in imported else "train", *evaluations)
     if stage == "train" and run == BASE_RUN:
         raise ConfigError("is never trained", field="run", value=run, remedy="Leave --stage out.")

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from surogate_bench.contract import LACK_OF_CAPABILITY
 from surogate_bench_orchestrator.domain.plan import Evaluation, Plan, Run
-from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task
+from surogate_bench_orchestrator.domain.tasks import ABSENT, Observation, Phase, Task, way_of_serving
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +118,9 @@ def run_states(plan: Plan, observed: Observed) -> dict[str, RunStatus]:
     return {run.name: _combined(evaluation_states(plan, run, observed)) for run in plan.runs}
 
 
-def evaluation_states(plan: Plan, run: Run, observed: Observed) -> dict[str | None, RunStatus]:
-    """Return the state of each evaluation of a run, by the recipe that the base is served under."""
-    return {each.under: _evaluation_state(plan, run, each, observed) for each in run.evaluations}
+def evaluation_states(plan: Plan, run: Run, observed: Observed) -> dict[str, RunStatus]:
+    """Return the state of each evaluation of a run, by the name of its task."""
+    return {each.task.name: _evaluation_state(plan, run, each, observed) for each in run.evaluations}
 
 
 def is_finished(plan: Plan, observed: Observed) -> bool:
@@ -129,7 +129,7 @@ def is_finished(plan: Plan, observed: Observed) -> bool:
     return ended and not any(observed.is_active(task) for task in plan.tasks)
 
 
-def _combined(evaluations: Mapping[str | None, RunStatus]) -> RunStatus:
+def _combined(evaluations: Mapping[str, RunStatus]) -> RunStatus:
     statuses = list(evaluations.values())
     if unfinished := [status for status in statuses if not status.state.is_terminal]:
         return next((each for each in unfinished if each.state is RunState.EVALUATING), unfinished[0])
@@ -168,9 +168,8 @@ def _first_failure(tasks: Sequence[Task], observed: Observed) -> Failure | None:
 
 def _located(failure: Failure, evaluation: Evaluation) -> Failure:
     """Add how the base was served."""
-    if evaluation.under is None:
-        return failure
-    return Failure(failure.reason, f"served under {evaluation.under}: {failure.message}".removesuffix(": "))
+    way = way_of_serving(evaluation.under, merged=evaluation.merged)
+    return Failure(failure.reason, f"{way}: {failure.message}".removesuffix(": ")) if way else failure
 
 
 def _ended(failure: Failure) -> RunStatus:

@@ -41,9 +41,11 @@ class Evaluation:
 
     under: str | None
     """Recipe that the base is served under; None for the base as published."""
+    merged: bool = False
+    """Whether the adapter is merged into the base, which the server then serves without an adapter."""
     task: Task
     server: Task
-    """The model server whose address the task is given."""
+    """The model server whose address the task is given; of a merged evaluation, a server of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +59,7 @@ class Run:
     train: Task | None
     """The task that produces the adapter: a training, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
-    """The evaluation on the base as published is the first."""
+    """The evaluation on the base as published is the first; those of the merged adapter are the last."""
 
     @property
     def row(self) -> str:
@@ -75,6 +77,11 @@ class Run:
         trained = () if self.train is None else (self.train,)
         return (*trained, *(each.task for each in self.evaluations))
 
+    @property
+    def servers_of_its_own(self) -> tuple[Task, ...]:
+        """The servers of its adapter merged into the base."""
+        return tuple(each.server for each in self.evaluations if each.merged)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -86,7 +93,8 @@ class Plan:
     checks: tuple[Task, ...]
     """Tasks that must have succeeded, besides ``prepare``, before anything is trained."""
     servers: tuple[Task, ...]
-    """One for each way of serving; that of the base as published is the first."""
+    """One for each way of serving; that of the base as published is the first. Then one for each merged adapter and
+    way: merged weights are another base, and vLLM takes one at its start."""
     runs: tuple[Run, ...]
     """The base first, then recipes and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
@@ -152,13 +160,14 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
     )
     runs = (*trained, *(planner.foreign_run(adapter, servers) for adapter in sweep.adapters))
+    every_run = (base, *runs) if sweep.evaluation.evaluate_base else runs
     return Plan(
         sweep=sweep,
         layout=layout,
         prepare=planner.prepare(),
         checks=planner.checks(),
-        servers=tuple(servers.values()),
-        runs=(base, *runs) if sweep.evaluation.evaluate_base else runs,
+        servers=(*servers.values(), *(server for run in every_run for server in run.servers_of_its_own)),
+        runs=every_run,
         training_order=tuple(task for tasks in train.values() for task in tasks),
         reuse=reuse,
     )
@@ -228,12 +237,15 @@ class _Planner:
             output=self.layout.train(adapter),
         )
 
-    def server(self, under: str | None) -> Task:
+    def server(self, under: str | None, merged: str | None = None) -> Task:
+        name = (
+            self._name("serve", under=under) if merged is None else self._name(merged, "serve", "merged", under=under)
+        )
         return Task(
-            name=self._name("serve", under=under),
+            name=name,
             service=Service.MODEL_SERVER,
             request=ServeRequest(
-                sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT, under=under
+                sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT, under=under, merged=merged
             ),
             slots=1,
             max_attempts=self.sweep.max_attempts,
@@ -242,20 +254,30 @@ class _Planner:
         )
 
     def evaluations(self, run: str, recipe: str | None, servers: Mapping[str | None, Task]) -> tuple[Evaluation, ...]:
-        return tuple(
-            Evaluation(under=under, task=self._evaluate(run, under), server=servers[under])
+        unmerged = (
+            Evaluation(under=under, task=self._evaluate(run, under, merged=False), server=servers[under])
             for under in self.sweep.scored_under(recipe)
         )
+        merged = (
+            Evaluation(
+                under=under, merged=True, task=self._evaluate(run, under, merged=True), server=self.server(under, run)
+            )
+            for under in self.sweep.scored_merged(recipe)
+        )
+        return (*unmerged, *merged)
 
-    def _evaluate(self, run: str, under: str | None) -> Task:
+    def _evaluate(self, run: str, under: str | None, *, merged: bool) -> Task:
+        stage = ("eval", "merged") if merged else ("eval",)
         return Task(
-            name=self._name(run, "eval", under=under),
+            name=self._name(run, *stage, under=under),
             service=Service.EVALUATOR,
-            request=EvaluateRequest(sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED, under=under),
+            request=EvaluateRequest(
+                sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED, under=under, merged=merged
+            ),
             slots=0,
             max_attempts=self.sweep.max_attempts,
             timeout_s=self.sweep.evaluation.timeout_s + _MARGIN_S,
-            output=self.layout.eval(run, under),
+            output=self.layout.eval(run, under, merged=merged),
         )
 
     def _name(self, *parts: str, under: str | None = None) -> str:

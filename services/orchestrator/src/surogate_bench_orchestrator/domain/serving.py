@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from surogate_bench_orchestrator.domain.observed import Observed, evaluation_states
 from surogate_bench_orchestrator.domain.plan import Plan
-from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.domain.tasks import Task, is_merged
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,6 +37,11 @@ class ServerWork:
         return not self.has_work and not self.ending and self.later > 0
 
     @property
+    def may_precede_adapters(self) -> bool:
+        """Whether it is idle and can start all the same: a merged adapter is a part of what its server starts with."""
+        return self.is_idle and not is_merged(self.server)
+
+    @property
     def is_over(self) -> bool:
         """Whether no work remains."""
         return not self.has_work and not self.ending and self.later == 0
@@ -55,7 +60,7 @@ def server_work(plan: Plan, observed: Observed) -> tuple[ServerWork, ...]:
         states = evaluation_states(plan, run, observed)
         for each in run.evaluations:
             work = works[each.server.name]
-            has_ended = states[each.under].state.is_terminal
+            has_ended = states[each.task.name].state.is_terminal
             if observed.is_active(each.task):
                 (work.ending if has_ended else work.active).append(each.task)
             elif not has_ended and is_trained:
@@ -122,7 +127,7 @@ def servers_after_trainers(works: Iterable[ServerWork], observed: Observed) -> l
     useful = [work.server for work in _by_usefulness(works) if observed.is_due(work.server)]
     if useful or any(observed.is_active(work.server) for work in works):
         return useful
-    return [work.server for work in works if work.is_idle and observed.is_due(work.server)][:1]
+    return [work.server for work in works if work.may_precede_adapters and observed.is_due(work.server)][:1]
 
 
 def _startable(works: Iterable[ServerWork], observed: Observed, contention: Contention) -> list[ServerWork]:

@@ -82,12 +82,20 @@ def stage_of(task: Task) -> str:
     if isinstance(request, CheckRequest):
         return f"check-{request.subject}"
     if isinstance(request, ServeRequest):
-        return serve_stage(request.under)
-    return eval_stage(request.under) if isinstance(request, EvaluateRequest) else request.kind
+        return serve_stage(request.under, request.merged)
+    return eval_stage(request.under, merged=request.merged) if isinstance(request, EvaluateRequest) else request.kind
 
 
-def serve_stage(under: str | None) -> str:
-    """Name a model server among those of its sweep, as labels and logs do."""
+def serve_stage(under: str | None, merged: str | None = None) -> str:
+    """Name a model server among those of its sweep, as labels and logs do.
+
+    Args:
+        under: Recipe that it serves the base under.
+        merged: Run whose adapter is merged into the base. The name is one among those of that run: no recipe has a name
+            that leads to it.
+    """
+    if merged is not None:
+        return f"serving-{eval_stage(under, merged=True)}"
     return "serve" if under is None else f"serve-{under}"
 
 
@@ -95,6 +103,19 @@ def under_of(task: Task) -> str | None:
     """Return the recipe that a server serves the base under, or an evaluation scores on; None for all other tasks."""
     request = task.request
     return request.under if isinstance(request, ServeRequest | EvaluateRequest) else None
+
+
+def way_of_serving(under: str | None, *, merged: bool = False) -> str:
+    """Describe how an adapter is served, for messages; empty for the base as published."""
+    if merged:
+        return "served merged" if under is None else f"served merged under {under}"
+    return "" if under is None else f"served under {under}"
+
+
+def is_merged(task: Task) -> bool:
+    """Whether a server has an adapter merged into its base, or an evaluation scores on such a server."""
+    request = task.request
+    return bool(request.merged) if isinstance(request, ServeRequest | EvaluateRequest) else False
 
 
 def task_name(*parts: str, identity: str) -> str:

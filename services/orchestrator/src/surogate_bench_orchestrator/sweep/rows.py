@@ -6,11 +6,13 @@ from typing import Any
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of
+from surogate_bench.requests import ServeRequest
 from surogate_bench.results import EvalResult, ImportResult, PrepareResult, TrainResult
+from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.serving import server_work
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of, under_of
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, is_merged, stage_of, under_of
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 WARNING = "Warning"
@@ -42,6 +44,8 @@ class ProgressRow:
     stderr: float | None = None
     served_accuracies: Mapping[str, float] = field(default_factory=dict)
     """By the recipe that the base was served under."""
+    merged_accuracies: Mapping[str, float] = field(default_factory=dict)
+    """Of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row without unknown fields; the failure as ``reason`` and ``message``."""
@@ -67,7 +71,8 @@ def service_rows(snapshot: Snapshot) -> tuple[ProgressRow, ...]:
 
 def _server_rows(snapshot: Snapshot) -> Iterator[ProgressRow]:
     for work in server_work(snapshot.plan, snapshot.observed):
-        name = f"model server{_served(work.server)}"
+        merged = f" of {_merged_run(work.server)}" if is_merged(work.server) else ""
+        name = f"model server{merged}{_served(work.server)}"
         yield _service_row(snapshot, name, work.server, is_over=work.is_over and not _has_failed_early(snapshot))
 
 
@@ -163,7 +168,8 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
         attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,
-        served_accuracies=_served_accuracies(snapshot, run),
+        served_accuracies={under: found for under, found in _accuracies(snapshot, run, merged=False) if under},
+        merged_accuracies={under or AS_PUBLISHED: found for under, found in _accuracies(snapshot, run, merged=True)},
         **figures,
     )
 
@@ -178,7 +184,11 @@ def _current_task(run: Run, status: RunStatus, observed: Observed) -> Task:
 def _served(task: Task) -> str:
     """Return how the base is served to an evaluation, to be appended; empty for the base as published."""
     under = under_of(task)
-    return f" under {under}" if under else ""
+    return (" merged" if is_merged(task) else "") + (f" under {under}" if under else "")
+
+
+def _merged_run(server: Task) -> str:
+    return str(server.request.merged) if isinstance(server.request, ServeRequest) else ""
 
 
 def _evaluation_seconds(snapshot: Snapshot, run: Run) -> list[float]:
@@ -186,9 +196,12 @@ def _evaluation_seconds(snapshot: Snapshot, run: Run) -> list[float]:
     return [result.seconds for result in results if result is not None]
 
 
-def _served_accuracies(snapshot: Snapshot, run: Run) -> dict[str, float]:
-    results = {each.under: result_of(snapshot.manifests.get(each.task.name), EvalResult) for each in run.evaluations}
-    return {under: result.strict.accuracy for under, result in results.items() if under and result}
+def _accuracies(snapshot: Snapshot, run: Run, *, merged: bool) -> Iterator[tuple[str | None, float]]:
+    """Yield the accuracies of a run by the recipe that the base was served under, those merged or the others."""
+    for each in run.evaluations:
+        result = result_of(snapshot.manifests.get(each.task.name), EvalResult)
+        if result is not None and each.merged is merged:
+            yield each.under, result.strict.accuracy
 
 
 def _origin(snapshot: Snapshot, run: Run) -> str:

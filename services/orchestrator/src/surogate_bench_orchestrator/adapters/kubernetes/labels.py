@@ -1,7 +1,7 @@
 """Labels and annotations of a sweep's API objects."""
 
 from surogate_bench.layout import run_name
-from surogate_bench.requests import EvaluateRequest, ImportRequest, TrainRequest
+from surogate_bench.requests import EvaluateRequest, ImportRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 
 DOMAIN = "bench.surogate.ai"
@@ -46,6 +46,8 @@ def labels_of(task: Task, instance: str) -> dict[str, str]:
         labels[RUN] = request.run
     elif isinstance(request, ImportRequest):
         labels[RUN] = request.adapter
+    elif isinstance(request, ServeRequest) and request.merged is not None:
+        labels[RUN] = request.merged
     return labels
 
 

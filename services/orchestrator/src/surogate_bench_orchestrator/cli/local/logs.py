@@ -31,5 +31,5 @@ def _task(plan: Plan, run: str, stage: str) -> Task | None:
         return plan.prepare
     if stage.startswith("check-"):
         return next((check for check in plan.checks if stage_of(check) == stage), None)
-    tasks = next((each.tasks for each in plan.runs if each.name == run), plan.servers)
+    tasks = next(((*each.tasks, *each.servers_of_its_own) for each in plan.runs if each.name == run), plan.servers)
     return next(task for task in tasks if stage_of(task) == stage)

@@ -89,7 +89,8 @@ def _served(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, 
         for run in figures.runs:
             labels = {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}
             for served in run.served:
-                yield {**labels, "served_under": served.served_under}, getattr(served, field)
+                merged = "true" if served.merged else "false"
+                yield {**labels, "served_under": served.served_under, "merged": merged}, getattr(served, field)
 
 
 class Metrics:

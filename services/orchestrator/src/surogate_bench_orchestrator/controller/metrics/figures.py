@@ -18,6 +18,8 @@ class ServedFigures:
 
     served_under: str
     """The recipe; ``bf16`` for the base as published."""
+    merged: bool
+    """Whether the adapter was merged into the base."""
     accuracy: float
     stderr: float
 
@@ -92,9 +94,14 @@ def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
 def _served(snapshot: Snapshot, run: Run) -> tuple[ServedFigures, ...]:
     if len(snapshot.plan.servers) == 1:
         return ()
-    results = [(each.under, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in run.evaluations]
+    results = [(each, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in run.evaluations]
     return tuple(
-        ServedFigures(served_under=under or AS_PUBLISHED, accuracy=result.strict.accuracy, stderr=result.strict.stderr)
-        for under, result in results
+        ServedFigures(
+            served_under=each.under or AS_PUBLISHED,
+            merged=each.merged,
+            accuracy=result.strict.accuracy,
+            stderr=result.strict.stderr,
+        )
+        for each, result in results
         if result is not None
     )

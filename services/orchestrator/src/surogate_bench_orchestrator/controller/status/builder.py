@@ -114,6 +114,7 @@ def _row(row: ProgressRow, limit: int) -> StatusRow:
         accuracy=_rounded(row.accuracy, 6),
         stderr=_rounded(row.stderr, 6),
         served_accuracies={under: round(value, 6) for under, value in row.served_accuracies.items()},
+        merged_accuracies={under: round(value, 6) for under, value in row.merged_accuracies.items()},
         reason=row.failure.reason if row.failure else "",
         message=shortened(row.failure.message, limit) if row.failure else "",
     )
