@@ -93,9 +93,10 @@ class ReportWorld:
         samples: bool = True,
         topic: str = "apples",
         under: str | None = None,
+        merged: bool = False,
     ) -> None:
-        """Publish an evaluation; :attr:`outcomes` has it as ``run`` or, served under a recipe, ``run under recipe``."""
-        name = run if under is None else f"{run} under {under}"
+        """Publish an evaluation; :attr:`outcomes` has it as ``run``, ``run under recipe``, ``run merged under …``."""
+        name = run + (" merged" if merged else "") + (f" under {under}" if under else "")
         right = outcomes if outcomes is not None else synthetic_outcomes(name, self.questions)
         self.outcomes[name] = right
         lines = [
@@ -109,9 +110,10 @@ class ReportWorld:
             task="ro_gsm8k", model=run, samples=len(lines), strict=metric([line.strict_match for line in lines]),
             flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
             seconds=12.25, parallel_evaluations=2, served_under=under,
+            merged=merged,
         )  # fmt: skip
         files = {"samples.jsonl": jsonl(lines)} if samples else {}
-        self._publish("eval", run, self.layout.eval(run, under), files, result)
+        self._publish("eval", run, self.layout.eval(run, under, merged=merged), files, result)
 
     def publish_run(self, recipe: str, seed: int = 0) -> None:
         self.publish_train(recipe, seed)
@@ -135,6 +137,8 @@ class ReportWorld:
             for under in self.sweep.scored_under(recipe):
                 if under is not None:
                     self.publish_eval(run, under=under)
+            for under in self.sweep.scored_merged(recipe):
+                self.publish_eval(run, under=under, merged=True)
 
     def report_file(self, name: str) -> bytes:
         data = self.store.get(f"{self.layout.report}/{name}")

@@ -8,6 +8,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.headline import headline
 from surogate_bench_orchestrator.report.matrix import build_matrix
+from surogate_bench_orchestrator.report.merged_build import build_merged
 from surogate_bench_orchestrator.report.notes import footnotes, notes
 from surogate_bench_orchestrator.report.origins import reuse_notes, unlike_note
 from surogate_bench_orchestrator.report.provenance import machines, versions
@@ -57,12 +58,13 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     rows = build_rows(records, sweep, missing, reference.name if reference else None)
     matrix = build_matrix(records, sweep, rows, missing, reference.name if reference else None)
     served = matrix.served if matrix else None
+    merged, not_compared_merged = build_merged(records, sweep, rows, missing)
     manifests = records.manifests()
     prepared = records.prepare[1] if records.prepare else None
     warnings = (*(prepared.warnings if prepared else ()), *_import_warnings(records))
     scored = scored_on(records.every_run(), sweep)
     origins = (tokens_note(prepared, scored), unlike_note(records, sweep), *reuse_notes(records, sweep))
-    not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()))
+    not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()), *not_compared_merged)
     reference_row = next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
     return Summary(
         name=sweep.name,
@@ -94,6 +96,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         notes=(*warnings, *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served)),
         warnings=warnings,
         served=served,
+        merged=merged,
     )
 
 

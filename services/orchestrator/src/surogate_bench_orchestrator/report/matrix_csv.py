@@ -4,8 +4,7 @@ import csv
 import io
 
 from surogate_bench.specs.evaluation import AS_PUBLISHED
-from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
-from surogate_bench_orchestrator.report.figures import Comparison
+from surogate_bench_orchestrator.report.csv_cells import difference_cells, flag, inert, numbers
 from surogate_bench_orchestrator.report.served import Served, ServedCell, ServedRow
 
 MATRIX_COLUMNS = (
@@ -50,22 +49,6 @@ def _csv_cells(row: ServedRow, cell: ServedCell) -> dict[str, object]:
         "seeds_scored": cell.seeds_scored,
         "many_empty": flag(cell.many_empty),
         **(cell.score.model_dump(exclude={"parallel_evaluations"}) if cell.score else {}),
-        **_csv_difference("published", cell.versus_published),
-        **_csv_difference("reference", cell.versus_reference),
-    }
-
-
-def _csv_difference(name: str, found: Comparison | None) -> dict[str, object]:
-    if found is None:
-        return {}
-    return {
-        f"delta_{name}": found.delta,
-        f"delta_{name}_stderr": found.stderr,
-        f"delta_{name}_low": found.low,
-        f"delta_{name}_high": found.high,
-        f"seeds_compared_{name}": numbers(found.seeds),
-        f"p_{name}": found.p_value,
-        f"p_{name}_adjusted": found.p_adjusted,
-        f"p_questions_{name}": found.p_questions,
-        f"p_questions_{name}_adjusted": found.p_questions_adjusted,
+        **difference_cells("published", cell.versus_published),
+        **difference_cells("reference", cell.versus_reference),
     }

@@ -13,6 +13,8 @@ from surogate_bench_orchestrator.report.accuracy_chart import accuracy_caption
 from surogate_bench_orchestrator.report.charts import HEAT_MAP, OWN_CHART, Charts
 from surogate_bench_orchestrator.report.matrix_chart import heat_map_caption
 from surogate_bench_orchestrator.report.matrix_tables import matrix_tables
+from surogate_bench_orchestrator.report.merged import MERGED_TITLE
+from surogate_bench_orchestrator.report.merged_files import merged_table
 from surogate_bench_orchestrator.report.own_chart import own_caption
 from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.served import MATRIX_TITLE
@@ -48,6 +50,8 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         matrix_title=MATRIX_TITLE,
         matrix_tables=matrix_tables(summary),
         matrix_captions=_matrix_captions(summary),
+        merged_title=MERGED_TITLE,
+        merged_table=merged_table(summary.merged) if summary.merged else None,
         css=Markup(source),  # noqa: S704 - our own style sheet, not input
         formats=formats,
         detail_table=detail_table,

@@ -1,6 +1,6 @@
 """Read the results of a sweep's stages from the object store, and check them against their digests."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -14,6 +14,7 @@ from surogate_bench.results import EvalResult, ImportResult, MetricsLine, Prepar
 from surogate_bench.specs import ForeignAdapter, RecipeSweep
 from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.domain.tasks import way_of_serving
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -45,14 +46,14 @@ class EvalRecord:
 
     @property
     def label(self) -> str:
-        """Name of its run and, unless the base was as published, of the recipe that it was served under."""
-        under = self.result.served_under
-        return self.manifest.run if under is None else f"{self.manifest.run} served under {under}"
+        """Name of its run and, unless the base was as published, how it was served."""
+        way = way_of_serving(self.result.served_under, merged=self.result.merged)
+        return f"{self.manifest.run} {way}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedRecord:
-    """An evaluation on a base that is served under a recipe, as far as it is in the store."""
+    """An evaluation of an adapter that is served in another way than on the published base, as far as it is stored."""
 
     evaluation: EvalRecord | None
     damage: str
@@ -76,17 +77,27 @@ class RunRecord:
     imported: ImportRecord | None = None
     under: Mapping[str, ServedRecord] = field(default_factory=dict)
     """Further evaluations that the sweep requests, by the recipe that the base is served under."""
+    merged: Mapping[str | None, ServedRecord] = field(default_factory=dict)
+    """Those of the adapter merged into the base, by recipe; None for the merged weights as they are."""
 
-    def evaluation_on(self, under: str | None) -> EvalRecord | None:
+    def served(self, under: str | None, *, merged: bool = False) -> ServedRecord | None:
+        """Return the evaluation on one way of serving, and its damage; None if it is not requested."""
+        if merged:
+            return self.merged.get(under)
+        return ServedRecord(evaluation=self.evaluation, damage=self.damage) if under is None else self.under.get(under)
+
+    def evaluation_on(self, under: str | None, *, merged: bool = False) -> EvalRecord | None:
         """Return the evaluation on one way of serving; None if it is not finished, or not requested."""
-        if under is None:
-            return self.evaluation
-        served = self.under.get(under)
+        served = self.served(under, merged=merged)
         return served.evaluation if served else None
 
     def stages(self) -> dict[str, Manifest]:
         """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones."""
         further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
+        further |= {
+            "merged evaluation" + (f" under {name}" if name else ""): served.evaluation
+            for name, served in self.merged.items()
+        }
         stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation, **further}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
@@ -126,17 +137,10 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
     prepared = read_manifest(store, layout.prepare)
     return SweepRecords(
         prepare=None if prepared is None else (prepared, prepared.require_result(PrepareResult)),
-        base=_read_run(store, layout, BASE_RUN, sweep.scored_under(None)) if sweep.evaluation.evaluate_base else None,
+        base=_read_run(store, layout, BASE_RUN, sweep, None) if sweep.evaluation.evaluate_base else None,
         runs=(
             *(
-                _read_run(
-                    store,
-                    layout,
-                    run_name(recipe.name, seed),
-                    sweep.scored_under(recipe.name),
-                    recipe=recipe.name,
-                    seed=seed,
-                )
+                _read_run(store, layout, run_name(recipe.name, seed), sweep, recipe.name, seed=seed)
                 for recipe in sweep.recipes
                 for seed in sweep.seeds
             ),
@@ -149,32 +153,43 @@ def _read_run(
     store: ObjectStore,
     layout: SweepLayout,
     name: str,
-    ways: Sequence[str | None],
+    sweep: RecipeSweep,
+    trained_under: str | None,
     *,
-    recipe: str | None = None,
     seed: int | None = None,
 ) -> RunRecord:
+    recipe = None if seed is None else trained_under
     train, evaluation, damage = None, None, ""
     try:
         train = None if recipe is None else _read_train(store, layout.train(name))
         evaluation = _read_evaluation(store, layout.eval(name), None)
     except PermanentError as error:
         damage = str(error)
-    under = {each: _read_served(store, layout.eval(name, each), each) for each in ways if each is not None}
+
+    def served(under: str | None, *, merged: bool) -> ServedRecord:
+        return _read_served(store, layout.eval(name, under, merged=merged), under, merged=merged)
+
     return RunRecord(
-        name=name, recipe=recipe, seed=seed, train=train, evaluation=evaluation, damage=damage, under=under
+        name=name,
+        recipe=recipe,
+        seed=seed,
+        train=train,
+        evaluation=evaluation,
+        damage=damage,
+        under={each: served(each, merged=False) for each in sweep.scored_under(trained_under) if each is not None},
+        merged={each: served(each, merged=True) for each in sweep.scored_merged(trained_under)},
     )
 
 
-def _read_served(store: ObjectStore, prefix: str, under: str) -> ServedRecord:
+def _read_served(store: ObjectStore, prefix: str, under: str | None, *, merged: bool) -> ServedRecord:
     try:
-        return ServedRecord(evaluation=_read_evaluation(store, prefix, under), damage="")
+        return ServedRecord(evaluation=_read_evaluation(store, prefix, under, merged=merged), damage="")
     except PermanentError as error:
         return ServedRecord(evaluation=None, damage=str(error))
 
 
 def _read_foreign(store: ObjectStore, layout: SweepLayout, adapter: ForeignAdapter, sweep: RecipeSweep) -> RunRecord:
-    run, imported = _read_run(store, layout, adapter.name, sweep.scored_under(adapter.trained_under or "")), None
+    run, imported = _read_run(store, layout, adapter.name, sweep, adapter.trained_under or ""), None
     damage = run.damage
     try:
         if manifest := read_manifest(store, layout.train(adapter.name)):
@@ -197,13 +212,13 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
     return TrainRecord(manifest=manifest, result=manifest.require_result(TrainResult), metrics=metrics)
 
 
-def _read_evaluation(store: ObjectStore, prefix: str, under: str | None) -> EvalRecord | None:
+def _read_evaluation(store: ObjectStore, prefix: str, under: str | None, *, merged: bool = False) -> EvalRecord | None:
     manifest = read_manifest(store, prefix)
     if manifest is None:
         return None
     result = manifest.require_result(EvalResult)
-    if result.served_under != under:
-        found, expected = (f"under {each}" if each else "as published" for each in (result.served_under, under))
+    found, expected = _way(result.served_under, merged=result.merged), _way(under, merged=merged)
+    if found != expected:
         raise PermanentError(f"{prefix} in {store.url} was served {found}, not {expected}")
     samples = _lines(store, prefix, manifest, SAMPLES_FILE, SampleLine)
     if samples and (len(samples), sum(line.strict_match for line in samples)) != (
@@ -212,6 +227,10 @@ def _read_evaluation(store: ObjectStore, prefix: str, under: str | None) -> Eval
     ):
         raise PermanentError(f"{prefix}/{SAMPLES_FILE} in {store.url} does not give the accuracy that was recorded")
     return EvalRecord(manifest=manifest, result=result, samples=samples)
+
+
+def _way(under: str | None, *, merged: bool) -> str:
+    return way_of_serving(under, merged=merged).removeprefix("served ") or "as published"
 
 
 def _lines(store: ObjectStore, prefix: str, manifest: Manifest, name: str, kind: type[_Model]) -> tuple[_Model, ...]:

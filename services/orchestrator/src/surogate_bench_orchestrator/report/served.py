@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.figures import Comparison, Part, RowState, Score
 
 MATRIX_TITLE = "Trained under \N{MULTIPLICATION SIGN} served under"
@@ -14,6 +15,17 @@ class Way(Part):
     served_under: str | None
     """The recipe; None for the base as published, with bf16 weights and products."""
     title: str
+
+
+PUBLISHED_TITLE = "bf16, as published"
+
+
+def ways_of(sweep: RecipeSweep) -> tuple[Way, ...]:
+    """Return the ways of serving that a sweep requests, that of the base as published first."""
+    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
+    return tuple(
+        Way(served_under=under, title=titles[under] if under else PUBLISHED_TITLE) for under in sweep.served_under
+    )
 
 
 class ServedCell(Part):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from surogate_bench.manifest import Hardware
 from surogate_bench_orchestrator.report.figures import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.merged import Merged
 from surogate_bench_orchestrator.report.served import Served
 
 __all__ = [
@@ -188,6 +189,8 @@ class Summary(Part):
     """What the prepare stage warned of; in ``notes`` too."""
     served: Served | None = Field(None, exclude_if=lambda value: value is None)
     """Accuracies by way of serving; absent where every adapter was scored on the base as published alone."""
+    merged: Merged | None = Field(None, exclude_if=lambda value: value is None)
+    """Accuracies of adapters merged into their base; absent where none was to be."""
 
     @property
     def tested(self) -> bool:

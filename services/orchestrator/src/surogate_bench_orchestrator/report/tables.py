@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
 from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
+from surogate_bench_orchestrator.report.merged import MERGED_TITLE
+from surogate_bench_orchestrator.report.merged_files import merged_table
 from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.served import MATRIX_TITLE
 from surogate_bench_orchestrator.report.summary import Row, Summary
@@ -99,6 +101,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         _matrix(summary),
+        _merged(summary),
         "## More figures",
         _cell(summary.evaluated_on),
         _details(summary, summary.rows),
@@ -133,6 +136,22 @@ def _matrix(summary: Summary) -> str:
             for text in (f"### {_cell(table.title)}", _cell(table.caption), _text_table(table))
         ),
         "\n\n".join(_cell(note) for note in summary.served.footnotes),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _merged(summary: Summary) -> str:
+    """Return the section on merged adapters; empty where none was to be merged."""
+    if summary.merged is None:
+        return ""
+    table = merged_table(summary.merged)
+    parts = [
+        f"## {MERGED_TITLE}",
+        _cell(summary.merged.sentence),
+        f"### {_cell(table.title)}",
+        _cell(table.caption),
+        _text_table(table),
+        "\n\n".join(_cell(note) for note in summary.merged.footnotes),
     ]
     return "\n\n".join(part for part in parts if part)
 

@@ -56,6 +56,7 @@ def _caption(summary: Summary) -> list[str]:
     return [
         summary.headline,
         *(split.sentence for split in (summary.served.splits if summary.served else ())),
+        *((summary.merged.sentence,) if summary.merged and summary.merged.sentence else ()),
         *summary.footnotes,
         *(f"{row.title} {row.state}: {row.reason}" for row in summary.rows if row.state != "succeeded"),
     ]
