@@ -62,6 +62,8 @@ class FakeServer:
     probe_status: int = 200
     under: str | None = None
     """Recipe that it serves the base under."""
+    merged: str | None = None
+    """Run whose adapter is merged into the base."""
 
     def count(self, change: int) -> None:
         """Count the requests under way."""
@@ -80,8 +82,8 @@ class FakeServer:
             if path == "/v1/completions":
                 return self._complete(body)
             status = {
-                "vllm_url": self.url, "model": "base", "under": self.under, "max_model_len": 512,
-                "versions": {"vllm": "7.0"}, "serving_version": 7,
+                "vllm_url": self.url, "model": "base", "under": self.under, "merged": self.merged,
+                "max_model_len": 512, "versions": {"vllm": "7.0"}, "serving_version": 7,
             }  # fmt: skip
             if path == "/probe" and self.probe_status != 200:
                 return self.probe_status, {"reason": "PermanentError", "message": "vLLM mixes up"}
@@ -156,11 +158,17 @@ def sweep(*, start_timeout_s: float = PATIENCE_S, **evaluation: object) -> Recip
 
 
 def make_request(
-    folder: Path, server_url: str, *, run: str = RUN, spec: RecipeSweep | None = None, under: str | None = None
+    folder: Path,
+    server_url: str,
+    *,
+    run: str = RUN,
+    spec: RecipeSweep | None = None,
+    under: str | None = None,
+    merged: bool = False,
 ) -> EvaluateRequest:
     """Prepare a store whose test split has one question for each of ANSWERS."""
     request = EvaluateRequest(
-        sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url, under=under
+        sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url, under=under, merged=merged
     )
     data = folder / "prepared" / "data"
     data.mkdir(parents=True, exist_ok=True)

@@ -135,3 +135,46 @@ def test_the_engine_counts_where_products_are_low_precision() -> None:
     fp8 = recipe_by_name("fp8")
     assert evaluation_identity(emulated, PREPARED, None, fp8) != evaluation_identity(auto, PREPARED, None, fp8)
     assert evaluation_identity(emulated, PREPARED, None) == evaluation_identity(auto, PREPARED, None)
+
+
+def merged(*under: str) -> RecipeSweep:
+    return small_sweep(recipes=["bf16", "fp8", "qbnb"], serving={"under": list(under) or ["bf16"], "merged": True})
+
+
+def test_adapters_are_merged_on_the_ways_of_serving_on_which_they_are_scored_and_the_base_model_never() -> None:
+    made = merged("own")
+    assert (made.scored_merged("bf16"), made.scored_merged("fp8")) == ((None,), (None, "fp8"))
+    assert made.scored_merged("") == (None,)  # a foreign adapter
+    assert made.scored_merged(None) == sweep("own").scored_merged("fp8") == ()
+
+
+def test_only_a_sweep_that_merges_has_another_hash() -> None:
+    assert merged("own").spec_hash != sweep("own").spec_hash
+    plain = {"recipes": ["bf16", "fp8", "qbnb"], "serving": {"merged": False}}
+    assert small_sweep(**plain).spec_hash == sweep().spec_hash
+
+
+def test_merged_evaluations_have_places_that_no_recipes_name_leads_to() -> None:
+    layout = SweepLayout("small", "0")
+    places = {layout.eval("r", under, merged=is_merged) for under in (None, "merged", "fp8") for is_merged in (0, 1)}
+    assert len(places) == 6
+    assert layout.eval("r", merged=True) == "sweeps/small/0/runs/r/merged"
+    assert layout.eval("r", "fp8", merged=True) == "sweeps/small/0/runs/r/merged-fp8"
+
+
+def test_requests_that_merge_nothing_are_written_as_before() -> None:
+    common: dict[str, Any] = {"sweep": sweep(), "store": "/store"}
+    for request in (EvaluateRequest(**common, run="r", server_url=""), ServeRequest(**common, port=1, vllm_port=2)):
+        assert "merged" not in request.model_dump(exclude_none=True)
+    assert EvaluateRequest(**common, run="r", server_url="", merged=True).model_dump()["merged"] is True
+
+
+def test_a_merged_evaluation_is_another_one_than_of_the_same_adapter_unmerged() -> None:
+    fp8 = recipe_by_name("fp8")
+    identities = {
+        evaluation_identity(sweep("all"), PREPARED, ADAPTER, under, merged=is_merged)
+        for under in (None, fp8)
+        for is_merged in (False, True)
+    }
+    assert len(identities) == 4
+    assert evaluation_identity(merged("own"), PREPARED, ADAPTER) == evaluation_identity(sweep(), PREPARED, ADAPTER)

@@ -74,6 +74,31 @@ def test_an_evaluation_under_a_recipe_lies_beside_that_of_the_base_as_published_
     assert [result and result.serving_version for result in results] == [None, 7]
 
 
+def test_a_merged_adapter_is_asked_as_the_base_model_of_its_server_and_recorded_beside_the_others(
+    tmp_path: Path,
+) -> None:
+    with serving(answer_by_table) as fake:
+        fake.under, fake.merged = "fp8", RUN
+        request = make_request(tmp_path, fake.url, under="fp8", merged=True)
+        evaluate_stage(request, tmp_path / "work")
+    assert not [call for call in fake.calls if call[0] in {"PUT", "DELETE"}]
+    result = read_result(open_store(request.store), request.layout.eval(RUN, "fp8", merged=True), EvalResult)
+    assert result is not None
+    assert (result.merged, result.served_under, result.model) == (True, "fp8", "base")
+
+
+@pytest.mark.parametrize(("merged", "served"), [(True, None), (True, "bf16-s1"), (False, RUN)])
+def test_a_server_with_another_adapter_merged_into_its_base_is_asked_nothing(
+    tmp_path: Path, merged: bool, served: str | None
+) -> None:
+    with serving(answer_by_table) as fake:
+        fake.merged = served
+        request = make_request(tmp_path, fake.url, merged=merged)
+        with pytest.raises(TransientError, match=r"serves the base .*, and this evaluation is of the base .*"):
+            evaluate_stage(request, tmp_path / "work")
+    assert not fake.prompts()
+
+
 @pytest.mark.parametrize("run", ["base", RUN])
 @pytest.mark.parametrize(("requested", "served"), [("fp8", None), ("fp8", "fp4"), (None, "fp8")])
 def test_a_server_of_another_way_of_serving_is_asked_nothing(

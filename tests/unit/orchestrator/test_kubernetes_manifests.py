@@ -25,7 +25,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     Workload,
 )
 from surogate_bench_orchestrator.domain.plan import plan
-from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.domain.tasks import MAX_NAME, Task
 from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
 
 SPEC = small_document(recipes=["bf16", "fp8", "fp4"])
@@ -325,3 +325,19 @@ def test_a_server_under_a_recipe_asks_for_the_hardware_that_training_under_it_do
     assert "affinity" not in fp4
     scoring = next(each.task for each in laid_out.runs[0].evaluations if each.under == "fp8")
     assert "affinity" not in pod_of(job_manifest(scoring, settings(), scheduling))
+
+
+def test_a_merged_adapter_has_a_deployment_with_a_name_that_is_valid_whatever_the_lengths() -> None:
+    long = {"name": "r" * 40, "title": "Long", "weight_storage": "bf16", "compute": "fp8-hybrid"}
+    serving = {"under": ["all"], "merged": True}
+    document = small_document(name="s" * 40, recipes=["bf16", long], seeds=[0, 4294967295], serving=serving)
+    laid_out = plan(parse_sweep(document), "s3://bucket")
+    deployments = [deployment_manifest(task, settings(), SchedulingSpec()) for task in laid_out.servers]
+    names = [each["metadata"]["name"] for each in deployments]
+    assert len(set(names)) == len(names) == 2 + 4 * 2
+    assert names == [service_manifest(task, settings())["metadata"]["name"] for task in laid_out.servers]
+    for each in deployments:
+        labels = each["metadata"]["labels"]
+        assert all(len(value) <= MAX_NAME for value in (each["metadata"]["name"], *labels.values()))
+    merged = deployments[-1]["metadata"]["labels"]
+    assert (merged[RUN], merged[STAGE]) == (f"{'r' * 40}-s4294967295", f"serving-merged-{'r' * 40}")
