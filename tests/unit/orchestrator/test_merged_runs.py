@@ -90,6 +90,16 @@ def test_a_server_that_merges_waits_for_the_adapter_and_ends_with_its_one_evalua
     assert Delete(stages["serving-merged"]) in reconcile(laid_out, over)
 
 
+def test_a_server_that_merges_never_starts_while_the_last_trainers_run() -> None:
+    laid_out = planned("bf16")
+    training = dict.fromkeys(laid_out.training_order[-1:], RUNNING)
+    done = (*laid_out.preliminaries, *laid_out.training_order[:-1])
+    assert Submit(laid_out.server) in reconcile(laid_out, observed(*done, tasks=training, slots=2))
+    scored = [each.task for run in laid_out.runs if run.train in done for each in run.evaluations]
+    without_server = training | {laid_out.server: FAILED}
+    assert reconcile(laid_out, observed(*done, *scored, tasks=without_server, slots=2)) == ()
+
+
 def test_an_adapter_that_cannot_be_merged_fails_its_run_by_name_and_keeps_its_other_results() -> None:
     laid_out = planned("bf16")
     stages = tasks_of(laid_out, "fp8-s0")

@@ -139,7 +139,7 @@ class World:
 
 WAYS = st.sampled_from([["bf16"], ["own"], ["fp8"], ["own", "fp4"], ["all"]])
 FAULTS = [
-    "bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "fp8-s0-eval-fp8", "base-eval", "serve", "serve-fp8",
+    "bf16-s0-train", "fp8-s0-train", "fp8-s0-eval", "fp8-s0-eval-fp8", "base-eval", "small-serve", "serve-fp8",
     "fp8-s0-serve-merged", "fp4-s0-eval-merged", "fp8-s0-serve-merged-fp8",
 ]  # fmt: skip
 
