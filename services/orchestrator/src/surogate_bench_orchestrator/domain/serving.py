@@ -146,5 +146,9 @@ def _is_starved(work: ServerWork, observed: Observed, contention: Contention) ->
 
 
 def _by_usefulness(works: Iterable[ServerWork]) -> list[ServerWork]:
-    """Return the servers with work: first those that can complete it, then in the plan's order."""
-    return sorted((work for work in works if work.has_work), key=lambda work: not work.completes)
+    """Return the servers with work: first those that can complete it, then in the plan's order.
+
+    Those of merged adapters come last: what they are compared with is scored first.
+    """
+    with_work = (work for work in works if work.has_work)
+    return sorted(with_work, key=lambda work: (is_merged(work.server), not work.completes))
