@@ -94,9 +94,9 @@ def test_the_sentence_names_the_largest_changes_and_every_test_that_shows_one(re
         world.publish_eval(run, after, merged=True)
     sentence = merged_of(world).sentence
     assert "changed the accuracy by \N{MINUS SIGN}10.0 points (95 % interval" in sentence
-    assert "with FP8 (bf16, as published) to +0.0 points" in sentence
+    assert "with FP8 served as published to +0.0 points" in sentence
     assert "of 2 paired tests on questions of this kind, for these adapters (Holm-adjusted), these show" in sentence
-    assert sentence.endswith("these show a difference: FP8 (bf16, as published), p < 0.001.")
+    assert sentence.endswith("these show a difference: FP8 served as published, p < 0.001.")
 
 
 def test_where_no_test_shows_a_difference_the_sentence_says_so(report_world: MakeWorld) -> None:

@@ -113,6 +113,16 @@ def test_weights_that_are_not_the_architectures_are_refused(
     assert re.search(message, text), text
 
 
+def test_a_checkpoint_whose_tensors_are_not_named_as_its_layers_is_refused_where_adapters_are_to_be_merged(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path
+) -> None:
+    rewrite_weights(folder, lambda tensors: {name.removeprefix("model."): each for name, each in tensors.items()})
+    prepare(make_sweep(model={"path": str(folder)}), tmp_path)
+    text = refusal(make_sweep, folder, tmp_path, serving={"merged": True})
+    assert text.startswith("serving.merged: adapters cannot be merged: the checkpoint has no tensors of these names")
+    assert "model.layers.0.mlp.down_proj.weight" in text
+
+
 def test_tied_embeddings_and_several_shards_are_accepted(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
     assert "lm_head.weight" not in load_file(folder / "model.safetensors")
     split_into_shards(folder)

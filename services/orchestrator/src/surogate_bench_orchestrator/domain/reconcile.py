@@ -10,7 +10,7 @@ Placement of model servers, each of which holds a slot (an accelerator, or a sha
 
 Servers of several ways of serving run in parallel if there are free slots, else one after another. A server that can
 complete its remaining work precedes one that still waits for adapters, so that few are started twice; an idle one gives
-way to it. Servers of merged adapters, each with one evaluation, come last, and only once the adapter is trained, which is
+way to it. Servers of merged adapters, each with one evaluation, come last, and only once their adapter is trained: it is
 part of what they start with. Idle servers give way to trainers that lack a slot, so that one slot never leads to a
 deadlock.
 

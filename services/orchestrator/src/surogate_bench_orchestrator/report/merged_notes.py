@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from surogate_bench_orchestrator.report.figures import Comparison
 from surogate_bench_orchestrator.report.formats import interval_of_points, listed, p_text, plural, points
 from surogate_bench_orchestrator.report.matrix_notes import unlike_note
-from surogate_bench_orchestrator.report.merged import MergedRow, p_value
+from surogate_bench_orchestrator.report.merged import MergedCell, MergedRow, p_value
 from surogate_bench_orchestrator.report.served import Way
 
 _CHANCE = 0.05
@@ -13,9 +13,8 @@ _CHANCE = 0.05
 
 def sentence_of(rows: Sequence[MergedRow], ways: Sequence[Way]) -> str:
     """Describe in a sentence what merging changed."""
-    titles = {way.served_under: way.title for way in ways}
     compared = [
-        (f"{row.title} ({titles[cell.merged.served_under]})", found)
+        (f"{row.title} {_served(cell, ways)}", found)
         for row in rows
         for cell in row.cells
         if (found := cell.versus_unmerged) is not None
@@ -28,6 +27,12 @@ def sentence_of(rows: Sequence[MergedRow], ways: Sequence[Way]) -> str:
         f"Merging the adapter into its base changed the accuracy by {ends}, against the same adapter unmerged and "
         f"served the same way; {_tested(compared)}."
     )
+
+
+def _served(cell: MergedCell, ways: Sequence[Way]) -> str:
+    under = cell.merged.served_under
+    titles = {way.served_under: way.title for way in ways}
+    return "served as published" if under is None else f"served under {titles[under]}"
 
 
 def _change(found: Comparison) -> str:
@@ -46,10 +51,9 @@ def _tested(compared: Sequence[tuple[str, Comparison]]) -> str:
 
 def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way]) -> Iterator[str]:
     """Explain marks, and cells without a score."""
-    titles = {way.served_under: way.title for way in ways}
     for row in rows:
         for cell in row.cells:
-            name = f"{row.title} merged, served under {titles[cell.merged.served_under]}"
+            name = f"{row.title} merged, {_served(cell, ways)}"
             if (found := cell.versus_unmerged) is not None and not found.of_all_seeds:
                 yield unlike_note(name, "itself unmerged", found)
             if cell.merged.reason:

@@ -36,6 +36,13 @@ def linear_names(model: PreTrainedModel) -> set[str]:
     }
 
 
+def linear_paths(model: PreTrainedModel) -> list[str]:
+    """Return the paths of the linear layers inside the transformer blocks, as ``model.layers.0.mlp.up_proj``."""
+    blocks = transformer_blocks(model)
+    prefix = path_of(blocks, model)
+    return [f"{prefix}.{name}" for name, module in blocks.named_modules() if isinstance(module, nn.Linear)]
+
+
 def matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the weights of matrix products: parameters of two or more dimensions, including experts' 3-D parameters."""
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.ndim > 1)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.model.coverage import linear_names, uncovered_matrices
+from surogate_bench.specs.adapters import SERVED_MODULES
+from surogate_bench_trainer.model.coverage import linear_names, linear_paths, uncovered_matrices
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
@@ -100,6 +101,22 @@ def _check_coverage(facts: CheckpointFacts) -> None:
             )
 
 
+def _check_merging(facts: CheckpointFacts) -> None:
+    """Check that an adapter's layers have weights of their names, which are what it is merged into."""
+    sweep = facts.sweep
+    adapted = SERVED_MODULES if sweep.adapters else frozenset(sweep.training.lora.target_modules)
+    weights = [f"{path}.weight" for path in linear_paths(facts.model) if path.rpartition(".")[2] in adapted]
+    missing = sorted(set(weights) - set(facts.names))
+    if sweep.serving.merged and missing:
+        raise ConfigError(
+            f"adapters cannot be merged: the checkpoint has no tensors of these names of layers ({len(missing)}): "
+            f"{abbreviated(missing)}",
+            field="serving.merged",
+            value=True,
+            remedy="Load the model with transformers and save it anew, or leave serving.merged out.",
+        )
+
+
 CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_wrapper,
     _check_missing,
@@ -107,5 +124,6 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_shapes,
     _check_lora_targets,
     _check_coverage,
+    _check_merging,
 )
 """All checks in order."""
