@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ import torch
 from foreign_adapters import edit_config, edit_tensors, make_adapter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from sweeps import small_sweep
 from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError
+from surogate_bench.model_source import ModelLocation
 from surogate_bench_model_server.merging.plan import merge_plan
 from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
 from surogate_bench_model_server.merging.weights import merged, write_merged
+from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -153,6 +157,19 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=r"work-dir: .* 0 MiB free, and to hold the merged weights"):
         plan_step(base, adapter, tmp_path / "work")
     assert not (tmp_path / "work").exists()
+
+
+def test_vllm_is_started_by_the_step_with_the_merged_model(base: Path, tmp_path: Path) -> None:
+    step = MergeStep(base=base, adapter=tmp_path / "adapter", target=tmp_path / "merged")
+    settings = ServerSettings(host="127.0.0.1", port=8000, platform="cpu", merge=step)
+    command = vllm_command(small_sweep(), ModelLocation(str(base)), settings, inherited={})
+    plain = vllm_command(small_sweep(), ModelLocation(str(base)), replace(settings, merge=None), inherited={})
+    start, following = command.arguments[:7], command.arguments[7:]
+    folders = [str(base), str(step.adapter), str(step.target)]
+    assert start == [sys.executable, "-P", "-m", "surogate_bench_model_server.merging", *folders]
+    assert following == [str(step.target) if each == str(base) else each for each in plain.arguments]
+    assert command.environment == plain.environment
+    assert command.environment["HF_HUB_OFFLINE"] == "1"
 
 
 def run_step(step: MergeStep, following: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":

@@ -19,6 +19,7 @@ from surogate_bench.hardware import package_versions
 from surogate_bench.progress import read_progress
 from surogate_bench.stage_identity import SERVING_VERSION
 from surogate_bench.store import open_store
+from surogate_bench_model_server.adapters import LocalAdapter
 from surogate_bench_model_server.vllm_process import session_members
 
 
@@ -54,6 +55,7 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
                 "vllm_url": f"http://server.example:{served.port}",
                 "adapters": {"bf16-s0": name},
                 "under": None,
+                "merged": None,
                 "input_scales": {},
                 "restarts": 0,
                 "versions": package_versions(),
@@ -69,6 +71,20 @@ def test_adapters_are_served_until_they_are_deleted(world: Callable[..., World])
 
     asyncio.run(scenario())
     assert session_members(served.processes[0].pid) == []
+
+
+def test_on_a_base_with_a_merged_adapter_no_other_is_served(world: Callable[..., World], tmp_path: Path) -> None:
+    served = world()
+    served.supervisor.merged = LocalAdapter(run="fp8-s0", name="fp8-s0-0123", folder=tmp_path)
+
+    async def scenario() -> None:
+        async with served.running() as api:
+            refused = await put(api, "bf16-s0")
+            assert refused.status_code == 422
+            assert "the adapter of fp8-s0 is merged into" in refused.json()["message"]
+            assert (await api.get("/status")).json()["merged"] == "fp8-s0"
+
+    asyncio.run(scenario())
 
 
 def test_many_requests_at_once_load_every_adapter_once(world: Callable[..., World]) -> None:

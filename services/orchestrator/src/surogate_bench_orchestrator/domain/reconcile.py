@@ -10,9 +10,8 @@ Placement of model servers, each of which holds a slot (an accelerator, or a sha
 
 Servers of several ways of serving run in parallel if there are free slots, else one after another. A server that can
 complete its remaining work precedes one that still waits for adapters, so that few are started twice; an idle one gives
-way to it. Servers of merged adapters, each with one evaluation, come last, and only once their adapter is trained: it is
-part of what they start with. Idle servers give way to trainers that lack a slot, so that one slot never leads to a
-deadlock.
+way to it. Servers of merged adapters, each with one evaluation, come last, and only once they have their adapter. Idle
+servers give way to trainers that lack a slot, so that one slot never leads to a deadlock.
 
 If slots are not counted (a cluster with autoscaling), trainers are queued, at most :data:`MAX_QUEUED` at a time, and
 the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them beside

@@ -30,7 +30,8 @@ def merged_table(merged: Merged) -> TextTable:
         caption=(
             "W + scale * B * A in fp32, rounded once to bf16; under a recipe, the merged weights are quantized as the "
             "recipe does. Differences are to the same adapter unmerged, served the same way, paired by question (and "
-            "seed); p values are adjusted over the rows of a way of serving (Holm)."
+            "seed); p values are adjusted over the rows of a way of serving (Holm). With one seed, a test compares the "
+            "two models of a row, and says nothing about recipes."
         ),
         header=(
             "Trained under", "served under", "merged (95 % interval)", "unmerged", "Δ unmerged, points",
