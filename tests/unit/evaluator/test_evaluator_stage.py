@@ -87,6 +87,16 @@ def test_a_merged_adapter_is_asked_as_the_base_model_of_its_server_and_recorded_
     assert (result.merged, result.served_under, result.model) == (True, "fp8", "base")
 
 
+def test_a_merged_result_names_the_version_of_the_server_that_merged(tmp_path: Path) -> None:
+    with serving(answer_by_table) as fake:
+        fake.merged = RUN
+        request = make_request(tmp_path, fake.url, merged=True)
+        evaluate_stage(request, tmp_path / "work")
+    result = read_result(open_store(request.store), request.layout.eval(RUN, merged=True), EvalResult)
+    assert result is not None
+    assert result.serving_version == 7
+
+
 @pytest.mark.parametrize(("merged", "served"), [(True, None), (True, "bf16-s1"), (False, RUN)])
 def test_a_server_with_another_adapter_merged_into_its_base_is_asked_nothing(
     tmp_path: Path, merged: bool, served: str | None

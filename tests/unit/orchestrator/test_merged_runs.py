@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import pytest
 from fake_clock import FakeClock
 from finished_stages import manifest_of, publish
 from memory_runtime import Ending, MemoryRuntime
@@ -21,6 +22,7 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Delete, Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, is_merged, stage_of
 from surogate_bench_orchestrator.resource.status import StatusRow
+from surogate_bench_orchestrator.sweep import reuse
 from surogate_bench_orchestrator.sweep.rows import SweepProgress, all_rows
 from surogate_bench_orchestrator.sweep.runner import SweepRunner
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
@@ -170,8 +172,14 @@ def run_sweep(folder: Path, **changes: Any) -> list[str]:
     return sorted(stage_of(task) for task in laid_out.tasks if task.output and task.name in runtime.submitted)
 
 
-def test_results_are_reused_merged_for_merged_and_unmerged_for_unmerged(tmp_path: Path) -> None:
+def test_results_are_reused_merged_for_merged_and_unmerged_for_unmerged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     unmerged = {"serving": {"under": ["own"]}}
     run_sweep(tmp_path, **unmerged)
     assert run_sweep(tmp_path) == ["check-task", "merged", "merged", "merged-fp8", "prepare"]
     assert run_sweep(tmp_path, description="again") == ["prepare"]
+    monkeypatch.setattr(reuse, "SERVING_VERSION", 2)
+    assert {"merged", "merged-fp8", "eval-fp8"} == set(run_sweep(tmp_path, description="later")) - {
+        "check-task", "prepare",
+    }  # fmt: skip

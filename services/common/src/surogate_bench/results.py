@@ -171,7 +171,8 @@ class EvalResult(_Result):
     merged: bool = Field(False, exclude_if=lambda value: not value)
     """Whether the adapter was merged into the base before it was served."""
     serving_version: int | None = Field(None, exclude_if=lambda value: value is None)
-    """SERVING_VERSION of the server; None for an unmerged adapter on the base as published, and in results of versions that had the first."""
+    """SERVING_VERSION of the server; None for an unmerged adapter on the base as published, and in results of versions
+    that had the first."""
 
 
 class MetricsLine(_Result):
