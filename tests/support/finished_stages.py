@@ -95,8 +95,8 @@ def _imported(request: ImportRequest) -> ImportResult:
 
 def _scored(request: EvaluateRequest) -> EvalResult:
     return EvalResult(
-        task=request.sweep.evaluation.task, model=request.run, served_under=request.under, merged=request.merged, samples=8,
-        strict=Metric(accuracy=0.5, stderr=0.1), flexible=Metric(accuracy=0.5, stderr=0.1), empty_answers=0,
+        task=request.sweep.evaluation.task, model=request.run, served_under=request.under, merged=request.merged,
+        samples=8, strict=Metric(accuracy=0.5, stderr=0.1), flexible=Metric(accuracy=0.5, stderr=0.1), empty_answers=0,
         seconds=1.0, parallel_evaluations=1,
     )  # fmt: skip
 
