@@ -72,6 +72,31 @@ kind-test: $(VENV)/dev.stamp ## Run the cluster tests on the kind cluster
 kind-down: ## Remove the kind cluster
 	@tests/cluster/kind/down.sh
 
+# A borrowed machine has torch, Transformers and PEFT, but no network: BORROWED=1 uses PYTHON as it is, together with the
+# wheels that `make gpu-wheels` has collected where there is one. Report and wheels are in folders that git ignores.
+GPU_REPORT ?= gpu-check
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS := 2_17 2_24 2_28
+BORROWED ?=
+CARRIED := annotated-types bitsandbytes obstore pydantic pydantic-core typing-inspection
+.PHONY: gpu-check
+gpu-check: $(if $(BORROWED),gpu-wheels/site,$(VENV)/runtime.stamp) ## Prove on a GPU that every recipe is computed correctly, and time it (8 min; GPU_REPORT=gpu-check); a dry run on a CPU (1 min). BORROWED=1 on a machine without a network
+	@$(if $(BORROWED),PYTHONPATH=$(subst $(space),:,$(SERVICES:%=services/%/src)):gpu-wheels/site $(PYTHON),$(BIN)/python) \
+	  -m surogate_bench_trainer.gpu_check --output $(GPU_REPORT) --commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(GPU_CHECK_OPTIONS)
+
+.PHONY: gpu-wheels
+gpu-wheels: $(UV) ## Collect the locked packages that a borrowed machine lacks as wheels, about 50 MiB (GPU_PYTHON=3.12, its version of Python)
+	@rm -rf gpu-wheels && mkdir gpu-wheels
+	@awk -v names="$(CARRIED)" 'BEGIN { n = split(names, each, " "); for (i = 1; i <= n; i++) kept[each[i]] = 1 } \
+	  /^[a-z]/ { split($$0, pin, "=="); on = pin[1] in kept; sub(/ ;[^\\]*/, " ") } /^ *#/ { next } on' locks/cuda.txt > gpu-wheels/lock.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --require-hashes \
+	  --implementation cp --python-version $(GPU_PYTHON) $(GPU_PLATFORMS:%=--platform manylinux_%_x86_64) -d gpu-wheels -r gpu-wheels/lock.txt
+	@du -ch gpu-wheels/*.whl
+
+gpu-wheels/site: $(wildcard gpu-wheels/*.whl)
+	@[ -n "$^" ] || { echo "gpu-wheels/ has no wheels: run make gpu-wheels where there is a network, and copy the folder" >&2; exit 2; }
+	@rm -rf $@ && for wheel in $^; do $(PYTHON) -m zipfile -e $$wheel $@; done
+
 .PHONY: check
 check: $(VENV)/dev.stamp ## Lint and type-check everything (about 1 min)
 	$(BIN)/ruff check .

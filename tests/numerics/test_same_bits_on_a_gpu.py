@@ -2,13 +2,13 @@
 
 from typing import Any
 
-import independent_formats as independent
 import ml_dtypes
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from surogate_bench_quantization import oracle as independent
 from surogate_bench_quantization.formats.elements import E4M3, E5M2, ElementFormat, uniform_noise
 from surogate_bench_quantization.formats.fp8 import (
     amax,
@@ -177,3 +177,25 @@ def test_shapes_that_change_between_calls_do_not_recompile_endlessly() -> None:
     for rows in range(2000, 2040):
         quantize_rows(random((rows, 512)).cuda(), four_over_six=True)
     assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 6
+
+
+@MATRICES
+@pytest.mark.parametrize("element", ["e4m3", "e5m2", "e2m1"])
+def test_the_tables_of_the_oracle_round_as_ml_dtypes_does(matrix: Tensor, element: str) -> None:
+    values = numbers(matrix)
+    ties = independent.decoded(np.arange(256, dtype=np.uint8), element).repeat(3) * np.float32([1, 1.25, 1.125] * 256)
+    for each in (values, ties, values * np.float32(0.37)):
+        expected = independent.rounded(each, element)
+        np.testing.assert_array_equal(independent.rounded_by_table(each, element), expected)
+        np.testing.assert_array_equal(np.signbit(independent.rounded_by_table(each, element)), np.signbit(expected))
+
+
+def test_the_oracle_decodes_bytes_and_rounds_to_bf16_as_ml_dtypes_does() -> None:
+    for element, dtype in (("e4m3", ml_dtypes.float8_e4m3fn), ("e5m2", ml_dtypes.float8_e5m2)):
+        expected = np.arange(256, dtype=np.uint8).view(dtype).astype(np.float32)
+        finite = np.isfinite(expected)
+        np.testing.assert_array_equal(
+            independent.decoded(np.arange(256, dtype=np.uint8), element)[finite], expected[finite]
+        )
+    values = np.random.default_rng(0).normal(size=10_000).astype(np.float32)
+    np.testing.assert_array_equal(independent.to_bf16(values), values.astype(ml_dtypes.bfloat16).astype(np.float32))

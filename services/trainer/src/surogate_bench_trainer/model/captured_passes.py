@@ -76,6 +76,11 @@ class CapturedPasses(Passes):
         self._stream = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
+    @property
+    def graphs(self) -> int:
+        """Number of sizes that have been captured."""
+        return sum(captured.graph is not None for captured in self._sizes.values())
+
     @override
     def __call__(self, batch: PackedBatch, weight: float) -> Tensor:
         caller = torch.cuda.current_stream(self._model.device)

@@ -1,0 +1,61 @@
+"""The device of a run, as torch describes it."""
+
+import os
+import subprocess
+import warnings
+from shutil import which
+
+import torch
+
+from surogate_bench.machine_checks import Device
+
+_TIMEOUT_S = 20.0
+
+
+def describe_device() -> Device:
+    """Describe the first GPU, or the CPU with the reason why a CUDA build of torch uses none."""
+    cuda = torch.version.cuda
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        available = torch.cuda.is_available()
+    if not available:
+        return Device(name="cpu", cuda=cuda, driver=_driver(), problem=_problem(caught))
+    try:
+        torch.zeros(1, device="cuda")
+    except RuntimeError as error:
+        return Device(name="cpu", cuda=cuda, driver=_driver(), problem=str(error).splitlines()[0])
+    properties = torch.cuda.get_device_properties(0)
+    return Device(
+        name=properties.name,
+        compute_capability=(properties.major, properties.minor),
+        memory_bytes=properties.total_memory,
+        driver=_driver(),
+        cuda=cuda,
+    )
+
+
+def _problem(caught: list[warnings.WarningMessage]) -> str | None:
+    if torch.version.cuda is None:
+        return None
+    if caught:  # for example that the driver is too old
+        return str(caught[-1].message).splitlines()[0]
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+        return "CUDA_VISIBLE_DEVICES hides every GPU"
+    return "torch finds no GPU"
+
+
+def _driver() -> str | None:
+    command = which("nvidia-smi")
+    if command is None:
+        return None
+    try:
+        answer = subprocess.run(
+            [command, "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=_TIMEOUT_S,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return next(iter(answer.splitlines()), "").strip() or None

@@ -1,0 +1,144 @@
+"""Forward and backward products of every engine against float64 products of the oracle's codes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from surogate_bench.errors import UnsupportedRecipeError
+from surogate_bench.machine_checks import Comparison, compare
+from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.engines import supported_engines
+from surogate_bench.recipes.precisions import TORCH
+from surogate_bench_quantization import oracle
+from surogate_bench_quantization.engines import Engine, select_engine
+from surogate_bench_quantization.formats.elements import uniform_noise
+from surogate_bench_quantization.storage.nf4 import nf4_dequantized
+from surogate_bench_trainer.gpu_check.recorder import Finding, NotRun
+from surogate_bench_trainer.gpu_check.settings import Setting
+from surogate_bench_trainer.gpu_check.tensors import bare_linear, numbers, random_matrix
+
+SEED = 11
+ACCUMULATION = {"cpu": 2.0**-22, "cuda": 2.0**-19}
+"""Error of sums of bf16 products, relative to the sum of magnitudes; tensor cores cut off what they cannot hold."""
+FP8_ACCUMULATION = {"cpu": 2.0**-22, "cuda": 2.0**-11}
+"""The same of FP8 products, which Hopper's tensor cores sum with about 14 bits."""
+NEAR_DECISIONS = 0.02
+"""Share of outputs that one near tie of 4/6, or of stochastic rounding, may change: the row of its token."""
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Operands:
+    """What the products of one step start from, after quantization by the oracle."""
+
+    inputs: Matrix
+    weight: Matrix
+    gradients: Matrix
+    transposed_weight: Matrix
+    """Weight of the backward product, (out_features, in_features) as ``weight``."""
+
+
+def product_checks(setting: Setting) -> Iterator[tuple[str, Callable[[], Finding]]]:
+    """Yield name and check of every recipe on every engine that implements it on some device."""
+    for recipe in RECIPES:
+        for support in supported_engines(recipe):
+            yield f"{recipe.name} on {support.engine}", partial(_products, recipe, support.engine, setting)
+
+
+def _products(recipe: Recipe, engine_name: str, setting: Setting) -> Finding:
+    try:
+        engine = select_engine(recipe, setting.device, engine_name)
+    except UnsupportedRecipeError as error:
+        raise NotRun(str(error) if setting.on_gpu else f"no GPU: {error}") from error
+    return Finding(comparisons=tuple(compare_products(recipe, engine, setting)))
+
+
+def compare_products(recipe: Recipe, engine: Engine, setting: Setting) -> list[Comparison]:
+    """Compare two steps: delayed scaling has a scale of 1 in the first, and the inputs' own in the second."""
+    device, (rows, inputs_width, outputs_width) = setting.device, setting.products
+    weight = (random_matrix(outputs_width, inputs_width, seed=0) * 0.02).to(device)
+    inputs = random_matrix(rows, inputs_width, seed=1).to(device)
+    gradients = (random_matrix(rows, outputs_width, seed=2) * 1e-4).to(device)
+    session = engine.start(recipe, layers=1, device=device, seed=SEED)
+    layer = session.replace(bare_linear(weight)).train()
+    noise = _noise_of_steps(recipe, gradients)
+    low_precision_sums = engine.name == TORCH and recipe.compute is ComputePrecision.FP8_HYBRID
+    error = (FP8_ACCUMULATION if low_precision_sums else ACCUMULATION)[device.type]
+    limit = NEAR_DECISIONS if recipe.compute is ComputePrecision.NVFP4 else 0.0
+    found = []
+    for step, drawn in enumerate(noise):
+        outputs, input_gradients = _both(layer, inputs, gradients)
+        expected = _operands(recipe, weight, inputs, gradients, step=step, noise=drawn)
+        forward = _outside(outputs, expected.inputs, expected.weight.T, error)
+        backward = _outside(input_gradients, expected.gradients, expected.transposed_weight, error)
+        found.append(compare(f"step {step + 1}: outputs outside of rounding and accumulation error", forward, limit))
+        found.append(compare(f"step {step + 1}: the same of input gradients", backward, limit))
+        session.end_of_optimizer_step()
+    return found
+
+
+def _noise_of_steps(recipe: Recipe, gradients: Tensor) -> list[NDArray[np.int16] | None]:
+    if recipe.compute is not ComputePrecision.NVFP4:
+        return [None, None]
+    generator = torch.Generator(gradients.device).manual_seed(SEED)
+    return [uniform_noise(gradients, generator).cpu().numpy() for _ in range(2)]
+
+
+def _both(layer: torch.nn.Module, inputs: Tensor, gradients: Tensor) -> tuple[Tensor, Tensor]:
+    inputs = inputs.clone().requires_grad_()
+    outputs = layer(inputs)
+    (input_gradients,) = torch.autograd.grad(outputs, inputs, gradients)
+    return outputs, input_gradients
+
+
+def _operands(
+    recipe: Recipe, weight: Tensor, inputs: Tensor, gradients: Tensor, *, step: int, noise: NDArray[np.int16] | None
+) -> Operands:
+    stored, x, g = _stored(recipe, weight), numbers(inputs), numbers(gradients)
+    if recipe.compute is ComputePrecision.FP8_HYBRID:
+        w = _fp8(stored, _own_scale(stored, "e4m3"), "e4m3")
+        scale = np.float32(1) if step == 0 else _own_scale(x, "e4m3")
+        return Operands(_fp8(x, scale, "e4m3"), w, _fp8(g, _own_scale(g, "e5m2"), "e5m2"), w)
+    if recipe.compute is ComputePrecision.NVFP4:
+        w = _nvfp4(oracle.nvfp4(stored, height=16, four_over_six=True))
+        return Operands(_nvfp4(oracle.nvfp4(x, four_over_six=True)), w, _nvfp4(oracle.nvfp4(g, noise=noise)), w)
+    w = stored.astype(np.float64)
+    return Operands(x.astype(np.float64), w, g.astype(np.float64), w)
+
+
+def _stored(recipe: Recipe, weight: Tensor) -> oracle.Array:
+    """Return the values of the stored weight; those of NF4 are bitsandbytes' own, which the formats check."""
+    if recipe.weight_storage is WeightStorage.NF4:
+        return numbers(nf4_dequantized(weight))
+    if recipe.weight_storage is WeightStorage.FP8_128X128:
+        return oracle.tiles_dequantized(numbers(weight))
+    if recipe.weight_storage is WeightStorage.NVFP4:
+        return oracle.nvfp4_dequantized(numbers(weight))
+    return numbers(weight)
+
+
+def _own_scale(values: oracle.Array, element: str) -> oracle.Array:
+    return oracle.current_scale(np.abs(values).max(), element)
+
+
+def _fp8(values: oracle.Array, scale: oracle.Array | np.float32, element: str) -> Matrix:
+    return oracle.scaled(values, np.asarray(scale), element).astype(np.float64) / np.float64(scale)
+
+
+def _nvfp4(blocks: oracle.Blocks) -> Matrix:
+    return blocks.products.astype(np.float64) * np.float64(blocks.tensor_scale)
+
+
+def _outside(found: Tensor, left: Matrix, right: Matrix, accumulation: float) -> float:
+    """Return the share of numbers that differ from the exact product by more than one rounding and the sums' error."""
+    exact = left @ right
+    half_a_step = np.ldexp(1.0, np.frexp(exact)[1] - 9)
+    tolerance = half_a_step + accumulation * (np.abs(left) @ np.abs(right))
+    within = np.abs(numbers(found).astype(np.float64) - exact) <= tolerance
+    return float(1 - within.mean())
