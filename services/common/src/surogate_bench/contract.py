@@ -23,6 +23,9 @@ class Service(StrEnum):
         return f"surogate_bench_{self.value.replace('-', '_')}"
 
 
+GPU_CHECK_MODULE = f"{Service.TRAINER.module}.gpu_check"
+"""Module of the trainer that checks this machine, started as ``python -m MODULE --output DIR``."""
+
 WORK_DIR_OPTION = "--work-dir"
 """Option of every service: folder for scratch files, progress and errors."""
 

@@ -15,8 +15,10 @@ from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.user_paths import expand_home
 from surogate_bench.variables import is_on, require_address
 
-_EXAMPLE = "https://huggingface.co"
-_OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+HUB_ADDRESS = "https://huggingface.co"
+"""Address of the hub unless HF_ENDPOINT has another."""
+OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Variables that forbid to ask the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,18 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
         return
     endpoint = os.environ.get("HF_ENDPOINT")
     if endpoint is not None:
-        require_address("HF_ENDPOINT", endpoint, example=_EXAMPLE)
+        require_address("HF_ENDPOINT", endpoint, example=HUB_ADDRESS)
     hub = _cache("HF_HUB_CACHE", "hub")
     data = _cache("HF_DATASETS_CACHE", "datasets")
     if sweep.model.hub is not None:
-        _check_offline("model", sweep.model.hub, _OFFLINE, [hub.folder / _repository("models", sweep.model.hub)])
+        _check_offline(
+            "model", sweep.model.hub, OFFLINE_SWITCHES, [hub.folder / _repository("models", sweep.model.hub)]
+        )
     for adapter in adapters:
         name = str(adapter.hub)
-        _check_offline(f"adapters.{adapter.name}", name, _OFFLINE, [hub.folder / _repository("models", name)])
+        _check_offline(f"adapters.{adapter.name}", name, OFFLINE_SWITCHES, [hub.folder / _repository("models", name)])
     if sweep.data.hub is not None:
-        switches = ("HF_DATASETS_OFFLINE",) if "HF_DATASETS_OFFLINE" in os.environ else _OFFLINE
+        switches = ("HF_DATASETS_OFFLINE",) if "HF_DATASETS_OFFLINE" in os.environ else OFFLINE_SWITCHES
         places = [
             hub.folder / _repository("datasets", sweep.data.hub),
             data.folder / sweep.data.hub.replace("/", "___"),

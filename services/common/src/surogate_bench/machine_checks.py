@@ -13,6 +13,8 @@ from surogate_bench.manifest import Hardware
 
 REPORT_JSON = "gpu-check.json"
 REPORT_MARKDOWN = "gpu-check.md"
+ENGINES = "engines"
+"""Group of the checks that compare number formats and products with their formulas."""
 
 
 class _Result(BaseModel):
@@ -106,6 +108,11 @@ class CheckReport(_Result):
         excused = set() if self.device.is_gpu else {Outcome.NOT_RUN}
         good = {check.outcome for check in self.checks} <= {Outcome.PASSED} | excused
         return ExitCode.OK if self.complete and good and self.count(Outcome.PASSED) else ExitCode.FAILED
+
+
+def engine_check_name(recipe: str, engine: str) -> str:
+    """Return the name of the check of a recipe's products on an engine."""
+    return f"{recipe} on {engine}"
 
 
 def compare(quantity: str, found: float, limit: float) -> Comparison:

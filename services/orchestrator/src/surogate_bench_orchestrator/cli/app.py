@@ -21,6 +21,7 @@ from surogate_bench_orchestrator.cli.options import (
     Namespace,
     NoReuse,
     NoWait,
+    OutputFormat,
     ReportTo,
     Seeds,
     Slots,
@@ -184,6 +185,35 @@ def recipes(*, as_json: AsJson = False) -> None:
     from surogate_bench_orchestrator.cli.recipes_command import show_recipes  # noqa: PLC0415 - see above
 
     show_recipes(as_json=as_json, consoles=standard_consoles())
+
+
+@app.command()
+def doctor(
+    sweep: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[SWEEP.yaml]", help="A sweep that is to run here.", show_default="the built-in recipes"
+        ),
+    ] = None,
+    *,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
+    output: Annotated[OutputFormat, typer.Option(help="Form of the result.")] = OutputFormat.TEXT,
+    as_json: AsJson = False,
+) -> None:
+    """Show what this machine has, which recipes run here, and whether its engines compute them correctly.
+
+    Exit code 0 if a sweep can run here, otherwise 1.
+    """
+    from surogate_bench_orchestrator.cli.doctor.command import DoctorOptions, run_doctor  # noqa: PLC0415 - see above
+
+    options = DoctorOptions(
+        sweep_file=sweep,
+        store=store,
+        state_dir=state_dir,
+        output=OutputFormat.JSON if as_json else output,
+    )
+    raise typer.Exit(run_doctor(options, standard_consoles()))
 
 
 @app.command()

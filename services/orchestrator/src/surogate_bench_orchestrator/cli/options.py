@@ -1,11 +1,20 @@
 """Arguments and options that several commands have."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from surogate_bench_orchestrator.cli.target import On
+
+
+class OutputFormat(StrEnum):
+    """Form of a result."""
+
+    TEXT = "text"
+    JSON = "json"
+
 
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep's file.", show_default=False)]
 SweepOrName = Annotated[

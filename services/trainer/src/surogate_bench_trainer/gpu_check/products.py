@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surogate_bench.errors import UnsupportedRecipeError
-from surogate_bench.machine_checks import Comparison, compare
+from surogate_bench.machine_checks import Comparison, compare, engine_check_name
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.engines import supported_engines
 from surogate_bench.recipes.precisions import TORCH
@@ -48,7 +48,7 @@ def product_checks(setting: Setting) -> Iterator[tuple[str, Callable[[], Finding
     """Yield name and check of every recipe on every engine that implements it on some device."""
     for recipe in RECIPES:
         for support in supported_engines(recipe):
-            yield f"{recipe.name} on {support.engine}", partial(_products, recipe, support.engine, setting)
+            yield engine_check_name(recipe.name, support.engine), partial(_products, recipe, support.engine, setting)
 
 
 def _products(recipe: Recipe, engine_name: str, setting: Setting) -> Finding:

@@ -13,11 +13,13 @@ from pathlib import Path
 
 import torch
 
-from surogate_bench.contract import Service
+from surogate_bench.contract import TERMINATION_FILE, Service
 from surogate_bench.errors import ConfigError, ExitCode
+from surogate_bench.files import write_atomically
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.logs import configure_logging
-from surogate_bench.machine_checks import REPORT_MARKDOWN, CheckReport, Device
+from surogate_bench.machine_checks import ENGINES, REPORT_MARKDOWN, CheckReport, Device
+from surogate_bench.progress import Termination
 from surogate_bench.service import Terminated, die_with_parent
 from surogate_bench_quantization import oracle
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
@@ -32,7 +34,7 @@ from surogate_bench_trainer.gpu_check.settings import Setting, setting_for
 from surogate_bench_trainer.gpu_check.speed import speed_checks
 from surogate_bench_trainer.gpu_check.stage import stage_checks
 
-ENGINES, PASSES, TRAIN_STAGE, SPEED = "engines", "passes", "train-stage", "speed"
+PASSES, TRAIN_STAGE, SPEED = "passes", "train-stage", "speed"
 GROUPS = (ENGINES, PASSES, TRAIN_STAGE, SPEED)
 """From the most important to the least."""
 _MINUTES = 8.0
@@ -49,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if every check has passed (on a CPU, all that need no GPU), 1 if one has not or time ran out, 2 for bad
         arguments, 130 if interrupted.
     """
-    options = _parse(arguments)
+    options = parse(arguments)
     configure_logging(Service.TRAINER.module)
     die_with_parent()
     signal.signal(signal.SIGTERM, _terminate)
@@ -57,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = run_checks(options, sys.argv[1:] if arguments is None else arguments)
     except ConfigError as error:
         _log.error("%s", error)
+        termination = Termination(reason=type(error).__name__, message=str(error))
+        write_atomically(options.output / TERMINATION_FILE, termination.model_dump_json().encode())
         return error.exit_code
     except (Terminated, KeyboardInterrupt):
         _log.warning("interrupted; %s has the checks so far", options.output / REPORT_MARKDOWN)
@@ -134,7 +138,8 @@ def _empty_report(options: argparse.Namespace, arguments: Sequence[str], device:
     )
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the arguments; those of the process if None."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("gpu-check"), help="folder of gpu-check.json and .md")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS, help="instead of all")

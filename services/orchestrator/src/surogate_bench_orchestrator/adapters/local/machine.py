@@ -94,7 +94,7 @@ def _torch_may_use_cuda() -> bool:
 
 
 def _detect_gpus() -> tuple[Gpu, ...]:
-    gpus = _query_nvidia_smi()
+    gpus = query_gpus()
     if not gpus and _NVIDIA_PROC.is_dir():
         gpus = tuple(Gpu(str(index)) for index, _ in enumerate(_NVIDIA_PROC.iterdir()))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -104,7 +104,8 @@ def _detect_gpus() -> tuple[Gpu, ...]:
     return tuple(known.get(name, Gpu(name)) for name in visible.split(",") if name.strip() not in {"", "-1"})
 
 
-def _query_nvidia_smi() -> tuple[Gpu, ...]:
+def query_gpus() -> tuple[Gpu, ...]:
+    """List the GPUs that nvidia-smi reports, whether or not torch can use them; empty without nvidia-smi."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ()

@@ -20,7 +20,7 @@ from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
-_MIN_FREE_BYTES = 1024**3
+MIN_FREE_BYTES = 1024**3
 """Free space that a sweep needs on each disk that it writes to."""
 
 
@@ -95,7 +95,7 @@ def require_room(local: LocalSweep) -> None:
     """
     for field, folder in (("store", local_folder(local.store)), ("state-dir", local.state)):
         if folder is not None:
-            require_free_space(folder, _MIN_FREE_BYTES, field=field, what="a sweep needs at least")
+            require_free_space(folder, MIN_FREE_BYTES, field=field, what="a sweep needs at least")
 
 
 def _state_folder(text: str) -> Path:

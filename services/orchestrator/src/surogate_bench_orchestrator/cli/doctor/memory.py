@@ -1,0 +1,106 @@
+"""An estimate of the GPU memory that a training takes, from the model's configuration alone.
+
+It adds up what is kept: weights, operands, LoRA with its optimizer, the tensors that the backward pass needs, and the
+logits of counted tokens. For the one case that has been measured (Qwen3-0.6B's shape on an H100, docs/benchmarks.md)
+it is within a tenth of the peak.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.specs.training import TrainingSpec
+
+_BF16 = 2
+_BYTES_PER_WEIGHT = {
+    WeightStorage.BF16: 2.0,
+    WeightStorage.FP8_128X128: 1.0002,
+    WeightStorage.NVFP4: 0.5625,
+    WeightStorage.NF4: 0.516,
+}
+_LORA_BYTES = 16
+"""Of a parameter: fp32 value, gradient and two moments."""
+_HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
+"""Kept for each token and layer, by width: two norms in fp32 and three bf16 tensors; a norm and three; four."""
+_COUNTED = 0.5
+"""Share of tokens that count in the loss where only completions do."""
+_LOSS_BUFFERS = 512 * 2**20
+"""Two chunks of fp32 logits."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """Widths of a dense transformer."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    queries: int
+    """Heads times head size."""
+    keys: int
+    """Key-value heads times head size."""
+    vocabulary: int
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, object]) -> Self | None:
+        """Read ``config.json``; None for a model that is not a dense transformer with the usual names."""
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+        found = [value for name in names if isinstance(value := config.get(name), int) and value > 0]
+        if len(found) != len(names) or any("expert" in name for name in config):
+            return None
+        hidden, intermediate, layers, heads, vocabulary = found
+        size, kv_heads = config.get("head_dim"), config.get("num_key_value_heads")
+        head = size if isinstance(size, int) else hidden // heads
+        return cls(
+            hidden=hidden,
+            intermediate=intermediate,
+            layers=layers,
+            queries=heads * head,
+            keys=(kv_heads if isinstance(kv_heads, int) else heads) * head,
+            vocabulary=vocabulary,
+            tied=bool(config.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def widths(self) -> Mapping[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers of a block."""
+        return {
+            "q_proj": (self.hidden, self.queries),
+            "k_proj": (self.hidden, self.keys),
+            "v_proj": (self.hidden, self.keys),
+            "o_proj": (self.queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate),
+            "up_proj": (self.hidden, self.intermediate),
+            "down_proj": (self.intermediate, self.hidden),
+        }
+
+
+def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: TrainingSpec) -> int:
+    """Estimate the peak of a training's GPU memory, in bytes.
+
+    Args:
+        shape: The model.
+        recipe: Its storage and products.
+        training: Micro-batch, length and LoRA.
+    """
+    block = sum(inputs * outputs for inputs, outputs in shape.widths.values())
+    embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
+    weights = shape.layers * block * (_BYTES_PER_WEIGHT[recipe.weight_storage] + _operand_bytes(recipe))
+    adapted = [shape.widths[name] for name in training.lora.target_modules if name in shape.widths]
+    lora = shape.layers * training.lora.r * sum(map(sum, adapted)) * _LORA_BYTES
+    tokens = training.micro_batch_size * training.max_length
+    a_token = (
+        _HIDDEN_BYTES * shape.hidden + _HEAD_BYTES * (shape.queries + shape.keys) + _MLP_BYTES * shape.intermediate
+    )
+    counted = tokens * (_COUNTED if training.loss_on == "completion" else 1)
+    logits = counted * shape.vocabulary * 2 * _BF16 + _LOSS_BUFFERS
+    return int(embeddings + weights + lora + tokens * shape.layers * a_token + logits)
+
+
+def _operand_bytes(recipe: Recipe) -> int:
+    """Bytes a weight of the operands that are kept beside the storage."""
+    if recipe.compute is ComputePrecision.BF16:
+        return 0
+    return 2 if recipe.weight_storage is WeightStorage.BF16 else 1
