@@ -45,6 +45,7 @@ def test_the_commands_and_their_options_are_these() -> None:
         ],
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
+        "doctor": ["--json", "--output", "--state-dir", "--store", "sweep"],
         "validate": ["sweep"],
         "export-base": ["--format", "--json", "--output", "--seed", "--state-dir", "--store", "recipe", "sweep"],
         "gc": ["--delete", "--json", "--store"],
