@@ -32,6 +32,25 @@ def test_make_sweep_takes_seeds() -> None:
     assert "--seed" not in commands[2]
 
 
+def test_a_borrowed_machine_needs_no_environment_and_gets_locked_wheels() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (carried,) = re.findall(r"^CARRIED := (.+)$", makefile, flags=re.MULTILINE)
+    pins = re.findall(r"^([a-z0-9-]+)==", (ROOT / "locks/cuda.txt").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert set(carried.split()) <= set(pins)
+    commands = subprocess.run(
+        ["make", "-n", "gpu-check", "BORROWED=1", "PYTHON=python9", "GPU_REPORT=out"],  # noqa: S607 - as above
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    assert ".venv" not in commands
+    assert "services/trainer/src" in commands
+    assert ":gpu-wheels/site python9" in commands
+    assert "-m surogate_bench_trainer.gpu_check --output out" in commands
+
+
 def test_the_locks_hold_hashes_and_no_index_address() -> None:
     for lock in (ROOT / "locks" / name for name in ("cpu.txt", "cuda.txt", "dev.txt")):
         text = lock.read_text(encoding="utf-8")

@@ -53,6 +53,8 @@ class Check(_Result):
     outcome: Outcome
     reason: str = ""
     """Why it failed or was not run."""
+    engine: str = ""
+    """Engine of a timed run."""
     comparisons: tuple[Comparison, ...] = ()
     figures: dict[str, float] = {}
     """Measurements that have no tolerance, by name with the unit."""

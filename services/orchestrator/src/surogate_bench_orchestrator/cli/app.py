@@ -21,14 +21,20 @@ from surogate_bench_orchestrator.cli.options import (
     Namespace,
     NoReuse,
     NoWait,
+    Output,
     OutputFormat,
+    RecipeName,
     ReportTo,
+    RunName,
     Seeds,
     Slots,
+    StageName,
     StateDir,
     Store,
     SweepFile,
     SweepOrName,
+    SweepToCheck,
+    Tail,
     Where,
 )
 from surogate_bench_orchestrator.cli.signals import Interrupted
@@ -137,16 +143,10 @@ def report(  # noqa: PLR0913 - an option each
 def logs(  # noqa: PLR0913 - an option each
     context: typer.Context,
     sweep: SweepOrName,
-    run_name: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),
-    ],
+    run_name: RunName,
     *,
-    stage: Annotated[
-        str | None,
-        typer.Option(help="Only this stage of the run: train, eval, or eval-RECIPE.", show_default="all"),
-    ] = None,
-    tail: Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")] = 200,
+    stage: StageName = None,
+    tail: Tail = 200,
     seed: Seeds = None,
     store: Store = _DEFAULTS.store,
     state_dir: StateDir = _DEFAULTS.state_dir,
@@ -189,16 +189,11 @@ def recipes(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def doctor(
-    sweep: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[SWEEP.yaml]", help="A sweep that is to run here.", show_default="the built-in recipes"
-        ),
-    ] = None,
+    sweep: SweepToCheck = None,
     *,
     store: Store = _DEFAULTS.store,
     state_dir: StateDir = _DEFAULTS.state_dir,
-    output: Annotated[OutputFormat, typer.Option(help="Form of the result.")] = OutputFormat.TEXT,
+    output: Output = OutputFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
     """Show what this machine has, which recipes run here, and whether its engines compute them correctly.
@@ -207,12 +202,8 @@ def doctor(
     """
     from surogate_bench_orchestrator.cli.doctor.command import DoctorOptions, run_doctor  # noqa: PLC0415 - see above
 
-    options = DoctorOptions(
-        sweep_file=sweep,
-        store=store,
-        state_dir=state_dir,
-        output=OutputFormat.JSON if as_json else output,
-    )
+    form = OutputFormat.JSON if as_json else output
+    options = DoctorOptions(sweep_file=sweep, store=store, state_dir=state_dir, output=form)
     raise typer.Exit(run_doctor(options, standard_consoles()))
 
 
@@ -227,9 +218,7 @@ def validate(sweep: SweepFile) -> None:
 @app.command("export-base")
 def export_base(  # noqa: PLR0913 - an option each
     sweep: SweepFile,
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A recipe of the sweep, for example qfp4.", show_default=False)
-    ],
+    recipe: RecipeName,
     *,
     output: Annotated[
         Path | None,

@@ -21,6 +21,10 @@ SweepOrName = Annotated[
     Path,
     typer.Argument(metavar="SWEEP", help="The sweep's YAML file; on kubernetes also its name.", show_default=False),
 ]
+SweepToCheck = Annotated[
+    Path | None,
+    typer.Argument(metavar="SWEEP.yaml", help="A sweep that is to run here.", show_default="the built-in recipes"),
+]
 Seeds = Annotated[
     list[int] | None,
     typer.Option(
@@ -29,6 +33,19 @@ Seeds = Annotated[
         show_default="the file's seeds",
     ),
 ]
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A recipe of the sweep, for example qfp4.", show_default=False)
+]
+RunName = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),
+]
+StageName = Annotated[
+    str | None,
+    typer.Option(help="Only this stage of the run: train, eval, or eval-RECIPE.", show_default="all"),
+]
+Tail = Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")]
+Output = Annotated[OutputFormat, typer.Option(help="Form of the result; --json is short for --output json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 Where = Annotated[On, typer.Option("--on", help="Where the sweep runs.")]
 

@@ -68,7 +68,7 @@ def _worst(measure: Callable[[Tensor], list[Comparison]], setting: Setting) -> F
 
 def _matrices(setting: Setting) -> Iterator[Tensor]:
     """Yield bf16 matrices on the device, whose dimensions are multiples of 16 and whose sizes are multiples of 64."""
-    rows, columns, _ = setting.products
+    rows, columns, _ = setting.products[-1]
     every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
     with_zeros = random_matrix(64, 256, seed=5)
     with_zeros[:, :32] = 0

@@ -60,14 +60,15 @@ def _speeds(report: CheckReport) -> Iterator[str]:
     if not timed:
         return
     plain = next((check.figures[TOKENS_PER_SECOND] for check in timed if check.name == PLAIN), None)
-    yield "| Run | tokens/s | Ratio to the plain loop | Peak memory | Weight bytes | Loss of the last step |"
-    yield "|---|---|---|---|---|---|"
+    yield "| Run | Engine | tokens/s | Ratio to the plain loop | Peak memory | Weight bytes | Loss of the last step |"
+    yield "|---|---|---|---|---|---|---|"
     for check in timed:
         speed = check.figures[TOKENS_PER_SECOND]
         ratio = "–" if plain is None else f"{speed / plain:.2f}"
         peak = f"{check.figures[PEAK_BYTES] / _GIB:.2f} GiB"
         weights = f"{check.figures[WEIGHT_BYTES] / 1e6:,.1f} MB" if WEIGHT_BYTES in check.figures else "–"
-        yield f"| {check.name} | {speed:,.0f} | {ratio} | {peak} | {weights} | {check.losses[-1]:.4f} |"
+        cells = (check.name, check.engine, f"{speed:,.0f}", ratio, peak, weights, f"{check.losses[-1]:.4f}")
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 

@@ -25,6 +25,7 @@ class Finding:
     """Numbers with a tolerance; the check passes if there are some and all hold."""
     figures: Mapping[str, float] = field(default_factory=dict)
     losses: tuple[float, ...] = ()
+    engine: str = ""
     not_run: str = ""
     """Why this finding proves nothing here, though its code has run."""
 
@@ -94,6 +95,7 @@ def _outcome(group: str, name: str, measure: Callable[[], Finding]) -> Check:
         name=name,
         outcome=outcome,
         reason=finding.not_run if holds else "a number is outside of its tolerance",
+        engine=finding.engine,
         comparisons=finding.comparisons,
         figures=dict(finding.figures),
         losses=finding.losses,

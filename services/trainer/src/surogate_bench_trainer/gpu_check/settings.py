@@ -46,6 +46,7 @@ SMALL: Shape = MappingProxyType(
 """Widths that are multiples of 128, so that every storage format holds its weights."""
 
 
+_PRODUCTS = (96, 64, 160)
 _LENGTHS = ((400, 80, 20), (380, 100, 20), (350, 99, 50), (90, 80), (88, 70), (400, 100, 3), (85, 60))
 
 
@@ -66,8 +67,8 @@ class Setting:
     """Optimizer steps of each timed run."""
     uncounted_steps: int
     """First steps, in which kernels are compiled and graphs captured."""
-    products: tuple[int, int, int]
-    """Rows, inputs and outputs of checked products."""
+    products: tuple[tuple[int, int, int], ...]
+    """Rows, inputs and outputs of checked products; GEMMs of bf16 are checked at the first size only."""
     lengths: tuple[tuple[int, ...], ...]
     """Tokens of the samples of each checked pass: streams of two sizes of graphs, each of which is replayed."""
     train_steps: int
@@ -92,7 +93,7 @@ def setting_for(device: torch.device, folder: Path, *, full: bool = False) -> Se
             samples=4000,
             steps=10,
             uncounted_steps=5,
-            products=(512, 1024, 768),
+            products=(_PRODUCTS, (512, 1024, 768)),
             lengths=_LENGTHS,
             train_steps=20,
             train_recipes=tuple(recipe.name for recipe in RECIPES),
@@ -105,7 +106,7 @@ def setting_for(device: torch.device, folder: Path, *, full: bool = False) -> Se
         samples=100,
         steps=2,
         uncounted_steps=1,
-        products=(96, 64, 160),
+        products=(_PRODUCTS,),
         lengths=tuple(tuple(max(3, length // 4) for length in lengths) for lengths in _LENGTHS),
         train_steps=4,
         train_recipes=("fp8",),

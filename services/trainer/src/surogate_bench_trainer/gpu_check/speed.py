@@ -10,7 +10,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -73,7 +73,7 @@ def _recipe(
     if recipe.name != "bf16" and "bf16" in losses:
         comparisons.append(_against("bf16's", timing, losses["bf16"], RECIPES_DIFFER))
     figures = _figures(timing) | {WEIGHT_BYTES: float(learner.recipe.weight_bytes)}
-    return _finding(comparisons, figures, timing, setting)
+    return replace(_finding(comparisons, figures, timing, setting), engine=learner.recipe.engine_name)
 
 
 def _plain(training: TrainingSpec, samples: Sequence[Sample], setting: Setting, losses: dict[str, float]) -> Finding:
@@ -83,7 +83,7 @@ def _plain(training: TrainingSpec, samples: Sequence[Sample], setting: Setting, 
     comparisons = [_against_uniform(timing, setting.shape)]
     if "bf16" in losses:
         comparisons.append(_against("bf16's", timing, losses["bf16"], LOOPS_DIFFER))
-    return _finding(comparisons, _figures(timing), timing, setting)
+    return replace(_finding(comparisons, _figures(timing), timing, setting), engine="Transformers + PEFT")
 
 
 def _finding(comparisons: list[Comparison], figures: dict[str, float], timing: Timing, setting: Setting) -> Finding:
