@@ -17,6 +17,7 @@ from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
+    ExportTo,
     KubeContext,
     Namespace,
     NoReuse,
@@ -220,10 +221,7 @@ def export_base(  # noqa: PLR0913 - an option each
     sweep: SweepFile,
     recipe: RecipeName,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(help="Folder to write, absent or empty.", show_default="SWEEP-RECIPE-FORMAT"),
-    ] = None,
+    output: ExportTo = None,
     export_format: Annotated[
         ExportFormat,
         typer.Option(

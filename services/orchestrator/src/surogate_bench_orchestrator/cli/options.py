@@ -36,6 +36,10 @@ Seeds = Annotated[
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A recipe of the sweep, for example qfp4.", show_default=False)
 ]
+ExportTo = Annotated[
+    Path | None,
+    typer.Option("--output", help="Folder to write, absent or empty.", show_default="SWEEP-RECIPE-FORMAT"),
+]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),
