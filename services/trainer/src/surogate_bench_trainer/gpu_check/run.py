@@ -87,9 +87,9 @@ def run_checks(options: argparse.Namespace, arguments: Sequence[str]) -> CheckRe
         raise _no_gpu(described)
     require_compiler(device)
     ensure_fast_bf16_products()
-    if options.threads:
-        torch.set_num_threads(options.threads)
     setting = setting_for(device, options.output, full=options.full)
+    if options.threads or not setting.full:  # small shapes gain nothing from threads
+        torch.set_num_threads(options.threads or 1)
     recorder = Recorder(options.output, _empty_report(options, arguments, described), deadline=deadline)
     with ExitStack() as stack:
         reference = None
@@ -144,7 +144,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("gpu-check"), help="folder of gpu-check.json and .md")
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS, help="instead of all")
     parser.add_argument("--minutes", type=float, default=_MINUTES, help="checks are not started after this time")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch")
+    parser.add_argument("--threads", type=int, help="CPU threads of torch; 1 in a dry run")
     parser.add_argument("--full", action="store_true", help="a GPU's sizes on a CPU too")
     parser.add_argument("--require-gpu", action="store_true", help="exit with 2 where there is no GPU")
     parser.add_argument("--commit", default="unknown", help="commit of the code, for the report")
