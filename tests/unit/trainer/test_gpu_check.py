@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from surogate_bench.contract import TERMINATION_FILE
@@ -25,13 +26,16 @@ from surogate_bench.manifest import Hardware
 from surogate_bench.service import Terminated
 from surogate_bench_quantization.engines import emulated_fp8, emulated_nvfp4, native
 from surogate_bench_quantization.formats import elements
-from surogate_bench_trainer.gpu_check import formats, run
+from surogate_bench_trainer.data.batches import PackedBatch
+from surogate_bench_trainer.gpu_check import formats, passes, run
 from surogate_bench_trainer.gpu_check.passes import pass_checks
 from surogate_bench_trainer.gpu_check.products import product_checks
 from surogate_bench_trainer.gpu_check.recorder import Finding, NotRun, Recorder
 from surogate_bench_trainer.gpu_check.settings import Setting, setting_for
 from surogate_bench_trainer.gpu_check.speed import speed_checks
 from surogate_bench_trainer.gpu_check.stage import stage_checks
+from surogate_bench_trainer.model.captured_passes import CapturedPasses, padded, size_of
+from surogate_bench_trainer.model.passes import PlainPasses
 from surogate_bench_trainer.training.learner import Learner, StepOutcome
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
@@ -222,6 +226,46 @@ def test_noise_that_repeats_fails(setting: Setting, monkeypatch: pytest.MonkeyPa
         emulated_nvfp4, "uniform_noise", lambda like, _: elements.uniform_noise(like, torch.Generator().manual_seed(0))
     )
     assert outcome_of(pass_checks(setting), name, setting.folder).outcome is Outcome.FAILED
+
+
+class GraphsOnTheCPU(CapturedPasses):
+    """Stands in for CUDA graphs: plain passes over padded streams, with an error of a given size."""
+
+    captured, error = 2, 1.0
+
+    def __init__(self, model: PeftModel) -> None:
+        self._passes = PlainPasses(model)
+
+    @property
+    def graphs(self) -> int:
+        return self.captured
+
+    def __call__(self, batch: PackedBatch, weight: float) -> Tensor:
+        return self._passes(padded(batch, size_of(batch)), weight * self.error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [({}, Outcome.PASSED), ({"captured": 0}, Outcome.FAILED), ({"error": 1.05}, Outcome.FAILED)],
+    ids=["equal", "not captured", "other gradients"],
+)
+@pytest.mark.parametrize("name", ["fp8", "fp4"])
+def test_graphs_that_compute_something_else_or_were_not_captured_fail(
+    name: str, changes: dict[str, float], outcome: Outcome, setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = passes.random_learner
+
+    def with_graphs(*args: Any, capture: bool, **options: Any) -> Learner:
+        learner = make(*args, capture=capture, **options)
+        return replace(learner, passes=GraphsOnTheCPU(learner.model)) if capture else learner
+
+    for attribute, value in changes.items():
+        monkeypatch.setattr(GraphsOnTheCPU, attribute, value)
+    monkeypatch.setattr(passes, "random_learner", with_graphs)
+    monkeypatch.setattr(Setting, "on_gpu", property(lambda _: True))
+    two_sizes = replace(setting, lengths=((100, 20, 5), (95, 25, 5), (200, 70, 30), (190, 80, 20)))
+    found = outcome_of(pass_checks(two_sizes), f"{name}: captured against plain", setting.folder)
+    assert found.outcome is outcome, found
 
 
 @pytest.mark.parametrize(("factor", "outcome"), [(1.0, Outcome.PASSED), (1.03, Outcome.FAILED)])
