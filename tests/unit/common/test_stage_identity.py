@@ -16,7 +16,8 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         # By content: where data comes from, which fields and how many records are taken, and what is generated.
         {
             "hub", "config", "revision", "path", "builtin", "question_field", "answer_field", "train_size",
-            "validation_size", "test_size", "seed", "prompt", "completion",
+            "validation_size", "test_size", "seed", "prompt", "completion", "files", "splits", "format", "fields",
+            "shuffle", "hold_out", "chat_template", "chat_template_arguments", "loss_on",
         },
         set(),
     ),

@@ -129,5 +129,10 @@ LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE
 
 
 def split_file(split: str) -> str:
-    """Return the name of a split's file in :data:`DATA_FOLDER`: one JSON object with question and answer a line."""
+    """Return the name of a split's file in :data:`DATA_FOLDER`.
+
+    A line is a JSON object with ``question`` and ``answer``, with ``prompt`` and ``completion`` (used as they are), or
+    with ``text``, the parts of it that count in the loss (``counted``: start and end in characters), and
+    ``special_tokens``: whether those that the tokenizer adds are still to be added.
+    """
     return f"{split}.jsonl"

@@ -1,50 +1,98 @@
-"""Which files of a local folder hold the splits of a data set."""
+"""Which local files hold the splits of a data set."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.specs.data import SplitFiles
 
 SPLITS = ("train", "validation", "test")
-REQUIRED_SPLITS = ("train", "test")
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 COMPRESSED = ".gz"
 """Each format may also be compressed by gzip: ``train.jsonl.gz``."""
 
 
-def split_files(folder: Path) -> dict[str, Path]:
-    """Find the file of each split: ``train``, ``test`` and, where there is one, ``validation``.
+def split_files(
+    path: Path, listed: SplitFiles | None = None, *, needs_test: bool = True
+) -> dict[str, tuple[Path, ...]]:
+    """Find the files of each split: ``train``, and those of ``test`` and ``validation`` that there are.
+
+    Args:
+        path: ``data.path``: a folder, or one file with training records.
+        listed: Files that the sweep lists; those of other splits are named after the split.
+        needs_test: Whether a test split must come from the files.
 
     Raises:
-        ConfigError: there is no such folder, a split has several files, or train or test has none.
+        ConfigError: there is no such folder or file, a split has several files that the sweep does not list, or a
+            required split has none.
     """
-    if not folder.is_dir():
-        raise ConfigError(
-            "there is no such folder", field="data.path", value=str(folder), remedy=f"Correct the path. {_EXPECTED}"
+    if path.is_file():
+        return _single(path, needs_test=needs_test)
+    if not path.is_dir():
+        raise _error("there is no such folder or file", path, f"Correct the path. {_EXPECTED}")
+    patterns: Mapping[str, tuple[str, ...]] = (listed or SplitFiles()).model_dump()
+    found = {split: _matching(path, split, patterns[split]) or _named_after(path, split) for split in SPLITS}
+    for split in ("train", "test") if needs_test else ("train",):
+        if not found[split]:
+            raise _error(f"has no {split} file, such as {split}.jsonl", path, f"Correct the path. {_EXPECTED}")
+    return {split: files for split, files in found.items() if files}
+
+
+def _single(path: Path, *, needs_test: bool) -> dict[str, tuple[Path, ...]]:
+    if not _is_readable(path):
+        raise _error("is a file of no known format", path, f"Rename or convert it. {_EXPECTED}")
+    if needs_test:
+        raise _error(
+            "is a single file, so there is no test split",
+            path,
+            "Set data.hold_out.test to a share or number of its records, or give a folder with several files.",
         )
-    found: dict[str, Path] = {}
-    for split in SPLITS:
-        candidates = [folder / f"{split}{suffix}{gz}" for suffix in FORMATS for gz in ("", COMPRESSED)]
-        present = [path for path in candidates if path.is_file()]
-        if len(present) > 1:
+    return {"train": (path,)}
+
+
+def _named_after(folder: Path, split: str) -> tuple[Path, ...]:
+    candidates = [folder / f"{split}{suffix}{gz}" for suffix in FORMATS for gz in ("", COMPRESSED)]
+    present = tuple(path for path in candidates if path.is_file())
+    if len(present) > 1:
+        raise _error(
+            f"has {len(present)} files for the {split} split: {', '.join(path.name for path in present)}",
+            folder,
+            f"Keep one of them, or list them as data.files.{split}.",
+        )
+    return present
+
+
+def _matching(folder: Path, split: str, patterns: tuple[str, ...]) -> tuple[Path, ...]:
+    """Return the files that match patterns, each once, in the order of the patterns and of their names."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        matching = [path for path in sorted(folder.glob(pattern)) if path.is_file() and _is_readable(path)]
+        if not matching:
             raise ConfigError(
-                f"has {len(present)} files for the {split} split: {', '.join(path.name for path in present)}",
-                field="data.path",
-                value=str(folder),
-                remedy="Keep one of them.",
+                f"matches no {', '.join(FORMATS)} file in {folder}",
+                field=f"data.files.{split}",
+                value=pattern,
+                remedy=f"Correct it. The folder has {_content(folder)}.",
             )
-        if not present and split in REQUIRED_SPLITS:
-            raise ConfigError(
-                f"has no {split} file, such as {split}.jsonl",
-                field="data.path",
-                value=str(folder),
-                remedy=f"Correct the path. {_EXPECTED}",
-            )
-        if present:
-            found[split] = present[0]
-    return found
+        found |= dict.fromkeys(matching)
+    return tuple(found)
+
+
+def _is_readable(path: Path) -> bool:
+    return Path(path.name.removesuffix(COMPRESSED)).suffix in FORMATS
+
+
+def _content(folder: Path, *, shown: int = 8) -> str:
+    names = sorted(path.name for path in folder.iterdir())
+    rest = len(names) - shown
+    return (", ".join(names[:shown]) or "no files") + (f" and {rest} more" if rest > 0 else "")
+
+
+def _error(problem: str, path: Path, remedy: str) -> ConfigError:
+    return ConfigError(problem, field="data.path", value=str(path), remedy=remedy)
 
 
 _EXPECTED = (
     "A data folder has train.jsonl, test.jsonl and maybe validation.jsonl; .json, .csv and .parquet, and .gz of each, "
-    "are read as well."
+    "are read as well. Files with other names are listed as data.files."
 )

@@ -13,7 +13,6 @@ from surogate_bench.data_files import split_files
 from surogate_bench.model_source import local_model_folder
 from surogate_bench.results import InputName, PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import TaskFolders
@@ -41,7 +40,7 @@ def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
     """
     match name:
         case "data":
-            return _data(sweep.data)
+            return _data(sweep)
         case "model":
             return _model(sweep.model)
         case "tasks":
@@ -79,11 +78,14 @@ def require_unchanged(prepared: PrepareResult, sweep: RecipeSweep, names: Iterab
             require_same(recorded, found.files, field=found.field, folder=found.folder)
 
 
-def _data(data: DataSpec) -> LocalInput | None:
-    if data.path is None:
+def _data(sweep: RecipeSweep) -> LocalInput | None:
+    path = sweep.data.path
+    if path is None:
         return None
-    files = {path.name: path for path in split_files(data.path).values()}
-    return LocalInput(name="data", field="data.path", folder=data.path, files=files)
+    found = split_files(path, sweep.data.files, needs_test=sweep.needs_test_split)
+    folder = path.parent if path.is_file() else path
+    files = {file.relative_to(folder).as_posix(): file for files in found.values() for file in files}
+    return LocalInput(name="data", field="data.path", folder=folder, files=files)
 
 
 def _model(model: ModelSpec) -> LocalInput | None:

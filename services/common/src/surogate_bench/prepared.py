@@ -1,7 +1,10 @@
 """Functions by which later stages read the result of the prepare stage."""
 
+from collections.abc import Mapping
+
 from surogate_bench.layout import SweepLayout
 from surogate_bench.results import PrepareResult
+from surogate_bench.specs.data import DataSpec
 from surogate_bench.stages import read_result
 from surogate_bench.store import ObjectStore
 
@@ -17,3 +20,11 @@ def special_tokens(store: ObjectStore, layout: SweepLayout) -> tuple[str, ...] |
     """
     prepared = read_result(store, layout.prepare, PrepareResult)
     return None if prepared is None else prepared.special_tokens
+
+
+def prompt_and_completion(record: Mapping[str, str], data: DataSpec) -> tuple[str, str]:
+    """Return the texts of a prepared record with question and answer, or with prompt and completion as they are."""
+    if "prompt" in record:
+        return record["prompt"], record["completion"]
+    prompt = data.prompt.replace("{question}", record["question"])
+    return prompt, data.completion.replace("{answer}", record["answer"])

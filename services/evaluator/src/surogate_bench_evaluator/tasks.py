@@ -10,6 +10,7 @@ import yaml
 from surogate_bench.contract import DATA_FOLDER, split_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.local_inputs import require_unchanged
+from surogate_bench.prepared import prompt_and_completion
 from surogate_bench.requests import StageRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
@@ -132,9 +133,9 @@ def _own_data(base: Path) -> dict[str, Any]:
 
 
 def _write_out(source: Path, target: Path, data: DataSpec) -> None:
-    """Copy records of question and answer, and add prompt and completion."""
+    """Copy records, and add what they lack of question, answer, prompt and completion."""
     with source.open(encoding="utf-8") as lines, target.open("w", encoding="utf-8") as out:
         for record in (json.loads(line) for line in lines if line.strip()):
-            record["prompt"] = data.prompt.replace("{question}", record["question"])
-            record["completion"] = data.completion.replace("{answer}", record["answer"])
-            out.write(json.dumps(record, ensure_ascii=False) + "\n")
+            prompt, completion = prompt_and_completion(record, data)
+            texts = {"question": prompt, "answer": completion} | record | {"prompt": prompt, "completion": completion}
+            out.write(json.dumps(texts, ensure_ascii=False) + "\n")

@@ -7,6 +7,7 @@ another, so that each is computed by itself; then the adapter is loaded under it
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from safetensors import safe_open
 
 from surogate_bench.contract import DATA_FOLDER, INPUT_SCALES_FILE, split_file
 from surogate_bench.layout import SweepLayout
-from surogate_bench.prepared import special_tokens
+from surogate_bench.prepared import prompt_and_completion, special_tokens
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.stages import fetch_stage
 from surogate_bench.store import ObjectStore
@@ -76,13 +77,10 @@ def read_prompts(store: ObjectStore, layout: SweepLayout, data: DataSpec, *, scr
     """
     name = f"{DATA_FOLDER}/{split_file('train')}"
     fetch_stage(store, layout.prepare, scratch, under=name)
-    lines = (scratch / name).read_text(encoding="utf-8").splitlines()[:CALIBRATION_PROMPTS]
+    with (scratch / name).open(encoding="utf-8") as lines:
+        records = [json.loads(line) for line in islice(lines, CALIBRATION_PROMPTS)]
+    rendered = "text" in records[0]  # as a whole, maybe by a chat template, which writes special tokens itself
     return CalibrationPrompts(
-        texts=tuple(_text(json.loads(line), data) for line in lines),
-        special_tokens=special_tokens(store, layout) is not None,
+        texts=tuple(record["text"] if rendered else "".join(prompt_and_completion(record, data)) for record in records),
+        special_tokens=records[0]["special_tokens"] if rendered else special_tokens(store, layout) is not None,
     )
-
-
-def _text(record: dict[str, str], data: DataSpec) -> str:
-    prompt = data.prompt.replace("{question}", record["question"])
-    return prompt + data.completion.replace("{answer}", record["answer"])

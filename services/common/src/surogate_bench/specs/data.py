@@ -1,9 +1,10 @@
-"""The questions and answers of a sweep's training and scoring."""
+"""The records of a sweep's training and scoring."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.model import ONE_SOURCE, HubName
@@ -11,12 +12,95 @@ from surogate_bench.specs.model import ONE_SOURCE, HubName
 BUILTIN_NEEDS_SIZES = "a built-in data set needs train_size and test_size"
 PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
 COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
+FILES_NEED_PATH = "files are of a local folder: set path too"
+SPLITS_NEED_HUB = "splits are of the hub: set hub too"
+
+MANAGED_TEMPLATE_ARGUMENTS = frozenset(
+    {
+        "conversation", "conversations", "messages", "tools", "documents", "chat_template", "add_generation_prompt",
+        "continue_final_message", "tokenize", "padding", "truncation", "max_length", "return_tensors", "return_dict",
+        "return_assistant_tokens_mask", "tokenizer_kwargs", "self",
+    }
+)  # fmt: skip
+"""Arguments of rendering that are no arguments of the template, or are set for each record."""
+
+DataFormat = Literal["question-answer", "prompt-completion", "instruction", "text", "messages"]
+"""Shapes of records."""
+
+RequestedFormat = Literal["auto", "question-answer", "prompt-completion", "instruction", "text", "messages"]
+
+FieldName = Annotated[str, StringConstraints(min_length=1)]
+FilePattern = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00][^\\\x00]*$")]
+"""A file or a pattern such as ``chat/*.jsonl``, relative to a folder."""
+
+
+class FieldNames(Spec):
+    """Names of a data set's fields where they are not the usual ones."""
+
+    question: FieldName | None = Field(None, description="Instead of question; the same as data.question_field.")
+    answer: FieldName | None = Field(None, description="Instead of answer; the same as data.answer_field.")
+    prompt: FieldName | None = Field(None, description="Instead of prompt.")
+    completion: FieldName | None = Field(None, description="Instead of completion.")
+    instruction: FieldName | None = Field(None, description="Instead of instruction.")
+    input: FieldName | None = Field(None, description="Instead of input.")
+    output: FieldName | None = Field(None, description="Instead of output.")
+    text: FieldName | None = Field(None, description="Instead of text.")
+    messages: FieldName | None = Field(None, description="Instead of messages, or conversations.")
+    role: FieldName | None = Field(None, description="In a message, instead of role, or from.")
+    content: FieldName | None = Field(None, description="In a message, instead of content, or value.")
+
+
+class SplitNames(Spec):
+    """Names of a hub data set's splits where they are not the usual ones."""
+
+    train: FieldName | None = Field(None, description="Instead of train, for example train_sft.")
+    validation: FieldName | None = Field(None, description="Instead of validation.")
+    test: FieldName | None = Field(None, description="Instead of test.")
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
+Patterns = Annotated[tuple[FilePattern, ...], BeforeValidator(_listed)]
+
+
+class SplitFiles(Spec):
+    """Files of each split, relative to ``data.path``: names, or patterns such as ``chat/*.jsonl``."""
+
+    train: Patterns = Field((), description="Files of the training split; train.jsonl or the like if empty.")
+    validation: Patterns = Field((), description="Files of the validation split.")
+    test: Patterns = Field((), description="Files of the test split.")
+
+    @model_validator(mode="after")
+    def _inside(self) -> Self:
+        for pattern in (*self.train, *self.validation, *self.test):
+            if ".." in pattern.split("/"):
+                raise ValueError(f"{pattern} leaves the folder data.path: choose a folder that contains all files")
+        return self
+
+
+class HoldOut(Spec):
+    """Records that are taken out of the training split at random, by ``data.seed``."""
+
+    validation: float | None = Field(
+        None, gt=0, description="For validation: a share below 1, or a number of records; replaces validation_size."
+    )
+    test: float | None = Field(None, gt=0, description="For the test: a share below 1, or a number of records.")
+
+    @model_validator(mode="after")
+    def _share_or_count(self) -> Self:
+        for name, size in (("validation", self.validation), ("test", self.test)):
+            if size is not None and size >= 1 and size != int(size):
+                raise ValueError(f"{name} must be a share below 1 or a whole number of records, not {size}")
+        return self
 
 
 class DataSpec(Spec):
-    """A question-and-answer data set: exactly one of ``hub``, ``path`` or ``builtin``.
+    """A data set: exactly one of ``hub``, ``path`` or ``builtin``.
 
-    Records have a ``question`` and an ``answer``, texts or numbers; a GSM8K answer ends with ``#### N``.
+    The shape of its records is detected, or stated as ``format``: docs/data.md. A task scores questions and answers,
+    texts or numbers; a GSM8K answer ends with ``#### N``.
     """
 
     hub: HubName | None = Field(None, description="Name on the Hugging Face hub, for example OpenLLM-Ro/ro_gsm8k.")
@@ -25,15 +109,50 @@ class DataSpec(Spec):
     path: Path | None = Field(
         None,
         description="Local folder with files for train, test and optionally validation, such as train.jsonl; .json, "
-        ".csv and .parquet, and .gz of each, are read as well.",
+        ".csv and .parquet, and .gz of each, are read as well. A single file is a training split.",
+    )
+    files: SplitFiles = Field(
+        SplitFiles(),
+        exclude_if=lambda value: value == SplitFiles(),  # as for all fields below: leaves the hash of sweeps unchanged
+        description="Files of each split, where they are not named after it or are several.",
+    )
+    splits: SplitNames = Field(
+        SplitNames(), exclude_if=lambda value: value == SplitNames(), description="Names of the splits on the hub."
     )
     builtin: Literal["word-problems-ro", "word-problems-en"] | None = Field(
         None, description="Generated grade-school word problems in Romanian or English."
+    )
+    format: RequestedFormat = Field(
+        "auto",
+        exclude_if=lambda value: value == "auto",
+        description="Shape of the records; auto detects it by the fields of the first one.",
+    )
+    fields: FieldNames = Field(
+        FieldNames(),
+        exclude_if=lambda value: value == FieldNames(),
+        description="Names of the fields, where they are not the usual ones.",
     )
     question_field: str = Field("question", description="Field of a record that holds the question.")
     answer_field: str = Field("answer", description="Field of a record that holds the worked answer.")
     prompt: str = Field("Question: {question}\nAnswer:", description="Prompt that the model receives.")
     completion: str = Field(" {answer}", description="Answer that it is trained on; the end-of-text token follows.")
+    chat_template: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Render prompt and completion of each record as messages of user and assistant by the tokenizer's "
+        "own chat template. Conversations always are.",
+    )
+    chat_template_arguments: dict[str, JsonValue] = Field(
+        {},
+        exclude_if=lambda value: not value,
+        description="Further arguments of the chat template, in training and in scoring: {enable_thinking: false}.",
+    )
+    loss_on: Literal["all-assistant-turns", "last"] = Field(
+        "all-assistant-turns",
+        exclude_if=lambda value: value == "all-assistant-turns",
+        description="Messages of a conversation that are included in the loss, unless training.loss_on is all: every "
+        "message of the assistant, or its last one.",
+    )
     train_size: int | None = Field(None, ge=1, description="Use the first N training records (all if absent).")
     validation_size: int = Field(
         100,
@@ -41,7 +160,24 @@ class DataSpec(Spec):
         description="Records for the validation loss; taken from the end of train if there is no such split.",
     )
     test_size: int | None = Field(None, ge=1, description="Use the first N test records (all if absent).")
-    seed: int = Field(0, ge=0, description="Seed of the built-in generator.")
+    seed: int = Field(0, ge=0, description="Seed of the built-in generator, of shuffle and of hold_out.")
+    shuffle: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Shuffle the training records by seed before sizes are applied.",
+    )
+    hold_out: HoldOut = Field(
+        HoldOut(),
+        exclude_if=lambda value: value == HoldOut(),
+        description="Take splits that the data set does not have out of its training split.",
+    )
+
+    @field_validator("chat_template_arguments")
+    @classmethod
+    def _nothing_managed(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        if taken := MANAGED_TEMPLATE_ARGUMENTS & value.keys():
+            raise ValueError(f"remove {', '.join(sorted(taken))}: surogate-bench sets it")
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -56,7 +192,31 @@ class DataSpec(Spec):
             raise ValueError(COMPLETION_NEEDS_ANSWER)
         return self
 
+    @model_validator(mode="after")
+    def _fits_its_source(self) -> Self:
+        if self.builtin and (without_effect := self._of_other_sources()):
+            raise ValueError(f"a built-in data set is generated as it is: remove {', '.join(without_effect)}")
+        if self.files != SplitFiles() and self.path is None:
+            raise ValueError(FILES_NEED_PATH)
+        if self.splits != SplitNames() and self.hub is None:
+            raise ValueError(SPLITS_NEED_HUB)
+        for role, name in (("question", self.question_field), ("answer", self.answer_field)):
+            if getattr(self.fields, role) not in (None, name) and name != role:
+                raise ValueError(f"{role}_field and fields.{role} differ: remove one")
+        return self
+
+    def _of_other_sources(self) -> list[str]:
+        """Return the settings that are made and have no effect on generated data."""
+        names = ("format", "fields", "files", "splits", "shuffle", "hold_out")
+        return [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+
     @property
     def label(self) -> str:
         """Name of the data set in tables."""
         return self.hub or self.builtin or str(self.path)
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """Names of the fields that the sweep gives, by their usual ones."""
+        given = self.fields.model_dump(exclude_none=True)
+        return {"question": self.question_field, "answer": self.answer_field} | given

@@ -114,6 +114,11 @@ class RecipeSweep(Spec):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+    @property
+    def needs_test_split(self) -> bool:
+        """Whether the data set itself must have a test split."""
+        return "data" not in self.evaluation.keep_from_task and self.data.hold_out.test is None
+
     def adapter(self, name: str) -> ForeignAdapter:
         """Return a foreign adapter of this sweep by name.
 

@@ -18,6 +18,6 @@ def read_sweep(path: Path) -> RecipeSweep:
     if sweep.model.path is not None:
         require_model_folder(sweep.model.path)
     if sweep.data.path is not None:
-        split_files(sweep.data.path)
+        split_files(sweep.data.path, sweep.data.files, needs_test=sweep.needs_test_split)
     TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
     return sweep

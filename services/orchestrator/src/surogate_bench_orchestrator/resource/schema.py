@@ -88,6 +88,8 @@ class _Converter:
         return made
 
     def _value(self, source: Schema, at: tuple[str, str]) -> Schema:
+        if not source:  # any JSON
+            return {"x-kubernetes-preserve-unknown-fields": True}
         if "$ref" in source:
             name = source["$ref"].rsplit("/", 1)[-1]
             target = self._document["$defs"][name]

@@ -45,11 +45,11 @@ def collate(samples: Sequence[Sample], loss_on: Literal["completion", "all"], de
     targets: list[int] = []
     for sample in ordered:
         start, length = len(tokens), len(sample.tokens)
-        first = max(sample.prompt_length, 1) if loss_on == "completion" else 1
         tokens += sample.tokens
         positions += range(length)
-        predicting += range(start + first - 1, start + length - 1)
-        targets += sample.tokens[first:]
+        for first, end in sample.ranges(loss_on):
+            predicting += range(start + first - 1, start + end - 1)
+            targets += sample.tokens[first:end]
     return PackedBatch(
         input_ids=torch.tensor([tokens], device=device),
         position_ids=torch.tensor([positions], device=device),

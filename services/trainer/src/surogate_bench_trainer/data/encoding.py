@@ -1,59 +1,154 @@
-"""Tokenization of records: prompt, completion, end-of-text token."""
+"""Tokenization of prepared records: prompt, completion, end-of-text token; or a text with the parts that count."""
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import accumulate, groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Literal
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.data import DataSpec
-from surogate_bench_trainer.data.records import Record
+from surogate_bench_trainer.data.records import Completion, PreparedRecord, Rendered, ScoredRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_AT_ONCE = 1000
+"""Records that are tokenized in one call: offsets of characters need much memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The tokens of one training sample, and the number of them that form the prompt."""
+    """The tokens of one training sample."""
 
     tokens: list[int]
     prompt_length: int
+    """Number of tokens before the first that counts."""
+    counted: tuple[tuple[int, int], ...] | None = None
+    """Start and end (exclusive) of the tokens that count, ascending; all after the prompt if None."""
+
+    def ranges(self, loss_on: Literal["completion", "all"]) -> tuple[tuple[int, int], ...]:
+        """Return start and end of the tokens that count in the loss; the first token follows none, so never counts."""
+        if loss_on == "all":
+            return ((1, len(self.tokens)),)
+        counted = self.counted or ((self.prompt_length, len(self.tokens)),)
+        return tuple((max(start, 1), end) for start, end in counted if end > 1)
 
 
-def prompt_of(record: Record, spec: DataSpec) -> str:
+def prompt_of(record: ScoredRecord, spec: DataSpec) -> str:
     """Return the prompt of a record."""
-    return spec.prompt.replace("{question}", record.question)
+    return record.prompt if isinstance(record, Completion) else spec.prompt.replace("{question}", record.question)
+
+
+def completion_of(record: ScoredRecord, spec: DataSpec) -> str:
+    """Return the completion that follows the prompt of a record."""
+    return record.completion if isinstance(record, Completion) else spec.completion.replace("{answer}", record.answer)
 
 
 def encode(
-    records: Sequence[Record], tokenizer: "PreTrainedTokenizerBase", spec: DataSpec, *, special_tokens: bool = True
+    records: Sequence[PreparedRecord],
+    tokenizer: "PreTrainedTokenizerBase",
+    spec: DataSpec,
+    *,
+    special_tokens: bool = True,
 ) -> list[Sample]:
-    """Tokenize records.
+    """Tokenize records; see :func:`encoded`."""
+    return list(encoded(records, tokenizer, spec, special_tokens=special_tokens))
+
+
+def encoded(
+    records: Sequence[PreparedRecord],
+    tokenizer: "PreTrainedTokenizerBase",
+    spec: DataSpec,
+    *,
+    special_tokens: bool = True,
+) -> Iterator[Sample]:
+    """Tokenize records one after another.
 
     Prompt and completion are tokenized separately, so that the prompt's tokens are those that vLLM gets from its text.
+    A rendered text is tokenized as a whole.
 
     Args:
-        records: Questions and answers.
+        records: Prepared records.
         tokenizer: Tokenizer of the base model.
         spec: Templates of prompt and completion.
         special_tokens: Whether the prompt gets the special tokens that the tokenizer adds, such as a token for the
             beginning of a sequence. Evaluation does the same.
 
     Raises:
-        ConfigError: the tokenizer has no end-of-text token.
+        ConfigError: the tokenizer has no end-of-text token, or does not report which characters a token covers.
     """
-    if tokenizer.eos_token_id is None:
+    for start in range(0, len(records), _AT_ONCE):
+        for is_rendered, group in groupby(records[start : start + _AT_ONCE], lambda each: isinstance(each, Rendered)):
+            if is_rendered:
+                yield from _encode_rendered([each for each in group if isinstance(each, Rendered)], tokenizer)
+            else:
+                scored = [each for each in group if not isinstance(each, Rendered)]
+                yield from _encode_scored(scored, tokenizer, spec, special_tokens=special_tokens)
+
+
+def _encode_scored(
+    records: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", spec: DataSpec, *, special_tokens: bool
+) -> Iterator[Sample]:
+    end_of_text(tokenizer)
+    prompts = token_ids([prompt_of(record, spec) for record in records], tokenizer, special_tokens=special_tokens)
+    answers = token_ids([completion_of(record, spec) for record in records], tokenizer)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        yield Sample(prompt + answer + [tokenizer.eos_token_id], len(prompt))
+
+
+def _encode_rendered(records: Sequence[Rendered], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Sample]:
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            "the model's tokenizer does not report which characters a token covers, so it is not known which tokens "
+            "count",
+            field="model",
+            value=type(tokenizer).__name__,
+            remedy="Use a model with a tokenizer.json, or data of questions and answers.",
+        )
+    for added, group in groupby(records, lambda record: record.special_tokens):
+        same = list(group)
+        batch = tokenizer(
+            [record.text for record in same],
+            add_special_tokens=added,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        for record, tokens, offsets in zip(same, batch["input_ids"], batch["offset_mapping"], strict=True):
+            counted = tuple(_covering(span, offsets, len(record.text)) for span in record.counted)
+            yield Sample(tokens, counted[0][0], counted)
+
+
+def _covering(span: tuple[int, int], offsets: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+    """Return the range of tokens that cover a part of a text; at the end of the text with all tokens that follow.
+
+    A token that is only partly inside counts: the model has to generate it.
+    """
+    start, end = span
+    first = bisect_right(_ascending(offsets, 1), start)
+    last = len(offsets) if end >= length else bisect_left(_ascending(offsets, 0), end)
+    return first, last
+
+
+def _ascending(offsets: Sequence[tuple[int, int]], side: int) -> list[int]:
+    """Return starts or ends of tokens; added tokens, which cover nothing (0, 0), get the largest before them."""
+    return list(accumulate(map(itemgetter(side), offsets), max))
+
+
+def end_of_text(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Return the end-of-text token.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
+    if tokenizer.eos_token_id is None or tokenizer.eos_token is None:
         raise ConfigError(
             "the model's tokenizer has no end-of-text token, so the model could not learn to end its answers",
             field="model",
             remedy="Use a model whose tokenizer defines eos_token.",
         )
-    prompts = token_ids([prompt_of(record, spec) for record in records], tokenizer, special_tokens=special_tokens)
-    answers = token_ids([spec.completion.replace("{answer}", record.answer) for record in records], tokenizer)
-    return [
-        Sample(prompt + answer + [tokenizer.eos_token_id], len(prompt))
-        for prompt, answer in zip(prompts, answers, strict=True)
-    ]
+    return str(tokenizer.eos_token)
 
 
 def token_ids(
@@ -62,15 +157,15 @@ def token_ids(
     """Tokenize texts with or without the special tokens that the tokenizer adds."""
     if not texts:
         return []
-    encoded = tokenizer(texts, add_special_tokens=special_tokens, return_attention_mask=False)
-    ids: list[list[int]] = encoded["input_ids"]
+    batch = tokenizer(texts, add_special_tokens=special_tokens, return_attention_mask=False)
+    ids: list[list[int]] = batch["input_ids"]
     return ids
 
 
 def special_tokens_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
     """Return the special tokens that the tokenizer adds to a text, in order."""
-    encoded = tokenizer("x", return_special_tokens_mask=True, return_attention_mask=False)
+    marked = tokenizer("x", return_special_tokens_mask=True, return_attention_mask=False)
     added = [
-        token for token, special in zip(encoded["input_ids"], encoded["special_tokens_mask"], strict=True) if special
+        token for token, special in zip(marked["input_ids"], marked["special_tokens_mask"], strict=True) if special
     ]
     return tuple(tokenizer.convert_ids_to_tokens(added))

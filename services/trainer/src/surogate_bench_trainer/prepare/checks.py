@@ -1,35 +1,56 @@
 """Checks of the data: sample lengths against the limits of training and serving, and the format of test answers."""
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_trainer.data.encoding import encode, prompt_of, token_ids
-from surogate_bench_trainer.data.records import FINAL_ANSWER, Record
-from surogate_bench_trainer.prepare.sources import Splits
+from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
+from surogate_bench_trainer.data.records import FINAL_ANSWER, Completion, PreparedRecord, Rendered, ScoredRecord
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def check_answers(test: list[Record]) -> None:
+PreparedSplits = Mapping[str, Sequence[PreparedRecord]]
+"""``train``, ``validation`` and, unless the task has its own data, ``test``."""
+
+
+def check_answers(test: Sequence[ScoredRecord]) -> None:
     """Check that every test answer ends with ``#### N``, which scoring requires.
 
     Raises:
         ConfigError: an answer does not. The message names the first such record.
     """
     for number, record in enumerate(test, start=1):
-        if FINAL_ANSWER.search(record.answer) is None:
+        answer = record.completion if isinstance(record, Completion) else record.answer
+        if FINAL_ANSWER.search(answer) is None:
             raise ConfigError(
                 "the answer does not end with '#### N', so nothing can be scored against it",
                 field=f"data.test:{number}",
-                value=record.answer[-40:],
+                value=answer[-40:],
                 remedy="End every test answer with '#### ' and the number, as GSM8K does.",
             )
 
 
+def check_shots(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
+    """Check that solved examples can be shown, which are training records with question and answer.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    shots = sweep.evaluation.num_fewshot
+    if shots and "data" not in sweep.evaluation.keep_from_task and isinstance(train[0], Rendered):
+        raise ConfigError(
+            "solved examples are taken from training records with question and answer, and these are prepared as text",
+            field="evaluation.num_fewshot",
+            value=shots,
+            remedy="Set it to 0, or let the task keep its own data and prompt.",
+        )
+
+
 def check_lengths(
-    splits: Splits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
+    splits: PreparedSplits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
 ) -> tuple[list[int], set[int]]:
     """Check samples against ``training.max_length``, and prompts with their answers against the server's limit.
 
@@ -39,31 +60,39 @@ def check_lengths(
     Raises:
         ConfigError: a limit is exceeded. The message names the longest sample and its length.
     """
-    limit = sweep.training.max_length
-    shortest, training, used = 0, list[int](), set[int]()
-    for name in ("train", "validation"):
-        samples = encode(splits[name], tokenizer, sweep.data)
-        lengths = [len(sample.tokens) for sample in samples]
-        used.update(*(sample.tokens for sample in samples))
-        longest = max(range(len(lengths)), key=lengths.__getitem__)
-        if lengths[longest] > limit:
-            over = sum(length > limit for length in lengths)
-            raise ConfigError(
-                f"{over} of {len(lengths)} {name} samples are longer than training.max_length; the longest, record "
-                f"{longest + 1}, has {lengths[longest]} tokens",
-                field="training.max_length",
-                value=limit,
-                remedy=f"Raise it to {lengths[longest]} or more, or remove those records: samples are never cut.",
-            )
-        if name == "train":
-            training = lengths
-            shortest = sum(sorted(lengths)[: sweep.evaluation.num_fewshot])
-    used.update(*_check_prompts(splits["test"], tokenizer, sweep, shots=shortest))
+    used = set[int]()
+    training = _check_samples("train", splits, tokenizer, sweep, used)
+    _check_samples("validation", splits, tokenizer, sweep, used)
+    shortest = sum(sorted(training)[: sweep.evaluation.num_fewshot])
+    test = [record for record in splits.get("test", ()) if not isinstance(record, Rendered)]
+    if test:
+        used.update(*_check_prompts(test, tokenizer, sweep, shots=shortest))
     return training, used
 
 
+def _check_samples(
+    name: str, splits: PreparedSplits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, used: set[int]
+) -> list[int]:
+    """Return the number of tokens of each sample of a split, and add its tokens to ``used``."""
+    limit, lengths = sweep.training.max_length, list[int]()
+    for sample in encoded(splits[name], tokenizer, sweep.data):
+        lengths.append(len(sample.tokens))
+        used.update(sample.tokens)
+    longest = max(range(len(lengths)), key=lengths.__getitem__)
+    if lengths[longest] > limit:
+        over = sum(length > limit for length in lengths)
+        raise ConfigError(
+            f"{over} of {len(lengths)} {name} samples are longer than training.max_length; the longest, record "
+            f"{longest + 1}, has {lengths[longest]} tokens",
+            field="training.max_length",
+            value=limit,
+            remedy=f"Raise it to {lengths[longest]} or more, or remove those records: samples are never cut.",
+        )
+    return lengths
+
+
 def _check_prompts(
-    test: list[Record], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
+    test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
     """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""
     prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer, special_tokens=True)

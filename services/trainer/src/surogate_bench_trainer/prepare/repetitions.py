@@ -1,6 +1,7 @@
 """Warnings about repeated records, which affect the interpretation of the results."""
 
-from surogate_bench_trainer.prepare.sources import Splits
+from surogate_bench_trainer.data.records import Completion, Conversation, ReadRecord, Record, Text
+from surogate_bench_trainer.prepare.splitting import Splits
 
 _OVERLAPS = {
     "test": "so accuracies may reflect memorized answers.",
@@ -11,20 +12,34 @@ _OVERLAPS = {
 def repetition_warnings(splits: Splits) -> list[str]:
     """Count test and validation questions that are also training questions, and records repeated within a split.
 
-    Questions are compared exactly, records by question and answer.
+    Questions are compared exactly, records as a whole. The questions of a conversation are the messages of its user,
+    and a text is a question itself.
     """
-    trained = {record.question for record in splits["train"]}
+    trained = {question for record in splits["train"] for question in _questions(record)}
     warnings = []
     for name, consequence in _OVERLAPS.items():
-        shared = sum(record.question in trained for record in splits[name])
+        records = splits.get(name, [])
+        shared = sum(not trained.isdisjoint(_questions(record)) for record in records)
         if shared:
             warnings.append(
-                _sentence(shared, len(splits[name]), f"{name} questions", f"in the training split too, {consequence}")
+                _sentence(shared, len(records), f"{name} questions", f"in the training split too, {consequence}")
             )
     for name, records in splits.items():
         if repeated := len(records) - len(set(records)):
             warnings.append(_sentence(repeated, len(records), f"{name} records", "repetitions of an earlier one."))
     return warnings
+
+
+def _questions(record: ReadRecord) -> tuple[str, ...]:
+    match record:
+        case Record():
+            return (record.question,)
+        case Completion():
+            return (record.prompt,)
+        case Text():
+            return (record.text,)
+        case Conversation():
+            return tuple(message.content for message in record.messages if message.role == "user")
 
 
 def _sentence(count: int, total: int, what: str, state: str) -> str:

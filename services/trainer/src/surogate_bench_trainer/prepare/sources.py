@@ -1,8 +1,7 @@
 """Sources of records: the built-in generator, a local folder, or the Hugging Face hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from surogate_bench.data_files import SPLITS, split_files
@@ -10,18 +9,23 @@ from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
 from surogate_bench.service import is_transient
 from surogate_bench.specs.data import DataSpec
+from surogate_bench_trainer.data.fields import Place
 from surogate_bench_trainer.data.reading import read_records
-from surogate_bench_trainer.data.records import Record, record_from
-from surogate_bench_trainer.embedded.word_problems import Language, split
-
-Splits = dict[str, list[Record]]
-"""``train``, ``validation`` and ``test``."""
+from surogate_bench_trainer.data.records import ReadRecord, Record
+from surogate_bench_trainer.data.shapes import records_from, stated_format
+from surogate_bench_trainer.embedded.word_problems import Language
+from surogate_bench_trainer.embedded.word_problems import split as generated_split
+from surogate_bench_trainer.prepare.splitting import Splits, hold_out, require_splits, resize, with_scorable_test
 
 _LANGUAGE: dict[str, Language] = {"word-problems-ro": "ro", "word-problems-en": "en"}
 
 
-def load_splits(spec: DataSpec) -> Splits:
-    """Load the three splits in the requested sizes.
+def load_splits(spec: DataSpec, *, needs_test: bool = True) -> Splits:
+    """Load the splits in the requested sizes: ``train``, ``validation`` and ``test``.
+
+    Args:
+        spec: Source, shapes and sizes.
+        needs_test: Whether test records are scored; if not, ``test`` may be absent.
 
     Raises:
         ConfigError: a split is missing, empty or too small, or a record is malformed.
@@ -29,9 +33,14 @@ def load_splits(spec: DataSpec) -> Splits:
     """
     if spec.builtin is not None:
         return _generated(spec, _LANGUAGE[spec.builtin])
+    from_source = needs_test and spec.hold_out.test is None
     if spec.path is not None:
-        return _resize(_from_folder(spec, spec.path), spec)
-    return _resize(_from_hub(spec, str(spec.hub)), spec)
+        found = split_files(spec.path, spec.files, needs_test=from_source)
+        splits = {split: read_records(*files, spec=spec, split=split) for split, files in found.items()}
+    else:
+        splits = _from_hub(spec, str(spec.hub))
+    require_splits(splits, spec, needs_test=from_source)
+    return resize(with_scorable_test(hold_out(splits, spec), needed=needs_test), spec)
 
 
 def _generated(spec: DataSpec, language: Language) -> Splits:
@@ -39,14 +48,10 @@ def _generated(spec: DataSpec, language: Language) -> Splits:
     return {
         name: [
             Record(problem.question, problem.answer)
-            for problem in split(name, language=language, size=size, seed=spec.seed)  # type: ignore[arg-type]
+            for problem in generated_split(name, language=language, size=size, seed=spec.seed)  # type: ignore[arg-type]
         ]
         for name, size in sizes.items()
     }
-
-
-def _from_folder(spec: DataSpec, folder: Path) -> Splits:
-    return {split: read_records(path, spec=spec, split=split) for split, path in split_files(folder).items()}
 
 
 def _from_hub(spec: DataSpec, name: str) -> Splits:
@@ -60,14 +65,30 @@ def _from_hub(spec: DataSpec, name: str) -> Splits:
     with _translate_hub_errors(name):
         # With this prefix only the hub is searched, not the current folder.
         loaded: Any = datasets.load_dataset(f"hf://datasets/{name}", spec.config, revision=spec.revision)
-    return {
-        split: [
-            record_from(fields, spec=spec, where=f"data.{split}:{number}")
-            for number, fields in enumerate(loaded[split], start=1)
-        ]
-        for split in SPLITS
-        if split in loaded
-    }
+    return {split: _hub_records(rows, spec, split) for split, rows in _hub_splits(loaded, spec).items()}
+
+
+def _hub_splits(loaded: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
+    """Return the data set's splits by our names.
+
+    Raises:
+        ConfigError: it lacks one that the sweep names.
+    """
+    named = spec.splits.model_dump(exclude_none=True)
+    for of, name in named.items():
+        if name not in loaded:
+            raise ConfigError(
+                "the data set has no such split",
+                field=f"data.splits.{of}",
+                value=name,
+                remedy=f"Choose one of {', '.join(map(str, loaded))}.",
+            )
+    return {split: loaded[name] for split in SPLITS if (name := named.get(split, split)) in loaded}
+
+
+def _hub_records(rows: Iterable[Any], spec: DataSpec, split: str) -> list[ReadRecord]:
+    numbered = ((fields, Place(f"data.{split}:{number}")) for number, fields in enumerate(rows, start=1))
+    return records_from(numbered, spec, stated_format(spec, split))
 
 
 @contextmanager
@@ -119,38 +140,3 @@ def _unusable(name: str, problem: str, remedy: str) -> ConfigError:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-def _resize(splits: Splits, spec: DataSpec) -> Splits:
-    """Take a missing validation split from the end of train, then reduce all splits to the requested sizes."""
-    for name in ("train", "test"):
-        if not splits.get(name):
-            raise ConfigError(
-                f"the data set has no {name} records",
-                field="data",
-                value=spec.label,
-                remedy="A data set needs a train and a test split.",
-            )
-    train, validation = splits["train"], splits.get("validation", [])
-    if not validation:
-        if len(train) <= spec.validation_size:
-            raise ConfigError(
-                f"leaves nothing to train on: the data set has {len(train)} training records and no validation split",
-                field="data.validation_size",
-                value=spec.validation_size,
-                remedy="Lower it, or add a validation split.",
-            )
-        train, validation = train[: -spec.validation_size], train[-spec.validation_size :]
-    for name, size, available in (("train", spec.train_size, train), ("test", spec.test_size, splits["test"])):
-        if size is not None and size > len(available):
-            raise ConfigError(
-                f"is larger than the number of available records, {len(available)}",
-                field=f"data.{name}_size",
-                value=size,
-                remedy="Lower it or leave it out.",
-            )
-    return {
-        "train": train[: spec.train_size],
-        "validation": validation[: spec.validation_size],
-        "test": splits["test"][: spec.test_size],
-    }

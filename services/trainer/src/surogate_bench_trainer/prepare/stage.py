@@ -1,6 +1,7 @@
 """The prepare stage: checks model and data, and publishes the data splits."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
@@ -16,8 +17,9 @@ from surogate_bench.stages import new_manifest, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
-from surogate_bench_trainer.data.records import write_records
-from surogate_bench_trainer.prepare.checks import check_answers, check_lengths
+from surogate_bench_trainer.data.records import PreparedRecord, write_records
+from surogate_bench_trainer.data.rendering import render
+from surogate_bench_trainer.prepare.checks import PreparedSplits, check_answers, check_lengths, check_shots
 from surogate_bench_trainer.prepare.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.disk import (
     NEEDED_FOR_MODEL_MIB,
@@ -29,7 +31,8 @@ from surogate_bench_trainer.prepare.model import convert_smollm2, find_smollm2, 
 from surogate_bench_trainer.prepare.model_checks import check_checkpoint, load_config_and_tokenizer
 from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.schedule import check_schedule
-from surogate_bench_trainer.prepare.sources import Splits, load_splits
+from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.splitting import scored_records
 from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
 
 _log = logging.getLogger(__name__)
@@ -52,20 +55,27 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     _check_environment(sweep, store, work_dir)
     write_progress(work_dir, Progress(phase="reading data"))
     inputs = digest_inputs(sweep)  # before reading, so that a later change is detected
-    splits = load_splits(sweep.data)
+    splits = load_splits(sweep.data, needs_test="data" not in sweep.evaluation.keep_from_task)
+    test = scored_records(splits)
     if "data" not in sweep.evaluation.keep_from_task:
-        check_answers(splits["test"])
+        check_answers(test)
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
         location = _locate_or_convert(request, store, work_dir)
         write_progress(work_dir, Progress(phase="checking"))
         config, tokenizer = load_config_and_tokenizer(location, sweep)
-        lengths, tokens = check_lengths(splits, tokenizer, sweep)
+        prepared: dict[str, Sequence[PreparedRecord]] = {
+            name: render(splits[name], tokenizer, sweep.data, split=name) for name in ("train", "validation")
+        }
+        if test:
+            prepared["test"] = test
+        check_shots(prepared["train"], sweep)
+        lengths, tokens = check_lengths(prepared, tokenizer, sweep)
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
         check_checkpoint(location, sweep, config)
-        data = _write_splits(splits, outputs / DATA_FOLDER)
+        data = _write_splits(prepared, outputs / DATA_FOLDER)
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
@@ -103,7 +113,7 @@ def _locate_or_convert(request: PrepareRequest, store: ObjectStore, work_dir: Pa
     return ModelLocation(str(folder))
 
 
-def _write_splits(splits: Splits, folder: Path) -> dict[str, SplitInfo]:
+def _write_splits(splits: PreparedSplits, folder: Path) -> dict[str, SplitInfo]:
     written = {}
     for name, records in splits.items():
         path = folder / split_file(name)

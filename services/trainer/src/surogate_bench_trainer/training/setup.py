@@ -1,6 +1,6 @@
 """Setup of a run: the base model with recipe and adapters, and the data as batches."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, batches_of
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.packing import pack
-from surogate_bench_trainer.data.records import Record
+from surogate_bench_trainer.data.records import PreparedRecord
 from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
 from surogate_bench_trainer.model.attention import IMPLEMENTATION
 from surogate_bench_trainer.model.captured_passes import CapturedPasses
@@ -98,7 +98,7 @@ def public_name(model: ModelSpec) -> str:
 
 
 def build_data(
-    splits: Mapping[str, list[Record]],
+    splits: Mapping[str, Sequence[PreparedRecord]],
     tokenizer: PreTrainedTokenizerBase,
     sweep: RecipeSweep,
     *,

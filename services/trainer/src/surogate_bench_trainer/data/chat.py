@@ -1,0 +1,169 @@
+"""Rendering of conversations by a tokenizer's chat template, and the parts of the text that are the assistant's.
+
+A template that marks the assistant's parts itself (``{% generation %}``) is followed. Otherwise the part of a message
+starts where the rendered prompt for it ends, and ends where the next message starts: it includes the marker of its end.
+The same parts count in TRL's ``SFTTrainer``.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
+
+from surogate_bench.errors import ConfigError
+from surogate_bench_trainer.data.conversations import ASSISTANT
+from surogate_bench_trainer.data.records import Message, Rendered
+from surogate_bench_trainer.data.text import shortened
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Part = tuple[int, int]
+"""Start and end (exclusive), in characters."""
+
+_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = "\ue000"
+"""A character of the private use area, which no template treats specially."""
+
+
+class UnclearPartsError(ValueError):
+    """The template renders a message differently once others follow, so that its part cannot be found."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """The chat template of a tokenizer. Methods raise whatever the template raises."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    arguments: Mapping[str, Any]
+    """Further arguments of the template, such as ``enable_thinking``."""
+
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """Render messages with the header of the answer to generate."""
+        return self._render(messages, answer_follows=True)
+
+    def training_text(self, messages: Sequence[Message], loss_on: Literal["all-assistant-turns", "last"]) -> Rendered:
+        """Render a conversation with the assistant's parts to learn from.
+
+        Raises:
+            UnclearPartsError: a part cannot be found.
+        """
+        text, parts = self._marked(messages) or self._found(messages, loss_on)
+        if not parts or any(start >= end for start, end in parts):
+            raise UnclearPartsError
+        return Rendered(text, parts[-1:] if loss_on == "last" else parts, special_tokens=False)
+
+    def _marked(self, messages: Sequence[Message]) -> tuple[str, tuple[Part, ...]] | None:
+        """Return text and parts by the template's own marks; None if it has none."""
+        template = self.tokenizer.get_chat_template()
+        if not _MARKS.search(template):
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - slow to import
+
+        texts, parts = render_jinja_template(
+            conversations=[_plain(messages)],
+            chat_template=template,
+            return_assistant_tokens_mask=True,
+            **{**self.tokenizer.special_tokens_map, **self.arguments},
+        )
+        return texts[0], tuple((start, end) for start, end in parts[0])
+
+    def _found(
+        self, messages: Sequence[Message], loss_on: Literal["all-assistant-turns", "last"]
+    ) -> tuple[str, tuple[Part, ...]]:
+        text = self._render(messages)
+        places = [index for index, message in enumerate(messages) if message.role == ASSISTANT]
+        chosen = places[-1:] if loss_on == "last" else places
+        return text, tuple(self._part(text, messages, index) for index in chosen)
+
+    def _part(self, text: str, messages: Sequence[Message], index: int) -> Part:
+        start = (
+            _shared(self.prompt(messages[:index]), text)
+            if index
+            else self._position(text, messages, index, at_end=False)
+        )
+        if index + 1 == len(messages):
+            return start, len(text)
+        ending = self._render(messages[: index + 1])
+        if text.startswith(ending):
+            return start, len(ending)
+        # The template changes a message when others follow, as Qwen3's removes thinking from earlier ones: find the end
+        # of its content, and add what follows the content where it is the last.
+        end = self._position(text, messages, index, at_end=True)
+        after = ending[self._position(ending, messages[: index + 1], index, at_end=True) :]
+        return start, end + _shared(after, text[end:])
+
+    def _position(self, text: str, messages: Sequence[Message], index: int, *, at_end: bool) -> int:
+        """Return where the content of a message starts or ends in a text, by inserting a character there."""
+        content = messages[index].content
+        place = len(content.rstrip()) if at_end else len(content) - len(content.lstrip())
+        probed = replace(messages[index], content=f"{content[:place]}{_PROBE}{content[place:]}")
+        other = self._render([*messages[:index], probed, *messages[index + 1 :]])
+        position = other.find(_PROBE)
+        if position < 0 or other.replace(_PROBE, "", 1) != text:
+            raise UnclearPartsError
+        return position
+
+    def _render(self, messages: Sequence[Message], *, answer_follows: bool = False) -> str:
+        return str(
+            self.tokenizer.apply_chat_template(
+                _plain(messages), tokenize=False, add_generation_prompt=answer_follows, **self.arguments
+            )
+        )
+
+
+def chat_template_of(
+    tokenizer: "PreTrainedTokenizerBase", arguments: Mapping[str, Any], *, needed_by: str
+) -> ChatTemplate:
+    """Return the tokenizer's chat template.
+
+    Args:
+        tokenizer: Tokenizer of the base model.
+        arguments: Further arguments of the template.
+        needed_by: Setting that needs it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            "the model's tokenizer has no chat template, which conversations need",
+            field=needed_by,
+            remedy="Use an instruct model (its tokenizer_config.json or chat_template.jinja has a template), or data "
+            "without conversations.",
+        )
+    return ChatTemplate(tokenizer, arguments)
+
+
+def template_error(error: Exception, messages: Sequence[Message], *, field: str) -> ConfigError:
+    """Return the error for a conversation that a template does not render."""
+    if isinstance(error, UnclearPartsError):
+        problem = (
+            "the model's chat template changes earlier messages, so it is not clear which tokens are the assistant's"
+        )
+        remedy = "Set data.loss_on: last, or use a template that marks them with {% generation %}."
+    else:
+        problem = f"the model's chat template fails on a conversation of {_roles(messages)}: {_described(error)}"
+        remedy = "Correct the record or data.chat_template_arguments: the roles and their order are the template's."
+    return ConfigError(problem, field=field, value=shortened(messages[0].content), remedy=remedy)
+
+
+def _shared(start: str, text: str) -> int:
+    """Return the length of the common beginning of two texts."""
+    if text.startswith(start):
+        return len(start)
+    return next(index for index, (one, other) in enumerate(zip_longest(start, text)) if one != other)
+
+
+def _roles(messages: Sequence[Message]) -> str:
+    return shortened(", ".join(message.role for message in messages))
+
+
+def _described(error: Exception) -> str:
+    text = shortened(" ".join(str(error).split()))
+    return text or type(error).__name__
+
+
+def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]

@@ -1,0 +1,136 @@
+"""Shapes of records: detection by the names of fields, and conversion to records."""
+
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from surogate_bench.specs.data import DataFormat, DataSpec
+from surogate_bench_trainer.data.conversations import MESSAGE_LISTS, conversation_from
+from surogate_bench_trainer.data.fields import Place, as_text, kind_of, text_field, valid_text
+from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text
+
+_REQUIRED: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
+    {
+        "question-answer": ("question", "answer"),
+        "prompt-completion": ("prompt", "completion"),
+        "instruction": ("instruction", "output"),
+        "text": ("text",),
+    }
+)
+_OPTIONAL = ("input",)
+_ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-completion", "instruction", "text")
+"""The first shape whose fields a record has is the detected one. A ``text`` beside others is often a rendering of them,
+so it comes last."""
+
+SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
+"""Shapes that have a question and an answer."""
+
+
+def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
+    """Return the shape of a split's records as the sweep states it; None if it is to be detected.
+
+    Test records have a question and an answer whatever the training records are.
+    """
+    if spec.format == "auto" or (split == "test" and spec.format not in SCORED_FORMATS):
+        return None
+    return spec.format
+
+
+def columns(spec: DataSpec) -> tuple[str, ...]:
+    """Return the names of all fields that a record may be made of."""
+    roles = [role for required in _REQUIRED.values() for role in required]
+    named = (_name(spec, role) for role in (*roles, *_OPTIONAL))
+    return tuple(dict.fromkeys((*named, *_message_lists(spec))))
+
+
+def detect_format(fields: Any, spec: DataSpec) -> DataFormat:  # noqa: ANN401 - any decoded value
+    """Return the shape that the names of a record's fields fit; ``question-answer`` if none does."""
+    present = fields if isinstance(fields, dict) else {}
+    return next((shape for shape in _ORDER if _fits(shape, present, spec)), "question-answer")
+
+
+def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool:
+    if shape == "messages":
+        return any(name in present for name in _message_lists(spec))
+    return all(_name(spec, role) in present for role in _REQUIRED[shape])
+
+
+def record_from(fields: Any, shape: DataFormat, *, spec: DataSpec, place: Place) -> ReadRecord:  # noqa: ANN401
+    """Convert a decoded record. Fields that its shape does not have are ignored.
+
+    Args:
+        fields: The decoded record, of any type.
+        shape: Its shape.
+        spec: Provides the names of fields.
+        place: Location of the record.
+
+    Raises:
+        ConfigError: the record is not an object, or a field is missing, empty, or not of the required type.
+    """
+    if not isinstance(fields, dict):
+        example = ", ".join(f'"{role}": ...' for role in _REQUIRED.get(shape, ("messages",)))
+        raise place.error(
+            f"must be an object, not {kind_of(fields)}", value=fields, remedy=f"Write records such as {{{example}}}."
+        )
+    return _READERS[shape](fields, spec, place)
+
+
+def records_from(raw: Iterable[tuple[Any, Place]], spec: DataSpec, shape: DataFormat | None) -> list[ReadRecord]:
+    """Convert all records of a split, in the given shape or, if that is None, in the shape of the first record."""
+    records = list[ReadRecord]()
+    for fields, place in raw:
+        shape = shape or detect_format(fields, spec)
+        records.append(record_from(fields, shape, spec=spec, place=place))
+    return records
+
+
+def _question_answer(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Record:
+    return Record(_text(fields, "question", spec, place), _text(fields, "answer", spec, place))
+
+
+def _prompt_completion(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Completion:
+    return Completion(_text(fields, "prompt", spec, place), _text(fields, "completion", spec, place))
+
+
+def _instruction(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Record:
+    """Join instruction and input by a blank line, as the question."""
+    question = _text(fields, "instruction", spec, place)
+    name = _name(spec, "input")
+    given = fields.get(name)
+    if given is not None and (context := as_text(given)) is None:
+        raise place.error(
+            f"has no text in its field {name!r} but {kind_of(given)}",
+            value=given,
+            remedy="Correct the record, or set data.fields.input.",
+        )
+    if given is not None and context and context.strip():
+        question = f"{question}\n\n{valid_text(context, name, place)}"
+    return Record(question, _text(fields, "output", spec, place))
+
+
+def _whole_text(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Text:
+    return Text(_text(fields, "text", spec, place))
+
+
+_READERS: Mapping[DataFormat, Callable[[Mapping[str, Any], DataSpec, Place], ReadRecord]] = MappingProxyType(
+    {
+        "question-answer": _question_answer,
+        "prompt-completion": _prompt_completion,
+        "instruction": _instruction,
+        "text": _whole_text,
+        "messages": lambda fields, spec, place: conversation_from(fields, _message_lists(spec), spec, place),
+    }
+)
+
+
+def _text(fields: Mapping[str, Any], role: str, spec: DataSpec, place: Place) -> str:
+    setting = f"data.{role}_field" if role in ("question", "answer") else f"data.fields.{role}"
+    return text_field(fields, _name(spec, role), place=place, setting=setting)
+
+
+def _name(spec: DataSpec, role: str) -> str:
+    return spec.names.get(role, role)
+
+
+def _message_lists(spec: DataSpec) -> tuple[str, ...]:
+    return (spec.fields.messages,) if spec.fields.messages else MESSAGE_LISTS
