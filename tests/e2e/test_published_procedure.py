@@ -59,6 +59,11 @@ def answer(prompt: str) -> str:
     return f" {ANSWERS[question]}" if place % 2 else (" 7", " none")[place % 4 // 2]
 
 
+def text_of(body: dict[str, Any]) -> str:
+    """The prompt of a request, or the message of the user."""
+    return str(body["prompt"] if "prompt" in body else body["messages"][0]["content"])
+
+
 def environment(folder: Path, endpoint: str) -> dict[str, str]:
     return {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "TQDM_DISABLE": "1"}
 
@@ -72,12 +77,14 @@ def by_the_evaluator(request: StageRequest, folder: Path, endpoint: str) -> "sub
     )  # fmt: skip
 
 
-def by_the_command(server: Completions, folder: Path, endpoint: str) -> dict[str, Any]:
+def by_the_command(server: Completions, folder: Path, endpoint: str, *, chat: bool) -> dict[str, Any]:
     """lm-eval's results."""
-    arguments = f"model=base,base_url={server.url}/v1/completions,num_concurrent=4,max_retries=1"
+    model, path = ("local-chat-completions", "chat/completions") if chat else ("local-completions", "completions")
+    arguments = f"model=base,base_url={server.url}/v1/{path},num_concurrent=4,max_retries=1"
     subprocess.run(
         [
-            sys.executable, "-m", "lm_eval", "run", "--model", "local-completions", "--tasks", "gsm8k",
+            sys.executable, "-m", "lm_eval", "run", "--model", model, "--tasks", "gsm8k",
+            *(["--apply_chat_template"] if chat else []),
             "--num_fewshot", "0", "--output_path", str(folder / "by-hand"),
             "--model_args", f"{arguments},tokenized_requests=False,tokenizer_backend=none",
         ],
@@ -105,9 +112,10 @@ def prepare(request: StageRequest, folder: Path) -> None:
     publish_stage(open_store(request.store), request.layout.prepare, folder / "prepared", manifest)
 
 
-def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Path, endpoint: str) -> None:
+@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Path, endpoint: str, chat: bool) -> None:
     with completing(answer) as server:
-        common: dict[str, Any] = {"sweep": sweep(), "store": str(tmp_path / "store")}
+        common: dict[str, Any] = {"sweep": sweep(chat_template=chat), "store": str(tmp_path / "store")}
         check = CheckRequest(subject="task", **common)
         evaluate = EvaluateRequest(run="base", server_url=server.url, **common)
         prepare(evaluate, tmp_path)
@@ -115,15 +123,15 @@ def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Pa
             done = by_the_evaluator(request, tmp_path, endpoint)
             assert done.returncode == 0, done.stderr
         ours = server.take()
-        results = by_the_command(server, tmp_path, endpoint)
+        results = by_the_command(server, tmp_path, endpoint, chat=chat)
         theirs = server.take()
     assert len(ours) == TEST_RECORDS
-    asked = [{each["prompt"]: each for each in bodies} for bodies in (ours, theirs)]
+    asked = [{text_of(each): each for each in bodies} for bodies in (ours, theirs)]
     assert asked[0].keys() == asked[1].keys()
     assert all(prompt.startswith("Question: ") and prompt.endswith("\nAnswer:") for prompt in asked[0])
     for prompt, body in asked[0].items():
         other = asked[1][prompt]
-        assert body.pop("add_special_tokens"), "as it is where a request does not say"
+        assert body.pop("add_special_tokens") is not chat, "as it is where a request does not say"
         assert body == other
     store = open_store(str(tmp_path / "store"))
     result = fetch_stage(store, evaluate.layout.eval("base"), tmp_path / "out").require_result(EvalResult)
@@ -134,7 +142,7 @@ def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Pa
     assert result.scored is not None
     recorded = (result.scored.source, result.scored.split, result.scored.records, result.scored.prompt)
     assert recorded == ("openai/gsm8k:main", "test", TEST_RECORDS, "task")
-    assert (result.scored.num_fewshot, result.special_tokens) == (0, ())
+    assert (result.scored.num_fewshot, result.scored.chat_template, result.special_tokens) == (0, chat, ())
     checked = read_manifest(store, check.layout.check("task"))
     assert checked is not None
     assert checked.require_result(CheckResult).scored == result.scored

@@ -26,10 +26,13 @@ class Completions:
 
     def respond(self, path: str, body: Any) -> dict[str, Any]:
         """Answer one request."""
-        if path != "/v1/completions":
+        if path not in ("/v1/completions", "/v1/chat/completions"):
             return {"vllm_url": self.url, "model": "base", "max_model_len": 4096, "versions": {}}
         with self._lock:
             self._bodies.append(body)
+        if "messages" in body:
+            content = self.answer(body["messages"][-1]["content"])
+            return {"choices": [{"index": 0, "message": {"content": content}, "finish_reason": "stop"}]}
         prompts = [body["prompt"]] if isinstance(body["prompt"], str) else body["prompt"]
         answers = [
             {"index": i, "text": self.answer(prompt), "finish_reason": "stop"} for i, prompt in enumerate(prompts)

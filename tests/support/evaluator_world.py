@@ -79,7 +79,7 @@ class FakeServer:
             self.calls.append((method, path, body))
             if path.startswith("/adapters/"):
                 return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
-            if path == "/v1/completions":
+            if path in ("/v1/completions", "/v1/chat/completions"):
                 return self._complete(body)
             status = {
                 "vllm_url": self.url, "model": "base", "under": self.under, "merged": self.merged,
@@ -102,13 +102,19 @@ class FakeServer:
             return 500, {"reason": "VllmError", "message": "cannot unload"}
         return (200, {}) if self.adapters.pop(run, None) else (404, {})
 
+    def conversations(self) -> list[dict[str, Any]]:
+        """Requests for an answer to messages."""
+        return [body for _, path, body in self.calls if path == "/v1/chat/completions"]
+
     def _complete(self, body: Any) -> tuple[int, dict[str, Any]]:
         if body["model"] == MODEL and not self.adapters:
             return 404, {"error": {"message": "no such model"}}
-        given = self.answer(body["prompt"])
+        messages = body.get("messages")
+        given = self.answer(messages[-1]["content"] if messages else body["prompt"])
         if isinstance(given, int):
             return given, {"error": {"message": "too long"}}
-        return 200, {"choices": [{"index": 0, "text": given, "finish_reason": self.finish_reason}]}
+        text = {"message": {"content": given or None}} if messages else {"text": given}
+        return 200, {"choices": [{"index": 0, "finish_reason": self.finish_reason, **text}]}
 
 
 @contextmanager

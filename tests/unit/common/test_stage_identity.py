@@ -22,7 +22,7 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         set(),
     ),
     EvaluationSpec: (
-        {"task", "tasks_dir", "keep_from_task", "num_fewshot", "max_gen_toks", "limit"},
+        {"task", "tasks_dir", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template"},
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import

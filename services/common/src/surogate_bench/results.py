@@ -40,6 +40,8 @@ class PrepareResult(_Result):
     full_attention: bool | None = None
     """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks; None in manifests of
     versions that ignored them."""
+    chat_template: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether training records are conversations, rendered by the tokenizer's chat template."""
 
 
 class ScoredData(_Result):
@@ -55,6 +57,8 @@ class ScoredData(_Result):
     prompt: Literal["sweep", "task"]
     """Whether the prompt is the sweep's or the task's."""
     num_fewshot: int
+    chat_template: bool = Field(False, exclude_if=lambda value: not value)
+    """Whether prompts are rendered by the tokenizer's chat template."""
 
 
 class CheckResult(_Result):

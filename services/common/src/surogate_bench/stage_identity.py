@@ -61,6 +61,7 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
     return _digest(
         stage="train",
         model=model,
+        # Other texts than questions and answers are prepared as they are trained on: rendered, with what counts.
         data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
         texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
         training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
@@ -105,10 +106,11 @@ def evaluation_identity(
         data=[prepared.data["test"].sha256, shown and shown.sha256],
         texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
         evaluation=evaluation.model_dump(
-            mode="json", include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit"}
+            mode="json", include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template"}
         ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
+        **({"chat": sweep.data.chat_template_arguments} if evaluation.chat_template else {}),
         **({"under": _serving_identity(sweep, prepared, under, input_scales_sha256)} if under else {}),
         **({"merged": True} if merged else {}),
     )

@@ -29,7 +29,8 @@ class Answers:
 
     def add_partial(self, _method: str, request: Sequence[object], answer: str) -> None:
         """Store one answer; the first item of the request is its prompt."""
-        self._by_prompt[str(request[0])] = answer
+        prompt = request[0]
+        self._by_prompt[str(getattr(prompt, "prompt", prompt))] = answer  # lm-eval wraps messages
         now = time.monotonic()
         if len(self) == self._total or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now

@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-from lm_eval.models.openai_completions import LocalCompletionsAPI
+from lm_eval.models.api_models import JsonChatStr
+from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 from typing_extensions import override
 
 from surogate_bench.errors import PermanentError
@@ -39,6 +41,11 @@ _ASYNCHRONOUS = 2
 """Minimum number of concurrent requests that lm-eval sends asynchronously."""
 
 
+def prompt_text(prompt: str | JsonChatStr) -> str:
+    """Return the text of a request: a prompt, or messages as JSON."""
+    return str(prompt.prompt) if isinstance(prompt, JsonChatStr) else prompt
+
+
 class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eval is not typed
     """``local-completions`` that sends only the prompts that have no answer yet, until a deadline.
 
@@ -49,6 +56,8 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
     All requests take lm-eval's asynchronous path, even one at a time: the other path uses the proxy of the environment
     (``requests``), sends credentials from ``~/.netrc``, and has no deadline.
     """
+
+    path = "/v1/completions"
 
     def __init__(
         self,
@@ -62,7 +71,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
     ) -> None:
         super().__init__(
             model=model.name,
-            base_url=f"{model.vllm_url}/v1/completions",
+            base_url=f"{model.vllm_url}{self.path}",
             tokenizer_backend="none",
             tokenized_requests=False,
             num_concurrent=max(_ASYNCHRONOUS, evaluation.num_concurrent),
@@ -80,7 +89,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
 
     def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
         """Answer all requests; called once by lm-eval."""
-        prompts = [instance.args[0] for instance in instances]
+        prompts = [prompt_text(instance.args[0]) for instance in instances]
         self._answers.expect(prompts)
         pending = [each for each, prompt in zip(instances, prompts, strict=True) if prompt not in self._answers]
         if pending:
@@ -124,6 +133,37 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
                 return batches
         finally:
             self._concurrent = before
+
+
+class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[misc]  # lm-eval is not typed
+    """``local-chat-completions`` in the same way: vLLM renders messages by the tokenizer's chat template.
+
+    Special tokens are then those of the template alone.
+
+    Args:
+        template_arguments: Further arguments of the template.
+        arguments: As of :class:`ResumableCompletions`.
+    """
+
+    path = "/v1/chat/completions"
+
+    def __init__(self, *args: Any, template_arguments: Mapping[str, Any], **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **kwargs)
+        self._template_arguments = template_arguments
+
+    def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
+        payload = super()._create_payload(*args, **kwargs) | {"add_special_tokens": False}
+        return payload | ({"chat_template_kwargs": self._template_arguments} if self._template_arguments else {})
+
+    @staticmethod
+    def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own
+        """Return the content of every message; see :meth:`ResumableCompletions.parse_generations`."""
+        answers = outputs if isinstance(outputs, list) else [outputs]
+        texts = [
+            {"choices": [{**choice, "text": choice["message"]["content"] or ""} for choice in answer["choices"]]}
+            for answer in answers
+        ]
+        return ResumableCompletions.parse_generations(texts, **kwargs)
 
 
 def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

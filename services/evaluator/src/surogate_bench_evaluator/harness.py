@@ -7,6 +7,8 @@ environment, which costs every evaluator of a sweep seconds of CPU time; the man
 import hashlib
 import json
 import time
+from collections.abc import Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from surogate_bench.results import ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench_evaluator.answers import Answers
-from surogate_bench_evaluator.completions import HTTP_ERRORS, ResumableCompletions, explain_http_error
+from surogate_bench_evaluator.completions import HTTP_ERRORS, ResumableChat, ResumableCompletions, explain_http_error
 from surogate_bench_evaluator.scoring import Outcome
 from surogate_bench_evaluator.server import ServedModel
 
@@ -39,6 +41,7 @@ class Harness:
         answers: Stores answers between attempts.
         api_key: Key of vLLM; None if it requires none.
         special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
+        template_arguments: Further arguments of the chat template, if prompts are rendered by one.
 
     Raises:
         ConfigError: lm-eval cannot use the task.
@@ -53,6 +56,7 @@ class Harness:
         *,
         api_key: str | None = None,
         special_tokens: bool = False,
+        template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._task = _load_task(task_file)
         self._task.set_config(key="generation_kwargs", value={"max_gen_toks": evaluation.max_gen_toks}, update=True)
@@ -61,6 +65,7 @@ class Harness:
         self._answers = answers
         self._api_key = api_key
         self._special_tokens = special_tokens
+        self._template_arguments = template_arguments or {}
         self._seconds = 0.0
 
     @property
@@ -90,6 +95,7 @@ class Harness:
             sha256=digest.hexdigest(),
             prompt="task" if "prompt" in self._evaluation.keep_from_task else "sweep",
             num_fewshot=config.num_fewshot or 0,
+            chat_template=self._evaluation.chat_template,
         )
 
     def run(self, model: ServedModel, *, deadline: float) -> Outcome:
@@ -103,7 +109,9 @@ class Harness:
             ServerLostError: vLLM stopped answering.
             PermanentError: vLLM refuses a question.
         """
-        completions = ResumableCompletions(
+        chat = self._evaluation.chat_template
+        make = partial(ResumableChat, template_arguments=self._template_arguments) if chat else ResumableCompletions
+        completions = make(
             model,
             self._evaluation,
             self._answers,
@@ -112,12 +120,12 @@ class Harness:
             special_tokens=self._special_tokens,
         )
         try:
-            return self.evaluate(completions)
+            return self.evaluate(completions, chat=chat)
         except HTTP_ERRORS as error:
             raise explain_http_error(error, model) from error
 
-    def evaluate(self, model: LM) -> Outcome:
-        """Run the task on one of lm-eval's models and score its answers."""
+    def evaluate(self, model: LM, *, chat: bool = False) -> Outcome:
+        """Run the task on one of lm-eval's models, on a chat model with messages, and score its answers."""
         self._task.set_fewshot_seed(seed=_FEWSHOT_SEED)
         started = time.monotonic()
         try:
@@ -126,6 +134,8 @@ class Harness:
                 task_dict={"tasks": {self._name: self._task}, "groups": {}, "group_map": {}},
                 limit=self._evaluation.limit,
                 log_samples=True,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,  # as lm-eval's command does
             )
         finally:
             self._seconds += time.monotonic() - started

@@ -86,6 +86,7 @@ def _evaluate(
         answers,
         api_key=os.environ.get(VLLM_API_KEY_VARIABLE),
         special_tokens=added is not None,
+        template_arguments=sweep.data.chat_template_arguments,
     )
     scored = harness.scored_data(sweep)
     timeout = sweep.serving.start_timeout_s

@@ -109,6 +109,12 @@ class EvaluationSpec(Spec):
         description="Parts of the task's own file that are used instead of the sweep's: data (dataset_path and related "
         "fields; requires prompt too), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
     )
+    chat_template: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Send each prompt as a message of the user, and solved examples as earlier messages, which the "
+        "tokenizer's own chat template renders (lm-eval's local-chat-completions with --apply_chat_template).",
+    )
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
     num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
     max_retries: int = Field(3, ge=0, description="Retries of a failed request.")

@@ -15,7 +15,14 @@ from surogate_bench_orchestrator.report.provenance import machines, versions
 from surogate_bench_orchestrator.report.recipe_texts import recipe_text
 from surogate_bench_orchestrator.report.records import SweepRecords, read_records
 from surogate_bench_orchestrator.report.rows import NoResultReasons, build_rows
-from surogate_bench_orchestrator.report.scoring import caption, data_of, scored_on, special_tokens_text, tokens_note
+from surogate_bench_orchestrator.report.scoring import (
+    caption,
+    chat_note,
+    data_of,
+    scored_on,
+    special_tokens_text,
+    tokens_note,
+)
 from surogate_bench_orchestrator.report.summary import DataDigest, Summary
 
 
@@ -63,7 +70,8 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     prepared = records.prepare[1] if records.prepare else None
     warnings = (*(prepared.warnings if prepared else ()), *_import_warnings(records))
     scored = scored_on(records.every_run(), sweep)
-    origins = (tokens_note(prepared, scored), unlike_note(records, sweep), *reuse_notes(records, sweep))
+    conditions = (tokens_note(prepared, scored), chat_note(prepared, scored))
+    origins = (*conditions, unlike_note(records, sweep), *reuse_notes(records, sweep))
     not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()), *not_compared_merged)
     reference_row = next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
     return Summary(

@@ -77,8 +77,8 @@ def scored_texts(summary: Summary) -> tuple[str, ...]:
     """Return data, prompt and solved examples of everything that was scored, for the provenance."""
     several = len(summary.scored) > 1
     return tuple(
-        f"{each.records:,} records of {each.source} (split {each.split}), {_prompt(each.prompt)}, "
-        f"{_examples(each.num_fewshot)}"
+        f"{each.records:,} records of {each.source} (split {each.split}), "
+        f"{_prompt(each.prompt, chat=each.chat_template)}, {_examples(each.num_fewshot)}"
         + (f", sha256 {each.sha256}" if each.sha256 else "")
         + (f" ({', '.join(each.runs)})" if several else "")
         for each in summary.scored
@@ -101,6 +101,17 @@ def tokens_note(prepared: PrepareResult | None, scored: Sequence[ScoredOn]) -> s
     if prepared is None or all(each.special_tokens == (prepared.special_tokens or ()) for each in scored):
         return ""
     return f"Special tokens of prompts differ between training and scoring: {special_tokens_text(prepared, scored)}."
+
+
+def chat_note(prepared: PrepareResult | None, scored: Sequence[ScoredOn]) -> str:
+    """Warn where a chat template rendered the texts of either training or scoring; empty otherwise."""
+    if prepared is None or all(each.chat_template == prepared.chat_template for each in scored):
+        return ""
+    used, unused = ("training", "scoring") if prepared.chat_template else ("scoring", "training")
+    return (
+        f"The tokenizer's chat template rendered the texts of {used} but not those of {unused}, which can change "
+        "accuracies by tens of points (data.chat_template, evaluation.chat_template)."
+    )
 
 
 def _scored_on(result: EvalResult, sweep: RecipeSweep) -> ScoredOn:
@@ -145,7 +156,7 @@ def _conditions(result: EvalResult) -> dict[str, _Condition]:
     records = f"{scored.records:,} records of {scored.source} (sha256 {scored.sha256[:12]})"
     return {
         "records": _Condition(scored.sha256, records),
-        "prompt": _Condition(scored.prompt, _prompt(scored.prompt)),
+        "prompt": _Condition((scored.prompt, scored.chat_template), _prompt(scored.prompt, chat=scored.chat_template)),
         "solved examples": _Condition(scored.num_fewshot, _examples(scored.num_fewshot)),
     } | found
 
@@ -153,7 +164,8 @@ def _conditions(result: EvalResult) -> dict[str, _Condition]:
 def _questions(scored: ScoredOn) -> str:
     split = "test questions" if scored.split == "test" else f"questions (split {scored.split})"
     own = ", with the task's prompt" if scored.prompt == "task" else ""
-    return f"{scored.records:,} {split} of {scored.source}{own}{_shown(scored.num_fewshot)}"
+    chat = ", rendered by the chat template" if scored.chat_template else ""
+    return f"{scored.records:,} {split} of {scored.source}{own}{chat}{_shown(scored.num_fewshot)}"
 
 
 def _shown(shots: int) -> str:
@@ -164,8 +176,8 @@ def _tokens(tokens: Sequence[str]) -> str:
     return listed(tokens) if tokens else "none"
 
 
-def _prompt(of: str) -> str:
-    return f"the {of}'s prompt"
+def _prompt(of: str, *, chat: bool) -> str:
+    return f"the {of}'s prompt{', rendered by the chat template' if chat else ''}"
 
 
 def _examples(shots: int) -> str:

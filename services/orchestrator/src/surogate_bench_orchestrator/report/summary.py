@@ -37,6 +37,8 @@ class ScoredOn(Part):
     prompt: Literal["sweep", "task"]
     """Whose prompt was shown."""
     num_fewshot: int
+    chat_template: bool = False
+    """Whether prompts were rendered by the tokenizer's chat template."""
     special_tokens: tuple[str, ...]
     """What the tokenizer added to each prompt."""
     runs: tuple[str, ...]

@@ -8,7 +8,7 @@ The same parts count in TRL's ``SFTTrainer``.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from surogate_bench.errors import ConfigError
@@ -49,10 +49,13 @@ class ChatTemplate:
         Raises:
             UnclearPartsError: a part cannot be found.
         """
-        text, parts = self._marked(messages) or self._found(messages, loss_on)
+        marked = self._marked(messages)
+        text, parts = marked or self._found(messages, loss_on)
         if not parts or any(start >= end for start, end in parts):
             raise UnclearPartsError
-        return Rendered(text, parts[-1:] if loss_on == "last" else parts, special_tokens=False)
+        counted = parts[-1:] if loss_on == "last" else parts
+        follows_prompt = marked is None and loss_on == "last"
+        return Rendered(text, counted, special_tokens=False, follows_prompt=follows_prompt)
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, tuple[Part, ...]] | None:
         """Return text and parts by the template's own marks; None if it has none."""
@@ -78,11 +81,7 @@ class ChatTemplate:
         return text, tuple(self._part(text, messages, index) for index in chosen)
 
     def _part(self, text: str, messages: Sequence[Message], index: int) -> Part:
-        start = (
-            _shared(self.prompt(messages[:index]), text)
-            if index
-            else self._position(text, messages, index, at_end=False)
-        )
+        start = self._start(text, messages, index)
         if index + 1 == len(messages):
             return start, len(text)
         ending = self._render(messages[: index + 1])
@@ -92,7 +91,27 @@ class ChatTemplate:
         # of its content, and add what follows the content where it is the last.
         end = self._position(text, messages, index, at_end=True)
         after = ending[self._position(ending, messages[: index + 1], index, at_end=True) :]
-        return start, end + _shared(after, text[end:])
+        return start, end + self._shared_tokens(after, text[end:])
+
+    def _start(self, text: str, messages: Sequence[Message], index: int) -> int:
+        """Return where the prompt for a message ends in a text; the first message starts with its content."""
+        if index == 0:
+            return self._position(text, messages, index, at_end=False)
+        prompt = self.prompt(messages[:index])
+        if text.startswith(prompt):
+            return len(prompt)
+        # The prompt may end otherwise, for example in the start of a thinking block, but must contain what was said.
+        start = _shared(prompt, text)
+        if start < self._position(text, messages, index - 1, at_end=True):
+            raise UnclearPartsError
+        return start
+
+    def _shared_tokens(self, start: str, text: str) -> int:
+        """Return the length of the common beginning of two texts in characters, without parts of tokens."""
+        both = self.tokenizer([start, text], add_special_tokens=False, return_offsets_mapping=True)
+        pairs = takewhile(lambda pair: pair[0] == pair[1], zip(*both["input_ids"], strict=False))
+        shared = sum(1 for _ in pairs)
+        return int(both["offset_mapping"][0][shared - 1][1]) if shared else 0
 
     def _position(self, text: str, messages: Sequence[Message], index: int, *, at_end: bool) -> int:
         """Return where the content of a message starts or ends in a text, by inserting a character there."""
@@ -151,8 +170,6 @@ def template_error(error: Exception, messages: Sequence[Message], *, field: str)
 
 def _shared(start: str, text: str) -> int:
     """Return the length of the common beginning of two texts."""
-    if text.startswith(start):
-        return len(start)
     return next(index for index, (one, other) in enumerate(zip_longest(start, text)) if one != other)
 
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import accumulate, groupby, zip_longest
 from operator import itemgetter
 from typing import TYPE_CHECKING, Literal
 
@@ -115,9 +115,22 @@ def _encode_rendered(records: Sequence[Rendered], tokenizer: "PreTrainedTokenize
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
-        for record, tokens, offsets in zip(same, batch["input_ids"], batch["offset_mapping"], strict=True):
+        prompts = [record.text[: record.counted[0][0]] if record.follows_prompt else "" for record in same]
+        alone = token_ids(prompts, tokenizer, special_tokens=added)
+        for record, tokens, offsets, prompt in zip(
+            same, batch["input_ids"], batch["offset_mapping"], alone, strict=True
+        ):
             counted = tuple(_covering(span, offsets, len(record.text)) for span in record.counted)
+            if record.follows_prompt:
+                counted = ((min(counted[0][0], _shared(prompt, tokens)), counted[0][1]),)
             yield Sample(tokens, counted[0][0], counted)
+
+
+def _shared(prompt: Sequence[int], tokens: Sequence[int]) -> int:
+    """Return the number of tokens that a prompt has alone and at the beginning of a text."""
+    if tokens[: len(prompt)] == prompt:
+        return len(prompt)
+    return next(index for index, (one, other) in enumerate(zip_longest(prompt, tokens)) if one != other)
 
 
 def _covering(span: tuple[int, int], offsets: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:

@@ -65,6 +65,9 @@ class Rendered:
     """Start and end (exclusive) of each part, in characters, ascending."""
     special_tokens: bool
     """Whether the special tokens that the tokenizer adds to a text are still to be added."""
+    follows_prompt: bool = False
+    """Whether the one part that counts follows a prompt, and starts with the first token that the prompt alone would
+    not have."""
 
 
 PreparedRecord = Record | Completion | Rendered

@@ -50,16 +50,35 @@ def render(
     ]
 
 
-def prompt_messages(record: ScoredRecord, spec: DataSpec) -> tuple[Message, ...]:
-    """Return the prompt of a record as a message of the user."""
-    return (Message("user", prompt_of(record, spec).strip()),)
+def is_templated(records: Sequence[PreparedRecord]) -> bool:
+    """Return whether training records were rendered by a chat template, which adds special tokens itself."""
+    return any(isinstance(record, Rendered) and not record.special_tokens for record in records[:1])
+
+
+def rendered_prompts(
+    records: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", spec: DataSpec
+) -> list[str]:
+    """Render test prompts by the tokenizer's chat template, as vLLM does.
+
+    Raises:
+        ConfigError: the tokenizer has no chat template, or it fails.
+    """
+    template = chat_template_of(tokenizer, spec.chat_template_arguments, needed_by="evaluation.chat_template")
+    prompts = list[str]()
+    for number, record in enumerate(records, start=1):
+        messages = (Message("user", prompt_of(record, spec)),)
+        try:
+            prompts.append(template.prompt(messages))
+        except Exception as error:  # a template may raise anything
+            raise template_error(error, messages, field=f"data.test:{number}") from error
+    return prompts
 
 
 def _plain(record: ReadRecord, tokenizer: "PreTrainedTokenizerBase") -> PreparedRecord:
     match record:
         case Completion(prompt, completion):
             text = prompt + _ended(completion, end_of_text(tokenizer))
-            return Rendered(text, ((len(prompt), len(text)),), special_tokens=True)
+            return Rendered(text, ((len(prompt), len(text)),), special_tokens=True, follows_prompt=True)
         case Text(whole):
             text = _ended(whole, end_of_text(tokenizer))
             return Rendered(text, ((0, len(text)),), special_tokens=True)
@@ -85,7 +104,8 @@ def _messages(record: ReadRecord, spec: DataSpec) -> tuple[Message, ...]:
                 remedy="Leave it out, or give records of another shape.",
             )
         case Record() | Completion():
-            return (*prompt_messages(record, spec), Message(ASSISTANT, completion_of(record, spec).strip()))
+            # The prompt exactly as lm-eval sends it. A blank that separates a completion from it has no meaning here.
+            return (Message("user", prompt_of(record, spec)), Message(ASSISTANT, completion_of(record, spec).strip()))
 
 
 def _templated(messages: Sequence[Message], template: ChatTemplate, spec: DataSpec, *, field: str) -> Rendered:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import FINAL_ANSWER, Completion, PreparedRecord, Rendered, ScoredRecord
+from surogate_bench_trainer.data.rendering import rendered_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,6 +62,8 @@ def check_lengths(
     Raises:
         ConfigError: a limit is exceeded. The message names the longest sample and its length.
     """
+    if sweep.evaluation.chat_template:
+        chat_template_of(tokenizer, sweep.data.chat_template_arguments, needed_by="evaluation.chat_template")
     used = set[int]()
     training = _check_samples("train", splits, tokenizer, sweep, used)
     _check_samples("validation", splits, tokenizer, sweep, used)
@@ -95,7 +99,11 @@ def _check_prompts(
     test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
     """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""
-    prompts = token_ids([prompt_of(record, sweep.data) for record in test], tokenizer, special_tokens=True)
+    chat = sweep.evaluation.chat_template
+    texts = (
+        rendered_prompts(test, tokenizer, sweep.data) if chat else [prompt_of(record, sweep.data) for record in test]
+    )
+    prompts = token_ids(texts, tokenizer, special_tokens=not chat)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
     if needed > sweep.serving.max_model_len:

@@ -18,7 +18,7 @@ from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import PreparedRecord, write_records
-from surogate_bench_trainer.data.rendering import render
+from surogate_bench_trainer.data.rendering import is_templated, render
 from surogate_bench_trainer.prepare.checks import PreparedSplits, check_answers, check_lengths, check_shots
 from surogate_bench_trainer.prepare.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.disk import (
@@ -86,6 +86,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         warnings=tuple(warnings),
         special_tokens=special_tokens_of(tokenizer),
         full_attention=has_full_attention(config),
+        chat_template=is_templated(prepared["train"]),
     )
     for warning in result.warnings:
         _log.warning("%s", warning)

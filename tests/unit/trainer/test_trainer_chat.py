@@ -1,0 +1,236 @@
+"""Conversations and texts as samples: tokens, and which of them count, against expectations that are written out."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweeps import MakeSweep
+from transformers import PreTrainedTokenizerFast
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.requests import PrepareRequest
+from surogate_bench.results import PrepareResult
+from surogate_bench.specs import DataSpec
+from surogate_bench.stages import read_manifest
+from surogate_bench.store import open_store
+from surogate_bench_trainer.data.encoding import Sample, encode
+from surogate_bench_trainer.data.fields import Place
+from surogate_bench_trainer.data.records import read_prepared, write_records
+from surogate_bench_trainer.data.rendering import render
+from surogate_bench_trainer.data.shapes import records_from
+from surogate_bench_trainer.prepare import prepare_stage
+
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{% generation %}"
+    "{{ m.content }}<|im_end|>{% endgeneration %}{% else %}{{ m.content }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+THINKING = (  # as Qwen3's: only the last answer has a thinking block, and an argument puts an empty one into the prompt
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}<think>\n\n</think>\n\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)
+ENDED = (  # as Phi-3's: a conversation ends with a token that shares its beginning with that of a message
+    "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% else %}<|endoftext|>{% endif %}"
+)
+BARE = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+ALTERNATING = (
+    "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    "{{ m.content }}{% endfor %}"
+)
+
+START = (
+    "<|im_start|>user\none<|im_end|>\n<|im_start|>assistant\n1 ă<|im_end|>\n"
+    "<|im_start|>user\ntwo<|im_end|>\n<|im_start|>"
+)
+"""The conversation below in ChatML, up to its last message."""
+TALK = {
+    "messages": [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "1 ă"},
+        {"role": "user", "content": "two"},
+        {"role": "assistant", "content": "2"},
+    ]
+}
+
+
+@pytest.fixture
+def special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """One token a byte, and those of the templates."""
+    extended = copy.deepcopy(tokenizer)
+    extended.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>"]}  # type: ignore[dict-item]
+    )
+    return extended
+
+
+def sample_of(
+    tokenizer: PreTrainedTokenizerFast, row: dict[str, Any], template: str | None = None, **spec: Any
+) -> Sample:
+    tokenizer.chat_template = template
+    settings = DataSpec(path=Path("unused"), **spec)
+    (sample,) = encode(
+        render(records_from([(row, Place("data.train:1"))], settings, None), tokenizer, settings, split="train"),
+        tokenizer,
+        settings,
+    )
+    return sample
+
+
+def counted(tokenizer: PreTrainedTokenizerFast, sample: Sample) -> list[str]:
+    return [tokenizer.decode(sample.tokens[start:end]) for start, end in sample.ranges("completion")]
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "text", "parts"),
+    [
+        (CHATML, {}, f"{START}assistant\n2<|im_end|>\n", ["1 ă<|im_end|>\n", "2<|im_end|>\n"]),
+        (CHATML, {"loss_on": "last"}, None, ["2<|im_end|>\n"]),
+        (MARKED, {}, None, ["1 ă<|im_end|>", "2<|im_end|>"]),
+        (MARKED, {"loss_on": "last"}, None, ["2<|im_end|>"]),
+        (
+            THINKING,
+            {},
+            f"{START}assistant\n<think>\n\n</think>\n\n2<|im_end|>\n",
+            ["1 ă<|im_end|>\n", "<think>\n\n</think>\n\n2<|im_end|>\n"],
+        ),
+        (THINKING, {"loss_on": "last", "chat_template_arguments": {"enable_thinking": False}}, None, ["2<|im_end|>\n"]),
+        (
+            ENDED,
+            {},
+            "<|user|>\none<|im_end|>\n<|assistant|>\n1 ă<|im_end|>\n<|user|>\ntwo<|im_end|>\n"
+            "<|assistant|>\n2<|im_end|>\n<|endoftext|>",
+            ["1 ă<|im_end|>\n", "2<|im_end|>\n<|endoftext|>"],
+        ),
+        (BARE, {}, "[user]one[assistant]1 ă[user]two[assistant]2", ["1 ă", "2"]),
+    ],
+)
+def test_the_assistants_messages_count_with_the_markers_of_their_ends(
+    special: PreTrainedTokenizerFast, template: str, settings: dict[str, Any], text: str | None, parts: list[str]
+) -> None:
+    sample = sample_of(special, TALK, template, **settings)
+    assert counted(special, sample) == parts
+    if text is not None:
+        assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
+    assert sample.ranges("all") == ((1, len(sample.tokens)),)
+
+
+def test_an_assistant_that_speaks_first_counts_from_its_text_on(special: PreTrainedTokenizerFast) -> None:
+    row = {"messages": [{"role": "assistant", "content": "hi"}, {"role": "user", "content": "x"}]}
+    assert counted(special, sample_of(special, row, CHATML)) == ["hi<|im_end|>\n"]
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "part"),
+    [
+        ({"prompt": "p\n", "completion": " c"}, "p\n c<|endoftext|>", " c<|endoftext|>"),
+        ({"prompt": "p\n", "completion": "c<|endoftext|>"}, "p\nc<|endoftext|>", "c<|endoftext|>"),
+        ({"text": "whole ă"}, "whole ă<|endoftext|>", "hole ă<|endoftext|>"),
+        (
+            {"instruction": "i", "input": "x", "output": "o"},
+            "Question: i\n\nx\nAnswer: o<|endoftext|>",
+            " o<|endoftext|>",
+        ),
+    ],
+)
+def test_texts_end_with_the_end_of_text_token_once(
+    special: PreTrainedTokenizerFast, row: dict[str, Any], text: str, part: str
+) -> None:
+    sample = sample_of(special, row)
+    assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
+    assert counted(special, sample) == [part]
+
+
+def test_questions_and_answers_may_be_rendered_as_messages(special: PreTrainedTokenizerFast) -> None:
+    row = {"question": "q", "answer": "a"}
+    sample = sample_of(special, row, CHATML, chat_template=True, prompt="{question}\n", completion=" {answer}")
+    assert special.decode(sample.tokens) == "<|im_start|>user\nq\n<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n"
+    assert counted(special, sample) == ["a<|im_end|>\n"]
+
+
+def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    special.chat_template = CHATML
+    spec = DataSpec(path=tmp_path)
+    rendered = render(records_from([(TALK, Place("x"))], spec, None), special, spec, split="train")
+    write_records(tmp_path / "train.jsonl", rendered)
+    assert read_prepared(tmp_path / "train.jsonl") == rendered
+
+
+@pytest.mark.parametrize(
+    ("row", "template", "settings", "message"),
+    [
+        (TALK, None, {}, r"data\.train: the model's tokenizer has no chat template.*instruct model"),
+        ({"question": "q", "answer": "a"}, None, {"chat_template": True}, r"data\.chat_template: .*no chat template"),
+        ({"text": "t"}, CHATML, {"chat_template": True}, r"data\.chat_template: a text has no questions"),
+        (
+            {"messages": [{"role": "system", "content": "be brief"}, *TALK["messages"]]},
+            ALTERNATING,
+            {},
+            r"data\.train:1: the model's chat template fails on a conversation of system, user, .*System role not "
+            r"supported.*got 'be brief'.*order are the template's",
+        ),
+        (
+            TALK,
+            "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}",
+            {},
+            r"data\.train:1: .*not clear which.*loss_on: last",
+        ),
+        (TALK, "{{ messages[0].nothing.more }}", {}, r"data\.train:1: the model's chat template fails"),
+    ],
+)
+def test_a_template_that_is_missing_or_fails_is_named(
+    special: PreTrainedTokenizerFast, row: dict[str, Any], template: str | None, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        sample_of(special, row, template, **settings)
+
+
+@pytest.fixture
+def chat_model(model_folder: Path, special: PreTrainedTokenizerFast, tmp_path: Path) -> Path:
+    """The toy model with a chat template."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for path in model_folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    special.chat_template = CHATML
+    special.save_pretrained(folder)
+    return folder
+
+
+def test_conversations_are_prepared_for_training(
+    make_sweep: MakeSweep, chat_model: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = [
+        json.dumps({"messages": [*TALK["messages"][:3], {"role": "assistant", "content": str(n)}]}) for n in range(20)
+    ]
+    (folder / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "test.jsonl").write_bytes((data_folder / "test.jsonl").read_bytes())
+    sweep = make_sweep(model={"path": str(chat_model)}, data={"path": str(folder), "validation_size": 5})
+    request = PrepareRequest(sweep=sweep, store=str(tmp_path / "store"))
+    (tmp_path / "work").mkdir()
+    prepare_stage(request, tmp_path / "work")
+    manifest = read_manifest(open_store(request.store), request.layout.prepare)
+    assert manifest is not None
+    result = manifest.require_result(PrepareResult)
+    assert {name: info.records for name, info in result.data.items()} == {"train": 15, "validation": 5, "test": 10}
+    published = tmp_path / "store" / request.layout.prepare / "data"
+    line = json.loads((published / "train.jsonl").read_text(encoding="utf-8").splitlines()[7])
+    assert [line["text"][start:end] for start, end in line["counted"]] == ["1 ă<|im_end|>\n", "7<|im_end|>\n"]
+    assert set(json.loads((published / "test.jsonl").read_text(encoding="utf-8").splitlines()[0])) == {
+        "question",
+        "answer",
+    }

@@ -1,0 +1,292 @@
+"""Shapes of records: detected or stated, in any file format, and refused by file, record and field."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+from pydantic import ValidationError
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.specs import DataSpec
+from surogate_bench_trainer.data.reading import read_records
+from surogate_bench_trainer.data.records import Completion, Conversation, Message, ReadRecord, Record, Text
+from surogate_bench_trainer.prepare.sources import load_splits
+
+ASKED = {"role": "user", "content": "q\u2028?"}
+ANSWERED = {"role": "assistant", "content": "a"}
+TALK = Conversation((Message("user", "q\u2028?"), Message("assistant", "a")))
+
+SHAPES: list[tuple[dict[str, Any], ReadRecord]] = [
+    ({"question": "q", "answer": 18}, Record("q", "18")),
+    ({"prompt": "p\n", "completion": " c", "id": 1}, Completion("p\n", " c")),
+    ({"instruction": "i", "input": "", "output": "o"}, Record("i", "o")),
+    ({"instruction": "i", "output": "o"}, Record("i", "o")),
+    ({"instruction": "i", "input": None, "output": "o"}, Record("i", "o")),
+    ({"instruction": "i", "input": "x", "output": "o", "text": "i x o"}, Record("i\n\nx", "o")),
+    ({"text": " whole "}, Text(" whole ")),
+    ({"messages": [ASKED, ANSWERED]}, TALK),
+    ({"messages": [{"role": "system", "content": ""}, ASKED, ANSWERED], "text": "x"}, TALK),
+    ({"conversations": [{"from": "human", "value": "q\u2028?"}, {"from": "gpt", "value": "a"}]}, TALK),
+]  # fmt: skip
+
+
+def read(folder: Path, *rows: Any, name: str = "train.jsonl", **spec: Any) -> list[ReadRecord]:
+    path = folder / name
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return read_records(path, spec=DataSpec(path=folder, **spec), split="train")
+
+
+@pytest.mark.parametrize(("row", "record"), SHAPES)
+def test_a_shape_is_detected_by_its_fields(tmp_path: Path, row: dict[str, Any], record: ReadRecord) -> None:
+    assert read(tmp_path, row, row) == [record, record]
+
+
+@pytest.mark.parametrize(("row", "record"), SHAPES)
+def test_a_shape_is_the_same_from_parquet(tmp_path: Path, row: dict[str, Any], record: ReadRecord) -> None:
+    parquet.write_table(pa.Table.from_pylist([row] * 2), tmp_path / "train.parquet")
+    assert read_records(tmp_path / "train.parquet", spec=DataSpec(path=tmp_path), split="train") == [record, record]
+
+
+def test_a_stated_shape_is_not_detected(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a", "text": "whole"}
+    assert read(tmp_path, row) == [Record("q", "a")]
+    assert read(tmp_path, row, format="text") == [Text("whole")]
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "record"),
+    [
+        ({"q": "x", "a": "y", "text": "z"}, {"question": "q", "answer": "a"}, Record("x", "y")),
+        ({"task": "x", "reply": "y"}, {"instruction": "task", "output": "reply"}, Record("x", "y")),
+        ({"body": "x"}, {"text": "body"}, Text("x")),
+        (
+            {"chat": [{"who": "user", "said": "q\u2028?"}, {"who": "assistant", "said": "a"}]},
+            {"messages": "chat", "role": "who", "content": "said"},
+            TALK,
+        ),
+    ],
+)
+def test_fields_may_have_other_names(
+    tmp_path: Path, row: dict[str, Any], fields: dict[str, str], record: ReadRecord
+) -> None:
+    assert read(tmp_path, row, fields=fields) == [record]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "message", "setting"),
+    [
+        (
+            {"prompt": "p", "completion": "c"},
+            {"prompt": "p", "completion": None},
+            "no text in its field 'completion'",
+            "data.fields.completion",
+        ),
+        ({"text": "t"}, {"text": ["t"]}, "no text in its field 'text' but a list", "data.fields.text"),
+        (
+            {"instruction": "i", "output": "o"},
+            {"instruction": "i", "input": {}, "output": "o"},
+            "'input' but an object",
+            "data.fields.input",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": "q"},
+            "no list of messages in its field 'messages' but a text",
+            "data.fields.messages",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": None},
+            "no list of messages in its field 'messages'; it has messages",
+            "data.fields.messages",
+        ),
+        ({"messages": [ASKED, ANSWERED]}, {"messages": [ASKED]}, "no message of the assistant", "Remove the record"),
+        ({"messages": [ASKED, ANSWERED]}, {"messages": []}, "no message of the assistant", "Remove the record"),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, {"role": "assistant", "content": " "}]},
+            "no text in 'content' of message 2",
+            "data.fields.content",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [{"role": "narrator", "content": "x"}]},
+            "no known role in 'role' of message 1",
+            "data.fields.role",
+        ),
+        ({"messages": [ASKED, ANSWERED]}, {"messages": ["hi"]}, "a text as message 1, not an object", '"role": "user"'),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
+            "calls tools in message 2",
+            "Remove the record",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]},
+            "a lone surrogate",
+            "not valid Unicode",
+        ),
+        ({"text": "t"}, "t", "must be an object, not a text", '{"text": ...}'),
+    ],
+)
+def test_a_bad_record_is_named_with_file_record_and_remedy(
+    tmp_path: Path, good: Any, bad: Any, message: str, setting: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, good, bad)
+    assert caught.value.field == "data.train:2"
+    assert f"line 2 of {tmp_path / 'train.jsonl'}" in str(caught.value)
+    assert message in str(caught.value)
+    assert setting in caught.value.remedy
+    assert len(str(caught.value)) < 600 + 2 * len(str(tmp_path))
+
+
+def write(path: Path, *rows: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+def rows(count: int, first: int = 0) -> list[dict[str, Any]]:
+    return [{"question": f"q{number}", "answer": f"#### {number}"} for number in range(first, first + count)]
+
+
+def test_several_files_are_read_in_the_order_of_patterns_and_names(tmp_path: Path) -> None:
+    write(tmp_path / "chat/part-1.jsonl", *rows(2, 2))
+    write(tmp_path / "chat/part-0.jsonl.gz", *rows(2))
+    write(tmp_path / "more.json", *rows(2, 4))
+    write(tmp_path / "test.jsonl", *rows(1, 9))
+    (tmp_path / "chat/README.md").write_text("not data", encoding="utf-8")
+    spec = DataSpec(path=tmp_path, files={"train": ["chat/*", "more.json", "chat/part-0*"]}, validation_size=1)  # type: ignore[arg-type]
+    splits = load_splits(spec)
+    assert [record.question for record in splits["train"] + splits["validation"]] == [f"q{n}" for n in range(6)]  # type: ignore[union-attr]
+
+
+def test_a_bad_record_of_one_of_several_files_is_named_by_its_file(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", *rows(3))
+    write(tmp_path / "b.jsonl", *rows(1), {"question": "q"})
+    write(tmp_path / "test.jsonl", *rows(1))
+    with pytest.raises(ConfigError, match=r"line 2 of .*/b\.jsonl has no text in its field 'answer'"):
+        load_splits(DataSpec(path=tmp_path, files={"train": "[ab].jsonl"}))  # type: ignore[arg-type]
+
+
+def test_a_pattern_without_a_file_is_refused_with_what_there_is(tmp_path: Path) -> None:
+    write(tmp_path / "data.jsonl", *rows(3))
+    with pytest.raises(
+        ConfigError, match=r"data\.files\.train: matches no .* \(got 'dta\.jsonl'\).*The folder has data\.jsonl"
+    ):
+        load_splits(DataSpec(path=tmp_path, files={"train": "dta.jsonl"}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pattern", ["../other.jsonl", "a/../../b.jsonl", "/etc/passwd", "a\\b", ""])
+def test_files_outside_the_folder_are_refused(pattern: str) -> None:
+    with pytest.raises(ValidationError):
+        DataSpec(path=Path("data"), files={"train": pattern})  # type: ignore[arg-type]
+
+
+def test_a_single_file_is_split(tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", *rows(100))
+    spec = DataSpec(path=tmp_path / "all.jsonl", hold_out={"validation": 0.1, "test": 20}, seed=3)  # type: ignore[arg-type]
+    splits = load_splits(spec)
+    numbers = {name: [int(record.question[1:]) for record in split] for name, split in splits.items()}  # type: ignore[union-attr]
+    assert {name: len(split) for name, split in numbers.items()} == {"train": 70, "validation": 10, "test": 20}
+    assert sorted(number for split in numbers.values() for number in split) == list(range(100))
+    assert all(split == sorted(split) for split in numbers.values())
+    assert numbers["test"] != list(range(80, 100))
+    assert load_splits(spec) == splits
+    assert load_splits(spec.model_copy(update={"seed": 4})) != splits
+    with pytest.raises(ConfigError, match=r"single file, so there is no test split.*data\.hold_out\.test"):
+        load_splits(DataSpec(path=tmp_path / "all.jsonl"))
+
+
+def test_training_records_are_shuffled_by_the_seed_before_sizes_apply(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *rows(50))
+    write(tmp_path / "test.jsonl", *rows(5, 90))
+    spec = DataSpec(path=tmp_path, shuffle=True, validation_size=10, train_size=5)
+    splits = load_splits(spec)
+    first = [record.question for record in splits["train"]]  # type: ignore[union-attr]
+    assert len(first) == 5
+    assert first != [f"q{number}" for number in range(5)]
+    assert [record.question for record in splits["test"]] == [f"q{number}" for number in range(90, 95)]  # type: ignore[union-attr]
+    assert load_splits(spec) == splits
+
+
+@pytest.mark.parametrize(
+    ("held_out", "message"),
+    [
+        ({"test": 3}, r"data\.hold_out\.test: the data set has a test split of its own"),
+        ({"validation": 50}, r"data\.hold_out\.validation: of 50 training records it takes 50"),
+        ({"validation": 0.001}, r"data\.hold_out\.validation: of 50 training records it takes 0"),
+    ],
+)
+def test_records_that_cannot_be_held_out_are_refused(tmp_path: Path, held_out: dict[str, float], message: str) -> None:
+    write(tmp_path / "train.jsonl", *rows(50))
+    write(tmp_path / "test.jsonl", *rows(5))
+    with pytest.raises(ConfigError, match=message):
+        load_splits(DataSpec(path=tmp_path, hold_out=held_out))  # type: ignore[arg-type]
+
+
+def test_test_records_without_answers_are_refused_unless_the_task_has_its_own(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *[{"text": f"t{number}"} for number in range(20)])
+    write(tmp_path / "test.jsonl", {"text": "t"})
+    spec = DataSpec(path=tmp_path, validation_size=2)
+    with pytest.raises(ConfigError, match=r"data\.test: the test records are texts, and the task scores an answer"):
+        load_splits(spec)
+    assert set(load_splits(spec, needs_test=False)) == {"train", "validation"}
+    (tmp_path / "test.jsonl").unlink()
+    with pytest.raises(ConfigError, match="has no test file"):
+        load_splits(spec)
+    assert set(load_splits(spec, needs_test=False)) == {"train", "validation"}
+
+
+def test_test_records_have_a_shape_of_their_own(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *[{"messages": [ASKED, ANSWERED]}] * 5)
+    write(tmp_path / "test.jsonl", *rows(2))
+    splits = load_splits(DataSpec(path=tmp_path, validation_size=2, format="messages"))
+    assert splits["train"] == [TALK] * 3
+    assert splits["test"] == [Record("q0", "#### 0"), Record("q1", "#### 1")]
+
+
+def test_validation_records_of_another_shape_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *[{"text": "t"}] * 5)
+    write(tmp_path / "validation.jsonl", *rows(2))
+    with pytest.raises(ConfigError, match=r"data\.validation: .*another shape"):
+        load_splits(DataSpec(path=tmp_path), needs_test=False)
+
+
+def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = {"train_sft": [{"messages": [ASKED, ANSWERED]}] * 5, "test_sft": rows(2)}
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
+    named = {"train": "train_sft", "test": "test_sft"}
+    splits = load_splits(DataSpec(hub="a/b", splits=named, validation_size=1))  # type: ignore[arg-type]
+    assert {name: len(split) for name, split in splits.items()} == {"train": 4, "validation": 1, "test": 2}
+    with pytest.raises(ConfigError, match=r"data\.splits\.test: .*no such split.*'eval'.*train_sft, test_sft"):
+        load_splits(DataSpec(hub="a/b", splits={"train": "train_sft", "test": "eval"}))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path too"),
+        ({"path": "x", "splits": {"train": "t"}}, "set hub too"),
+        ({"path": "x", "hold_out": {"test": 2.5}}, "whole number of records"),
+        (
+            {"path": "x", "question_field": "a", "fields": {"question": "b"}},
+            "question_field and fields.question differ",
+        ),
+        ({"path": "x", "chat_template_arguments": {"tokenize": True}}, "remove tokenize"),
+        ({"path": "x", "fields": {"anser": "a"}}, "Extra inputs"),
+        (
+            {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1, "shuffle": True, "format": "text"},
+            "remove format, shuffle",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DataSpec.model_validate(changes)
