@@ -93,6 +93,19 @@ def test_prompts_that_begin_otherwise_in_scoring_than_in_training_are_noted(repo
     assert note.endswith("in training, <s>; in scoring, none.")
 
 
+def test_a_chat_template_is_named_and_its_use_in_scoring_alone_is_noted(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16"])
+    world.publish_everything()
+    scored(world, dict.fromkeys(["base", "bf16-s0"], ROMANIAN | {"chat_template": True}))
+    summary = summarized(world)
+    assert ", rendered by the chat template;" in summary.evaluated_on
+    assert "the sweep's prompt, rendered by the chat template, no solved" in world.report_file("summary.md").decode()
+    (note,) = [note for note in summary.notes if "chat template" in note]
+    assert note.startswith("The tokenizer's chat template rendered the texts of scoring but not those of training")
+    world.alter_manifest(world.layout.prepare, result={"chat_template": True})
+    assert not [note for note in summarized(world).notes if "chat template" in note]
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -100,6 +113,7 @@ def test_prompts_that_begin_otherwise_in_scoring_than_in_training_are_noted(repo
         ({"scored": ROMANIAN | {"prompt": "task"}}, "the task's prompt"),
         ({"scored": ROMANIAN | {"num_fewshot": 1}}, "1 solved example"),
         ({"scored": ROMANIAN, "special_tokens": ["<s>"]}, "<s> added to prompts"),
+        ({"scored": ROMANIAN | {"chat_template": True}}, "the sweep's prompt, rendered by the chat template"),
     ],
 )
 def test_rows_that_were_scored_on_different_data_are_refused_by_name(

@@ -56,6 +56,12 @@ PHRASES = {
 
 ALLOWED: dict[tuple[str, str], str] = {
     ("tell", "services/orchestrator/src/surogate_bench_orchestrator/controller/http_server.py"): "method of a file",
+    ("turns", "CHANGELOG.md"): "data.loss_on: all-assistant-turns, as in TRL and in papers on chat models",
+    ("turns", "charts/files/recipesweeps.crd.yaml"): "the same",
+    ("turns", "configs"): "the same",
+    ("turns", "docs/data.md"): "the same",
+    ("turns", "services/common/src/surogate_bench/specs/data.py"): "the same",
+    ("turns", "services/trainer/src/surogate_bench_trainer/data/chat.py"): "the same",
     ("words", "services/trainer/src/surogate_bench_trainer/embedded"): "words of a natural language",
 }
 """Uses that are the standard term: word or phrase, and the file or folder that may contain it, with the reason."""

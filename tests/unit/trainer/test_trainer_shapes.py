@@ -14,6 +14,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Completion, Conversation, Message, ReadRecord, Record, Text
+from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.sources import load_splits
 
 ASKED = {"role": "user", "content": "q\u2028?"}
@@ -290,3 +291,20 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
 def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataSpec.model_validate(changes)
+
+
+def test_questions_of_conversations_are_all_that_the_user_says_or_one_message_for_a_question() -> None:
+    def talk(*questions: str) -> Conversation:
+        said = [(Message("user", question), Message("assistant", "a")) for question in questions]
+        return Conversation(tuple(message for pair in said for message in pair))
+
+    splits = {
+        "train": [talk("hello", "q1"), talk("hello", "q2")],
+        "validation": [talk("hello", "q3"), talk("hello")],
+        "test": [Record("q2", "#### 1"), Record("q3", "#### 2")],
+    }
+    assert repetition_warnings(splits) == [
+        "1 of 2 test questions is in the training split too, so accuracies may reflect memorized answers.",
+        "1 of 2 validation questions is in the training split too, so the validation loss is not measured on unseen "
+        "questions only.",
+    ]

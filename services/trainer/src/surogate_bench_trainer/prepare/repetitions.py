@@ -12,14 +12,14 @@ _OVERLAPS = {
 def repetition_warnings(splits: Splits) -> list[str]:
     """Count test and validation questions that are also training questions, and records repeated within a split.
 
-    Questions are compared exactly, records as a whole. The questions of a conversation are the messages of its user,
-    and a text is a question itself.
+    Questions are compared exactly, records as a whole. The question of a conversation is everything that its user says;
+    in training, each message of the user is a question too. A text is a question itself.
     """
-    trained = {question for record in splits["train"] for question in _questions(record)}
+    trained = {question for record in splits["train"] for question in (_question(record), *_user_messages(record))}
     warnings = []
     for name, consequence in _OVERLAPS.items():
         records = splits.get(name, [])
-        shared = sum(not trained.isdisjoint(_questions(record)) for record in records)
+        shared = sum(_question(record) in trained for record in records)
         if shared:
             warnings.append(
                 _sentence(shared, len(records), f"{name} questions", f"in the training split too, {consequence}")
@@ -30,16 +30,22 @@ def repetition_warnings(splits: Splits) -> list[str]:
     return warnings
 
 
-def _questions(record: ReadRecord) -> tuple[str, ...]:
+def _question(record: ReadRecord) -> str:
     match record:
         case Record():
-            return (record.question,)
+            return record.question
         case Completion():
-            return (record.prompt,)
+            return record.prompt
         case Text():
-            return (record.text,)
+            return record.text
         case Conversation():
-            return tuple(message.content for message in record.messages if message.role == "user")
+            return "\n\n".join(_user_messages(record))
+
+
+def _user_messages(record: ReadRecord) -> tuple[str, ...]:
+    if not isinstance(record, Conversation):
+        return ()
+    return tuple(message.content for message in record.messages if message.role == "user")
 
 
 def _sentence(count: int, total: int, what: str, state: str) -> str:
