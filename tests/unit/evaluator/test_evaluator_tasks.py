@@ -95,6 +95,17 @@ def test_lm_eval_shows_the_prompt_as_written_whatever_is_in_it(prompt: str, tmp_
     assert task.doc_to_target(record) == "test.\n#### 5"
 
 
+def test_a_prompt_and_completion_of_the_data_are_shown_as_they_are(tmp_path: Path) -> None:
+    from lm_eval.tasks import TaskManager
+
+    (tmp_path / "test.jsonl").write_text(json.dumps({"prompt": "2 + 3 =", "completion": " 5\n#### 5"}) + "\n")
+    path = render_task(RO_GSM8K, sweep(), data=tmp_path, folder=tmp_path / "task")
+    task = TaskManager(include_path=str(path.parent), include_defaults=False).load(["ro_gsm8k"])["tasks"]["ro_gsm8k"]
+    (record,) = task.test_docs()
+    assert task.doc_to_text(record) == record["question"] == "2 + 3 ="
+    assert task.doc_to_target(record) == record["completion"] == " 5\n#### 5"
+
+
 def test_the_rendered_task_includes_the_base_and_reads_only_its_own_files(tmp_path: Path) -> None:
     path = render_task(RO_GSM8K, sweep(), data=prepared(tmp_path / "data"), folder=tmp_path / "task")
     document = yaml.safe_load(path.read_text())

@@ -168,3 +168,19 @@ def test_inputs_are_measured_on_the_first_training_records(store: ObjectStore, t
     assert len(prompts.texts) == 64
     assert prompts.texts[63] == "Question: q63\nAnswer: a63"
     assert prompts.special_tokens
+
+
+@pytest.mark.parametrize("special_tokens", [False, True])
+def test_inputs_are_measured_on_texts_as_they_were_rendered(
+    store: ObjectStore, tmp_path: Path, special_tokens: bool
+) -> None:
+    folder = tmp_path / "prepared"
+    (folder / "data").mkdir(parents=True)
+    line = {"text": "user: q\u2028 assistant: a", "counted": [[20, 21]], "special_tokens": special_tokens}
+    (folder / "data" / "train.jsonl").write_text((json.dumps(line, ensure_ascii=False) + "\n") * 3, encoding="utf-8")
+    sweep = small_sweep()
+    request = PrepareRequest(sweep=sweep, store=store.url)
+    publish_stage(store, request.layout.prepare, folder, manifest_of(request, special_tokens=("<s>",)))
+    prompts = read_prompts(store, request.layout, sweep.data, scratch=tmp_path / "scratch")
+    assert prompts.texts == ("user: q\u2028 assistant: a",) * 3
+    assert prompts.special_tokens is special_tokens

@@ -111,10 +111,23 @@ def test_what_changes_no_result_computes_nothing(world: World, changes: dict[str
     assert world.submitted == []
 
 
-@pytest.mark.parametrize("changes", [{"evaluation": {"max_gen_toks": 17}}, {"serving": {"max_model_len": 99}}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"evaluation": {"max_gen_toks": 17}}, {"serving": {"max_model_len": 99}}, {"evaluation": {"chat_template": True}}],
+)
 def test_other_sampling_repeats_the_evaluations_only(world: World, changes: dict[str, Any]) -> None:
     world.run()
     world.run(**changes)
+    assert sorted(world.submitted) == ["base-eval", "bf16-s0-eval", "fp8-s0-eval"]
+
+
+def test_arguments_of_a_chat_template_repeat_the_evaluations_that_use_it(world: World) -> None:
+    arguments = {"chat_template_arguments": {"enable_thinking": False}}
+    world.run()
+    world.run(data=arguments)
+    assert world.submitted == []
+    world.run(evaluation={"chat_template": True})
+    world.run(data=arguments, evaluation={"chat_template": True})
     assert sorted(world.submitted) == ["base-eval", "bf16-s0-eval", "fp8-s0-eval"]
 
 

@@ -47,3 +47,13 @@ def test_every_target_is_the_token_after_its_predicting_position() -> None:
     for loss_on in ("completion", "all"):
         batch = collate(SAMPLES, loss_on, CPU)
         assert torch.equal(batch.input_ids[0, batch.predicting + 1], batch.targets)
+
+
+def test_several_counted_parts_of_a_sample_count_and_nothing_between_them() -> None:
+    sample = Sample([5, 6, 7, 8, 9, 4], 1, ((1, 3), (4, 6)))
+    batch = collate([SAMPLES[1], sample], "completion", CPU)
+    start = len(SAMPLES[1].tokens) if batch.lengths[0] == len(SAMPLES[1].tokens) else 0
+    assert batch.targets.tolist() == [24, 0, 6, 7, 9, 4]
+    assert batch.predicting.tolist() == [3, 4, start, start + 1, start + 3, start + 4]
+    assert batch.input_ids[0, batch.predicting + 1].tolist() == batch.targets.tolist()
+    assert collate([sample], "all", CPU).targets.tolist() == [6, 7, 8, 9, 4]

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
-from surogate_bench.specs import DataSpec
+from surogate_bench.specs import DataSpec, RecipeSweep
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.encoding import Sample, encode
@@ -234,3 +234,36 @@ def test_conversations_are_prepared_for_training(
         "question",
         "answer",
     }
+
+
+def prepared(sweep: RecipeSweep, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir(exist_ok=True)
+    prepare_stage(PrepareRequest(sweep=sweep, store=str(tmp_path / "store")), work)
+
+
+def test_scoring_through_a_chat_template_needs_one(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.chat_template: the model's tokenizer has no chat template"):
+        prepared(make_sweep(evaluation={"chat_template": True}), tmp_path)
+
+
+def test_prompts_are_measured_as_the_template_renders_them(
+    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path
+) -> None:
+    model = {"path": str(chat_model)}
+    longest = {"model": model, "serving": {"max_model_len": 100}}
+    needed = []
+    for chat in (False, True):
+        with pytest.raises(ConfigError, match="tokens together") as caught:
+            prepared(make_sweep(**longest, evaluation={"chat_template": chat}), tmp_path)
+        needed.append(int(str(caught.value).partition("need ")[2].split()[0]))
+    # <|im_start|>, "user" and a line break; <|im_end|> and a line break; <|im_start|>, "assistant" and a line break
+    assert needed[1] - needed[0] == 6 + 2 + 11
+
+
+def test_solved_examples_from_conversations_are_refused(
+    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path
+) -> None:
+    sweep = make_sweep(model={"path": str(chat_model)}, data={"chat_template": True}, evaluation={"num_fewshot": 1})
+    with pytest.raises(ConfigError, match=r"evaluation\.num_fewshot: solved examples are taken from training records"):
+        prepared(sweep, tmp_path)
