@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from sweeps import MakeSweep
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
@@ -153,6 +154,18 @@ def test_texts_end_with_the_end_of_text_token_once(
     assert counted(special, sample) == [part]
 
 
+def test_the_end_of_a_prompt_counts_where_the_prompt_alone_has_other_tokens() -> None:
+    """Two line breaks are one token at the end of a text, and two tokens before a letter (as in GPT-2's tokenizer)."""
+    vocabulary = {token: number for number, token in enumerate(("<|endoftext|>", "p", "c", "Ċ", "ĊĊ"))}
+    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=[("Ċ", "Ċ")]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    merging = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
+    assert merging("p\n\n")["input_ids"] == [1, 4]
+    sample = sample_of(merging, {"prompt": "p\n\n", "completion": "c"})
+    assert sample.tokens == [1, 3, 3, 2, 0]
+    assert sample.ranges("completion") == ((1, 5),)
+
+
 def test_questions_and_answers_may_be_rendered_as_messages(special: PreTrainedTokenizerFast) -> None:
     row = {"question": "q", "answer": "a"}
     sample = sample_of(special, row, CHATML, chat_template=True, prompt="{question}\n", completion=" {answer}")
@@ -261,9 +274,11 @@ def test_prompts_are_measured_as_the_template_renders_them(
     assert needed[1] - needed[0] == 6 + 2 + 11
 
 
+@pytest.mark.parametrize("evaluation", [{"num_fewshot": 1}, {"keep_from_task": ["num_fewshot"]}])
 def test_solved_examples_from_conversations_are_refused(
-    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path
+    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path, evaluation: dict[str, Any]
 ) -> None:
-    sweep = make_sweep(model={"path": str(chat_model)}, data={"chat_template": True}, evaluation={"num_fewshot": 1})
-    with pytest.raises(ConfigError, match=r"evaluation\.num_fewshot: solved examples are taken from training records"):
+    sweep = make_sweep(model={"path": str(chat_model)}, data={"chat_template": True}, evaluation=evaluation)
+    (field,) = evaluation
+    with pytest.raises(ConfigError, match=rf"evaluation\.{field}: solved examples are taken from training records"):
         prepared(sweep, tmp_path)

@@ -41,13 +41,13 @@ def check_shots(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
     Raises:
         ConfigError: they cannot.
     """
-    shots = sweep.evaluation.num_fewshot
-    if shots and "data" not in sweep.evaluation.keep_from_task and isinstance(train[0], Rendered):
+    shots, kept = sweep.evaluation.num_fewshot, sweep.evaluation.keep_from_task
+    if (shots or "num_fewshot" in kept) and "data" not in kept and isinstance(train[0], Rendered):
         raise ConfigError(
             "solved examples are taken from training records with question and answer, and these are prepared as text",
-            field="evaluation.num_fewshot",
-            value=shots,
-            remedy="Set it to 0, or let the task keep its own data and prompt.",
+            field="evaluation.num_fewshot" if shots else "evaluation.keep_from_task",
+            value=shots or list(kept),
+            remedy="Show none (num_fewshot: 0, not kept from the task), or let the task keep its own data and prompt.",
         )
 
 
