@@ -8,12 +8,22 @@ from surogate_bench.requests import (
     AnyRequest,
     CheckRequest,
     EvaluateRequest,
+    ForeignTrainRequest,
     ImportRequest,
     PrepareRequest,
     ServeRequest,
     TrainRequest,
 )
-from surogate_bench.results import CheckResult, EvalResult, ImportResult, Metric, PrepareResult, SplitInfo, TrainResult
+from surogate_bench.results import (
+    CheckResult,
+    EvalResult,
+    ForeignTrainResult,
+    ImportResult,
+    Metric,
+    PrepareResult,
+    SplitInfo,
+    TrainResult,
+)
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
@@ -56,6 +66,8 @@ def _result(request: AnyRequest) -> StageResult:
             return _trained(request)
         case ImportRequest():
             return _imported(request)
+        case ForeignTrainRequest():
+            return _foreign_trained(request)
     assert isinstance(request, EvaluateRequest)
     return _scored(request)
 
@@ -90,6 +102,17 @@ def _imported(request: ImportRequest) -> ImportResult:
         source=adapter.label, revision=None, source_files={}, adapter_sha256=_sha256(adapter.label), ranks=(4,),
         alphas=(8.0,), use_rslora=False, target_modules=("q_proj",), layers=1, parameters=1, peft_version=None,
         base_model=None, trained_under=adapter.trained_under, warnings=("Its base model has another name.",),
+    )  # fmt: skip
+
+
+def _foreign_trained(request: ForeignTrainRequest) -> ForeignTrainResult:
+    trainer = request.sweep.trainer(request.trainer)
+    return ForeignTrainResult(
+        command=trainer.command, seconds=20.0, peak_memory_bytes=1, side_by_side=1, threads=1, steps=2, tokens=None,
+        train_seconds=None, final_train_loss=1.5, validation=(), served_validation_loss=1.25, source_files={},
+        adapter_sha256=_sha256(f"{trainer.label} {request.seed} {request.sweep.training}"), ranks=(4,), alphas=(8.0,),
+        use_rslora=False, target_modules=("q_proj",), layers=1, parameters=1, peft_version=None, base_model=None,
+        trained_under=trainer.trained_under, warnings=("It reported no speed.",),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from surogate_bench.layout import BASE_RUN, Stage, SweepLayout, manifest_key, ru
 from surogate_bench.manifest import Hardware, Manifest, StageResult
 from surogate_bench.results import (
     EvalResult,
+    ForeignTrainResult,
     Metric,
     MetricsLine,
     PrepareResult,
@@ -77,6 +78,20 @@ class ReportWorld:
         result = TrainResult.model_validate(values | changes)
         files = {"metrics.jsonl": jsonl(lines)} if metrics else {}
         self._publish("train", run, self.layout.train(run), files, result, engine=engine)
+
+    def publish_foreign_train(self, trainer: str, seed: int = 0, **changes: object) -> None:
+        """Publish what a foreign trainer trained, with losses of ten steps and no other figures."""
+        run = run_name(trainer, seed)
+        lines = [MetricsLine(step=step, loss=2.0 / step) for step in range(1, 11)]
+        values: dict[str, object] = {
+            "command": ["other", "train"], "seconds": 40.0, "peak_memory_bytes": None, "side_by_side": 1,
+            "threads": None, "steps": 10, "tokens": None, "train_seconds": None, "final_train_loss": 0.5,
+            "validation": (), "served_validation_loss": 0.42, "source_files": {}, "adapter_sha256": f"{seed}" * 64,
+            "ranks": (16,), "alphas": (32.0,), "use_rslora": False, "target_modules": ("q_proj",), "layers": 4,
+            "parameters": 100, "peft_version": "0.21.2", "base_model": None, "trained_under": None, "warnings": (),
+        }  # fmt: skip
+        result = ForeignTrainResult.model_validate(values | changes)
+        self._publish("foreign-train", run, self.layout.train(run), {"metrics.jsonl": jsonl(lines)}, result)
 
     def alter_manifest(self, prefix: str, **changes: object) -> None:
         """Replace fields of a finished stage's manifest, those of its result below ``result``."""

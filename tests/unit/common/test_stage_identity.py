@@ -2,14 +2,14 @@
 
 import pytest
 
-from surogate_bench.specs import ForeignAdapter, RecipeSweep
+from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeSweep
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
 
 CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
     RecipeSweep: (
-        {"model", "data", "training", "recipes", "seeds", "engine", "serving", "evaluation", "adapters"},
+        {"model", "data", "training", "recipes", "seeds", "engine", "serving", "evaluation", "adapters", "trainers"},
         {"name", "description", "placement", "max_attempts", "train_timeout_s"},
     ),
     DataSpec: (
@@ -26,6 +26,7 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import
+    ForeignTrainer: ({"command", "environment"}, {"name", "trained_under", "timeout_s"}),  # the first with its files
     ServingSpec: (
         {"max_model_len", "extra_args", "under", "merged"},
         {"max_lora_rank", "max_loras", "gpu_memory_utilization", "kv_cache_gib", "start_timeout_s"},

@@ -13,7 +13,8 @@ from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
 
-SWEEPS = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
+SWEEPS = [path for path in SHIPPED if not load_sweep(path).trainers]
 SPEC = {field: value for field, value in small_document().items() if field != "name"}
 OWN_RECIPE = {
     "name": "nf4-tail", "title": "NF4, last layer whole", "weight_storage": "nf4", "compute": "bf16",

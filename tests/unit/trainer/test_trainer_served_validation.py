@@ -54,7 +54,7 @@ def computed_anew(request: TrainRequest, work_dir: Path) -> float | None:
     splits = {name: read_prepared(data / f"{name}.jsonl") for name in ("train", "validation")}
     validation = build_data(splits, tokenizer, sweep, seed=0, device=CPU).validation
     adapter = Path(request.store) / request.layout.train(f"{request.recipe}-s0") / "adapter"
-    return served_validation_loss(location, adapter, sweep, validation, CPU)
+    return served_validation_loss(location, adapter, validation, CPU)
 
 
 def test_the_served_validation_loss_of_bf16_is_the_last_validation_loss_bit_for_bit(

@@ -3,10 +3,10 @@
 import os
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError
-from surogate_bench.specs.adapters import ForeignAdapter
 
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
 LARGEST_CONFIG = 1 << 20
@@ -18,7 +18,21 @@ AS_SAFETENSORS = (
 )
 
 
-def local_adapter_files(adapter: ForeignAdapter, folder: Path, *, root: Path | None = None) -> dict[str, Path]:
+class AdapterOrigin(Protocol):
+    """What messages about an adapter name: an entry of the sweep."""
+
+    @property
+    def field(self) -> str:
+        """Setting that names the adapter, or what trains it."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Value of that setting."""
+        ...
+
+
+def local_adapter_files(adapter: AdapterOrigin, folder: Path, *, root: Path | None = None) -> dict[str, Path]:
     """Find the files of an adapter in a local folder.
 
     Args:
@@ -36,7 +50,7 @@ def local_adapter_files(adapter: ForeignAdapter, folder: Path, *, root: Path | N
     return {name: _inside(adapter, folder / name, root or folder) for name in ADAPTER_FILES}
 
 
-def require_adapter_files(adapter: ForeignAdapter, names: list[str]) -> None:
+def require_adapter_files(adapter: AdapterOrigin, names: list[str]) -> None:
     """Check that the files that are read are among those of a folder.
 
     Raises:
@@ -65,7 +79,7 @@ def read_bounded(path: Path, limit: int) -> bytes | None:
     return data if len(data) <= limit else None
 
 
-def _inside(adapter: ForeignAdapter, path: Path, root: Path) -> Path:
+def _inside(adapter: AdapterOrigin, path: Path, root: Path) -> Path:
     resolved = path.resolve()
     if not resolved.is_relative_to(root.resolve()):
         raise _unusable(
@@ -78,5 +92,5 @@ def _inside(adapter: ForeignAdapter, path: Path, root: Path) -> Path:
     return resolved
 
 
-def _unusable(adapter: ForeignAdapter, problem: str, remedy: str) -> ConfigError:
+def _unusable(adapter: AdapterOrigin, problem: str, remedy: str) -> ConfigError:
     return ConfigError(problem, field=adapter.field, value=adapter.label, remedy=remedy)

@@ -8,6 +8,7 @@
     │   └── StoreAwayError           the object store does not respond, or is overloaded
     └── PermanentError           would fail again in the same way                         exit 4
         ├── StoreRefusedError        the object store refuses: permissions, credentials, space
+        ├── ForeignTrainerError      a foreign trainer failed, or left no usable adapter
         └── UnsupportedRecipeError   this machine cannot run the requested recipe            exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
@@ -100,6 +101,19 @@ class StoreRefusedError(PermanentError):
         self.problem = problem
         self.remedy = remedy
         super().__init__(f"{where}: {problem.rstrip('.')}. {remedy}")
+
+
+class ForeignTrainerError(PermanentError):
+    """A foreign trainer failed, or left no adapter that can be served.
+
+    Args:
+        problem: What is wrong, as a sentence.
+        last_lines: The last lines that it wrote; omitted from the message if empty.
+    """
+
+    def __init__(self, problem: str, last_lines: str = "") -> None:
+        ending = f"\nThe last lines of its output:\n{last_lines}" if last_lines else "\nIt wrote nothing."
+        super().__init__(f"{problem.rstrip('.')}.{ending}")
 
 
 class UnsupportedRecipeError(PermanentError):

@@ -11,6 +11,7 @@
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/merged[-<served under>]/    the same, adapter merged into the base
     sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported
+    sweeps/<name>/<spec-hash>/runs/<trainer>-s<seed>/train/  manifest.json adapter/* metrics.jsonl  a foreign trainer's
     sweeps/<name>/<spec-hash>/runs/base/eval*/    the unmodified base model
     sweeps/<name>/<spec-hash>/report/             summary.json ...
 """
@@ -26,7 +27,7 @@ BASE_RUN = "base"
 SWEEPS = "sweeps"
 """Prefix of all sweeps."""
 
-Stage = Literal["prepare", "check", "train", "import", "eval"]
+Stage = Literal["prepare", "check", "train", "import", "foreign-train", "eval"]
 CheckSubject = Literal["task", "serving"]
 """What is checked before anything is trained: the evaluation task, or the arguments of the vLLM server."""
 

@@ -16,8 +16,9 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import TaskFolders
+from surogate_bench.trainer_commands import command_files
 
-INPUTS: tuple[InputName, ...] = ("data", "model", "tasks", "adapters")
+INPUTS: tuple[InputName, ...] = ("data", "model", "tasks", "adapters", "trainers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,8 @@ def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
             return _tasks(sweep.evaluation)
         case "adapters":
             return _adapters(sweep)
+        case "trainers":
+            return _trainers(sweep)
 
 
 def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
@@ -116,3 +119,10 @@ def _adapters(sweep: RecipeSweep) -> LocalInput | None:
     }
     first = next(iter(folders.items()), None)
     return None if first is None else LocalInput(name="adapters", field="adapters", folder=first[1], files=files)
+
+
+def _trainers(sweep: RecipeSweep) -> LocalInput | None:
+    """Files in the commands of foreign trainers, each of which must be able to start."""
+    files = {name: path for trainer in sweep.trainers for name, path in command_files(trainer).items()}
+    first = next(iter(files.values()), None)
+    return None if first is None else LocalInput(name="trainers", field="trainers", folder=first.parent, files=files)

@@ -20,7 +20,14 @@ from pydantic import (
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import Stage
-from surogate_bench.results import CheckResult, EvalResult, ImportResult, PrepareResult, TrainResult
+from surogate_bench.results import (
+    CheckResult,
+    EvalResult,
+    ForeignTrainResult,
+    ImportResult,
+    PrepareResult,
+    TrainResult,
+)
 
 
 class FileDigest(BaseModel):
@@ -57,11 +64,18 @@ class UnreadableResult(RootModel[dict[str, Any]]):
     model_config = ConfigDict(frozen=True)
 
 
-StageResult = PrepareResult | CheckResult | TrainResult | ImportResult | EvalResult
+StageResult = PrepareResult | CheckResult | TrainResult | ImportResult | ForeignTrainResult | EvalResult
 ResultT = TypeVar("ResultT", bound=BaseModel)
 
 RESULT_TYPES: Mapping[Stage, type[StageResult]] = MappingProxyType(
-    {"prepare": PrepareResult, "check": CheckResult, "train": TrainResult, "import": ImportResult, "eval": EvalResult}
+    {
+        "prepare": PrepareResult,
+        "check": CheckResult,
+        "train": TrainResult,
+        "import": ImportResult,
+        "foreign-train": ForeignTrainResult,
+        "eval": EvalResult,
+    }
 )
 """Type of :attr:`Manifest.result` by stage."""
 
@@ -128,3 +142,8 @@ def result_of(manifest: Manifest | None, kind: type[ResultT]) -> ResultT | None:
     """Return a manifest's result; None if there is no manifest, or this version cannot read the result."""
     result: object = None if manifest is None else manifest.result
     return result if isinstance(result, kind) else None
+
+
+def training_of(manifest: Manifest | None) -> TrainResult | ForeignTrainResult | None:
+    """Return the result of a training, by this software or by a foreign trainer; None as in :func:`result_of`."""
+    return result_of(manifest, TrainResult) or result_of(manifest, ForeignTrainResult)

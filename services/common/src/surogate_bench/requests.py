@@ -63,6 +63,15 @@ class ImportRequest(StageRequest):
     adapter: str = Field(description="Its name in the sweep.")
 
 
+class ForeignTrainRequest(StageRequest):
+    """Trainer service: have other software train one adapter, and check what it leaves."""
+
+    kind: Literal["foreign-train"] = "foreign-train"
+    trainer: str = Field(description="Its name in the sweep.")
+    seed: int
+    side_by_side: int = Field(1, ge=1, description="As in a request to train.")
+
+
 class ServeRequest(StageRequest):
     """Model-server service: supervise vLLM. The control API listens on ``port``, vLLM on ``vllm_port``."""
 
@@ -100,7 +109,14 @@ class ExportRequest(StageRequest):
 
 
 AnyRequest = (
-    PrepareRequest | CheckRequest | TrainRequest | ImportRequest | ServeRequest | EvaluateRequest | ExportRequest
+    PrepareRequest
+    | CheckRequest
+    | TrainRequest
+    | ImportRequest
+    | ForeignTrainRequest
+    | ServeRequest
+    | EvaluateRequest
+    | ExportRequest
 )
 Request = Annotated[AnyRequest, Field(discriminator="kind")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)

@@ -9,8 +9,9 @@ class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-InputName = Literal["data", "model", "tasks", "adapters"]
-"""Local folders that a sweep names: its data, its model, its lm-eval tasks, its foreign adapters."""
+InputName = Literal["data", "model", "tasks", "adapters", "trainers"]
+"""Local inputs that a sweep names: its data, its model, its lm-eval tasks, its foreign adapters, and files in the
+commands of its foreign trainers."""
 
 
 class SplitInfo(_Result):
@@ -111,13 +112,9 @@ class TrainResult(_Result):
     """Step from which the last attempt continued; 0 for a run that was never interrupted."""
 
 
-class ImportResult(_Result):
-    """One adapter that was trained elsewhere, as it was imported."""
+class _ForeignAdapterResult(_Result):
+    """What was found in the files of an adapter that other software trained."""
 
-    source: str
-    """Folder, URL, or hub name with commit."""
-    revision: str | None
-    """Commit of an adapter of the hub."""
     source_files: dict[str, str]
     """SHA-256 of the files that were read, by name."""
     adapter_sha256: str
@@ -141,6 +138,46 @@ class ImportResult(_Result):
     """Recipe that it was trained with, as the sweep states it; None if that is not known."""
     warnings: tuple[str, ...]
     """Warnings for the user, one sentence each."""
+
+
+class ImportResult(_ForeignAdapterResult):
+    """One adapter that was trained elsewhere, as it was imported."""
+
+    source: str
+    """Folder, URL, or hub name with commit."""
+    revision: str | None
+    """Commit of an adapter of the hub."""
+
+
+class ForeignTrainResult(_ForeignAdapterResult):
+    """One adapter that a foreign trainer trained for this sweep; what the trainer did not report is None."""
+
+    command: tuple[str, ...]
+    """As the sweep gives it."""
+    seconds: float
+    """Wall time of the command, its start included."""
+    peak_memory_bytes: int | None
+    """Largest resident set of one of its processes; None where a GPU held the model."""
+    side_by_side: int
+    """Trainers that may have run on the machine at the same time."""
+    threads: int | None
+    """CPU threads that it was asked to use."""
+    steps: int | None
+    """Optimizer steps that it reported."""
+    tokens: int | None
+    train_seconds: float | None
+    """Sum of the seconds of all steps."""
+    final_train_loss: float | None
+    """Mean over the last 20 steps."""
+    validation: tuple[ValidationPoint, ...]
+    """As it reported them."""
+    served_validation_loss: float | None
+    """As in :attr:`TrainResult.served_validation_loss`, computed here from the adapter; comparable with all rows."""
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Speed, where both tokens and seconds were reported."""
+        return self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
 
 
 class Metric(_Result):

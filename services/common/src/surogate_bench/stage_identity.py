@@ -19,10 +19,11 @@ from surogate_bench.content import combined
 from surogate_bench.manifest import Manifest
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.results import PrepareResult
-from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import STOCK_TASKS
+from surogate_bench.trainer_commands import argument_name
 
 TRAINING_VERSION = 2
 """Incremented whenever a change of the trainer's numerics gives different adapters from the same settings.
@@ -68,6 +69,30 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
         recipe=_RECIPE.dump_python(recipe, mode="json", exclude={"name", "title"}),
         seed=seed,
         engine=sweep.engine,
+    )
+
+
+def foreign_training_identity(
+    sweep: RecipeSweep, trainer: ForeignTrainer, seed: int, prepared: PrepareResult
+) -> str | None:
+    """Return the SHA-256 (hex) over what determines a foreign training as far as this software knows it.
+
+    Command and environment, with the content of the files that the command names; model, data and settings as for a
+    recipe. Software that it uses beside those files is not covered. None if the model's content is not known.
+    """
+    model = _model_identity(sweep.model, prepared)
+    if model is None:
+        return None
+    files = prepared.inputs.get("trainers", {})
+    return _digest(
+        stage="foreign-train",
+        model=model,
+        data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
+        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
+        training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
+        command=[files.get(argument_name(trainer, index), text) for index, text in enumerate(trainer.command)],
+        environment=trainer.environment,
+        seed=seed,
     )
 
 

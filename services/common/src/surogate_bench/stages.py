@@ -17,15 +17,24 @@ from surogate_bench.files import sha256_of
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.layout import Stage, manifest_key, run_name
 from surogate_bench.manifest import FileDigest, Manifest, ResultT, StageResult
-from surogate_bench.requests import CheckRequest, EvaluateRequest, ImportRequest, PrepareRequest, TrainRequest
+from surogate_bench.requests import (
+    CheckRequest,
+    EvaluateRequest,
+    ForeignTrainRequest,
+    ImportRequest,
+    PrepareRequest,
+    TrainRequest,
+)
 from surogate_bench.stage_identity import SCORING_VERSION, TRAINING_VERSION
 from surogate_bench.store import ObjectStore, walk_files
 
+StoredRequest = PrepareRequest | CheckRequest | TrainRequest | ImportRequest | ForeignTrainRequest | EvaluateRequest
+"""Requests whose results are stored."""
 _PROCEDURE_VERSIONS: Mapping[Stage, int] = MappingProxyType({"train": TRAINING_VERSION, "eval": SCORING_VERSION})
 
 
 def new_manifest(
-    request: PrepareRequest | CheckRequest | TrainRequest | ImportRequest | EvaluateRequest,
+    request: StoredRequest,
     result: StageResult,
     *,
     engine: str | None = None,
@@ -56,9 +65,7 @@ def new_manifest(
     )
 
 
-def _stage_and_run(
-    request: PrepareRequest | CheckRequest | TrainRequest | ImportRequest | EvaluateRequest,
-) -> tuple[Stage, str]:
+def _stage_and_run(request: StoredRequest) -> tuple[Stage, str]:
     match request:
         case PrepareRequest():
             return "prepare", "prepare"
@@ -68,6 +75,8 @@ def _stage_and_run(
             return "train", run_name(request.recipe, request.seed)
         case ImportRequest():
             return "import", request.adapter
+        case ForeignTrainRequest():
+            return "foreign-train", run_name(request.trainer, request.seed)
         case EvaluateRequest():
             return "eval", request.run
 

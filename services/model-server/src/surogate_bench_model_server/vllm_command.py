@@ -105,7 +105,7 @@ def vllm_command(
     own = _SPARE_CPU_ADAPTERS
     if settings.served is not None and settings.served.scales_inputs:
         own += _SPARE_MEASURED_ADAPTERS
-    adapters = len(sweep.recipes) * len(sweep.seeds) + len(sweep.adapters) + own
+    adapters = len(sweep.trained) * len(sweep.seeds) + len(sweep.adapters) + own
     arguments = [
         *(sys.executable, "-P", "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", str(settings.merge.target) if settings.merge else model.name_or_path),

@@ -9,7 +9,14 @@ from pathlib import Path
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import SHIPPED_MODELS
-from surogate_bench.requests import AnyRequest, ExportRequest, ImportRequest, PrepareRequest, TrainRequest
+from surogate_bench.requests import (
+    AnyRequest,
+    ExportRequest,
+    ForeignTrainRequest,
+    ImportRequest,
+    PrepareRequest,
+    TrainRequest,
+)
 from surogate_bench.service import Exposition, run_service
 
 
@@ -41,12 +48,16 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
         from surogate_bench_trainer.foreign import import_stage  # noqa: PLC0415 - start-up time
 
         import_stage(request, work_dir)
+    elif isinstance(request, ForeignTrainRequest):
+        from surogate_bench_trainer.foreign.train_stage import foreign_train_stage  # noqa: PLC0415 - start-up time
+
+        foreign_train_stage(request, work_dir)
     else:
         raise ConfigError(
             "is not for the trainer",
             field="request.kind",
             value=request.kind,
-            remedy="The trainer takes prepare, train, import and export requests.",
+            remedy="The trainer takes prepare, train, import, foreign-train and export requests.",
         )
 
 

@@ -6,6 +6,7 @@ from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.recipes import RecipeEntry
 from surogate_bench.specs.sweep import Placement, RecipeSweep
+from surogate_bench.specs.trainers import ForeignTrainer
 from surogate_bench.specs.training import LoraSpec, TrainingSpec
 from surogate_bench.specs.yaml_io import load_sweep, with_seeds
 
@@ -13,6 +14,7 @@ __all__ = [
     "DataSpec",
     "EvaluationSpec",
     "ForeignAdapter",
+    "ForeignTrainer",
     "LoraSpec",
     "ModelSpec",
     "Placement",

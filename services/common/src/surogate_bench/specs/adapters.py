@@ -1,13 +1,10 @@
 """Adapters that were trained elsewhere, scored beside those that the sweep trains."""
 
-from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
-from surogate_bench.errors import ConfigError
-from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.specs.base import Name, Spec
 from surogate_bench.specs.model import REVISION_NEEDS_HUB, HubName
 from surogate_bench.specs.training import Projection
@@ -60,51 +57,3 @@ class ForeignAdapter(Spec):
     def label(self) -> str:
         """Location of the adapter, as the sweep states it."""
         return self.hub or self.url or str(self.path)
-
-
-def problem_of_adapters(
-    adapters: Sequence[ForeignAdapter], recipes: Mapping[str, Recipe], *, taken: Collection[str], own: bool
-) -> ConfigError | None:
-    """Return the error of the adapters of a sweep; None if they are valid.
-
-    Args:
-        adapters: All of them.
-        recipes: The sweep's, by name.
-        taken: Names of its other rows and runs.
-        own: Whether adapters are also scored under the recipe they were trained with.
-    """
-    names = set(taken)
-    for adapter in adapters:
-        if adapter.name in names:
-            message, remedy = "is the name of another row or run of this sweep", "Rename the adapter."
-            return ConfigError(message, field=f"adapters.{adapter.name}.name", value=adapter.name, remedy=remedy)
-        names.add(adapter.name)
-        if problem := _problem_of_training(adapter, recipes, own=own):
-            return problem
-    return None
-
-
-def _problem_of_training(adapter: ForeignAdapter, recipes: Mapping[str, Recipe], *, own: bool) -> ConfigError | None:
-    name, known = adapter.trained_under, {recipe.name: recipe for recipe in RECIPES} | dict(recipes)
-    field = f"adapters.{adapter.name}.trained_under"
-    if name is not None and name not in known:
-        return ConfigError(
-            "there is no such recipe, neither in this sweep nor built in",
-            field=field,
-            value=name,
-            remedy=f"Leave it out where it is not known, or use {', '.join(sorted(known))}.",
-        )
-    if own and name is None:
-        return ConfigError(
-            "serving.under has own, and what this adapter was trained under is not known",
-            field=field,
-            remedy="Set it, or name recipes in serving.under instead of own.",
-        )
-    if own and name not in recipes and known[str(name)].quantizes:
-        return ConfigError(
-            "serving.under has own, and the sweep does not have the recipe that this adapter was trained under",
-            field=field,
-            value=name,
-            remedy="Add it to recipes, or name recipes in serving.under instead of own.",
-        )
-    return None

@@ -23,11 +23,12 @@ def reference() -> str:
             sections.append((f"`{name}`", target))
     lora = _definition(schema, schema["$defs"]["TrainingSpec"]["properties"]["lora"])
     recipe = schema["$defs"]["Recipe"]
-    adapter = schema["$defs"]["ForeignAdapter"]
+    adapter, trainer = schema["$defs"]["ForeignAdapter"], schema["$defs"]["ForeignTrainer"]
     sections += [
         ("`training.lora`", lora or {}),
         ("`recipes`: the fields of a recipe", recipe),
         ("`adapters`: the fields of an adapter", adapter),
+        ("`trainers`: the fields of a trainer", trainer),
     ]
     return "\n".join([_HEAD, *(_section(title, part, schema) for title, part in sections)])
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from difflib import get_close_matches
 from enum import StrEnum
 from typing import Annotated, Literal, Self
@@ -10,12 +11,14 @@ from pydantic import Field, model_validator
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import BASE_RUN, run_name
-from surogate_bench.specs.adapters import ForeignAdapter, problem_of_adapters
+from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.base import Name, Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import ALL, AS_PUBLISHED, OWN, EvaluationSpec, ServingSpec
+from surogate_bench.specs.foreign_rows import ForeignRow, problem_of_rows
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.recipes import RecipeEntry
+from surogate_bench.specs.trainers import ForeignTrainer
 from surogate_bench.specs.training import TrainingSpec
 
 EACH_SEED_ONCE = "seeds: each may appear once"
@@ -48,6 +51,12 @@ class RecipeSweep(Spec):
         max_length=64,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
         description="Adapters that were trained elsewhere, scored beside the recipes.",
+    )
+    trainers: tuple[ForeignTrainer, ...] = Field(
+        (),
+        max_length=64,
+        exclude_if=lambda value: not value,
+        description="Trainers of other software, run once per seed beside the recipes.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
         (0,), min_length=1, description="Each recipe is trained once per seed."
@@ -98,15 +107,22 @@ class RecipeSweep(Spec):
         return None
 
     @model_validator(mode="after")
-    def _adapters_fit_the_sweep(self) -> Self:
+    def _foreign_rows_fit_the_sweep(self) -> Self:
         recipes = {recipe.name: recipe for recipe in self.recipes}
         runs = {run_name(recipe, seed) for recipe in recipes for seed in self.seeds}
-        problem = problem_of_adapters(
-            self.adapters, recipes, taken={BASE_RUN, *recipes, *runs}, own=OWN in self.serving.under
+        problem = problem_of_rows(
+            self._foreign_rows(), recipes, taken={BASE_RUN, *recipes, *runs}, own=OWN in self.serving.under
         )
         if problem:
             raise ValueError(str(problem)) from problem
         return self
+
+    def _foreign_rows(self) -> Iterator[ForeignRow]:
+        for each in self.trainers:
+            runs = tuple(run_name(each.name, seed) for seed in self.seeds)
+            yield ForeignRow(kind="trainer", name=each.name, trained_under=each.trained_under, runs=runs)
+        for one in self.adapters:
+            yield ForeignRow(kind="adapter", name=one.name, trained_under=one.trained_under, runs=())
 
     @property
     def spec_hash(self) -> str:
@@ -126,6 +142,19 @@ class RecipeSweep(Spec):
             KeyError: the sweep has none of that name.
         """
         return {adapter.name: adapter for adapter in self.adapters}[name]
+
+    def trainer(self, name: str) -> ForeignTrainer:
+        """Return a foreign trainer of this sweep by name.
+
+        Raises:
+            KeyError: the sweep has none of that name.
+        """
+        return {trainer.name: trainer for trainer in self.trainers}[name]
+
+    @property
+    def trained(self) -> tuple[RecipeEntry | ForeignTrainer, ...]:
+        """What is trained once per seed: recipes, then foreign trainers."""
+        return (*self.recipes, *self.trainers)
 
     def recipe(self, name: str) -> RecipeEntry:
         """Return a recipe of this sweep by name.

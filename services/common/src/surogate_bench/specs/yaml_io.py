@@ -1,5 +1,6 @@
 """Read a sweep from YAML, with errors that name the location and the remedy."""
 
+import os
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +18,8 @@ from surogate_bench.user_paths import expand_home, require_current_folder
 def load_sweep(path: Path) -> RecipeSweep:
     """Read and validate one sweep file.
 
-    Relative local paths inside it (model.path, data.path, evaluation.tasks_dir, adapters.*.path) are taken relative to
+    Relative local paths inside it (model.path, data.path, evaluation.tasks_dir, adapters.*.path, and arguments of
+    trainers.*.command that begin with ./ or ../) are taken relative to
     the file, and a recipe given as a name ending in ``.yaml`` is read from that file.
 
     Raises:
@@ -28,6 +30,8 @@ def load_sweep(path: Path) -> RecipeSweep:
     for field, value, key in _with_paths(document):
         if isinstance(value, dict) and isinstance(value.get(key), str):
             value[key] = str(base / expand_home(value[key], field=f"{field}.{key}"))
+    for field, entry in _entries(document, "trainers"):
+        _resolve_command(field, entry, base)
     if isinstance(document.get("recipes"), list):
         document["recipes"] = [
             _read_mapping(base / expand_home(entry, field=f"recipes.{index}"), field=f"recipes.{index}")
@@ -42,9 +46,25 @@ def _with_paths(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
     """Yield the sections that may name local paths: path of the section, its value, and the key."""
     for section, key in (("model", "path"), ("data", "path"), ("evaluation", "tasks_dir")):
         yield section, document.get(section), key
-    adapters = document.get("adapters")
-    for index, adapter in enumerate(adapters if isinstance(adapters, list) else ()):
-        yield f"adapters.{index}", adapter, "path"
+    for field, adapter in _entries(document, "adapters"):
+        yield field, adapter, "path"
+
+
+def _entries(document: dict[str, Any], section: str) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a list with their fields."""
+    entries = document.get(section)
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        yield f"{section}.{index}", entry
+
+
+def _resolve_command(field: str, trainer: Any, base: Path) -> None:  # noqa: ANN401 - of a file
+    """Make arguments that begin with ``./`` or ``../`` paths from the sweep file on."""
+    command = trainer.get("command") if isinstance(trainer, dict) else None
+    if not isinstance(command, list):
+        return
+    for index, argument in enumerate(command):
+        if isinstance(argument, str) and argument.startswith(("./", "../")):
+            command[index] = os.path.normpath(base / expand_home(argument, field=f"{field}.command.{index}"))
 
 
 def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:

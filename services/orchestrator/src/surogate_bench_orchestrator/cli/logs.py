@@ -36,13 +36,15 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
     if run in services:
         return (services[run],)
     recipes = {run_name(recipe.name, seed): recipe.name for recipe in sweep.recipes for seed in sweep.seeds}
+    others = {run_name(each.name, seed): each.trained_under or "" for each in sweep.trainers for seed in sweep.seeds}
     imported = {adapter.name: adapter.trained_under or "" for adapter in sweep.adapters}
-    runs = [*([BASE_RUN] if sweep.evaluation.evaluate_base else []), *recipes, *imported]
+    trained = recipes | others | imported
+    runs = [*([BASE_RUN] if sweep.evaluation.evaluate_base else []), *trained]
     if run not in runs:
         raise ConfigError(
             "there is no such run", field="run", value=run, remedy=f"Use one of {', '.join((*runs, *services))}."
         )
-    recipe = (recipes | imported).get(run)
+    recipe = trained.get(run)
     merged = sweep.scored_merged(recipe)
     evaluations = (
         *(eval_stage(under) for under in sweep.scored_under(recipe)),

@@ -13,7 +13,7 @@ def validate_sweep(sweep_file: Path, consoles: Consoles) -> None:
         ConfigError: it cannot be used as it is.
     """
     sweep = read_sweep(sweep_file)
-    runs = len(sweep.recipes) * len(sweep.seeds)
+    runs = len(sweep.trained) * len(sweep.seeds)
     foreign = f", {len(sweep.adapters)} imported" if sweep.adapters else ""
     base = " and the base model" if sweep.evaluation.evaluate_base else ""
     counted = f"{runs} runs{foreign}{base}"

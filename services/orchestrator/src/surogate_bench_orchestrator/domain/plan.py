@@ -10,6 +10,7 @@ from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.requests import (
     CheckRequest,
     EvaluateRequest,
+    ForeignTrainRequest,
     ImportRequest,
     PrepareRequest,
     ServeRequest,
@@ -17,6 +18,7 @@ from surogate_bench.requests import (
 )
 from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.specs.trainers import ForeignTrainer
 from surogate_bench_orchestrator.domain.tasks import Task, task_name
 
 UNADDRESSED = ""
@@ -30,6 +32,9 @@ _CHECK_TIMEOUT_S = 3600.0
 
 _IMPORT_TIMEOUT_S = 3600.0
 """Enough to download an adapter."""
+
+_CHECKING_S = 3600.0
+"""Enough to check and validate an adapter that a foreign trainer left."""
 
 _MARGIN_S = 60.0
 """Added to deadlines that the services enforce themselves, so that their error message is recorded first."""
@@ -50,12 +55,13 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One recipe with one seed, a foreign adapter, or the unmodified base model, which is only evaluated."""
+    """One recipe or foreign trainer with one seed, a foreign adapter, or the unmodified base model, only evaluated."""
 
     name: str
     recipe: Recipe | None = None
     seed: int | None = None
     adapter: ForeignAdapter | None = None
+    trainer: ForeignTrainer | None = None
     train: Task | None
     """The task that produces the adapter: a training, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
@@ -63,8 +69,9 @@ class Run:
 
     @property
     def row(self) -> str:
-        """Name of the row of results that the run is part of: its recipe, its adapter, or the base."""
-        return self.recipe.name if self.recipe else self.name
+        """Name of the row of results that the run is part of: its recipe, trainer or adapter, or the base."""
+        trained_by = self.recipe or self.trainer
+        return trained_by.name if trained_by else self.name
 
     @property
     def evaluate(self) -> Task:
@@ -96,9 +103,10 @@ class Plan:
     """One for each way of serving; that of the base as published is the first. Then one for each merged adapter and
     way: merged weights are another base, and vLLM takes one at its start."""
     runs: tuple[Run, ...]
-    """The base first, then recipes and foreign adapters in the order of the spec."""
+    """The base first, then recipes, foreign trainers and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
-    """The slowest first, so that no long run starts last while other slots are idle (LPT rule, Graham)."""
+    """The slowest first, so that no long run starts last while other slots are idle (LPT rule, Graham); foreign
+    trainers, whose speed is not known, before all."""
     reuse: bool = True
     """Whether results of equal stages of other sweeps in the store are reused."""
 
@@ -159,7 +167,8 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         for recipe in sweep.recipes
         for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
     )
-    runs = (*trained, *(planner.foreign_run(adapter, servers) for adapter in sweep.adapters))
+    by_others = tuple(planner.run_of(trainer, seed, servers) for trainer in sweep.trainers for seed in sweep.seeds)
+    runs = (*trained, *by_others, *(planner.foreign_run(adapter, servers) for adapter in sweep.adapters))
     every_run = (base, *runs) if sweep.evaluation.evaluate_base else runs
     return Plan(
         sweep=sweep,
@@ -168,7 +177,10 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         checks=planner.checks(),
         servers=(*servers.values(), *(server for run in every_run for server in run.servers_of_its_own)),
         runs=every_run,
-        training_order=tuple(task for tasks in train.values() for task in tasks),
+        training_order=(
+            *(run.train for run in by_others if run.train),
+            *(task for tasks in train.values() for task in tasks),
+        ),
         reuse=reuse,
     )
 
@@ -207,14 +219,29 @@ class _Planner:
         )
 
     def train(self, recipe: Recipe, seed: int) -> Task:
-        run = run_name(recipe.name, seed)
+        request = TrainRequest(sweep=self.sweep, store=self.store, recipe=recipe.name, seed=seed)
+        return self._train(run_name(recipe.name, seed), request, self.sweep.train_timeout_s)
+
+    def run_of(self, trainer: ForeignTrainer, seed: int, servers: Mapping[str | None, Task]) -> Run:
+        run = run_name(trainer.name, seed)
+        request = ForeignTrainRequest(sweep=self.sweep, store=self.store, trainer=trainer.name, seed=seed)
+        timeout_s = (trainer.timeout_s or self.sweep.train_timeout_s) * self.sweep.max_attempts + _CHECKING_S
+        return Run(
+            name=run,
+            trainer=trainer,
+            seed=seed,
+            train=self._train(run, request, timeout_s),
+            evaluations=self.evaluations(run, trainer.trained_under or "", servers),
+        )
+
+    def _train(self, run: str, request: TrainRequest | ForeignTrainRequest, timeout_s: float) -> Task:
         return Task(
             name=self._name(run, "train"),
             service=Service.TRAINER,
-            request=TrainRequest(sweep=self.sweep, store=self.store, recipe=recipe.name, seed=seed),
+            request=request,
             slots=1,
             max_attempts=self.sweep.max_attempts,
-            timeout_s=self.sweep.train_timeout_s,
+            timeout_s=timeout_s,
             output=self.layout.train(run),
         )
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from surogate_bench.contract import Service
 from surogate_bench.layout import eval_stage
 from surogate_bench.progress import Progress
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ServeRequest
+from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ForeignTrainRequest, ServeRequest
 
 MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
@@ -83,6 +83,8 @@ def stage_of(task: Task) -> str:
         return f"check-{request.subject}"
     if isinstance(request, ServeRequest):
         return serve_stage(request.under, request.merged)
+    if isinstance(request, ForeignTrainRequest):
+        return "train"
     return eval_stage(request.under, merged=request.merged) if isinstance(request, EvaluateRequest) else request.kind
 
 

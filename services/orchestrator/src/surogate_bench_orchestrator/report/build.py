@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.recipes import Recipe
+from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.headline import headline
@@ -110,8 +111,9 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
 
 def _import_warnings(records: SweepRecords) -> Iterator[str]:
     for run in records.runs:
-        if run.imported is not None:
-            yield from (f"{run.name}: {warning}" for warning in run.imported.result.warnings)
+        made = run.imported or run.train
+        if made is not None and not isinstance(made.result, TrainResult):
+            yield from (f"{run.name}: {warning}" for warning in made.result.warnings)
 
 
 def _reference(recipes: Sequence[Recipe]) -> Recipe | None:

@@ -49,9 +49,9 @@ class Charts:
 def draw_charts(summary: Summary, records: SweepRecords, sweep: RecipeSweep) -> Charts:
     """Draw what there is data for; the same summary and records give the same bytes."""
     curves = {
-        recipe.name: RecipeCurves(title=formats.short(recipe.title), style=series_style(index), curves=found)
-        for index, recipe in enumerate(sweep.recipes)
-        if (found := _curves(records, recipe.name))
+        each.name: RecipeCurves(title=formats.short(each.title), style=series_style(index), curves=found)
+        for index, each in enumerate(sweep.trained)
+        if (found := _curves(records, each.name))
     }
     epoch_ends = _epoch_ends(sweep, list(curves.values()))
     with house_style():
@@ -81,7 +81,7 @@ def _accuracy(summary: Summary, sweep: RecipeSweep) -> Chart:
 
 
 def _styles(sweep: RecipeSweep) -> dict[str, SeriesStyle]:
-    names = [*(recipe.name for recipe in sweep.recipes), *(adapter.name for adapter in sweep.adapters)]
+    names = [*(each.name for each in sweep.trained), *(adapter.name for adapter in sweep.adapters)]
     return {name: series_style(index) for index, name in enumerate(names)}
 
 
@@ -173,12 +173,12 @@ def _curve(record: TrainRecord) -> Curve:
     """Return the losses of one run; where training diverged, steps without a finite loss are left out."""
     training = [(line.step, line.loss) for line in record.metrics if line.loss is not None and isfinite(line.loss)]
     validation = [(line.step, line.eval_loss) for line in record.metrics if line.eval_loss is not None]
-    steps = record.result.steps
+    steps, served = record.result.steps or 0, record.result.served_validation_loss
     return Curve(
         steps=tuple(step for step, _ in training),
         losses=tuple(loss for _, loss in training),
         validation=tuple((step, loss) for step, loss in validation if isfinite(loss)),
-        served=() if record.result.served_validation_loss is None else ((steps, record.result.served_validation_loss),),
+        served=() if served is None else ((steps, served),),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a reader must know of rows whose adapters were trained elsewhere."""
+"""What a reader must know of rows whose adapters other software trained."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,14 @@ from surogate_bench_orchestrator.report.summary import Foreign, Row
 def trained_elsewhere(row: Row, foreign: Foreign) -> str:
     """Explain the mark of one row."""
     under = f" under {foreign.trained_under}, as the sweep states" if foreign.trained_under else ""
-    return f"{PILCROW} {row.title}: trained elsewhere{under}; from {foreign.source}."
+    if row.is_imported:
+        return f"{PILCROW} {row.title}: trained elsewhere{under}; from {foreign.source}."
+    return f"{PILCROW} {row.title}: trained by other software{under}: {foreign.source}"
 
 
 def foreign_note(rows: Sequence[Row]) -> str:
-    """State what is not known of such rows; empty without any."""
-    titles = [row.title for row in rows if row.foreign]
+    """State what is not known of imported adapters; empty without any."""
+    titles = [row.title for row in rows if row.is_imported]
     if not titles:
         return ""
     return (
@@ -24,10 +26,23 @@ def foreign_note(rows: Sequence[Row]) -> str:
     )
 
 
+def trainers_note(rows: Sequence[Row]) -> str:
+    """State how far adapters of foreign trainers are comparable; empty without any."""
+    titles = [row.title for row in rows if row.foreign and not row.is_imported]
+    if not titles:
+        return ""
+    return (
+        f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} trained by other software, which was given the "
+        "data, settings and seeds of this sweep; whether it kept to them is not known. Losses, tokens and seconds are "
+        "as it reported them, the memory is that of its largest process, and the validation loss as served was "
+        "computed here."
+    )
+
+
 def single_kinds(rows: Sequence[Row]) -> str:
     """Name what rows are of whose intervals cover no seeds: a seed, an adapter; empty where there is no such row."""
     kinds = {
         "seed": any(len(row.seeds) == 1 for row in rows),
-        "adapter": any(row.foreign and row.score for row in rows),
+        "adapter": any(row.is_imported and row.score for row in rows),
     }
     return " or ".join(kind for kind, there in kinds.items() if there)

@@ -8,7 +8,7 @@ from surogate_bench_orchestrator.report.summary import Comparison, Row, Score, S
 ABSENT = "–"
 DAGGER, DOUBLE_DAGGER, SECTION = "\N{DAGGER}", "\N{DOUBLE DAGGER}", "\N{SECTION SIGN}"
 PILCROW = "\N{PILCROW SIGN}"
-"""Marks rows of adapters that were trained elsewhere."""
+"""Marks rows of adapters that other software trained."""
 _SIGNIFICANCE = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _MINUTE, _HOUR = 60.0, 3600.0
 _BINARY = 1024.0
@@ -131,7 +131,7 @@ def covered(rows: Sequence[Row]) -> str:
 def covers_less(row: Row, summary: Summary) -> bool:
     """Return whether a recipe's interval covers questions only while those of other recipes cover seeds too."""
     several = any(len(other.seeds) > 1 for other in summary.rows)
-    of_one = row.foreign is not None or (row.recipe is not None and row.seed is None and len(row.seeds) == 1)
+    of_one = row.is_imported or (row.recipe is not None and row.seed is None and len(row.seeds) == 1)
     return several and of_one
 
 
@@ -141,7 +141,8 @@ def _is_reference(row: Row, summary: Summary) -> bool:
 
 def rate(row: Row) -> str:
     """Format tokens per second."""
-    return ABSENT if row.training is None else f"{row.training.tokens_per_second:,.0f}"
+    found = row.training.tokens_per_second if row.training else None
+    return ABSENT if found is None else f"{found:,.0f}"
 
 
 def size(count: int | None) -> str:
@@ -184,11 +185,10 @@ def short(text: str) -> str:
 
 def title(row: Row, summary: Summary) -> str:
     """Return a row's name, with the number of seeds where some are missing."""
-    if row.foreign is not None:
-        return f"{row.title} {PILCROW}"
+    name = row.title if row.foreign is None else f"{row.title} {PILCROW}"
     if row.recipe is None or row.seed is not None or row.seeds_scored in {0, len(summary.seeds)}:
-        return row.title
-    return f"{row.title} ({row.seeds_scored} of {len(summary.seeds)} seeds)"
+        return name
+    return f"{name} ({row.seeds_scored} of {len(summary.seeds)} seeds)"
 
 
 def listed(items: Sequence[object]) -> str:

@@ -41,6 +41,7 @@ def loss_splits(
         row.key: parts
         for row in rows
         if row.recipe is not None
+        and row.trained_under == row.key  # not of a foreign trainer
         and row.own is not None
         and (parts := _parts(evaluations[row.key], row.key, theirs)) is not None
     }

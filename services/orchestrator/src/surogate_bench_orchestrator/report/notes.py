@@ -6,7 +6,7 @@ from statistics import NormalDist
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.foreign import foreign_note, single_kinds, trained_elsewhere
+from surogate_bench_orchestrator.report.foreign import foreign_note, single_kinds, trained_elsewhere, trainers_note
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
 from surogate_bench_orchestrator.report.recipe_texts import mismatch_details
 from surogate_bench_orchestrator.report.served import Served
@@ -29,6 +29,7 @@ def notes(
     candidates = (
         _seeds_note(sweep, rows),
         foreign_note(rows),
+        trainers_note(rows),
         *_sensitivity_notes(rows),
         mismatch_details(sweep.recipes, matrix),
         _covered_note(rows),
@@ -64,7 +65,7 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
 def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None) -> str:
     if found is None or found.of_all_seeds or reference is None:
         return ""
-    if row.foreign:
+    if row.is_imported:
         return (
             f"{formats.DAGGER} {row.title}: the difference is to {reference.title} with {seeds(found.seeds)} "
             f"({formats.fraction(found.other_accuracy)}), whose answers were kept."
@@ -166,7 +167,8 @@ def _bytes_note(rows: Sequence[Row]) -> str:
 
 
 def _speed_note(rows: Sequence[Row]) -> str:
-    shared = sorted({(row.training.side_by_side, row.training.threads) for row in rows if row.training}, reverse=True)
+    trained = [row.training for row in rows if row.training]
+    shared = sorted({(each.side_by_side, each.threads) for each in trained if each.threads is not None}, reverse=True)
     if not shared:
         return ""
     conditions = " or ".join(

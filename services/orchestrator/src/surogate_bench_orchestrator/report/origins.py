@@ -126,7 +126,7 @@ def _machine(manifest: Manifest) -> str:
 
 def _named(runs: Sequence[RunRecord], sweep: RecipeSweep) -> str:
     """Format runs in a sentence: the base model, FP8 and FP4 (seeds 0 and 1)."""
-    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
+    titles = {each.name: each.title for each in sweep.trained}
     of_recipe: dict[str, dict[int, None]] = {}
     for run in runs:
         if run.recipe is not None and run.seed is not None:

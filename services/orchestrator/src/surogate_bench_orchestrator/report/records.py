@@ -9,9 +9,17 @@ from pydantic import BaseModel, ValidationError
 from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
-from surogate_bench.manifest import Manifest
-from surogate_bench.results import EvalResult, ImportResult, MetricsLine, PrepareResult, SampleLine, TrainResult
-from surogate_bench.specs import ForeignAdapter, RecipeSweep
+from surogate_bench.manifest import Manifest, training_of
+from surogate_bench.results import (
+    EvalResult,
+    ForeignTrainResult,
+    ImportResult,
+    MetricsLine,
+    PrepareResult,
+    SampleLine,
+    TrainResult,
+)
+from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
 from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
@@ -24,7 +32,7 @@ class TrainRecord:
     """A finished training stage. ``metrics`` has one line per step and validation, ordered; empty if none were kept."""
 
     manifest: Manifest
-    result: TrainResult
+    result: TrainResult | ForeignTrainResult
     metrics: tuple[MetricsLine, ...]
 
 
@@ -66,7 +74,7 @@ class RunRecord:
 
     name: str
     recipe: str | None
-    """None for the base model and for a foreign adapter."""
+    """Recipe or foreign trainer; None for the base model and for a foreign adapter."""
     seed: int | None
     train: TrainRecord | None
     evaluation: EvalRecord | None
@@ -92,13 +100,18 @@ class RunRecord:
         return served.evaluation if served else None
 
     def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones."""
+        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones.
+
+        ``foreign training`` is that of a foreign trainer, made by other software on purpose.
+        """
         further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
         further |= {
             "merged evaluation" + (f" under {name}" if name else ""): served.evaluation
             for name, served in self.merged.items()
         }
-        stages = {"training": self.train, "import": self.imported, "evaluation": self.evaluation, **further}
+        is_foreign = self.train is not None and self.train.manifest.stage == "foreign-train"
+        training = "foreign training" if is_foreign else "training"
+        stages = {training: self.train, "import": self.imported, "evaluation": self.evaluation, **further}
         return {name: stage.manifest for name, stage in stages.items() if stage is not None}
 
 
@@ -110,10 +123,10 @@ class SweepRecords:
     base: RunRecord | None
     """None where the sweep does not score the base model."""
     runs: tuple[RunRecord, ...]
-    """In the order of recipes, then seeds; then foreign adapters."""
+    """In the order of recipes and foreign trainers, then seeds; then foreign adapters."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
-        """Return the runs of one recipe."""
+        """Return the runs of one recipe or foreign trainer."""
         return tuple(run for run in self.runs if run.recipe == recipe)
 
     def every_run(self) -> tuple[RunRecord, ...]:
@@ -140,13 +153,20 @@ def read_records(store: ObjectStore, sweep: RecipeSweep) -> SweepRecords:
         base=_read_run(store, layout, BASE_RUN, sweep, None) if sweep.evaluation.evaluate_base else None,
         runs=(
             *(
-                _read_run(store, layout, run_name(recipe.name, seed), sweep, recipe.name, seed=seed)
-                for recipe in sweep.recipes
+                _read_run(
+                    store, layout, run_name(each.name, seed), sweep, _trained_under(each), trained_by=(each.name, seed)
+                )
+                for each in sweep.trained
                 for seed in sweep.seeds
             ),
             *(_read_foreign(store, layout, adapter, sweep) for adapter in sweep.adapters),
         ),
     )
+
+
+def _trained_under(trained: RecipeEntry | ForeignTrainer) -> str:
+    """Return the recipe that adapters of a recipe or foreign trainer are trained under; empty if it is not known."""
+    return (trained.trained_under or "") if isinstance(trained, ForeignTrainer) else trained.name
 
 
 def _read_run(
@@ -156,9 +176,10 @@ def _read_run(
     sweep: RecipeSweep,
     trained_under: str | None,
     *,
-    seed: int | None = None,
+    trained_by: tuple[str | None, int | None] = (None, None),
 ) -> RunRecord:
-    recipe = None if seed is None else trained_under
+    """Read a run; ``trained_by`` is its recipe or foreign trainer with its seed."""
+    recipe, seed = trained_by
     train, evaluation, damage = None, None, ""
     try:
         train = None if recipe is None else _read_train(store, layout.train(name))
@@ -209,7 +230,8 @@ def _read_train(store: ObjectStore, prefix: str) -> TrainRecord | None:
         for line in _lines(store, prefix, manifest, METRICS_FILE, MetricsLine)
     }
     metrics = tuple(lines[key] for key in sorted(lines))
-    return TrainRecord(manifest=manifest, result=manifest.require_result(TrainResult), metrics=metrics)
+    result = training_of(manifest) or manifest.require_result(TrainResult)
+    return TrainRecord(manifest=manifest, result=result, metrics=metrics)
 
 
 def _read_evaluation(store: ObjectStore, prefix: str, under: str | None, *, merged: bool = False) -> EvalRecord | None:

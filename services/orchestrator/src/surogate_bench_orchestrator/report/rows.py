@@ -1,15 +1,16 @@
-"""Rows of the summary: the base model, every recipe over its seeds, every run."""
+"""Rows of the summary: the base model, every recipe or foreign trainer over its seeds, every run."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.specs import ForeignAdapter, RecipeSweep
+from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
 from surogate_bench_orchestrator.report.origins import reused_from
-from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords, TrainRecord
+from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.scores import Difference, adjusted, difference, score
 from surogate_bench_orchestrator.report.scoring import scored_on
-from surogate_bench_orchestrator.report.summary import Comparison, Foreign, Row, RowState, Score, Training
+from surogate_bench_orchestrator.report.summary import Comparison, Foreign, Row, RowState, Score
+from surogate_bench_orchestrator.report.trainings import training_of_runs
 
 BASE_TITLE = "Base model"
 
@@ -42,6 +43,7 @@ class _Group:
     seed: int | None
     runs: tuple[RunRecord, ...]
     adapter: ForeignAdapter | None = None
+    trainer: ForeignTrainer | None = None
 
     @property
     def is_base(self) -> bool:
@@ -73,26 +75,38 @@ def _groups(records: SweepRecords, sweep: RecipeSweep) -> list[_Group]:
     return [
         *(_Group(key=run.name, title=BASE_TITLE, recipe=None, seed=None, runs=(run,)) for run in base),
         *(
-            _Group(key=each.name, title=each.title, recipe=each.name, seed=None, runs=records.of_recipe(each.name))
-            for each in sweep.recipes
+            _Group(
+                key=each.name,
+                title=each.title,
+                recipe=each.name,
+                seed=None,
+                runs=records.of_recipe(each.name),
+                trainer=_as_trainer(each),
+            )
+            for each in sweep.trained
         ),
         *(_Group(key=run.name, title=run.name, recipe=None, seed=None, runs=(run,), adapter=it) for run, it in foreign),
     ]
 
 
 def _run_groups(records: SweepRecords, sweep: RecipeSweep) -> list[_Group]:
-    titles = {recipe.name: recipe.title for recipe in sweep.recipes}
+    trained = {each.name: each for each in sweep.trained}
     return [
         _Group(
             key=run.name,
-            title=f"{titles[run.recipe]}, seed {run.seed}",
+            title=f"{trained[run.recipe].title}, seed {run.seed}",
             recipe=run.recipe,
             seed=run.seed,
             runs=(run,),
+            trainer=_as_trainer(trained[run.recipe]),
         )
         for run in records.runs
         if run.recipe is not None
     ]
+
+
+def _as_trainer(trained: RecipeEntry | ForeignTrainer) -> ForeignTrainer | None:
+    return trained if isinstance(trained, ForeignTrainer) else None
 
 
 def _with_comparisons(
@@ -139,7 +153,7 @@ def _beside(found: Comparison | None, row: Row, others: tuple[int, ...] | None) 
     """
     if found is None:
         return None
-    of_row = row.foreign is not None or found.seeds == row.seeds
+    of_row = row.is_imported or found.seeds == row.seeds
     return found.model_copy(update={"of_all_seeds": of_row and others in {None, found.seeds}})
 
 
@@ -191,7 +205,7 @@ def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
         state=state,
         reason=reason,
         score=scored,
-        training=_training(trained) if trained else None,
+        training=training_of_runs(trained) if trained else None,
         versus_reference=None,
         versus_base=None,
         many_empty=scored is not None and scored.largest_empty_share > sweep.evaluation.max_empty_fraction,
@@ -202,6 +216,13 @@ def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
 
 
 def _foreign(group: _Group) -> Foreign | None:
+    if group.trainer is not None:
+        hashes = {run.train.result.adapter_sha256 for run in group.runs if run.train is not None}
+        return Foreign(
+            source=group.trainer.label,
+            trained_under=group.trainer.trained_under,
+            adapter_sha256=next(iter(hashes)) if len(hashes) == 1 else None,
+        )
     if group.adapter is None:
         return None
     imported = next((run.imported.result for run in group.runs if run.imported), None)
@@ -229,35 +250,3 @@ def not_yet(run: RunRecord) -> str:
     made = run.train is not None or run.imported is not None or (run.recipe is None and run.adapter is None)
     waiting_for = "evaluated" if made else "imported" if run.adapter else "trained"
     return f"not {waiting_for} yet"
-
-
-def _training(records: Sequence[TrainRecord]) -> Training:
-    results = [record.result for record in records]
-    engines = dict.fromkeys(record.manifest.engine for record in records if record.manifest.engine)
-    validations = [result.validation[-1].loss for result in results if result.validation]
-    served = [result.served_validation_loss for result in results if result.served_validation_loss is not None]
-    covered = [result.covered_share for result in results if result.covered_share is not None]
-    seconds = sum(result.train_seconds for result in results)
-    tokens = sum(result.tokens for result in results)
-    return Training(
-        engine=", ".join(engines) or None,
-        steps=max(result.steps for result in results),
-        tokens=round(tokens / len(results)),
-        tokens_per_second=_mean([result.tokens_per_second for result in results]),
-        side_by_side=max(result.side_by_side for result in results),
-        threads=min(result.threads for result in results),
-        train_seconds=seconds / len(results),
-        peak_memory_bytes=max(result.peak_memory_bytes for result in results),
-        weight_bytes=max(result.weight_bytes for result in results),
-        operand_cache_bytes=max(result.operand_cache_bytes for result in results),
-        training_weight_bytes=max(result.weight_bytes + result.operand_cache_bytes for result in results),
-        covered_share=min(covered) if covered else None,
-        final_train_loss=_mean([result.final_train_loss for result in results]),
-        last_validation_loss=_mean(validations) if validations else None,
-        served_validation_loss=_mean(served) if len(served) == len(results) else None,
-        resumed_from_step=max(result.resumed_from_step for result in results),
-    )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

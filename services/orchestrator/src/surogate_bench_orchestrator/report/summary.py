@@ -46,24 +46,27 @@ class ScoredOn(Part):
 
 
 class Training(Part):
-    """How the adapter was trained. Over several seeds: means, but the largest memory and the widest sharing."""
+    """How the adapter was trained. Over several seeds: means, but the largest memory and the widest sharing.
+
+    None where a foreign trainer did not report it.
+    """
 
     engine: str | None
-    steps: int
-    tokens: int
-    tokens_per_second: float
+    steps: int | None
+    tokens: int | None
+    tokens_per_second: float | None
     side_by_side: int
-    threads: int
-    train_seconds: float
-    peak_memory_bytes: int
-    weight_bytes: int
+    threads: int | None
+    train_seconds: float | None
+    peak_memory_bytes: int | None
+    weight_bytes: int | None
     """Stored: weights of the linear layers inside the transformer blocks, scales included."""
-    operand_cache_bytes: int
-    training_weight_bytes: int
+    operand_cache_bytes: int | None
+    training_weight_bytes: int | None
     """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps beside them."""
     covered_share: float | None = None
     """Share of the weights inside the transformer blocks that the recipe covers; None where it was not recorded."""
-    final_train_loss: float
+    final_train_loss: float | None
     last_validation_loss: float | None
     """In the precision of the recipe."""
     served_validation_loss: float | None
@@ -72,24 +75,25 @@ class Training(Part):
 
 
 class Foreign(Part):
-    """Where a foreign adapter comes from, as far as that is known; its training is not."""
+    """Where an adapter comes from that other software trained."""
 
     source: str
-    """Folder, URL, or hub name with commit once it is imported."""
+    """Of a foreign adapter: folder, URL, or hub name with commit once it is imported; of a foreign trainer: its
+    command."""
     trained_under: str | None
     """Recipe, as the sweep states it."""
     adapter_sha256: str | None = None
-    """Content of the imported files; None before."""
+    """Content of the adapter; None before it is there, and for a row of several runs."""
 
 
 class Row(Part):
-    """The base model, a recipe (over all its seeds), one run of a recipe, or a foreign adapter."""
+    """The base model, a recipe or foreign trainer (over all its seeds), one run of it, or a foreign adapter."""
 
     key: str
-    """``base``, the recipe's name, the run's name, or the adapter's name."""
+    """``base``, or the name of the recipe, trainer, run or adapter."""
     title: str
     recipe: str | None
-    """None for the base model and for a foreign adapter."""
+    """Recipe or foreign trainer; None for the base model and for a foreign adapter."""
     seed: int | None
     """None for the base model, a foreign adapter, and a row over seeds."""
     seeds: tuple[int, ...]
@@ -115,7 +119,12 @@ class Row(Part):
     """``name/spec-hash`` of the sweep that a single run was taken from, or what each of its stages was, as in
     ``training name/spec-hash``; empty where it was computed in this sweep, and for a row of several runs."""
     foreign: Foreign | None = None
-    """Of a foreign adapter."""
+    """Of a foreign adapter, and of a foreign trainer."""
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is a foreign adapter's, which has no seed."""
+        return self.foreign is not None and self.recipe is None
 
     @property
     def is_base(self) -> bool:
@@ -179,7 +188,7 @@ class Summary(Part):
     reference_title: str | None
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    """The base model where it is scored, then every recipe and every foreign adapter in the sweep's order."""
+    """The base model where it is scored, then recipes, foreign trainers and foreign adapters in the sweep's order."""
     runs: tuple[Row, ...]
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     recipes: tuple[RecipeText, ...]

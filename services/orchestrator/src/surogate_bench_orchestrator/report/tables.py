@@ -35,7 +35,8 @@ CSV_COLUMNS = (
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
-``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that were trained elsewhere."""
+``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
+foreign trainer is its command, and ``recipe`` its name."""
 
 
 def to_csv(summary: Summary) -> str:
@@ -222,7 +223,7 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
         formats.loss(training.last_validation_loss if training else None),
         formats.loss(training.served_validation_loss if training else None),
         formats.share(training.covered_share if training else None),
-        f"{training.steps:,}" if training else formats.ABSENT,
+        f"{training.steps:,}" if training and training.steps is not None else formats.ABSENT,
         formats.duration(score.eval_seconds if score else None),
         str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
     )

@@ -62,6 +62,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
         sweep = RecipeSweep.model_validate({"name": name, **spec})
     except ValidationError as error:
         raise _explained(error, ("spec",), remedy=_FIX) from error
+    _require_no_trainers(sweep, "spec.trainers")
     _require_few_runs(sweep, "spec.seeds")
     return ResourceSweep(
         name=name,
@@ -93,7 +94,8 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
         namespace: Omitted if None.
 
     Raises:
-        ConfigError: it names a local folder, which pods do not have, or has more runs than a status has room for.
+        ConfigError: it names a local folder, which pods do not have, has foreign trainers, or has more runs than a
+            status has room for.
     """
     for field, path, remedy in _local_paths(sweep):
         raise ConfigError(
@@ -102,10 +104,26 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
             value=str(path),
             remedy=f"{remedy}; for a folder that is mounted into the pods, write the RecipeSweep resource yourself.",
         )
+    _require_no_trainers(sweep, "trainers")
     _require_few_runs(sweep, "seeds")
     metadata = {"name": sweep.name} | ({"namespace": namespace} if namespace else {})
     spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
+
+
+def _require_no_trainers(sweep: RecipeSweep, field: str) -> None:
+    """Refuse foreign trainers, whose commands are programs of one machine.
+
+    Raises:
+        ConfigError: the sweep has one.
+    """
+    if sweep.trainers:
+        raise ConfigError(
+            "foreign trainers run on one machine only, not on Kubernetes",
+            field=field,
+            value=", ".join(trainer.name for trainer in sweep.trainers),
+            remedy="Run the sweep on a machine that has the software, or train there and use adapters.",
+        )
 
 
 def _require_few_runs(sweep: RecipeSweep, field: str) -> None:

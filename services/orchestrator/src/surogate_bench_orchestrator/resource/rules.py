@@ -28,6 +28,8 @@ NAME_RULE: Rule = {
     ),
 }
 
+NO_TRAINERS = "foreign trainers run on one machine only, not on Kubernetes: leave them out, or give their adapters"
+
 MAX_RUNS = 1000
 """Recipes times seeds: the status has a row for each run, and an object may have 1.5 MiB."""
 
@@ -84,6 +86,7 @@ FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
             "message": "adapters: each name may appear once: rename the repeated one",
         }
     ],
+    ("RecipeSweep", "trainers"): [{"rule": "size(self) == 0", "message": f"trainers: {NO_TRAINERS}"}],
     ("RecipeSweep", "seeds"): [
         {
             "rule": "self.all(seed, self.exists_one(other, other == seed))",

@@ -11,6 +11,7 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 Schema = dict[str, Any]
 
 _UNTYPED = "recipes"
+_ALWAYS_EMPTY = "trainers"
 _MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 512, 64, 64
 _LENGTHS = {
     ("RecipeSweep", "description"): 4096,
@@ -29,7 +30,7 @@ def spec_schema() -> Schema:
     spec = _Converter(RecipeSweep.model_json_schema()).root("RecipeSweep")
     properties = {name: field for name, field in spec["properties"].items() if name != "name"}
     for name, field in properties.items():
-        if name != _UNTYPED:
+        if name not in {_UNTYPED, _ALWAYS_EMPTY}:
             field["x-kubernetes-validations"] = [*field.get("x-kubernetes-validations", ()), immutable(name)]
     scheduling = _Converter(SchedulingSpec.model_json_schema()).root("SchedulingSpec")
     return {

@@ -79,7 +79,9 @@ class StatusRow(StatusModel):
     """Status of a run, or of a stage that the runs share."""
 
     name: str = Field(description="Name of the run, for example fp8-s0.")
-    recipe: str = Field("", description="Name of its recipe or foreign adapter; base for the base model.")
+    recipe: str = Field(
+        "", description="Name of its recipe, foreign trainer or foreign adapter; base for the base model."
+    )
     seed: int | None = Field(None, description="Its seed.")
     state: str = Field(
         description="Pending, Training, Importing, Trained, Evaluating, Succeeded, Failed or Skipped; of a service "
@@ -131,7 +133,7 @@ class SweepStatus(StatusModel):
     )
     runs: tuple[StatusRow, ...] = Field(
         (),
-        description="One row for each run: a recipe with a seed, a foreign adapter, or the base model.",
+        description="One row for each run: a recipe or trainer with a seed, a foreign adapter, or the base model.",
         json_schema_extra=_map_list("name"),
     )
     services: tuple[StatusRow, ...] = Field(

@@ -9,14 +9,15 @@ from pydantic import ValidationError
 from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Manifest, result_of
-from surogate_bench.results import EvalResult, ImportResult, PrepareResult, TrainResult
+from surogate_bench.manifest import Manifest, result_of, training_of
+from surogate_bench.results import EvalResult, ImportResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
     SCORING_VERSION,
     SERVING_VERSION,
     VLLM_VERSION,
     evaluation_identity,
+    foreign_training_identity,
     training_identity,
     trains_alike,
     uses_input_scales,
@@ -78,12 +79,18 @@ class ReusableStages:
         self._found.pop(task_name, None)
 
     def _find_training(self, run: Run, prepared: PrepareResult, manifests: Mapping[str, Manifest]) -> None:
-        recipe, task = run.recipe, run.train
-        if task is None or recipe is None or run.seed is None or not self._is_new(task.name, manifests):
+        task = run.train
+        if task is None or run.seed is None or not self._is_new(task.name, manifests):
             return
-        identity = training_identity(self._plan.sweep, recipe, run.seed, prepared)
-        candidates = self._finished().trainings.get(identity or "", ())
-        self._keep_first(task.name, candidates, lambda manifest: trains_alike(manifest, recipe, prepared))
+        sweep, recipe = self._plan.sweep, run.recipe
+        if recipe is not None:
+            identity = training_identity(sweep, recipe, run.seed, prepared)
+            candidates = self._finished().trainings.get(identity or "", ())
+            self._keep_first(task.name, candidates, lambda manifest: trains_alike(manifest, recipe, prepared))
+        elif run.trainer is not None:
+            identity = foreign_training_identity(sweep, run.trainer, run.seed, prepared)
+            candidates = self._finished().trainings.get(identity or "", ())
+            self._keep_first(task.name, candidates, lambda manifest: manifest.stage == "foreign-train")
 
     def _find_evaluation(
         self, run: Run, evaluation: Evaluation, prepared: PrepareResult, manifests: Mapping[str, Manifest]
@@ -184,6 +191,9 @@ def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterato
     for recipe in sweep.recipes:
         for seed in sweep.seeds:
             yield run_name(recipe.name, seed), training_identity(sweep, recipe, seed, prepared)
+    for trainer in sweep.trainers:
+        for seed in sweep.seeds:
+            yield run_name(trainer.name, seed), foreign_training_identity(sweep, trainer, seed, prepared)
 
 
 def _scored_runs(
@@ -191,8 +201,9 @@ def _scored_runs(
 ) -> Iterator[tuple[str, Mapping[tuple[str | None, bool], str]]]:
     """Yield runs that have evaluations in the store: prefixes by the recipe served under, and whether merged."""
     trained = ((run_name(each.name, seed), each.name) for each in sweep.recipes for seed in sweep.seeds)
+    others = ((run_name(each.name, seed), each.trained_under or "") for each in sweep.trainers for seed in sweep.seeds)
     imported = ((each.name, each.trained_under or "") for each in sweep.adapters)
-    for run, recipe in ((BASE_RUN, None), *trained, *imported):
+    for run, recipe in ((BASE_RUN, None), *trained, *others, *imported):
         ways = [(under, False) for under in sweep.scored_under(recipe)]
         ways += [(under, True) for under in sweep.scored_merged(recipe)]
         prefixes = {(under, merged): layout.eval(run, under, merged=merged) for under, merged in ways}
@@ -227,7 +238,7 @@ def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
 
 def _content_of(manifest: Manifest | None) -> str | None:
     """Return the content hash of an adapter that was trained or imported; None if it is not known."""
-    made = result_of(manifest, TrainResult) or result_of(manifest, ImportResult)
+    made = training_of(manifest) or result_of(manifest, ImportResult)
     return made.adapter_sha256 if made else None
 
 

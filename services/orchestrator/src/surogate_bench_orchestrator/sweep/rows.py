@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import result_of
+from surogate_bench.manifest import result_of, training_of
 from surogate_bench.requests import ServeRequest
-from surogate_bench.results import EvalResult, ImportResult, PrepareResult, TrainResult
+from surogate_bench.results import EvalResult, ForeignTrainResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
@@ -111,7 +111,7 @@ def sweep_progress(snapshot: Snapshot) -> SweepProgress:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the warnings of the prepare stage and of imports; empty before they are done."""
+    """Return the warnings of the prepare stage, of imports and of foreign trainings; empty before they are done."""
     prepared = result_of(snapshot.manifests.get(snapshot.plan.prepare.name), PrepareResult)
     return (*(prepared.warnings if prepared else ()), *_import_warnings(snapshot))
 
@@ -119,7 +119,7 @@ def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
 def _import_warnings(snapshot: Snapshot) -> Iterator[str]:
     for run in snapshot.plan.runs:
         manifest = snapshot.manifests.get(run.train.name) if run.train else None
-        if imported := result_of(manifest, ImportResult):
+        if imported := result_of(manifest, ImportResult) or result_of(manifest, ForeignTrainResult):
             yield from (f"{run.name}: {warning}" for warning in imported.warnings)
 
 
@@ -156,7 +156,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
     observed = snapshot.observed
     current = _current_task(run, status, observed)
     observation = observed.of(current)
-    trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
+    trained = training_of(snapshot.manifests.get(run.train.name)) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     live = status.state in {RunState.TRAINING, RunState.IMPORTING, RunState.EVALUATING}
     figures = _live_figures(observation) if live else _result_figures(trained, _evaluation_seconds(snapshot, run))
@@ -270,7 +270,9 @@ def _live_figures(task: Observation) -> dict[str, Any]:
     }
 
 
-def _result_figures(trained: TrainResult | None, evaluation_seconds: list[float]) -> dict[str, Any]:
+def _result_figures(
+    trained: TrainResult | ForeignTrainResult | None, evaluation_seconds: list[float]
+) -> dict[str, Any]:
     return {
         "loss": trained.final_train_loss if trained else None,
         "tokens_per_second": trained.tokens_per_second if trained else None,

@@ -6,6 +6,7 @@ from pathlib import Path
 from surogate_bench.adapter_files import (
     ADAPTER_FILES,
     LARGEST_CONFIG,
+    AdapterOrigin,
     local_adapter_files,
     read_bounded,
     require_adapter_files,
@@ -42,7 +43,7 @@ def fetch_adapter(adapter: ForeignAdapter, folder: Path, *, largest: int) -> Fet
         TransientError: hub or store are away.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    limits = {ADAPTER_CONFIG_FILE: LARGEST_CONFIG, ADAPTER_WEIGHTS_FILE: largest}
+    limits = limits_of(largest)
     if adapter.url is not None:
         _from_store(adapter, adapter.url, folder, limits)
         source, revision = adapter.url, None
@@ -50,14 +51,30 @@ def fetch_adapter(adapter: ForeignAdapter, folder: Path, *, largest: int) -> Fet
         revision = _from_hub(adapter, adapter.hub, folder, limits)
         source = f"{adapter.hub}@{revision}"
     else:
-        _copy(adapter, local_adapter_files(adapter, Path(str(adapter.path))), folder, limits)
+        copy_adapter(adapter, local_adapter_files(adapter, Path(str(adapter.path))), folder, limits)
         source, revision = str(adapter.path), None
     return FetchedAdapter(
         config=folder / ADAPTER_CONFIG_FILE, weights=folder / ADAPTER_WEIGHTS_FILE, source=source, revision=revision
     )
 
 
-def _copy(adapter: ForeignAdapter, files: dict[str, Path], folder: Path, limits: dict[str, int]) -> None:
+def limits_of(largest: int) -> dict[str, int]:
+    """Return the bytes that each file of an adapter may have, given those of its weights."""
+    return {ADAPTER_CONFIG_FILE: LARGEST_CONFIG, ADAPTER_WEIGHTS_FILE: largest}
+
+
+def copy_adapter(adapter: AdapterOrigin, files: dict[str, Path], folder: Path, limits: dict[str, int]) -> None:
+    """Copy the files of an adapter that is on this machine.
+
+    Args:
+        adapter: For messages.
+        files: From :func:`local_adapter_files`.
+        folder: Gets the copies.
+        limits: Bytes that each may have.
+
+    Raises:
+        ConfigError: a file is too large, or no regular file.
+    """
     for name, path in files.items():
         data = read_bounded(path, limits[name])
         if data is None:
@@ -98,11 +115,11 @@ def _from_hub(adapter: ForeignAdapter, name: str, folder: Path, limits: dict[str
         except DryRunError:
             pass  # the hub is away: what is in the cache is used, or its absence explained
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=list(ADAPTER_FILES)))
-    _copy(adapter, local_adapter_files(adapter, snapshot, root=snapshot.parent.parent), folder, limits)
+    copy_adapter(adapter, local_adapter_files(adapter, snapshot, root=snapshot.parent.parent), folder, limits)
     return snapshot.name
 
 
-def _too_large(adapter: ForeignAdapter, name: str, size: int, limit: int) -> ConfigError:
+def _too_large(adapter: AdapterOrigin, name: str, size: int, limit: int) -> ConfigError:
     return ConfigError(
         f"{name} has {size:,} bytes, more than the {limit:,} that an adapter of this model can have at "
         "serving.max_lora_rank",

@@ -1,14 +1,17 @@
 """LoRA as PEFT defines it, computed as recipes require: bf16 products with fp32 master weights."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.tuners.lora import Linear as PeftLoraLinear
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from surogate_bench.contract import ADAPTER_WEIGHTS_FILE
 from surogate_bench.specs.training import LoraSpec
 
 ADAPTER = "default"
@@ -83,6 +86,26 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed
             bound = a.shape[1] ** -0.5
             a.copy_(torch.empty(a.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
             layer.lora_B[ADAPTER].weight.zero_()
+    return adapted
+
+
+def load_lora(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Freeze a model and add saved adapters to it, computed as those of :func:`attach_lora`.
+
+    Args:
+        model: The base model.
+        folder: Has ``adapter_config.json`` and ``adapter_model.safetensors``, of any ranks and scales.
+
+    Raises:
+        AssertionError: the adapters belong to another model.
+    """
+    config = LoraConfig.from_pretrained(folder)
+    config.base_model_name_or_path = None  # a public name, and PEFT would warn that it is not the folder's
+    config._register_custom_module({nn.Linear: LoraLinear})
+    adapted = get_peft_model(model, config)
+    loaded = set_peft_model_state_dict(adapted, load_file(folder / ADAPTER_WEIGHTS_FILE), adapter_name=ADAPTER)
+    if loaded.unexpected_keys or any("lora_" in name for name in loaded.missing_keys):
+        raise AssertionError(f"{folder} does not fit the model")
     return adapted
 
 

@@ -1,7 +1,6 @@
 """One training run, from the prepared data to the published adapter."""
 
 import logging
-import os
 import resource
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,6 @@ from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import ObjectStore
-from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.fusion import require_compiler
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared
@@ -31,7 +29,14 @@ from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
-from surogate_bench_trainer.training.setup import TrainingData, build_data, build_learner, load_base, training_device
+from surogate_bench_trainer.training.setup import (
+    TrainingData,
+    build_data,
+    build_learner,
+    configure_process,
+    load_base,
+    training_device,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -74,7 +79,7 @@ def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> N
     Raises:
         PermanentError: training diverged or memory ran out.
     """
-    _configure_process(request)
+    configure_process(request.threads)
     try:
         _train(request, store, work_dir)
     except RuntimeError as error:
@@ -94,7 +99,7 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     total = learned.result.steps
     if request.sweep.recipe(request.recipe).quantizes:
         report(Progress(phase="validating as served", step=total, total=total))
-        loss = served_validation_loss(location, learned.adapter, request.sweep, learned.validation, device)
+        loss = served_validation_loss(location, learned.adapter, learned.validation, device)
     else:
         loss = learned.result.validation[-1].loss  # trained with the weights and products that are served
     report(Progress(phase="uploading", step=total, total=total))
@@ -211,13 +216,6 @@ def _publish(
     logged = {"final_train_loss", "served_validation_loss", "train_seconds", "tokens_per_second", "peak_memory_bytes"}
     _log.info("training has ended and the adapter is stored", extra=result.model_dump(include=logged))
     delete_checkpoints(store, learned.checkpoints)
-
-
-def _configure_process(request: TrainRequest) -> None:
-    ensure_fast_bf16_products()
-    if request.threads is not None:
-        torch.set_num_threads(request.threads)
-        os.environ["TOKENIZERS_PARALLELISM"] = "true" if request.threads > 1 else "false"
 
 
 def _out_of_memory(error: RuntimeError) -> PermanentError:

@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import set_peft_model_state_dict
-from safetensors.torch import load_file
 
-from surogate_bench.contract import ADAPTER_WEIGHTS_FILE
 from surogate_bench.model_source import ModelLocation
-from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.batches import PackedBatch
-from surogate_bench_trainer.model.lora import ADAPTER, attach_lora
+from surogate_bench_trainer.model.lora import load_lora
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.learner import validation_loss
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
-from surogate_bench_trainer.training.setup import load_base, public_name
+from surogate_bench_trainer.training.setup import load_base
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +26,6 @@ _log = logging.getLogger(__name__)
 def served_validation_loss(
     location: ModelLocation,
     adapter: Path,
-    sweep: RecipeSweep,
     validation: Sequence[PackedBatch],
     device: torch.device,
 ) -> float | None:
@@ -42,7 +37,6 @@ def served_validation_loss(
     Args:
         location: The base model.
         adapter: Folder of the saved adapter.
-        sweep: Provides the shape of LoRA.
         validation: The validation split, on ``device``.
         device: Device to compute on.
 
@@ -58,7 +52,7 @@ def served_validation_loss(
     if device.type == "cuda":
         torch.cuda.empty_cache()
     try:
-        loss = _compute(location, adapter, sweep, validation, device)
+        loss = _compute(location, adapter, validation, device)
     except (RuntimeError, MemoryError, OSError) as error:
         if not is_out_of_memory(error):
             raise
@@ -70,13 +64,8 @@ def served_validation_loss(
     return loss
 
 
-def _compute(
-    location: ModelLocation, adapter: Path, sweep: RecipeSweep, validation: Sequence[PackedBatch], device: torch.device
-) -> float:
+def _compute(location: ModelLocation, adapter: Path, validation: Sequence[PackedBatch], device: torch.device) -> float:
     base, _ = load_base(location, device)
-    model = attach_lora(base, sweep.training.lora, base_model=public_name(sweep.model), seed=0)
-    loaded = set_peft_model_state_dict(model, load_file(adapter / ADAPTER_WEIGHTS_FILE), adapter_name=ADAPTER)
-    if loaded.unexpected_keys or any("lora_" in name for name in loaded.missing_keys):
-        raise AssertionError(f"{adapter} does not fit the model that it was trained on")
+    model = load_lora(base, adapter)
     with HeldSignals() as signals:
         return validation_loss(model, validation, between=signals.check)

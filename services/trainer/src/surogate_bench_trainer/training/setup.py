@@ -1,5 +1,6 @@
 """Setup of a run: the base model with recipe and adapters, and the data as batches."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, batches_of
 from surogate_bench_trainer.data.encoding import Sample, encode
@@ -34,6 +36,14 @@ class TrainingData:
     samples: list[Sample]
     schedule: BatchSchedule
     validation: list[PackedBatch]
+
+
+def configure_process(threads: int | None) -> None:
+    """Have this process use ``threads`` CPU threads (all if None), and multiply bf16 with the fastest products."""
+    ensure_fast_bf16_products()
+    if threads is not None:
+        torch.set_num_threads(threads)
+        os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
 
 def training_device() -> torch.device:

@@ -19,7 +19,14 @@ from surogate_bench.contract import LOOPBACK, TASK_DIR_VARIABLE, WORK_DIR_OPTION
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import read_progress
-from surogate_bench.requests import CheckRequest, EvaluateRequest, ImportRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import (
+    CheckRequest,
+    EvaluateRequest,
+    ForeignTrainRequest,
+    ImportRequest,
+    ServeRequest,
+    TrainRequest,
+)
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
@@ -182,7 +189,7 @@ class LocalRuntime(Runtime):
 
     def _complete(self, request: TaskRequest, *, ports: tuple[int, int] | None) -> TaskRequest:
         """Return the request with the fields that depend on this machine."""
-        if isinstance(request, TrainRequest):
+        if isinstance(request, TrainRequest | ForeignTrainRequest):
             shares = {"threads": self._allotment.threads, "side_by_side": self._allotment.side_by_side}
             return request.model_copy(update=shares)
         if isinstance(request, EvaluateRequest | CheckRequest | ImportRequest):

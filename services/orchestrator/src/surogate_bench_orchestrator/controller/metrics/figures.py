@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.manifest import result_of
-from surogate_bench.results import EvalResult, TrainResult
+from surogate_bench.manifest import result_of, training_of
+from surogate_bench.results import EvalResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Run
@@ -72,7 +72,7 @@ def figures_of(snapshot: Snapshot) -> SweepFigures:
 
 
 def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
-    trained = result_of(snapshot.manifests.get(run.train.name), TrainResult) if run.train else None
+    trained = training_of(snapshot.manifests.get(run.train.name)) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
     served = _served(snapshot, run)
     if trained is None and scored is None and not served:

@@ -1,0 +1,126 @@
+"""The request that a foreign trainer is given: a JSON file, and the records as lines of JSON beside it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+from transformers import PreTrainedTokenizerBase
+
+from surogate_bench.contract import REQUEST_FILE, split_file
+from surogate_bench.layout import run_name
+from surogate_bench.model_source import ModelLocation
+from surogate_bench.requests import ForeignTrainRequest
+from surogate_bench_trainer.data.encoding import Sample, encode, prompt_of
+from surogate_bench_trainer.data.records import Record
+from surogate_bench_trainer.data.schedule import schedule_batches
+
+VERSION: Final = 1
+"""Incremented whenever a field changes its meaning or is removed; new ones may be added."""
+
+
+class TrainerRequest(BaseModel):
+    """Content of the file; docs/trainers.md explains it to those who write trainers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = VERSION
+    run: str
+    """Name of the run, for logs."""
+    model: Path
+    """Folder in transformers format: bf16 or other unquantized safetensors, with the tokenizer."""
+    train: Path
+    """Lines of :class:`DataLine`."""
+    validation: Path
+    output: Path
+    """Empty folder; gets ``adapter/`` and ``metrics.jsonl``."""
+    seed: int
+    threads: int | None
+    """CPU threads to use; None for all."""
+    steps: int
+    """Optimizer steps that recipes of the sweep take."""
+    samples_per_step: float
+    """Mean number of samples of one of their steps, whether or not samples are packed."""
+    end_of_text: str
+    """Text of the end-of-text token, with which the tokens of every sample end."""
+    training: dict[str, Any]
+    """``training`` of the sweep, ``lora`` included."""
+    trained_under: str | None
+    """Recipe that the sweep states for this trainer."""
+
+
+class DataLine(BaseModel):
+    """A record, as text and as tokens: a trainer uses either."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: str
+    completion: str
+    """Without the end-of-text token."""
+    input_ids: list[int]
+    """Prompt, with the special tokens that the tokenizer adds, completion and end-of-text token."""
+    loss_mask: list[int]
+    """1 for tokens that count in the loss, 0 for the others; as long as ``input_ids``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainerInput:
+    """What a request is made of."""
+
+    request: ForeignTrainRequest
+    location: ModelLocation
+    tokenizer: PreTrainedTokenizerBase
+    splits: Mapping[str, Sequence[Record]]
+    """Prepared records of ``train`` and ``validation``."""
+    special_tokens: bool
+    """Whether prompts get the special tokens that the tokenizer adds."""
+
+
+def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tuple[Path, TrainerRequest]:
+    """Write request and records into ``folder``; returns the path of the request, and its content.
+
+    Raises:
+        ConfigError: the tokenizer has no end-of-text token.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep, seed = given.request.sweep, given.request.seed
+    samples = {
+        name: encode(records, given.tokenizer, sweep.data, special_tokens=given.special_tokens)
+        for name, records in given.splits.items()
+    }
+    for name, found in samples.items():
+        _write_lines(given, name, found, folder / split_file(name))
+    schedule = schedule_batches([len(sample.tokens) for sample in samples["train"]], sweep.training, seed=seed)
+    content = TrainerRequest(
+        run=run_name(given.request.trainer, seed),
+        model=Path(given.location.name_or_path).absolute(),
+        train=folder / split_file("train"),
+        validation=folder / split_file("validation"),
+        output=output,
+        seed=seed,
+        threads=given.request.threads,
+        steps=schedule.total_steps,
+        samples_per_step=len(samples["train"]) / schedule.steps_per_epoch,
+        end_of_text=str(given.tokenizer.eos_token),
+        training=sweep.training.model_dump(mode="json"),
+        trained_under=sweep.trainer(given.request.trainer).trained_under,
+    )
+    path = folder / REQUEST_FILE
+    path.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return path, content
+
+
+def _write_lines(given: TrainerInput, split: str, samples: Sequence[Sample], path: Path) -> None:
+    spec, loss_on = given.request.sweep.data, given.request.sweep.training.loss_on
+    with path.open("w", encoding="utf-8") as file:
+        for record, sample in zip(given.splits[split], samples, strict=True):
+            masked = max(sample.prompt_length, 1) if loss_on == "completion" else 1
+            line = DataLine(
+                prompt=prompt_of(record, spec),
+                completion=spec.completion.replace("{answer}", record.answer),
+                input_ids=sample.tokens,
+                loss_mask=[0] * masked + [1] * (len(sample.tokens) - masked),
+            )
+            file.write(json.dumps(line.model_dump(), ensure_ascii=False) + "\n")
