@@ -3,41 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
-from surogate_bench.layout import BASE_RUN, CheckSubject, SweepLayout, run_name
+from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
-from surogate_bench.requests import (
-    CheckRequest,
-    EvaluateRequest,
-    ForeignTrainRequest,
-    ImportRequest,
-    PrepareRequest,
-    ServeRequest,
-    TrainRequest,
-)
 from surogate_bench.specs.adapters import ForeignAdapter
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.trainers import ForeignTrainer
-from surogate_bench_orchestrator.domain.tasks import Task, task_name
-
-UNADDRESSED = ""
-"""Server address in a planned evaluation; it is known only once the server runs."""
-
-_PREPARE_TIMEOUT_S = 4 * 3600.0
-"""Enough to download a large model and its data set."""
-
-_CHECK_TIMEOUT_S = 3600.0
-"""Enough to download the data of a task that has its own."""
-
-_IMPORT_TIMEOUT_S = 3600.0
-"""Enough to download an adapter."""
-
-_CHECKING_S = 3600.0
-"""Enough to check and validate an adapter that a foreign trainer left."""
-
-_MARGIN_S = 60.0
-"""Added to deadlines that the services enforce themselves, so that their error message is recorded first."""
+from surogate_bench_orchestrator.domain.planned_tasks import PlannedTasks
+from surogate_bench_orchestrator.domain.tasks import Task
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,32 +122,33 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
         reuse: Reuse results of equal stages of other sweeps in that store.
     """
     layout = SweepLayout(sweep.name, sweep.spec_hash)
-    planner = _Planner(sweep=sweep, store=store, layout=layout)
-    servers = {under: planner.server(under) for under in sweep.served_under}
+    tasks = PlannedTasks(sweep=sweep, store=store, layout=layout)
+    servers = {under: tasks.server(under) for under in sweep.served_under}
+    planner = _Planner(sweep=sweep, tasks=tasks, servers=servers)
     train = {
-        recipe.name: tuple(planner.train(recipe, seed) for seed in sweep.seeds)
+        recipe.name: tuple(tasks.train(recipe, seed) for seed in sweep.seeds)
         for recipe in sorted(sweep.recipes, key=_relative_cost, reverse=True)
     }
-    base = Run(name=BASE_RUN, train=None, evaluations=planner.evaluations(BASE_RUN, None, servers))
+    base = Run(name=BASE_RUN, train=None, evaluations=planner.evaluations(BASE_RUN, None))
     trained = tuple(
         Run(
             name=run_name(recipe.name, seed),
             recipe=recipe,
             seed=seed,
             train=task,
-            evaluations=planner.evaluations(run_name(recipe.name, seed), recipe.name, servers),
+            evaluations=planner.evaluations(run_name(recipe.name, seed), recipe.name),
         )
         for recipe in sweep.recipes
         for seed, task in zip(sweep.seeds, train[recipe.name], strict=True)
     )
-    by_others = tuple(planner.run_of(trainer, seed, servers) for trainer in sweep.trainers for seed in sweep.seeds)
-    runs = (*trained, *by_others, *(planner.foreign_run(adapter, servers) for adapter in sweep.adapters))
+    by_others = tuple(planner.run_of(trainer, seed) for trainer in sweep.trainers for seed in sweep.seeds)
+    runs = (*trained, *by_others, *(planner.foreign_run(adapter) for adapter in sweep.adapters))
     every_run = (base, *runs) if sweep.evaluation.evaluate_base else runs
     return Plan(
         sweep=sweep,
         layout=layout,
-        prepare=planner.prepare(),
-        checks=planner.checks(),
+        prepare=tasks.prepare(),
+        checks=tasks.checks(),
         servers=(*servers.values(), *(server for run in every_run for server in run.servers_of_its_own)),
         runs=every_run,
         training_order=(
@@ -188,131 +162,43 @@ def plan(sweep: RecipeSweep, store: str, *, reuse: bool = True) -> Plan:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Planner:
     sweep: RecipeSweep
-    store: str
-    layout: SweepLayout
+    tasks: PlannedTasks
+    servers: Mapping[str | None, Task]
+    """Of the base, by the recipe that it is served under."""
 
-    def prepare(self) -> Task:
-        return Task(
-            name=self._name("prepare"),
-            service=Service.TRAINER,
-            request=PrepareRequest(sweep=self.sweep, store=self.store),
-            slots=0,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=_PREPARE_TIMEOUT_S,
-            output=self.layout.prepare,
-        )
-
-    def checks(self) -> tuple[Task, ...]:
-        """Return the checks; that of serving is omitted if the sweep has no extra arguments for the server."""
-        serving = (self._check("serving", Service.MODEL_SERVER),) if self.sweep.serving.extra_args else ()
-        return (*serving, self._check("task", Service.EVALUATOR))
-
-    def _check(self, subject: CheckSubject, service: Service) -> Task:
-        return Task(
-            name=self._name("check", subject),
-            service=service,
-            request=CheckRequest(sweep=self.sweep, store=self.store, subject=subject),
-            slots=0,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=_CHECK_TIMEOUT_S,
-            output=self.layout.check(subject),
-        )
-
-    def train(self, recipe: Recipe, seed: int) -> Task:
-        request = TrainRequest(sweep=self.sweep, store=self.store, recipe=recipe.name, seed=seed)
-        return self._train(run_name(recipe.name, seed), request, self.sweep.train_timeout_s)
-
-    def run_of(self, trainer: ForeignTrainer, seed: int, servers: Mapping[str | None, Task]) -> Run:
+    def run_of(self, trainer: ForeignTrainer, seed: int) -> Run:
         run = run_name(trainer.name, seed)
-        request = ForeignTrainRequest(sweep=self.sweep, store=self.store, trainer=trainer.name, seed=seed)
-        timeout_s = (trainer.timeout_s or self.sweep.train_timeout_s) * self.sweep.max_attempts + _CHECKING_S
         return Run(
             name=run,
             trainer=trainer,
             seed=seed,
-            train=self._train(run, request, timeout_s),
-            evaluations=self.evaluations(run, trainer.trained_under or "", servers),
+            train=self.tasks.foreign_train(trainer, seed),
+            evaluations=self.evaluations(run, trainer.trained_under or ""),
         )
 
-    def _train(self, run: str, request: TrainRequest | ForeignTrainRequest, timeout_s: float) -> Task:
-        return Task(
-            name=self._name(run, "train"),
-            service=Service.TRAINER,
-            request=request,
-            slots=1,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=timeout_s,
-            output=self.layout.train(run),
-        )
-
-    def foreign_run(self, adapter: ForeignAdapter, servers: Mapping[str | None, Task]) -> Run:
+    def foreign_run(self, adapter: ForeignAdapter) -> Run:
         return Run(
             name=adapter.name,
             adapter=adapter,
-            train=self._import(adapter.name),
-            evaluations=self.evaluations(adapter.name, adapter.trained_under or "", servers),
+            train=self.tasks.import_of(adapter.name),
+            evaluations=self.evaluations(adapter.name, adapter.trained_under or ""),
         )
 
-    def _import(self, adapter: str) -> Task:
-        return Task(
-            name=self._name(adapter, "import"),
-            service=Service.TRAINER,
-            request=ImportRequest(sweep=self.sweep, store=self.store, adapter=adapter),
-            slots=0,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=_IMPORT_TIMEOUT_S,
-            output=self.layout.train(adapter),
-        )
-
-    def server(self, under: str | None, merged: str | None = None) -> Task:
-        name = (
-            self._name("serve", under=under) if merged is None else self._name(merged, "serve", "merged", under=under)
-        )
-        return Task(
-            name=name,
-            service=Service.MODEL_SERVER,
-            request=ServeRequest(
-                sweep=self.sweep, store=self.store, port=SERVER_PORT, vllm_port=VLLM_PORT, under=under, merged=merged
-            ),
-            slots=1,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=self.sweep.serving.start_timeout_s + _MARGIN_S,
-            output=None,
-        )
-
-    def evaluations(self, run: str, recipe: str | None, servers: Mapping[str | None, Task]) -> tuple[Evaluation, ...]:
+    def evaluations(self, run: str, recipe: str | None) -> tuple[Evaluation, ...]:
         unmerged = (
-            Evaluation(under=under, task=self._evaluate(run, under, merged=False), server=servers[under])
+            Evaluation(under=under, task=self.tasks.evaluate(run, under, merged=False), server=self.servers[under])
             for under in self.sweep.scored_under(recipe)
         )
         merged = (
             Evaluation(
-                under=under, merged=True, task=self._evaluate(run, under, merged=True), server=self.server(under, run)
+                under=under,
+                merged=True,
+                task=self.tasks.evaluate(run, under, merged=True),
+                server=self.tasks.server(under, run),
             )
             for under in self.sweep.scored_merged(recipe)
         )
         return (*unmerged, *merged)
-
-    def _evaluate(self, run: str, under: str | None, *, merged: bool) -> Task:
-        stage = ("eval", "merged") if merged else ("eval",)
-        return Task(
-            name=self._name(run, *stage, under=under),
-            service=Service.EVALUATOR,
-            request=EvaluateRequest(
-                sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED, under=under, merged=merged
-            ),
-            slots=0,
-            max_attempts=self.sweep.max_attempts,
-            timeout_s=self.sweep.evaluation.timeout_s + _MARGIN_S,
-            output=self.layout.eval(run, under, merged=merged),
-        )
-
-    def _name(self, *parts: str, under: str | None = None) -> str:
-        identity = f"{self.layout.spec_hash}/{self.store}"
-        if under is None:
-            return task_name(self.sweep.name, *parts, identity=identity)
-        # Part of the identity too, as different names of runs and recipes can be equal once joined by dashes.
-        return task_name(self.sweep.name, *parts, under, identity=f"{identity}/under/{under}")
 
 
 def _relative_cost(recipe: Recipe) -> float:
