@@ -316,6 +316,14 @@ def test_figures_that_cannot_be_read_are_left_out_with_a_warning_and_the_adapter
     newest_line(tmp_path)
 
 
+def test_a_pipe_in_place_of_the_figures_is_not_waited_for(tmp_path: Path) -> None:
+    from surogate_bench_trainer.foreign.reported import newest_line, read_reported
+
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    assert newest_line(tmp_path) is None
+    assert "no regular file" in read_reported(tmp_path).warnings[0]
+
+
 def test_lines_that_a_trainer_wrote_twice_count_once_and_sparse_ones_give_the_mean_of_the_last_steps(
     tmp_path: Path,
 ) -> None:

@@ -79,8 +79,10 @@ def read_reported(folder: Path) -> Reported:
 
 def newest_line(folder: Path) -> MetricsLine | None:
     """Return the last complete line of a file that is being written; None if there is none yet, or it is no metric."""
+    path = folder / METRICS_FILE
+    if not path.is_file():  # opening a pipe would wait for a writer
+        return None
     try:
-        path = folder / METRICS_FILE
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
             complete = file.read().rpartition(b"\n")[0]

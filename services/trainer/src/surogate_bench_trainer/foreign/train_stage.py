@@ -18,7 +18,7 @@ from surogate_bench.contract import (
     TRAINER_REQUEST_VARIABLE,
     split_file,
 )
-from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientError
+from surogate_bench.errors import ConfigError, ExitCode, ForeignTrainerError, TransientError
 from surogate_bench.layout import run_name
 from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.model_source import ModelLocation, locate_model
@@ -41,9 +41,6 @@ from surogate_bench_trainer.training.served_validation import served_validation_
 from surogate_bench_trainer.training.setup import build_data, configure_process, training_device
 
 _log = logging.getLogger(__name__)
-
-_TRY_AGAIN = 75
-"""Exit code (``EX_TEMPFAIL``) by which a trainer asks for another attempt."""
 
 
 def foreign_train_stage(request: ForeignTrainRequest, work_dir: Path) -> None:
@@ -178,7 +175,7 @@ class _Training:
             raise ForeignTrainerError(f"the command had not ended after {timeout_s:g} s", ended.last_lines)
         if ended.code < 0:
             raise TransientError(f"the command was killed by signal {-ended.code}; it ended with: {ended.last_lines}")
-        if ended.code == _TRY_AGAIN:
+        if ended.code == ExitCode.TRANSIENT:
             raise TransientError(f"the command asks for another attempt (exit code 75): {ended.last_lines}")
         raise ForeignTrainerError(f"the command ended with exit code {ended.code}", ended.last_lines)
 
