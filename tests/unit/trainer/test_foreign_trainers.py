@@ -22,6 +22,7 @@ from waiting import until
 from surogate_bench.contract import PARENT_PID_VARIABLE, TASK_DIR_VARIABLE
 from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientError
 from surogate_bench.manifest import Manifest
+from surogate_bench.model_source import ModelLocation
 from surogate_bench.progress import read_progress
 from surogate_bench.requests import ForeignTrainRequest, PrepareRequest
 from surogate_bench.results import ForeignTrainResult
@@ -29,6 +30,8 @@ from surogate_bench.service import Terminated
 from surogate_bench.specs import LoraSpec
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
+from surogate_bench_trainer.data.records import Rendered
+from surogate_bench_trainer.foreign.trainer_request import TrainerInput, write_trainer_request
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
@@ -148,6 +151,24 @@ def test_the_request_has_the_model_the_records_as_text_and_tokens_and_all_settin
     assert lines[0]["loss_mask"] == [0] * len(expected[0]) + [1] * (len(expected[1]) + 1)
     rows = -(-60 // seen["samples_per_step"])
     assert 1 <= rows <= 60
+
+
+def test_records_that_are_whole_texts_are_given_as_tokens_alone_with_the_parts_that_count(
+    tmp_path: Path, make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, model_folder: Path
+) -> None:
+    sweep = make_sweep(trainers=[{"name": "other", "command": ["other"]}])
+    records = [Rendered(text="abcdef", counted=((1, 2), (4, 6)), special_tokens=False)]
+    given = TrainerInput(
+        request=ForeignTrainRequest(sweep=sweep, store="store", trainer="other", seed=0),
+        location=ModelLocation(str(model_folder)),
+        tokenizer=tokenizer,
+        splits={"train": records, "validation": records},
+        special_tokens=True,
+    )
+    _, content = write_trainer_request(given, tmp_path / "request", tmp_path / "left")
+    (line,) = lines_of(content.train)
+    assert (line["prompt"], line["completion"], line["loss_mask"]) == (None, None, [0, 1, 0, 0, 1, 1])
+    assert tokenizer.decode(line["input_ids"]) == "abcdef"
 
 
 def test_a_trainer_gets_no_credentials_and_none_of_this_softwares_variables_but_the_mark_of_its_task(

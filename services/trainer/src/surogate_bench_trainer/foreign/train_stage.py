@@ -29,7 +29,7 @@ from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read_manifest
 from surogate_bench.store import open_store
 from surogate_bench.trainer_commands import full_command
-from surogate_bench_trainer.data.records import Record, read_prepared
+from surogate_bench_trainer.data.records import PreparedRecord, read_prepared
 from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.checked import CheckedAdapter, check_adapter, last_part, write_adapter
 from surogate_bench_trainer.foreign.command import Command, Ended, run_command, trainer_environment
@@ -136,11 +136,11 @@ class _Training:
         loss = self._served_loss(tokenizer, splits)
         return self._result(ended, reported, checked, digest, loss)
 
-    def _splits(self) -> dict[str, list[Record]]:
+    def _splits(self) -> dict[str, list[PreparedRecord]]:
         folder = self.work_dir / "prepared" / DATA_FOLDER
         return {name: read_prepared(folder / split_file(name)) for name in ("train", "validation")}
 
-    def _input(self, tokenizer: PreTrainedTokenizerBase, splits: dict[str, list[Record]]) -> TrainerInput:
+    def _input(self, tokenizer: PreTrainedTokenizerBase, splits: dict[str, list[PreparedRecord]]) -> TrainerInput:
         return TrainerInput(
             request=self.request,
             location=self.location,
@@ -201,7 +201,7 @@ class _Training:
         target = _fresh_folder(self.outputs) / ADAPTER_FOLDER
         return write_adapter(target, checked, base, base_model=self.sweep.model.label), checked
 
-    def _served_loss(self, tokenizer: PreTrainedTokenizerBase, splits: dict[str, list[Record]]) -> float | None:
+    def _served_loss(self, tokenizer: PreTrainedTokenizerBase, splits: dict[str, list[PreparedRecord]]) -> float | None:
         device = training_device()
         data = build_data(
             splits, tokenizer, self.sweep, seed=self.request.seed, device=device, special_tokens=self.special_tokens

@@ -13,8 +13,8 @@ from surogate_bench.contract import REQUEST_FILE, split_file
 from surogate_bench.layout import run_name
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.requests import ForeignTrainRequest
-from surogate_bench_trainer.data.encoding import Sample, encode, prompt_of
-from surogate_bench_trainer.data.records import Record
+from surogate_bench_trainer.data.encoding import Sample, completion_of, encode, prompt_of
+from surogate_bench_trainer.data.records import PreparedRecord, Rendered
 from surogate_bench_trainer.data.schedule import schedule_batches
 
 VERSION: Final = 1
@@ -56,9 +56,9 @@ class DataLine(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    prompt: str
-    completion: str
-    """Without the end-of-text token."""
+    prompt: str | None
+    completion: str | None
+    """Without the end-of-text token; both None for a rendered text or conversation, which only its tokens give whole."""
     input_ids: list[int]
     """Prompt, with the special tokens that the tokenizer adds, completion and end-of-text token."""
     loss_mask: list[int]
@@ -72,7 +72,7 @@ class TrainerInput:
     request: ForeignTrainRequest
     location: ModelLocation
     tokenizer: PreTrainedTokenizerBase
-    splits: Mapping[str, Sequence[Record]]
+    splits: Mapping[str, Sequence[PreparedRecord]]
     """Prepared records of ``train`` and ``validation``."""
     special_tokens: bool
     """Whether prompts get the special tokens that the tokenizer adds."""
@@ -116,11 +116,14 @@ def _write_lines(given: TrainerInput, split: str, samples: Sequence[Sample], pat
     spec, loss_on = given.request.sweep.data, given.request.sweep.training.loss_on
     with path.open("w", encoding="utf-8") as file:
         for record, sample in zip(given.splits[split], samples, strict=True):
-            masked = max(sample.prompt_length, 1) if loss_on == "completion" else 1
+            is_text = isinstance(record, Rendered)
+            mask = [0] * len(sample.tokens)
+            for start, end in sample.ranges(loss_on):
+                mask[start:end] = [1] * (end - start)
             line = DataLine(
-                prompt=prompt_of(record, spec),
-                completion=spec.completion.replace("{answer}", record.answer),
+                prompt=None if is_text else prompt_of(record, spec),
+                completion=None if is_text else completion_of(record, spec),
                 input_ids=sample.tokens,
-                loss_mask=[0] * masked + [1] * (len(sample.tokens) - masked),
+                loss_mask=mask,
             )
             file.write(json.dumps(line.model_dump(), ensure_ascii=False) + "\n")
