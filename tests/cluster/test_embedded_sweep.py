@@ -14,6 +14,9 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000), pytest.mark.usefix
 SWEEP_FILE = Path(__file__).parents[2] / "configs" / "sweeps" / "embedded.yaml"
 SWEEP = load_sweep(SWEEP_FILE)
 RUNS = ["base", *(f"{recipe.name}-s0" for recipe in SWEEP.recipes)]
+QUANTIZING = [recipe.name for recipe in SWEEP.recipes if recipe.quantizes]
+WAYS = {"base": QUANTIZING} | {f"{name}-s0": [name] for name in QUANTIZING}
+"""Recipes that a run is served under, besides as published."""
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +49,25 @@ def test_every_run_succeeded_and_the_status_says_how_well(release: Any) -> None:
     assert {row["state"] for row in rows.values()} == {"Succeeded"}
     assert rows["base"]["accuracy"] < 0.1
     assert all(rows[run]["accuracy"] > 0.5 for run in RUNS[1:])
+    assert {name: sorted(row.get("servedAccuracies", {})) for name, row in rows.items()} == {
+        run: sorted(WAYS.get(run, [])) for run in RUNS
+    }
+    assert all(rows[run]["servedAccuracies"][way] > 0.5 for run in RUNS[1:] for way in WAYS.get(run, []))
 
 
 def test_every_stage_left_its_manifest_in_the_store(release: Any) -> None:
     layout = SweepLayout(SWEEP.name, SWEEP.spec_hash)
-    stages = [layout.prepare, *(layout.eval(run) for run in RUNS), *(layout.train(run) for run in RUNS[1:])]
+    ways = [(run, way) for run in RUNS for way in (None, *WAYS.get(run, []))]
+    stages = [layout.prepare, *(layout.train(run) for run in RUNS[1:]), *(layout.eval(run, way) for run, way in ways)]
     rows = release.runs(SWEEP.name)
     with release.store() as store:
         for stage in stages:
             manifest = json.loads(store.get(manifest_key(stage)) or b"{}")
             assert manifest["spec_hash"] == SWEEP.spec_hash
-        for run in RUNS:
-            scored = json.loads(store.get(manifest_key(layout.eval(run))) or b"{}")["result"]
-            assert rows[run]["accuracy"] == pytest.approx(scored["strict"]["accuracy"], abs=1e-6)
+        for run, way in ways:
+            scored = json.loads(store.get(manifest_key(layout.eval(run, way))) or b"{}")["result"]
+            shown = rows[run]["servedAccuracies"][way] if way else rows[run]["accuracy"]
+            assert shown == pytest.approx(scored["strict"]["accuracy"], abs=1e-6)
 
 
 def test_nothing_runs_any_more(release: Any, until: Any) -> None:

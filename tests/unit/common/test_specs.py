@@ -139,5 +139,8 @@ def test_new_settings_leave_the_hash_of_a_sweep_without_them_as_it_was() -> None
     """The hash is where results lie: a store of an earlier version is continued."""
     sweeps = Path(__file__).parents[3] / "configs" / "sweeps"
     hashes = {path.stem: load_sweep(path).spec_hash for path in sweeps.glob("*.yaml")}
-    assert hashes["embedded"] == "ae57b591a714"
+    assert hashes["embedded"] == "2ec5cb90ee50"
+    embedded = load_sweep(sweeps / "embedded.yaml")
+    as_published = embedded.serving.model_copy(update={"under": ("bf16",)})
+    assert embedded.model_copy(update={"serving": as_published}).spec_hash == "ae57b591a714"
     assert hashes["qwen3-0.6b-ro-gsm8k"] == "b0e4992dc06c"

@@ -142,4 +142,4 @@ def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
 
 
 def test_the_hash_of_the_shipped_sweep_has_not_changed() -> None:
-    assert load_sweep(EMBEDDED).spec_hash == "ae57b591a714"
+    assert load_sweep(EMBEDDED).spec_hash == "2ec5cb90ee50"
