@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from itertools import combinations
 from random import Random
 from typing import get_args
@@ -27,9 +28,15 @@ from surogate_bench_trainer.embedded.word_problems import (
 
 LANGUAGES: tuple[Language, ...] = get_args(Language)
 SPLITS: tuple[SplitName, ...] = get_args(SplitName)
-MANY = 1000
+MANY = 600
 EQUATION = re.compile(r"(\d+)([+*-])(\d+)=(\d+)")
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+
+
+@cache
+def problems(name: SplitName, language: Language, seed: int) -> tuple[Problem, ...]:
+    """Many problems, generated once for all tests."""
+    return tuple(split(name, language=language, size=MANY, seed=seed))
 
 
 def whole(problem: Problem) -> str:
@@ -39,7 +46,7 @@ def whole(problem: Problem) -> str:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", SPLITS)
 def test_every_step_is_right_and_the_answer_is_the_last_steps_result(language: Language, name: SplitName) -> None:
-    for problem in split(name, language=language, size=MANY, seed=1):
+    for problem in problems(name, language, 1):
         *steps, final = problem.answer.split("\n")
         assert 1 <= len(steps) <= 3
         results = []
@@ -51,19 +58,14 @@ def test_every_step_is_right_and_the_answer_is_the_last_steps_result(language: L
 
 
 def test_every_number_of_steps_from_one_to_three_is_common() -> None:
-    counts = [problem.answer.count("\n") for problem in split("train", language="en", size=MANY)]
+    counts = [problem.answer.count("\n") for problem in problems("train", "en", 0)]
     assert all(counts.count(steps) > MANY / 10 for steps in (1, 2, 3))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_question_is_in_two_splits_whatever_the_sizes_and_seeds(language: Language) -> None:
     questions = {
-        name: {
-            problem.question
-            for seed, size in ((0, MANY), (1, MANY // 2))
-            for problem in split(name, language=language, size=size, seed=seed)
-        }
-        for name in SPLITS
+        name: {problem.question for seed in (0, 1) for problem in problems(name, language, seed)} for name in SPLITS
     }
     for first, second in combinations(SPLITS, 2):
         assert questions[first].isdisjoint(questions[second])
@@ -71,7 +73,7 @@ def test_no_question_is_in_two_splits_whatever_the_sizes_and_seeds(language: Lan
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_questions_of_a_split_are_distinct(language: Language) -> None:
-    assert len({problem.question for problem in split("test", language=language, size=MANY)}) == MANY
+    assert len({problem.question for problem in problems("test", language, 0)}) == MANY
 
 
 def test_a_smaller_split_is_a_prefix_of_a_larger_one() -> None:
@@ -83,7 +85,7 @@ def test_seeds_give_different_problems() -> None:
 
 
 def test_both_languages_have_the_same_problems() -> None:
-    told = zip(*(split("validation", language=language, size=MANY) for language in LANGUAGES), strict=True)
+    told = zip(*(problems("validation", language, 0) for language in LANGUAGES), strict=True)
     for in_english, in_romanian in told:
         assert EQUATION.findall(in_english.answer) == EQUATION.findall(in_romanian.answer)
         assert in_english.answer.split("\n")[-1] == in_romanian.answer.split("\n")[-1]
