@@ -58,7 +58,7 @@ class DataLine(BaseModel):
 
     prompt: str | None
     completion: str | None
-    """Without the end-of-text token; both None for a rendered text or conversation, which only its tokens give whole."""
+    """Without the end-of-text token; both None for a rendered text or conversation, whose tokens alone are complete."""
     input_ids: list[int]
     """Prompt, with the special tokens that the tokenizer adds, completion and end-of-text token."""
     loss_mask: list[int]
