@@ -281,7 +281,7 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
             "question_field and fields.question differ",
         ),
         ({"path": "x", "chat_template_arguments": {"tokenize": True}}, "remove tokenize"),
-        ({"path": "x", "fields": {"anser": "a"}}, "Extra inputs"),
+        ({"path": "x", "fields": {"answr_text": "a"}}, "Extra inputs"),
         (
             {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1, "shuffle": True, "format": "text"},
             "remove format, shuffle",

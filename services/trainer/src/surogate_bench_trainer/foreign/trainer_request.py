@@ -116,14 +116,11 @@ def _write_lines(given: TrainerInput, split: str, samples: Sequence[Sample], pat
     spec, loss_on = given.request.sweep.data, given.request.sweep.training.loss_on
     with path.open("w", encoding="utf-8") as file:
         for record, sample in zip(given.splits[split], samples, strict=True):
-            is_text = isinstance(record, Rendered)
             mask = [0] * len(sample.tokens)
             for start, end in sample.ranges(loss_on):
                 mask[start:end] = [1] * (end - start)
-            line = DataLine(
-                prompt=None if is_text else prompt_of(record, spec),
-                completion=None if is_text else completion_of(record, spec),
-                input_ids=sample.tokens,
-                loss_mask=mask,
-            )
+            prompt = completion = None
+            if not isinstance(record, Rendered):
+                prompt, completion = prompt_of(record, spec), completion_of(record, spec)
+            line = DataLine(prompt=prompt, completion=completion, input_ids=sample.tokens, loss_mask=mask)
             file.write(json.dumps(line.model_dump(), ensure_ascii=False) + "\n")
