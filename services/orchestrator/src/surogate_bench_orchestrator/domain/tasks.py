@@ -33,6 +33,10 @@ class Task:
     output: str | None
     """Prefix of its stage in the store; None for a server."""
 
+    def __hash__(self) -> int:
+        """Hash by name, which is unique; a request may hold mappings, which have no hash."""
+        return hash(self.name)
+
     @property
     def is_server(self) -> bool:
         """Whether it runs until deleted."""
