@@ -29,7 +29,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 3 min on 2 cores (9 without AVX-512), and a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 5 min on 2 cores with AVX-512, and a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
 # Two workers, as most tests wait for processes of one thread. The tests of a file run in one worker, as they share
@@ -38,7 +38,7 @@ sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml 
 TEST_WORKERS ?= 2
 WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster; about 15 min on 2 cores (TEST_WORKERS=2)
+test: $(VENV)/dev.stamp ## Run all tests with coverage, real vLLM and lm-eval included, except those on a cluster; about 25 min on 2 cores (TEST_WORKERS=2)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest tests/chart
 	@$(BIN)/pytest $(WORKERS) -m 'not cluster' --ignore tests/chart --cov --cov-report=
