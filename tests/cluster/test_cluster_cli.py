@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster_release import Until
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
@@ -214,7 +215,7 @@ def test_a_report_that_is_not_there_is_an_error(serving: Lab) -> None:
     assert "404" in err
 
 
-def test_logs_come_from_the_pods_of_the_run(serving: Lab, python_image: tuple[str, str], until: Any) -> None:
+def test_logs_come_from_the_pods_of_the_run(serving: Lab, python_image: tuple[str, str], until: Until) -> None:
     image, interpreter = python_image
     serving.submit()
     run = {"bench.surogate.ai/sweep": "small", "bench.surogate.ai/run": "bf16-s0"}

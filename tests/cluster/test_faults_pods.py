@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from cluster_release import Release, Small, Until
 
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout
@@ -25,9 +26,6 @@ ONE, OTHER = "bf16-s0", "qfp8-bf16-s0"
 LONG = {"training__max_steps": 300, "data__test_size": 200}
 """Long enough to be hit in the middle of training and of evaluation."""
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
-
 
 def has_checkpoint(store: ObjectStore, layout: SweepLayout, run: str) -> bool:
     return bool(store.list(f"{layout.train(run)}/checkpoints"))
@@ -37,7 +35,7 @@ def resumed_from(results: dict[str, Manifest], run: str) -> int:
     return results[f"{run}/train"].require_result(TrainResult).resumed_from_step
 
 
-def succeeds(release: Any, until: Until, name: str, patience_s: float = 400) -> None:
+def succeeds(release: Release, until: Until, name: str, patience_s: float = 400) -> None:
     """The sweep completes, each of its stages that was not hit ran once, and all of it ends and goes."""
     until(lambda: release.finished(name), f"{name} ends", patience_s)
     status = release.status(name)
@@ -45,13 +43,13 @@ def succeeds(release: Any, until: Until, name: str, patience_s: float = 400) -> 
     until(lambda: not release.active(name), f"nothing of {name} runs any more")
 
 
-def pods_of(release: Any, name: str, stage: str, run: str = "") -> list[dict[str, Any]]:
+def pods_of(release: Release, name: str, stage: str, run: str = "") -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = release.pods(sweep=name, stage=stage, **({"run": run} if run else {}))
     return found
 
 
 def test_a_sweep_survives_the_loss_of_a_trainer_the_leader_and_the_model_server(
-    release: Any, small: Small, until: Until
+    release: Release, small: Small, until: Until
 ) -> None:
     name = "losses"
     release.submit(name, small(**LONG))
@@ -77,7 +75,7 @@ def test_a_sweep_survives_the_loss_of_a_trainer_the_leader_and_the_model_server(
 
 @pytest.mark.exhaustive
 def test_a_sweep_survives_the_loss_of_all_controllers_while_the_server_starts_and_while_it_evaluates(
-    release: Any, small: Small, until: Until
+    release: Release, small: Small, until: Until
 ) -> None:
     name = "leaderless"
     release.submit(name, small(data__test_size=200))
@@ -98,7 +96,7 @@ def test_a_sweep_survives_the_loss_of_all_controllers_while_the_server_starts_an
 
 
 def test_a_suspended_sweep_goes_on_from_its_checkpoints_and_a_deleted_one_leaves_nothing(
-    release: Any, small: Small, until: Until
+    release: Release, small: Small, until: Until
 ) -> None:
     name = "paused"
     release.submit(name, small(training__max_steps=300, recipes=["bf16"]))
@@ -127,7 +125,7 @@ def without(part: str) -> Iterator[None]:
         subprocess.run([*command, "start", part], check=True, timeout=120)
 
 
-def answers(release: Any, name: str) -> bool:
+def answers(release: Release, name: str) -> bool:
     """Whether the API serves RecipeSweeps, which it does some seconds after its own kinds."""
     try:
         return bool(release.status(name))
@@ -137,7 +135,7 @@ def answers(release: Any, name: str) -> bool:
 
 @pytest.mark.exhaustive
 @pytest.mark.skipif(PARTS not in os.environ, reason=f"{PARTS} is not set")
-def test_a_sweep_survives_a_restart_of_the_api_server(release: Any, small: Small, until: Until) -> None:
+def test_a_sweep_survives_a_restart_of_the_api_server(release: Release, small: Small, until: Until) -> None:
     name = "no-api"
     release.submit(name, small(training__max_steps=300))
     layout = release.layout(name)
@@ -154,7 +152,7 @@ def test_a_sweep_survives_a_restart_of_the_api_server(release: Any, small: Small
     release.remove(name)
 
 
-def jobs(release: Any, name: str) -> dict[str, dict[str, Any]]:
+def jobs(release: Release, name: str) -> dict[str, dict[str, Any]]:
     """Jobs of a sweep that have not ended, by stage; it has one run."""
     path = f"/apis/batch/v1/namespaces/{release.namespace}/jobs"
     found = release.api.list(path, labelSelector=f"bench.surogate.ai/sweep={name}")
@@ -167,7 +165,7 @@ def jobs(release: Any, name: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.exhaustive
 def test_queued_jobs_start_when_they_are_admitted_and_go_on_after_a_preemption(
-    release: Any, small: Small, until: Until
+    release: Release, small: Small, until: Until
 ) -> None:
     """Does to Jobs what Kueue does: they start when it lets them, and it may take that back."""
     name = "queued"

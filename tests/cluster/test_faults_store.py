@@ -4,44 +4,42 @@ import base64
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
+from cluster_release import Install, Release, Small, Until
 
 from surogate_bench.layout import manifest_key
+from surogate_bench.store import ObjectStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 RUN = "bf16-s0"
 AWAY_S = 45
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
-
 
 @pytest.fixture(scope="module")
-def own(install: Any) -> Any:
+def own(install: Install) -> Release:
     """A release that tests may break."""
     return install()
 
 
 @pytest.fixture
-def store_service(own: Any) -> str:
+def store_service(own: Release) -> str:
     """Name of the store's Service and Secret."""
     [found] = own.api.list(f"{own.core}/services", labelSelector="app.kubernetes.io/component=object-store")
     return str(found["metadata"]["name"])
 
 
-def reason(release: Any, name: str, kind: str) -> str:
+def reason(release: Release, name: str, kind: str) -> str:
     """Reason of a sweep's condition."""
     conditions = release.status(name).get("conditions") or ()
     return next((str(each["reason"]) for each in conditions if each["type"] == kind), "")
 
 
 @contextmanager
-def without_store(release: Any) -> Iterator[None]:
+def without_store(release: Release) -> Iterator[None]:
     """The store's server is down, its pod and data stay: the container gets an image that is not there."""
     selector = "app.kubernetes.io/component=object-store"
     [pod] = release.api.list(f"{release.core}/pods", labelSelector=selector)
@@ -54,7 +52,7 @@ def without_store(release: Any) -> Iterator[None]:
         release.kubectl(*set_image, f"{container['name']}={container['image']}")
 
 
-def completes(release: Any, until: Until, name: str) -> None:
+def completes(release: Release, until: Until, name: str) -> None:
     until(lambda: release.finished(name), f"{name} ends", 400)
     status = release.status(name)
     assert (status["phase"], status["failed"]) == ("Complete", 0), status
@@ -62,7 +60,9 @@ def completes(release: Any, until: Until, name: str) -> None:
     release.remove(name)
 
 
-def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(own: Any, small: Small, until: Until) -> None:
+def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(
+    own: Release, small: Small, until: Until
+) -> None:
     name = "stranded"
     own.submit(name, small(recipes=["bf16"], training__max_steps=300))
     layout = own.layout(name)
@@ -80,7 +80,7 @@ def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(own: Any,
     completes(own, until, name)
 
 
-def test_a_secret_that_is_missing_is_named(own: Any, small: Small, until: Until, store_service: str) -> None:
+def test_a_secret_that_is_missing_is_named(own: Release, small: Small, until: Until, store_service: str) -> None:
     path = f"{own.core}/secrets"
     kept = own.api.get(f"{path}/{store_service}")
     own.api.delete(f"{path}/{store_service}")
@@ -98,7 +98,7 @@ def test_a_secret_that_is_missing_is_named(own: Any, small: Small, until: Until,
 
 
 def test_wrong_credentials_are_named_and_a_sweep_starts_once_they_are_right(
-    own: Any, small: Small, until: Until, store_service: str
+    own: Release, small: Small, until: Until, store_service: str
 ) -> None:
     path = f"{own.core}/secrets/{store_service}"
     right = own.api.get(path)["data"]
@@ -119,7 +119,7 @@ def test_wrong_credentials_are_named_and_a_sweep_starts_once_they_are_right(
 
 
 def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
-    install: Any, small: Small, until: Until
+    install: Install, small: Small, until: Until
 ) -> None:
     external = "objectStore.external"
     release = install(
@@ -138,7 +138,9 @@ def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
     release.remove("waits")
 
 
-def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(own: Any, small: Small, until: Until) -> None:
+def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(
+    own: Release, small: Small, until: Until
+) -> None:
     quota = f"{own.core}/resourcequotas"
     hard = {"requests.nvidia.com/gpu": "0"}
     own.api.create(quota, {"metadata": {"name": "few"}, "spec": {"hard": hard}})
@@ -151,7 +153,7 @@ def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(own: A
 
 
 def test_adapters_that_were_tampered_with_are_refused_and_the_others_are_served(
-    own: Any, small: Small, until: Until
+    own: Release, small: Small, until: Until
 ) -> None:
     name = "tampered"
     high, other, good = "bf16-s0", "qfp8-bf16-s0", "qbnb-s0"
@@ -176,7 +178,7 @@ def test_adapters_that_were_tampered_with_are_refused_and_the_others_are_served(
     own.remove(name)
 
 
-def raise_rank(store: Any, prefix: str) -> None:
+def raise_rank(store: ObjectStore, prefix: str) -> None:
     """Give an adapter a rank that its server does not allow, and a manifest that agrees with it."""
     key = "adapter/adapter_config.json"
     config = json.loads(store.get(f"{prefix}/{key}")) | {"r": 128}

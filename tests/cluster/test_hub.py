@@ -2,14 +2,14 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from cluster_release import IMAGE_TAG, Release
+from cluster_release import IMAGE_TAG, Install, Release, Small, Until
 from cluster_tools import kubectl
 
 from surogate_bench.results import PrepareResult
@@ -34,8 +34,6 @@ START = """
 model=$(python -c 'import surogate_bench; print(surogate_bench.__path__[0])')/builtin_models/tiny-qwen3-en
 exec python /hub/hub_stand_in.py --port "$1" --token "$2" --model lab/tiny-qwen3="$model" --dataset lab/problems=/data
 """
-
-Until = Callable[..., None]
 
 
 def pod(name: str, container: dict[str, Any], **spec: Any) -> dict[str, Any]:
@@ -129,7 +127,7 @@ def shared_volume(api: Api, namespace: str, until: Until) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def from_hub(api: Api, hub: tuple[str, str], install: Any, small: Any, until: Until) -> Iterator[Release]:
+def from_hub(api: Api, hub: tuple[str, str], install: Install, small: Small, until: Until) -> Iterator[Release]:
     """A release that may reach the hub's pod, in which a sweep of its model and data has ended."""
     _, address = hub
     release = install(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from cluster_release import Release
 
 from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.adapters.kubernetes.labels import COMPONENT, INSTANCE
@@ -39,7 +40,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(release: Any, stand_in: Callable[..., Any]) -> Scene:
+def scene(release: Release, stand_in: Callable[..., Any]) -> Scene:
     def of(component: str, instance: str = release.name) -> dict[str, str]:
         return {NAME: "surogate-bench", INSTANCE: instance, COMPONENT: component}
 
@@ -59,7 +60,7 @@ def scene(release: Any, stand_in: Callable[..., Any]) -> Scene:
     return Scene(pods, _places(release, {pod: each.ip for pod, each in pods.items()}))
 
 
-def _places(release: Any, address: dict[str, str]) -> dict[str, tuple[str, int]]:
+def _places(release: Release, address: dict[str, str]) -> dict[str, tuple[str, int]]:
     store, controller = _service(release, "object-store"), _service(release, "orchestrator")
     api_server = release.api.get("/api/v1/namespaces/default/services/kubernetes")
     return {
@@ -75,7 +76,7 @@ def _places(release: Any, address: dict[str, str]) -> dict[str, tuple[str, int]]
     }
 
 
-def _service(release: Any, component: str) -> dict[str, Any]:
+def _service(release: Release, component: str) -> dict[str, Any]:
     selector = f"{INSTANCE}={release.name},{COMPONENT}={component}"
     (found,) = release.api.list(f"{release.core}/services", labelSelector=selector)
     return dict(found)

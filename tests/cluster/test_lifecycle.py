@@ -1,10 +1,10 @@
 """A release is upgraded in the middle of a sweep, uninstalled, and installed again; two releases live side by side."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_release import Install, Release, Small, Until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
@@ -15,17 +15,14 @@ OWN_OF_NAMESPACE = {"configmaps/kube-root-ca.crt", "serviceaccounts/default"}
 COLLECTED = {"events", "endpoints", "endpointslices", "replicasets", "controllerrevisions"}
 """Kinds that Kubernetes makes and takes away itself."""
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
 
-
-def secrets_of(release: Any) -> dict[str, dict[str, str]]:
+def secrets_of(release: Release) -> dict[str, dict[str, str]]:
     """Data of the Secrets that the chart made, without Helm's own."""
     found = release.api.list(f"{release.core}/secrets", fieldSelector="type=Opaque")
     return {secret["metadata"]["name"]: secret["data"] for secret in found}
 
 
-def everything(release: Any) -> set[str]:
+def everything(release: Release) -> set[str]:
     """Every object of the namespace, of every kind that the API knows, as <plural>/<name>."""
     groups = [group["preferredVersion"]["groupVersion"] for group in release.api.get("/apis")["groups"]]
     found = set()
@@ -37,8 +34,12 @@ def everything(release: Any) -> set[str]:
     return found - OWN_OF_NAMESPACE
 
 
+Upgraded = tuple[Release, dict[str, Any]]
+"""A release, and its Secrets before."""
+
+
 @pytest.fixture(scope="module")
-def upgraded(install: Any, until: Until, small: Small) -> tuple[Any, Any]:
+def upgraded(install: Install, until: Until, small: Small) -> Upgraded:
     """A release that was upgraded while it trained, with its Secrets as they were before."""
     release = install()
     before = secrets_of(release)
@@ -48,13 +49,13 @@ def upgraded(install: Any, until: Until, small: Small) -> tuple[Any, Any]:
     return release, before
 
 
-def test_an_upgrade_keeps_the_credentials(upgraded: Any) -> None:
+def test_an_upgrade_keeps_the_credentials(upgraded: Upgraded) -> None:
     release, before = upgraded
     assert len(before) == 2
     assert secrets_of(release) == before
 
 
-def test_a_sweep_goes_on_through_an_upgrade_without_doing_anything_twice(upgraded: Any, until: Until) -> None:
+def test_a_sweep_goes_on_through_an_upgrade_without_doing_anything_twice(upgraded: Upgraded, until: Until) -> None:
     release, _ = upgraded
     until(lambda: release.finished(SWEEP), "the sweep is over", 400)
     rows = release.runs(SWEEP)
@@ -64,7 +65,7 @@ def test_a_sweep_goes_on_through_an_upgrade_without_doing_anything_twice(upgrade
         assert sorted(ran) == sorted(rows)
 
 
-def test_uninstalling_leaves_the_sweeps_only(upgraded: Any, until: Until) -> None:
+def test_uninstalling_leaves_the_sweeps_only(upgraded: Upgraded, until: Until) -> None:
     release, _ = upgraded
     until(lambda: release.finished(SWEEP) and not release.active(SWEEP), "the sweep is over", 400)
     release.helm("uninstall", release.name, "--wait")
@@ -73,7 +74,7 @@ def test_uninstalling_leaves_the_sweeps_only(upgraded: Any, until: Until) -> Non
     assert release.status(SWEEP)["phase"] == "Complete"
 
 
-def test_installing_again_finds_the_sweeps(upgraded: Any, until: Until) -> None:
+def test_installing_again_finds_the_sweeps(upgraded: Upgraded, until: Until) -> None:
     release, _ = upgraded
     if secrets_of(release):
         pytest.skip("the release was not uninstalled")
@@ -86,7 +87,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Any, until: Until) -> None:
     until(lambda: not everything(release), "nothing is left", 30)
 
 
-def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Any, small: Small, until: Until) -> None:
+def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Install, small: Small, until: Until) -> None:
     release = install()
     release.submit("halfway", small(recipes=RECIPES))
     until(lambda: any(row["state"] == "Training" for row in release.runs("halfway").values()), "it trains", 200)
@@ -94,7 +95,9 @@ def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Any, sma
     until(lambda: everything(release) == {"recipesweeps/halfway"}, "the release is gone", 30)
 
 
-def test_two_releases_run_their_own_sweeps_alone(release: Any, install: Any, small: Small, until: Until) -> None:
+def test_two_releases_run_their_own_sweeps_alone(
+    release: Release, install: Install, small: Small, until: Until
+) -> None:
     owner = release.api.get(DEFINITION)["metadata"].get("annotations")
     second = install(name="second.release")
     assert release.api.get(DEFINITION)["metadata"].get("annotations") == owner

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from cluster_release import Release, Small, Until
 
 from surogate_bench.metrics import METRICS
 
@@ -28,8 +29,6 @@ PATHS = {
 TARGET_LABELS = {"__name__", "job", "instance", "pod", "component"}
 """What the scrape adds."""
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
 Series = tuple[dict[str, str], float]
 
 
@@ -59,7 +58,7 @@ class Prometheus:
 
 
 @pytest.fixture(scope="module")
-def prometheus(release: Any, until: Until) -> Iterator[Prometheus]:
+def prometheus(release: Release, until: Until) -> Iterator[Prometheus]:
     """A Prometheus in the release's namespace."""
     made = []
     for manifest in manifests(release.namespace):
@@ -87,8 +86,8 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 @pytest.fixture(scope="module")
 def summary(
-    release: Any, prometheus: Prometheus, until: Until, small: Small, tmp_path_factory: pytest.TempPathFactory
-) -> Any:
+    release: Release, prometheus: Prometheus, until: Until, small: Small, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The report of a sweep that ran while Prometheus looked on."""
     until(lambda: len(prometheus.query("surogate_bench_leader")) == 2, "Prometheus sees both controllers")
     spec = small(recipes=RECIPES, training__max_steps=STEPS, data__test_size=QUESTIONS, data__validation_size=1000)
@@ -152,13 +151,13 @@ def test_ports_of_vllm_are_closed_even_to_prometheus(prometheus: Prometheus) -> 
     assert [value for _, value in tried] == [0, 0]
 
 
-def test_the_controllers_scores_are_those_of_the_report(prometheus: Prometheus, summary: Any) -> None:
+def test_the_controllers_scores_are_those_of_the_report(prometheus: Prometheus, summary: dict[str, Any]) -> None:
     check_scores(prometheus, summary)
     assert prometheus.query(f'surogate_bench_runs{{sweep="{SWEEP}",state="Succeeded"}}')[0][1] == len(RECIPES)
 
 
 def test_scores_are_there_again_after_the_controllers_were_deleted(
-    release: Any, prometheus: Prometheus, summary: Any, until: Until
+    release: Release, prometheus: Prometheus, summary: dict[str, Any], until: Until
 ) -> None:
     before = {pod["metadata"]["name"] for pod in release.controllers()}
     for pod in before:
@@ -168,7 +167,7 @@ def test_scores_are_there_again_after_the_controllers_were_deleted(
     check_scores(prometheus, summary, f'pod!~"{"|".join(before)}"')
 
 
-def check_scores(prometheus: Prometheus, summary: Any, more: str = "") -> None:
+def check_scores(prometheus: Prometheus, summary: dict[str, Any], more: str = "") -> None:
     """Compare what the controller shows with the report."""
     names = {**SCORES, "surogate_bench_eval_samples": "samples"}
     for name, field in names.items():

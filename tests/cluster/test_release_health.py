@@ -1,13 +1,15 @@
 """The bundled store with the chart's defaults, and what a sweep says where its pod is not ready."""
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_release import IMAGE_TAG
+from cluster_release import IMAGE_TAG, Install, Release, Small, Until
+
+from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -16,21 +18,18 @@ SCRATCH = f"{BUNDLED}.persistence.enabled=false"
 CHART = Path(__file__).parents[2] / "charts"
 STORE = "app.kubernetes.io/component=object-store"
 
-Until = Callable[..., None]
-Small = Callable[..., dict[str, Any]]
 
-
-def store_pods(release: Any) -> list[dict[str, Any]]:
+def store_pods(release: Release) -> list[dict[str, Any]]:
     """Pods of the bundled store, also those that end."""
     found: list[dict[str, Any]] = release.api.list(f"{release.core}/pods", labelSelector=STORE)
     return found
 
 
-def is_admitted(release: Any, name: str) -> bool:
+def is_admitted(release: Release, name: str) -> bool:
     return bool(release.condition(name, "Admitted").get("status") == "True")
 
 
-def says(release: Any, until: Until, name: str, *words: str) -> str:
+def says(release: Release, until: Until, name: str, *words: str) -> str:
     """Wait until the condition Admitted of a sweep holds these words; its message, which an Event has as well."""
     message = ""
 
@@ -47,7 +46,7 @@ def says(release: Any, until: Until, name: str, *words: str) -> str:
 
 
 @contextmanager
-def volume_of_root(api: Any) -> Iterator[str]:
+def volume_of_root(api: Api) -> Iterator[str]:
     """A StorageClass whose one volume is a folder of root's that nobody else may write to; yields its name."""
     name = f"surogate-bench-test-{secrets.token_hex(4)}"
     folder = {"path": f"/var/tmp/{name}", "type": "DirectoryOrCreate"}  # noqa: S108 - on a node; 0755, without fsGroup
@@ -62,7 +61,7 @@ def volume_of_root(api: Any) -> Iterator[str]:
         api.delete(f"/api/v1/persistentvolumes/{name}")
 
 
-def test_results_outlive_the_stores_pod_on_the_volume_of_a_default_install(release: Any, until: Until) -> None:
+def test_results_outlive_the_stores_pod_on_the_volume_of_a_default_install(release: Release, until: Until) -> None:
     [claim] = release.api.list(f"{release.core}/persistentvolumeclaims", labelSelector=STORE)
     assert claim["status"]["phase"] == "Bound"
     with release.store() as store:
@@ -80,7 +79,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def test_the_bundled_store_also_works_without_a_volume(install: Any, small: Small, until: Until) -> None:
+def test_the_bundled_store_also_works_without_a_volume(install: Install, small: Small, until: Until) -> None:
     release = install(SCRATCH)
     assert release.api.list(f"{release.core}/persistentvolumeclaims") == []
     release.helm("test", release.name, "--timeout", "2m")
@@ -90,7 +89,7 @@ def test_the_bundled_store_also_works_without_a_volume(install: Any, small: Smal
 
 
 def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
-    api: Any, install: Any, small: Small, until: Until
+    api: Api, install: Install, small: Small, until: Until
 ) -> None:
     with volume_of_root(api) as storage_class:
         release = install(f"{BUNDLED}.persistence.storageClass={storage_class}", ready=False)
@@ -125,7 +124,7 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
     ],
 )
 def test_a_store_whose_pod_does_not_get_ready_is_told_by_its_pod(
-    install: Any, small: Small, until: Until, change: str, told: tuple[str, ...]
+    install: Install, small: Small, until: Until, change: str, told: tuple[str, ...]
 ) -> None:
     release = install(f"{BUNDLED}.{change}", ready=False)
     release.submit("waits", small(recipes=["bf16"]))

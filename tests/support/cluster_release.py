@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -202,3 +202,9 @@ def installed(
     finally:
         helm("uninstall", name, "--namespace", namespace, "--wait", "--ignore-not-found")
         api.delete(f"/api/v1/namespaces/{namespace}")
+
+
+Install = Callable[..., Release]
+Until = Callable[..., None]
+Small = Callable[..., dict[str, Any]]
+"""Types of the fixtures of that name."""
