@@ -73,6 +73,8 @@ class StorageDescriptor:
     description: str
     relative_cost: float
     """Added training time where products are emulated, relative to the cost of the slowest precision."""
+    bytes_per_weight: float
+    """Codes and scales, of a weight whose dimensions the format's blocks divide."""
     engine: EngineSupport | None = None
     """The only engine that can use the format; None if the engine depends on the compute precision alone."""
     compute: frozenset[ComputePrecision] = frozenset(ComputePrecision)
@@ -111,23 +113,28 @@ def _nvfp4_details(settings: PrecisionSettings) -> str:
 
 
 STORAGES: Mapping[WeightStorage, StorageDescriptor] = {
-    WeightStorage.BF16: StorageDescriptor(short="bf16", description="bf16, 2 bytes per weight", relative_cost=0.0),
+    WeightStorage.BF16: StorageDescriptor(
+        short="bf16", description="bf16, 2 bytes per weight", relative_cost=0.0, bytes_per_weight=2.0
+    ),
     WeightStorage.FP8_128X128: StorageDescriptor(
         short="FP8",
         description="FP8 E4M3 with one fp32 scale per 128×128 tile, 1 byte per weight",
         relative_cost=0.1,
+        bytes_per_weight=1 + 4 / 128**2,
     ),
     WeightStorage.NVFP4: StorageDescriptor(
         short="NVFP4",
         description="NVFP4: E2M1 with one E4M3 scale per 16 weights and one fp32 scale per tensor, 0.56 bytes per "
         "weight",
         relative_cost=0.2,
+        bytes_per_weight=0.5 + 1 / 16,
         input_multiple=16,
     ),
     WeightStorage.NF4: StorageDescriptor(
         short="NF4",
         description="NF4 in blocks of 64 with double quantization (bitsandbytes), 0.52 bytes per weight",
         relative_cost=0.2,
+        bytes_per_weight=0.5 + 1 / 64 + 4 / (64 * 256),
         engine=EngineSupport(engine=BITSANDBYTES, note="products in bf16", package="bitsandbytes"),
         compute=frozenset({ComputePrecision.BF16}),
     ),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
@@ -34,20 +34,25 @@ FilePattern = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00][^\\\x00]*$"
 """A file or a pattern such as ``chat/*.jsonl``, relative to a folder."""
 
 
+def _usual(description: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+    """Make an optional field that is not dumped while it is None: hashes stay the same when others are added."""
+    return Field(None, description=description, exclude_if=lambda value: value is None)
+
+
 class FieldNames(Spec):
     """Names of a data set's fields where they are not the usual ones."""
 
-    question: FieldName | None = Field(None, description="Instead of question; the same as data.question_field.")
-    answer: FieldName | None = Field(None, description="Instead of answer; the same as data.answer_field.")
-    prompt: FieldName | None = Field(None, description="Instead of prompt.")
-    completion: FieldName | None = Field(None, description="Instead of completion.")
-    instruction: FieldName | None = Field(None, description="Instead of instruction.")
-    input: FieldName | None = Field(None, description="Instead of input.")
-    output: FieldName | None = Field(None, description="Instead of output.")
-    text: FieldName | None = Field(None, description="Instead of text.")
-    messages: FieldName | None = Field(None, description="Instead of messages, or conversations.")
-    role: FieldName | None = Field(None, description="In a message, instead of role, or from.")
-    content: FieldName | None = Field(None, description="In a message, instead of content, or value.")
+    question: FieldName | None = _usual("Instead of question; the same as data.question_field.")
+    answer: FieldName | None = _usual("Instead of answer; the same as data.answer_field.")
+    prompt: FieldName | None = _usual("Instead of prompt.")
+    completion: FieldName | None = _usual("Instead of completion.")
+    instruction: FieldName | None = _usual("Instead of instruction.")
+    input: FieldName | None = _usual("Instead of input.")
+    output: FieldName | None = _usual("Instead of output.")
+    text: FieldName | None = _usual("Instead of text.")
+    messages: FieldName | None = _usual("Instead of messages, or conversations.")
+    role: FieldName | None = _usual("In a message, instead of role, or from.")
+    content: FieldName | None = _usual("In a message, instead of content, or value.")
 
 
 class SplitNames(Spec):

@@ -7,18 +7,13 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from surogate_bench.exports import ExportFormat
-from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench.user_paths import require_free_space
 from surogate_bench_trainer.model.coverage import transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
 
-_BYTES_PER_WEIGHT = {
-    WeightStorage.BF16: 2.0,
-    WeightStorage.FP8_128X128: 1 + 4 / 128**2,
-    WeightStorage.NVFP4: 0.5 + 1 / 16,
-    WeightStorage.NF4: 0.5 + 1 / 64 + 4 / (64 * 256),
-}
 _BYTES_PER_LAYER = 4096
 """Code tables, ragged blocks, and entries of the header."""
 _BESIDE_WEIGHTS = 64 << 20
@@ -29,7 +24,7 @@ def expected_bytes(folder: Path, recipe: Recipe, export_format: ExportFormat) ->
     """Estimate the size of an export from the headers of the checkpoint and the architecture."""
     sizes = [_elements(tensor["shape"]) for header in checkpoint_headers(folder).values() for tensor in header.values()]
     weights, layers = (0, 0) if export_format is ExportFormat.BF16 else _covered(folder, recipe)
-    stored = weights * _BYTES_PER_WEIGHT[recipe.weight_storage]
+    stored = weights * STORAGES[recipe.weight_storage].bytes_per_weight
     return int(2 * (sum(sizes) - weights) + stored) + _BYTES_PER_LAYER * layers
 
 

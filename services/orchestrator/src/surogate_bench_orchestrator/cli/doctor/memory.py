@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from typing import Self
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench.specs.training import TrainingSpec
 
 _BF16 = 2
-_BYTES_PER_WEIGHT = {
-    WeightStorage.BF16: 2.0,
-    WeightStorage.FP8_128X128: 1.0002,
-    WeightStorage.NVFP4: 0.5625,
-    WeightStorage.NF4: 0.516,
-}
 _LORA_BYTES = 16
 """Of a parameter: fp32 value, gradient and two moments."""
 _HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
@@ -87,7 +82,7 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
     """
     block = sum(inputs * outputs for inputs, outputs in shape.widths.values())
     embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
-    weights = shape.layers * block * (_BYTES_PER_WEIGHT[recipe.weight_storage] + _operand_bytes(recipe))
+    weights = shape.layers * block * (STORAGES[recipe.weight_storage].bytes_per_weight + _operand_bytes(recipe))
     adapted = [shape.widths[name] for name in training.lora.target_modules if name in shape.widths]
     lora = shape.layers * training.lora.r * sum(map(sum, adapted)) * _LORA_BYTES
     tokens = training.micro_batch_size * training.max_length
