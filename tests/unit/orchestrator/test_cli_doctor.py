@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, write_sweep
+from sweeps import small_sweep
 
 from surogate_bench.machine_checks import Check, CheckReport, Device, Outcome, engine_check_name
 from surogate_bench.manifest import Hardware
@@ -207,6 +208,13 @@ def test_a_sweep_whose_model_is_on_a_hub_that_cannot_be_reached_is_noted(
     (found,) = sweep_findings(load_sweep(REFERENCE), None, away)
     assert found.level is Level.PROBLEM
     assert "HF_HUB_OFFLINE" in found.text
+
+
+def test_a_trainer_whose_program_is_missing_is_a_problem() -> None:
+    trainers = [{"name": "theirs", "command": ["no-such-program-here"]}]
+    (found,) = sweep_findings(small_sweep(trainers=trainers), None, Hub(reachable=True, text=""))
+    assert (found.subject, found.level) == ("trainer theirs", Level.PROBLEM)
+    assert "no-such-program-here" in found.text
 
 
 def test_the_hub_is_not_asked_where_a_variable_forbids_it() -> None:

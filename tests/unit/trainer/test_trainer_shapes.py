@@ -128,6 +128,12 @@ def test_fields_may_have_other_names(
         ),
         (
             {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, {"role": "assistant", "content": "a", "function_call": {"name": "f"}}]},
+            "calls tools in message 2",
+            "Remove the record",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, {"role": "assistant", "content": "\ud83d"}]},
             "a lone surrogate",
             "not valid Unicode",
@@ -276,6 +282,11 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
         ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path too"),
         ({"path": "x", "splits": {"train": "t"}}, "set hub too"),
         ({"path": "x", "hold_out": {"test": 2.5}}, "whole number of records"),
+        ({"path": "x", "hold_out": {"test": 1.0}}, "from 2 on, not 1"),
+        ({"path": "x", "hold_out": {"test": True}}, "from 2 on, not 1"),
+        ({"path": "x", "hold_out": {"test": 0.6, "validation": 0.4}}, "leave none to train on"),
+        ({"hub": "a/b", "splits": {"train": "x", "test": "x"}}, "x would be read as two splits"),
+        ({"hub": "a/b", "splits": {"train": "test"}}, "test would be read as two splits"),
         (
             {"path": "x", "question_field": "a", "fields": {"question": "b"}},
             "question_field and fields.question differ",
@@ -291,6 +302,42 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
 def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataSpec.model_validate(changes)
+
+
+@pytest.mark.parametrize("pattern", ["**x.jsonl", ".", "x" * 5000])
+def test_what_is_no_pattern_of_files_is_refused_by_name(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path / "train.jsonl", *rows(3))
+    with pytest.raises(ConfigError, match=r"^data\.files\.train: "):
+        load_splits(DataSpec(path=tmp_path, files={"train": pattern}), needs_test=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("files", [{"train": "*.jsonl"}, {"test": "train.jsonl"}])
+def test_a_file_in_two_splits_is_refused(tmp_path: Path, files: dict[str, str]) -> None:
+    for name in ("train", "test"):
+        write(tmp_path / f"{name}.jsonl", *rows(3))
+    with pytest.raises(ConfigError, match=r"data\.files\.test: is in the train split and in the test split"):
+        load_splits(DataSpec(path=tmp_path, files=files))  # type: ignore[arg-type]
+
+
+def test_listed_files_beside_a_single_file_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "one.jsonl", *rows(5))
+    listed = {"test": "t.jsonl"}
+    with pytest.raises(ConfigError, match=r"data\.files: has no effect"):
+        load_splits(
+            DataSpec(path=tmp_path / "one.jsonl", files=listed, hold_out={"test": 2})  # type: ignore[arg-type]
+        )
+
+
+@pytest.mark.parametrize("kind", ["text", "date"])
+def test_parquet_values_that_cannot_be_read_are_refused_with_their_file(tmp_path: Path, kind: str) -> None:
+    values = {
+        "text": pa.array([b"\xff\xfe"], pa.binary()).view(pa.string()),
+        "date": pa.array([2**40], pa.timestamp("s")),
+    }
+    table = pa.table({"question": values[kind], "answer": pa.array(["#### 1"])})
+    parquet.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(ConfigError, match=r"train\.parquet"):
+        load_splits(DataSpec(path=tmp_path), needs_test=False)
 
 
 def test_questions_of_conversations_are_all_that_the_user_says_or_one_message_for_a_question() -> None:

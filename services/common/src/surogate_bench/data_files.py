@@ -27,6 +27,13 @@ def split_files(
             required split has none.
     """
     if path.is_file():
+        if listed is not None and listed != SplitFiles():
+            raise ConfigError(
+                "has no effect, as data.path is a single file",
+                field="data.files",
+                value=listed.model_dump(exclude_defaults=True),
+                remedy="Set data.path to the folder of the files.",
+            )
         return _single(path, needs_test=needs_test)
     if not path.is_dir():
         raise _error("there is no such folder or file", path, f"Correct the path. {_EXPECTED}")
@@ -35,7 +42,26 @@ def split_files(
     for split in ("train", "test") if needs_test else ("train",):
         if not found[split]:
             raise _error(f"has no {split} file, such as {split}.jsonl", path, f"Correct the path. {_EXPECTED}")
+    _require_one_split_each(found)
     return {split: files for split, files in found.items() if files}
+
+
+def _require_one_split_each(found: Mapping[str, tuple[Path, ...]]) -> None:
+    """Check that no file belongs to two splits: what is trained on must not be scored.
+
+    Raises:
+        ConfigError: one does.
+    """
+    split_of: dict[Path, str] = {}
+    for split, files in found.items():
+        for path in files:
+            if (other := split_of.setdefault(path, split)) != split:
+                raise ConfigError(
+                    f"is in the {other} split and in the {split} split",
+                    field=f"data.files.{split}",
+                    value=path.name,
+                    remedy="List files as data.files so that each is in one split.",
+                )
 
 
 def _single(path: Path, *, needs_test: bool) -> dict[str, tuple[Path, ...]]:
@@ -66,7 +92,15 @@ def _matching(folder: Path, split: str, patterns: tuple[str, ...]) -> tuple[Path
     """Return the files that match patterns, each once, in the order of the patterns and of their names."""
     found: dict[Path, None] = {}
     for pattern in patterns:
-        matching = [path for path in sorted(folder.glob(pattern)) if path.is_file() and _is_readable(path)]
+        try:
+            matching = [path for path in sorted(folder.glob(pattern)) if path.is_file() and _is_readable(path)]
+        except (ValueError, IndexError, NotImplementedError, OSError) as error:
+            raise ConfigError(
+                f"is no pattern of files: {error}",
+                field=f"data.files.{split}",
+                value=pattern,
+                remedy="Use names, * within a name, and ** only as a whole folder, such as chat/**/*.jsonl.",
+            ) from error
         if not matching:
             raise ConfigError(
                 f"matches no {', '.join(FORMATS)} file in {folder}",

@@ -62,6 +62,13 @@ class SplitNames(Spec):
     validation: FieldName | None = Field(None, description="Instead of validation.")
     test: FieldName | None = Field(None, description="Instead of test.")
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = [self.train or "train", self.validation or "validation", self.test or "test"]
+        if repeated := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{repeated} would be read as two splits; what is trained on must not be scored")
+        return self
+
 
 def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
@@ -96,8 +103,13 @@ class HoldOut(Spec):
     @model_validator(mode="after")
     def _share_or_count(self) -> Self:
         for name, size in (("validation", self.validation), ("test", self.test)):
-            if size is not None and size >= 1 and size != int(size):
-                raise ValueError(f"{name} must be a share below 1 or a whole number of records, not {size}")
+            if size is not None and size >= 1 and (size != int(size) or size == 1):
+                raise ValueError(
+                    f"{name} must be a share below 1, or a whole number of records from 2 on, not {size:g}"
+                )
+        shares = [size for size in (self.validation, self.test) if size is not None and size < 1]
+        if sum(shares) >= 1:
+            raise ValueError(f"validation and test take {sum(shares):g} of the records, and leave none to train on")
         return self
 
 

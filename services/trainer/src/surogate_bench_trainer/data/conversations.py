@@ -68,10 +68,10 @@ def _message(given: Any, spec: DataSpec, place: Place, number: int) -> Message |
             value=given,
             remedy='Write messages such as {"role": "user", "content": ...}.',
         )
-    if given.get("tool_calls"):
+    if calls := given.get("tool_calls") or given.get("function_call"):
         raise place.error(
             f"calls tools in message {number}, which training does not support",
-            value=given["tool_calls"],
+            value=calls,
             remedy="Remove the record.",
         )
     role = _role(given, spec, place, number)

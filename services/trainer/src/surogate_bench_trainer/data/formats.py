@@ -171,6 +171,6 @@ def parquet_records(data: bytes, source: Source, columns: tuple[str, ...]) -> It
             for row in batch.to_pylist() if batch.num_columns else [{}] * batch.num_rows:
                 number += 1
                 yield RawRecord(empty | row, number, "record")
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:  # the last two of texts and dates
         problem = f"is not a Parquet file that can be read: {' '.join(str(error).split())}"
         raise unusable(source.path, source.split, shortened(problem), "Write or copy it again.") from error

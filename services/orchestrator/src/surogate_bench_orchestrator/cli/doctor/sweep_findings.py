@@ -1,4 +1,4 @@
-"""What one sweep needs that this machine may lack: the hub, and memory of the GPU."""
+"""What one sweep needs that this machine may lack: the hub, programs of foreign trainers, and memory of the GPU."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.machine_checks import Device
 from surogate_bench.model_source import local_model_folder
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.trainer_commands import command_files
 from surogate_bench_orchestrator.cli.doctor.diagnosis import Finding, Level
 from surogate_bench_orchestrator.cli.doctor.facts import Hub
 from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_training_bytes
@@ -26,6 +27,7 @@ def sweep_findings(sweep: RecipeSweep, device: Device | None, hub: Hub) -> Itera
         hub: Whether the hub can be asked.
     """
     yield from _hub(sweep, hub)
+    yield from _trainers(sweep)
     if device is not None and device.is_gpu and device.memory_bytes is not None:
         yield _memory(sweep, device.memory_bytes)
 
@@ -47,6 +49,15 @@ def _hub(sweep: RecipeSweep, hub: Hub) -> Iterator[Finding]:
             text=f"the sweep needs {needed} from the hub, which must be in the cache",
             remedy=f"Fill the cache first (`hf download {needed}`), or give local folders.",
         )
+
+
+def _trainers(sweep: RecipeSweep) -> Iterator[Finding]:
+    for trainer in sweep.trainers:
+        try:
+            command_files(trainer)
+        except ConfigError as error:
+            text = f"{error.field}: {error.problem} ({error.value})"
+            yield Finding(subject=f"trainer {trainer.name}", level=Level.PROBLEM, text=text, remedy=error.remedy)
 
 
 def _memory(sweep: RecipeSweep, available: int) -> Finding:
