@@ -110,13 +110,13 @@ def metrics_of(log: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 def train(request: Request, folder: Path) -> None:
     """Write Surogate's settings and records into ``folder``, and train there."""
-    import numpy as np  # noqa: PLC0415 - the functions above need no package
-    import yaml  # noqa: PLC0415
-    from surogate.core.config.loader import load_config  # noqa: PLC0415
-    from surogate.core.config.sft_config import SFTConfig  # noqa: PLC0415
-    from surogate.train.sft import SurogateSFT  # noqa: PLC0415
-    from surogate.train.tokenize import TokenizedDataFileWriter, pack_and_write, write_padded  # noqa: PLC0415
-    from surogate.utils.dict import DictDefault  # noqa: PLC0415
+    import numpy as np
+    import yaml
+    from surogate.core.config.loader import load_config
+    from surogate.core.config.sft_config import SFTConfig
+    from surogate.train.sft import SurogateSFT
+    from surogate.train.tokenize import TokenizedDataFileWriter, pack_and_write, write_padded
+    from surogate.utils.dict import DictDefault
 
     path = folder / "surogate.yaml"
     path.write_text(yaml.safe_dump(settings_of(request, folder), sort_keys=False), encoding="utf-8")

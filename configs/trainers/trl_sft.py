@@ -111,7 +111,7 @@ def _whole(line: dict[str, Any]) -> dict[str, int]:
     return {name: int(line[name]) for name in ("step", "tokens") if name in line}
 
 
-def train(request: Request, model: Any, peft_config: Any = None) -> None:  # noqa: ANN401 - of other packages
+def train(request: Request, model: object, peft_config: object = None) -> None:
     """Train, and leave the adapter in the output folder.
 
     Args:
@@ -119,22 +119,24 @@ def train(request: Request, model: Any, peft_config: Any = None) -> None:  # noq
         model: The base model, or one that has an adapter already.
         peft_config: ``peft.LoraConfig`` of the adapter to attach; None if the model has one.
     """
-    import torch  # noqa: PLC0415 - the functions above need no package
-    from datasets import Dataset  # noqa: PLC0415
-    from transformers import AutoTokenizer, TrainerCallback  # noqa: PLC0415
-    from trl import SFTConfig, SFTTrainer  # noqa: PLC0415
+    import torch
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback, TrainerState
+    from trl import SFTConfig, SFTTrainer
 
     output = Path(request["output"])
     metrics = MetricsFile(output / "metrics.jsonl")
 
-    class Report(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+    class Report(TrainerCallback):
+        def on_step_begin(self, *_: object, **__: object) -> None:
             metrics.begin_step()
 
-        def on_step_end(self, *_: Any, **__: Any) -> None:  # noqa: ANN401
+        def on_step_end(self, *_: object, **__: object) -> None:
             metrics.end_step()
 
-        def on_log(self, _args: Any, state: Any, _control: Any, logs: dict[str, Any], **_: Any) -> None:  # noqa: ANN401
+        def on_log(
+            self, _args: object, state: TrainerState, _control: object, logs: dict[str, Any], **_: object
+        ) -> None:
             metrics.log(state.global_step, logs)
 
     trainer = SFTTrainer(
@@ -155,9 +157,9 @@ def main() -> None:
     request = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     if request["trained_under"] not in {None, "bf16"}:
         sys.exit(f"trained_under is {request['trained_under']}, and this script trains under bf16 alone")
-    import torch  # noqa: PLC0415
-    from peft import LoraConfig  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    import torch
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM
 
     if request["threads"]:
         torch.set_num_threads(request["threads"])

@@ -53,10 +53,10 @@ def main() -> None:
         arguments = model_arguments(request)
     except ValueError as error:
         sys.exit(str(error))
-    from unsloth import FastLanguageModel  # noqa: PLC0415 - isort: skip - before torch and transformers, which it changes
+    from unsloth import FastLanguageModel  # isort: skip - before torch and transformers, which it changes
 
-    import torch  # noqa: PLC0415
-    from trl_sft import train  # noqa: PLC0415
+    import torch
+    from trl_sft import train
 
     model, _ = FastLanguageModel.from_pretrained(dtype=torch.bfloat16, **arguments)
     train(request, FastLanguageModel.get_peft_model(model, **lora_arguments(request)))

@@ -1,18 +1,15 @@
 """Foreign adapters among the runs of a sweep: imported instead of trained, and scored like the others."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
-from finished_stages import publish
-from memory_runtime import Ending, MemoryRuntime
+from sweep_world import SweepWorld
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
 from surogate_bench.requests import ImportRequest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store import open_store
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
@@ -20,8 +17,6 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
-from surogate_bench_orchestrator.sweep.runner import SweepRunner
-from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 THEIRS = {"name": "theirs", "hub": "lab/adapter"}
 
@@ -86,34 +81,12 @@ def observed(*done: Task, tasks: dict[Task, Observation] | None = None) -> Obser
     return Observed(done=frozenset(task.name for task in done), tasks=given, slots=1)
 
 
-@dataclass
-class World:
-    """A store, and sweeps that run in it on the in-memory runtime."""
-
-    store: ObjectStore
-    scratch: Path
-    submitted: list[Task] = field(default_factory=list)
-
-    def run(self, **changes: Any) -> Snapshot:
-        sweep = small_sweep(**{"adapters": [THEIRS], **changes})
-        laid_out = plan(sweep, self.store.url)
-        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
-        runtime = MemoryRuntime(slots=1, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = FakeClock(each=runtime.advance)
-        last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=lambda: None, show=lambda _: None).run()
-        self.submitted = [task for task in laid_out.tasks if task.name in runtime.submitted]
-        return last
-
-    def _publish(self, task: Task) -> None:
-        publish(self.store, task, self.scratch)
-
-
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(open_store(str(tmp_path / "store")), tmp_path / "scratch")
+def world(tmp_path: Path) -> SweepWorld:
+    return SweepWorld(open_store(str(tmp_path / "store")), tmp_path / "scratch", {"adapters": [THEIRS]})
 
 
-def test_a_sweep_with_an_adapter_ends_with_its_score_and_what_its_import_warned_of(world: World) -> None:
+def test_a_sweep_with_an_adapter_ends_with_its_score_and_what_its_import_warned_of(world: SweepWorld) -> None:
     last = world.run()
     rows = {row.name: row for row in run_rows(last)}
     assert (rows["theirs"].state, rows["theirs"].accuracy) == ("Succeeded", 0.5)
@@ -122,7 +95,7 @@ def test_a_sweep_with_an_adapter_ends_with_its_score_and_what_its_import_warned_
     assert (figures.seed, figures.accuracy, figures.tokens_per_second) == ("", 0.5, None)
 
 
-def test_an_adapter_of_equal_content_is_imported_again_and_not_scored_again(world: World) -> None:
+def test_an_adapter_of_equal_content_is_imported_again_and_not_scored_again(world: SweepWorld) -> None:
     world.run()
     world.run(name="other", adapters=[THEIRS | {"name": "renamed"}])
     assert [type(task.request) for task in world.submitted if "renamed" in task.name] == [ImportRequest]

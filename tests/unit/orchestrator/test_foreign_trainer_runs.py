@@ -1,19 +1,17 @@
 """Foreign trainers among the runs of a sweep: trained in a slot once per seed, reused and shown like recipes."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fake_clock import FakeClock
-from finished_stages import publish
-from memory_runtime import Ending, MemoryRuntime
+from sweep_world import SweepWorld
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import ForeignTrainRequest, TrainRequest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store import open_store
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.logs import stages_of
@@ -23,8 +21,6 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
 from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
 from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
-from surogate_bench_orchestrator.sweep.runner import SweepRunner
-from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 OTHER = {"name": "other", "command": ["other-train", "{request}"]}
 
@@ -97,40 +93,19 @@ def test_a_cluster_refuses_trainers_by_name_before_anything_runs() -> None:
     assert caught.value.field == "spec.trainers"
 
 
-@dataclass
-class World:
-    """A store, and sweeps that run in it on the in-memory runtime."""
-
-    store: ObjectStore
-    scratch: Path
-    submitted: list[Task] = field(default_factory=list)
-
-    def run(self, **changes: Any) -> Snapshot:
-        sweep = small_sweep(**{"trainers": [OTHER], **changes})
-        laid_out = plan(sweep, self.store.url)
-        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
-        runtime = MemoryRuntime(slots=1, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = FakeClock(each=runtime.advance)
-        last = SweepRunner(laid_out, runtime, self.store, clock, heartbeat=lambda: None, show=lambda _: None).run()
-        self.submitted = [task for task in laid_out.tasks if task.name in runtime.submitted]
-        return last
-
-    def _publish(self, task: Task) -> None:
-        publish(self.store, task, self.scratch)
-
-    def trained(self) -> list[str]:
-        """Runs that the last sweep trained."""
-        requests = [task.request for task in self.submitted]
-        ours = [f"{each.recipe}-s{each.seed}" for each in requests if isinstance(each, TrainRequest)]
-        return ours + [f"{each.trainer}-s{each.seed}" for each in requests if isinstance(each, ForeignTrainRequest)]
+def trained(world: SweepWorld) -> list[str]:
+    """Runs that the last sweep trained."""
+    requests = [task.request for task in world.submitted]
+    ours = [f"{each.recipe}-s{each.seed}" for each in requests if isinstance(each, TrainRequest)]
+    return ours + [f"{each.trainer}-s{each.seed}" for each in requests if isinstance(each, ForeignTrainRequest)]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(open_store(str(tmp_path / "store")), tmp_path / "scratch")
+def world(tmp_path: Path) -> SweepWorld:
+    return SweepWorld(open_store(str(tmp_path / "store")), tmp_path / "scratch", {"trainers": [OTHER]})
 
 
-def test_a_sweep_with_a_trainer_ends_with_its_scores_figures_and_warnings(world: World) -> None:
+def test_a_sweep_with_a_trainer_ends_with_its_scores_figures_and_warnings(world: SweepWorld) -> None:
     last = world.run()
     rows = {row.name: row for row in run_rows(last)}
     assert (rows["other-s0"].state, rows["other-s0"].accuracy, rows["other-s0"].loss) == ("Succeeded", 0.5, 1.5)
@@ -140,12 +115,12 @@ def test_a_sweep_with_a_trainer_ends_with_its_scores_figures_and_warnings(world:
     assert (figures.seed, figures.final_loss, figures.tokens_per_second) == ("0", 1.5, None)
 
 
-def test_equal_foreign_trainings_and_their_scores_are_reused_and_others_are_computed(world: World) -> None:
+def test_equal_foreign_trainings_and_their_scores_are_reused_and_others_are_computed(world: SweepWorld) -> None:
     world.run()
-    assert world.trained() == ["bf16-s0", "other-s0"]
+    assert trained(world) == ["bf16-s0", "other-s0"]
     renamed = OTHER | {"name": "renamed", "timeout_s": 5}
     world.run(name="second", seeds=[0, 1], trainers=[renamed])
-    assert world.trained() == ["bf16-s1", "renamed-s1"]
+    assert trained(world) == ["bf16-s1", "renamed-s1"]
     assert not [task for task in world.submitted if "renamed-s0" in task.name]
     world.run(name="third", trainers=[OTHER | {"command": ["other-train", "--fast"]}])
-    assert world.trained() == ["other-s0"]
+    assert trained(world) == ["other-s0"]

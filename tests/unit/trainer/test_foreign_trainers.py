@@ -137,9 +137,10 @@ def test_the_request_has_the_model_the_records_as_text_and_tokens_and_all_settin
         "r": 4, "alpha": 8, "dropout": 0.0, "target_modules": list(request.sweep.training.lora.target_modules),
     }  # fmt: skip
     assert (seen["trained_under"], seen["end_of_text"]) == ("bf16", "<|endoftext|>")
-    assert arguments == [f"--config={tmp_path}/work/request/request.json", sys.executable]
+    place = str(tmp_path / "work" / "request" / "request.json")
+    assert arguments == [f"--config={place}", sys.executable]
     assert environment["LEVEL"] == "high"
-    assert environment["SUROGATE_BENCH_TRAINER_REQUEST"] == f"{tmp_path}/work/request/request.json"
+    assert environment["SUROGATE_BENCH_TRAINER_REQUEST"] == place
     assert folder == str(tmp_path / "work" / "scratch")
     lines = lines_of(Path(seen["train"]))
     assert (len(lines), len(lines_of(Path(seen["validation"])))) == (60, 10)

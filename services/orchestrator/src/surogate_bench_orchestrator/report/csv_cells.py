@@ -1,10 +1,24 @@
 """Cells of CSV files."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 
+from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.report.figures import Comparison
+from surogate_bench_orchestrator.report.merged import MergedRow
+from surogate_bench_orchestrator.report.served import ServedCell, ServedRow
 
 _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def to_csv_text(columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> str:
+    """Return a header and lines; a column that a line lacks is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
 
 
 def inert(text: str) -> str:
@@ -36,4 +50,21 @@ def difference_cells(name: str, found: Comparison | None) -> dict[str, object]:
         f"p_{name}_adjusted": found.p_adjusted,
         f"p_questions_{name}": found.p_questions,
         f"p_questions_{name}_adjusted": found.p_questions_adjusted,
+    }
+
+
+def served_cells(row: ServedRow | MergedRow, cell: ServedCell) -> dict[str, object]:
+    """Return the cells of a row's score on one way of serving."""
+    return {
+        "key": row.key,
+        "title": inert(row.title),
+        "trained_under": row.trained_under,
+        "seed": row.seed,
+        "served_under": cell.served_under or AS_PUBLISHED,
+        "state": cell.state,
+        "reason": inert(cell.reason),
+        "seeds": numbers(cell.seeds),
+        "seeds_scored": cell.seeds_scored,
+        "many_empty": flag(cell.many_empty),
+        **(cell.score.model_dump(exclude={"parallel_evaluations"}) if cell.score else {}),
     }

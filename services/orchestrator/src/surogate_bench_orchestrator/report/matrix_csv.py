@@ -1,10 +1,6 @@
 """The matrix *trained under* times *served under* as CSV, for programs."""
 
-import csv
-import io
-
-from surogate_bench.specs.evaluation import AS_PUBLISHED
-from surogate_bench_orchestrator.report.csv_cells import difference_cells, flag, inert, numbers
+from surogate_bench_orchestrator.report.csv_cells import difference_cells, flag, served_cells, to_csv_text
 from surogate_bench_orchestrator.report.served import Served, ServedCell, ServedRow
 
 MATRIX_COLUMNS = (
@@ -27,28 +23,13 @@ MATRIX_COLUMNS = (
 
 def to_matrix_csv(served: Served) -> str:
     """Return CSV: a line for each row and way of serving, then for each run and way where there are several seeds."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, MATRIX_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in served.all_rows():
-        writer.writerows(_csv_cells(row, cell) for cell in row.cells)
-    return out.getvalue()
+    return to_csv_text(MATRIX_COLUMNS, (_csv_cells(row, cell) for row in served.all_rows() for cell in row.cells))
 
 
 def _csv_cells(row: ServedRow, cell: ServedCell) -> dict[str, object]:
     return {
-        "key": row.key,
-        "title": inert(row.title),
-        "trained_under": row.trained_under,
-        "seed": row.seed,
-        "served_under": cell.served_under or AS_PUBLISHED,
+        **served_cells(row, cell),
         "own": flag(cell.served_under is not None and cell.served_under == row.trained_under),
-        "state": cell.state,
-        "reason": inert(cell.reason),
-        "seeds": numbers(cell.seeds),
-        "seeds_scored": cell.seeds_scored,
-        "many_empty": flag(cell.many_empty),
-        **(cell.score.model_dump(exclude={"parallel_evaluations"}) if cell.score else {}),
         **difference_cells("published", cell.versus_published),
         **difference_cells("reference", cell.versus_reference),
     }

@@ -1,11 +1,7 @@
 """The table of merged adapters as text, and as CSV for programs."""
 
-import csv
-import io
-
-from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.csv_cells import difference_cells, flag, inert, numbers
+from surogate_bench_orchestrator.report.csv_cells import difference_cells, served_cells, to_csv_text
 from surogate_bench_orchestrator.report.matrix_tables import TextTable
 from surogate_bench_orchestrator.report.merged import Merged, MergedCell, MergedRow, p_value
 from surogate_bench_orchestrator.report.served import ServedCell
@@ -66,28 +62,13 @@ def _accuracy(cell: ServedCell, *, with_interval: bool = False) -> str:
 
 def to_merged_csv(merged: Merged) -> str:
     """Return CSV: a line for each row and way of serving, then for each run and way where there are several seeds."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, MERGED_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in merged.all_rows():
-        writer.writerows(_csv_cells(row, cell) for cell in row.cells)
-    return out.getvalue()
+    return to_csv_text(MERGED_COLUMNS, (_csv_cells(row, cell) for row in merged.all_rows() for cell in row.cells))
 
 
 def _csv_cells(row: MergedRow, cell: MergedCell) -> dict[str, object]:
-    merged, unmerged = cell.merged, cell.unmerged
+    unmerged = cell.unmerged
     return {
-        "key": row.key,
-        "title": inert(row.title),
-        "trained_under": row.trained_under,
-        "seed": row.seed,
-        "served_under": merged.served_under or AS_PUBLISHED,
-        "state": merged.state,
-        "reason": inert(merged.reason),
-        "seeds": numbers(merged.seeds),
-        "seeds_scored": merged.seeds_scored,
-        "many_empty": flag(merged.many_empty),
-        **(merged.score.model_dump(exclude={"parallel_evaluations"}) if merged.score else {}),
+        **served_cells(row, cell.merged),
         "unmerged_accuracy": unmerged.score.accuracy if unmerged.score else None,
         **difference_cells("unmerged", cell.versus_unmerged),
     }

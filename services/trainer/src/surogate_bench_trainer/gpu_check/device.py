@@ -1,15 +1,12 @@
 """The device of a run, as torch describes it."""
 
 import os
-import subprocess
 import warnings
-from shutil import which
 
 import torch
 
 from surogate_bench.machine_checks import Device
-
-_TIMEOUT_S = 20.0
+from surogate_bench.nvidia_smi import query_nvidia_smi
 
 
 def describe_device() -> Device:
@@ -45,17 +42,4 @@ def _problem(caught: list[warnings.WarningMessage]) -> str | None:
 
 
 def _driver() -> str | None:
-    command = which("nvidia-smi")
-    if command is None:
-        return None
-    try:
-        answer = subprocess.run(
-            [command, "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_TIMEOUT_S,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return next(iter(answer.splitlines()), "").strip() or None
+    return next(iter(query_nvidia_smi("driver_version")), "").strip() or None

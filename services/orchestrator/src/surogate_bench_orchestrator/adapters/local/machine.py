@@ -1,8 +1,6 @@
 """Detect cores, memory and GPUs without importing torch, and share them among tasks."""
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from math import ceil
@@ -10,9 +8,10 @@ from pathlib import Path
 
 import psutil
 
+from surogate_bench.nvidia_smi import query_nvidia_smi
+
 _CGROUP = Path("/sys/fs/cgroup")
 _NVIDIA_PROC = Path("/proc/driver/nvidia/gpus")
-_NVIDIA_SMI_TIMEOUT_S = 20.0
 _MEMORY_PER_SLOT = 2 * 1024**3
 """Minimum memory of a trainer or vLLM on a CPU, in bytes."""
 
@@ -106,20 +105,8 @@ def _detect_gpus() -> tuple[Gpu, ...]:
 
 def query_gpus() -> tuple[Gpu, ...]:
     """List the GPUs that nvidia-smi reports, whether or not torch can use them; empty without nvidia-smi."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return ()
-    try:
-        output = subprocess.run(
-            [command, "--query-gpu=index,compute_cap,name", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_NVIDIA_SMI_TIMEOUT_S,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(parse_gpu(line) for line in output.splitlines() if line.count(",") >= 2)  # noqa: PLR2004 - 3 columns
+    lines = query_nvidia_smi("index", "compute_cap", "name")
+    return tuple(parse_gpu(line) for line in lines if line.count(",") >= 2)  # noqa: PLR2004 - 3 columns
 
 
 def parse_gpu(line: str) -> Gpu:
