@@ -54,7 +54,7 @@ def hub(api: Api, until: Until) -> Iterator[tuple[str, str]]:
     name, maps = f"surogate-bench-test-hub-{secrets.token_hex(4)}", "/api/v1/namespaces/default/configmaps"
     files = {"hub_stand_in.py": SCRIPT.read_text(encoding="utf-8")}
     for part, size in (("train", 40), ("test", 8)):
-        problems = split(part, language="ro", size=size, seed=0)  # type: ignore[arg-type]
+        problems = split(part, language="ro", size=size, seed=0)
         lines = [json.dumps({"question": each.question, "answer": each.answer}) for each in problems]
         files[f"{part}.jsonl"] = "\n".join(lines)
     mounts = [

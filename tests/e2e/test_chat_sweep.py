@@ -41,7 +41,7 @@ def one(folder: Path, pattern: str) -> Path:
 def test_conversations_are_trained_on_and_scored_by_the_models_own_template(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    problems = {name: split(name, language="en", size=size, seed=0) for name, size in (("train", 12), ("test", 3))}  # type: ignore[arg-type]
+    problems = {name: split(name, language="en", size=size, seed=0) for name, size in (("train", 12), ("test", 3))}
     rows = {
         "train": [talk(problem.question, problem.answer) for problem in problems["train"]],
         "test": [{"question": problem.question, "answer": problem.answer} for problem in problems["test"]],

@@ -40,7 +40,7 @@ def hub(tmp_path: Path) -> Hub:
     data = tmp_path / "hub" / "data"
     data.mkdir()
     for name, size in (("train", 40), ("test", 8)):
-        problems = split(name, language="ro", size=size, seed=0)  # type: ignore[arg-type]
+        problems = split(name, language="ro", size=size, seed=0)
         lines = [json.dumps({"question": problem.question, "answer": problem.answer}) for problem in problems]
         (data / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
     return Hub({"lab/tiny-qwen3": Repository(model)}, {"lab/problems": Repository(data)}, TOKEN)

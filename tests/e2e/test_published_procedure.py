@@ -42,7 +42,7 @@ def endpoint(tmp_path: Path) -> Iterator[str]:
     folder.mkdir(parents=True)
     (folder / "README.md").write_text(CARD)
     for name, size in (("train", 12), ("test", TEST_RECORDS)):
-        problems = split(name, language="en", size=size, seed=0)  # type: ignore[arg-type]
+        problems = split(name, language="en", size=size, seed=0)
         lines = [json.dumps({"question": problem.question, "answer": problem.answer}) for problem in problems]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     with serving(Hub(datasets={"openai/gsm8k": Repository(folder)})) as address:

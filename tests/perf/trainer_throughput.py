@@ -248,7 +248,7 @@ def plain(sweep: RecipeSweep, store_url: str, threads: int) -> dict[str, float]:
 
     times: list[float] = []
 
-    class Clock(TrainerCallback):  # type: ignore[misc]
+    class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             times.append(time.perf_counter())
 

@@ -97,7 +97,7 @@ class ReportWorld:
         """Replace fields of a finished stage's manifest, those of its result below ``result``."""
         manifest = json.loads(self.store.get(manifest_key(prefix)) or b"")
         result = changes.pop("result", {})
-        manifest |= changes | {"result": manifest["result"] | result}  # type: ignore[operator]
+        manifest |= changes | {"result": manifest["result"] | result}
         self.store.put(manifest_key(prefix), json.dumps(manifest).encode())
 
     def publish_eval(

@@ -77,7 +77,7 @@ def lm_eval_outcome(answers: list[str], target: str) -> Outcome:
     from lm_eval.evaluator import evaluate
     from lm_eval.tasks import TaskManager
 
-    class Canned(LM):  # type: ignore[misc]  # lm-eval is not typed
+    class Canned(LM):
         def generate_until(self, requests: list[Any]) -> list[str]:
             return [answers[int(request.args[0])] for request in requests]
 

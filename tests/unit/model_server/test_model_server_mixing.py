@@ -28,7 +28,7 @@ def world(store: ObjectStore, tmp_path: Path) -> Callable[..., World]:
         publish_adapter(store, run, tmp_path / "made" / run, b=float(number))  # the first one is all zero
 
     def make(behaviour: str = "well", **changes: object) -> World:
-        return World(store, tmp_path / "work", [behaviour], **changes)  # type: ignore[arg-type]
+        return World(store, tmp_path / "work", [behaviour], **changes)
 
     return make
 
@@ -121,7 +121,7 @@ class Alternating:
 
 def test_a_mix_up_in_one_of_several_batches_is_a_mix_up() -> None:
     async def scenario() -> None:
-        probe = MixingProbe(Alternating())  # type: ignore[arg-type]
+        probe = MixingProbe(Alternating())
         await probe.add_base("base")
         await probe.add("strong")
         with pytest.raises(PermanentError, match=r"base gives other log-probabilities.*closest to strong"):
@@ -151,7 +151,7 @@ class Ordered:
 def test_no_model_is_probed_before_the_others_generate() -> None:
     async def scenario() -> None:
         server = Ordered()
-        probe = MixingProbe(server)  # type: ignore[arg-type]
+        probe = MixingProbe(server)
         await probe.add_base("base")
         await probe.add("other")
         server.generating.clear()
@@ -184,7 +184,7 @@ class Rounding:
 
 def test_the_noise_of_batches_is_measured_in_batches_as_large_as_those_of_the_probe() -> None:
     async def scenario() -> None:
-        probe = MixingProbe(Rounding())  # type: ignore[arg-type]
+        probe = MixingProbe(Rounding())
         await probe.add_base("base")
         for name in ("one", "two"):
             await probe.add(name)

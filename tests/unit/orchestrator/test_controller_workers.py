@@ -46,7 +46,7 @@ def reconciler() -> FakeReconciler:
 @pytest.fixture
 def queue(reconciler: FakeReconciler) -> Iterator[WorkQueue]:
     made = WorkQueue(gap_s=0.01)
-    workers = Workers(made, reconciler, Metrics())  # type: ignore[arg-type] # stands for a SweepReconciler
+    workers = Workers(made, reconciler, Metrics())  # stands for a SweepReconciler
     assert workers.unhealthy_reason() == ""
     workers.start()
     yield made

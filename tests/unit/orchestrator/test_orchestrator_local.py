@@ -141,7 +141,7 @@ def test_each_slot_has_a_gpu_of_its_own_and_tasks_without_a_slot_have_none(tmp_p
         tasks = (TRAIN, OTHER, PLAN.prepare)
         for task in tasks:
             bench.runtime.submit(task)
-        lines = [wait_for(lambda task=task: bench.runtime.logs(task.name, tail=1), bool, "a log") for task in tasks]  # type: ignore[misc]  # a lambda's default
+        lines = [wait_for(lambda task=task: bench.runtime.logs(task.name, tail=1), bool, "a log") for task in tasks]
         assert lines == ["gpu=4", "gpu=7", "gpu="]
 
 

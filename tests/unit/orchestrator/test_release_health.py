@@ -37,7 +37,7 @@ class Api:
         return {"deployments": self.deployments, "pods": self.pods}[kind]
 
     def why(self) -> str:
-        return Release(self, "bench", "demo").why_store_is_not_ready()  # type: ignore[arg-type]
+        return Release(self, "bench", "demo").why_store_is_not_ready()
 
 
 @pytest.fixture

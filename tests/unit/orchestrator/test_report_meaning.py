@@ -202,7 +202,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
 ) -> None:
     world = missing_seeds(report_world)
     summary = summarized(world, draw=True)
-    assert [f"{row(summary, key).score.accuracy:.4f}" for key in ("bf16", "fp4")] == ["0.8220", "0.7164"]  # type: ignore[union-attr]
+    assert [f"{row(summary, key).score.accuracy:.4f}" for key in ("bf16", "fp4")] == ["0.8220", "0.7164"]
     explained = (
         "† FP4: the difference is over seed 0, which BF16 has too: 0.7500 against 0.8220. In the table, FP4 is the "
         "mean of seeds 0, 1, 2, 3 and 4 and BF16 of seed 0."
@@ -282,7 +282,7 @@ def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensiti
     assert "FP4, the least sensitive row" in note
     found = row(summary, "fp4").versus_reference
     assert found is not None
-    printed = float(re.search(r"difference of ([0-9.]+) points", note).group(1))  # type: ignore[union-attr]
+    printed = float(re.search(r"difference of ([0-9.]+) points", note).group(1))
     assert printed > 100 * (found.high - found.delta)
 
 
@@ -364,7 +364,7 @@ def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
     assert "| validation loss (under the recipe) | validation loss (as served, bf16) |" in header
     lines = [line for line in world.report_file("summary.md").decode().splitlines() if line.startswith("| FP4 ")]
     assert "| 0.457 |" in lines[1]
-    assert row(summary, "fp8").training.served_validation_loss is None  # type: ignore[union-attr]
+    assert row(summary, "fp8").training.served_validation_loss is None
     assert csv_rows(world)["fp4"]["served_validation_loss"] == "0.4567"
     assert "validation, as served" in world.report_file("charts/loss-fp4.svg").decode()
     assert "validation, as served" not in world.report_file("charts/loss-fp8.svg").decode()

@@ -238,7 +238,7 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     cells = next(line for line in reversed(markdown.splitlines()) if line.startswith("| BF16 |")).split(" | ")
     assert cells[column] == "100 %"
     assert csv_rows(world)["qfp4"]["covered_share"] == "0.625"
-    assert row(summary, "qfp4").training.covered_share == 0.625  # type: ignore[union-attr]
+    assert row(summary, "qfp4").training.covered_share == 0.625
 
 
 def test_results_without_a_covered_share_have_neither_column_nor_note(report_world: MakeWorld) -> None:
@@ -261,7 +261,7 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: MakeWor
     (note,) = [note for note in summary.notes if note.startswith("Empty answers")]
     assert "FP8 50 of 500 (10.0 %) and FP4 51 of 500 (10.2 %)." in note
     assert "Above 10 % (evaluation.max_empty_fraction; FP4, marked §) they could explain a difference" in note
-    accuracy = f"{row(summary, 'fp4').score.accuracy:.4f}§"  # type: ignore[union-attr]
+    accuracy = f"{row(summary, 'fp4').score.accuracy:.4f}§"
     out = io.StringIO()
     Console(width=120, file=out).print(render_terminal_table(summary))
     for text in (*(world.report_file(name).decode() for name in ("summary.md", "report.html")), out.getvalue()):

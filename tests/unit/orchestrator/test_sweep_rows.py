@@ -242,5 +242,5 @@ def test_the_table_leaves_a_warning_of_preparation_above_it_once_and_whole() -> 
     with LiveTable(console) as display:
         display.show(warned)
         display.show(warned)
-    shown = console.file.getvalue()  # type: ignore[attr-defined] # a StringIO
+    shown = console.file.getvalue()  # a StringIO
     assert shown.count(f"Warning: {warning}") == 1

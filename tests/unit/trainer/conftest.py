@@ -77,7 +77,7 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Word problems as JSONL: 60 to train on, 10 to validate, 10 to test."""
     folder = tmp_path_factory.mktemp("data")
     for name, size in (("train", 60), ("validation", 10), ("test", 10)):
-        problems = split(name, language="en", size=size)  # type: ignore[arg-type]
+        problems = split(name, language="en", size=size)
         lines = [json.dumps({"question": problem.question, "answer": problem.answer}) for problem in problems]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

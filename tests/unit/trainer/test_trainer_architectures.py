@@ -99,7 +99,7 @@ def packed_logits(model: PreTrainedModel) -> Tensor:
 
 def gradients(model: PreTrainedModel, logits: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
-    logits.square().mean().backward()  # type: ignore[no-untyped-call]
+    logits.square().mean().backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 

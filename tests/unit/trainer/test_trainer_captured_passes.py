@@ -99,7 +99,7 @@ def test_captured_passes_learn_what_plain_ones_do(recipe: Recipe, make_model: Ma
         for shape in shapes:
             batch = batch_of(shape, device)
             for parameter in trainable(model):
-                parameter.grad.zero_()  # type: ignore[union-attr]
+                parameter.grad.zero_()
             loss = float(passes(padded(batch, size_of(batch)) if not captured else batch, 1 / batch.counted))
             applied.end_of_optimizer_step()
             steps.append((loss, gradients(model).clone()))
@@ -119,7 +119,7 @@ def test_every_replay_draws_new_noise_and_the_generator_resumes(make_model: Make
 
     def gradient() -> Tensor:
         for parameter in trainable(model):
-            parameter.grad.zero_()  # type: ignore[union-attr]
+            parameter.grad.zero_()
         passes(batch, 1 / batch.counted)
         return gradients(model).clone()
 

@@ -72,7 +72,7 @@ def special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     """One token a byte, and those of the templates."""
     extended = copy.deepcopy(tokenizer)
     extended.add_special_tokens(
-        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>"]}  # type: ignore[dict-item]
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>"]}
     )
     return extended
 

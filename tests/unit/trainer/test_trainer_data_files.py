@@ -26,7 +26,7 @@ ROWS = [
     {"id": 1, "question": "Câte mere?\nDouă?", "answer": 'zice "18", gata\n#### 18'},
     {"id": None, "question": "\u2028\u0085\x0b\x1c\u00a0ok", "answer": "#### 5"},
 ]
-RECORDS = [Record(row["question"], row["answer"]) for row in ROWS]  # type: ignore[arg-type]
+RECORDS = [Record(row["question"], row["answer"]) for row in ROWS]
 
 
 def as_jsonl(rows: list[dict[str, Any]]) -> bytes:

@@ -69,7 +69,7 @@ CASES: dict[str, tuple[Callable[..., Any], Callable[[int, int], tuple[Any, ...]]
 @pytest.mark.parametrize("name", CASES)
 def test_one_graph_serves_every_shape_and_gives_what_plain_execution_gives(name: str) -> None:
     function, arguments_for = CASES[name]
-    plain = function.__wrapped__  # type: ignore[attr-defined]
+    plain = function.__wrapped__
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled = torch.compile(plain, fullgraph=True, dynamic=True, backend="aot_eager")

@@ -169,9 +169,9 @@ def test_several_files_are_read_in_the_order_of_patterns_and_names(tmp_path: Pat
     write(tmp_path / "more.json", *rows(2, 4))
     write(tmp_path / "test.jsonl", *rows(1, 9))
     (tmp_path / "chat/README.md").write_text("not data", encoding="utf-8")
-    spec = DataSpec(path=tmp_path, files={"train": ["chat/*", "more.json", "chat/part-0*"]}, validation_size=1)  # type: ignore[arg-type]
+    spec = DataSpec(path=tmp_path, files={"train": ["chat/*", "more.json", "chat/part-0*"]}, validation_size=1)
     splits = load_splits(spec)
-    assert [record.question for record in splits["train"] + splits["validation"]] == [f"q{n}" for n in range(6)]  # type: ignore[union-attr]
+    assert [record.question for record in splits["train"] + splits["validation"]] == [f"q{n}" for n in range(6)]
 
 
 def test_a_bad_record_of_one_of_several_files_is_named_by_its_file(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_bad_record_of_one_of_several_files_is_named_by_its_file(tmp_path: Pat
     write(tmp_path / "b.jsonl", *rows(1), {"question": "q"})
     write(tmp_path / "test.jsonl", *rows(1))
     with pytest.raises(ConfigError, match=r"line 2 of .*/b\.jsonl has no text in its field 'answer'"):
-        load_splits(DataSpec(path=tmp_path, files={"train": "[ab].jsonl"}))  # type: ignore[arg-type]
+        load_splits(DataSpec(path=tmp_path, files={"train": "[ab].jsonl"}))
 
 
 def test_a_pattern_without_a_file_is_refused_with_what_there_is(tmp_path: Path) -> None:
@@ -187,20 +187,20 @@ def test_a_pattern_without_a_file_is_refused_with_what_there_is(tmp_path: Path) 
     with pytest.raises(
         ConfigError, match=r"data\.files\.train: matches no .* \(got 'dta\.jsonl'\).*The folder has data\.jsonl"
     ):
-        load_splits(DataSpec(path=tmp_path, files={"train": "dta.jsonl"}))  # type: ignore[arg-type]
+        load_splits(DataSpec(path=tmp_path, files={"train": "dta.jsonl"}))
 
 
 @pytest.mark.parametrize("pattern", ["../other.jsonl", "a/../../b.jsonl", "/etc/passwd", "a\\b", ""])
 def test_files_outside_the_folder_are_refused(pattern: str) -> None:
     with pytest.raises(ValidationError):
-        DataSpec(path=Path("data"), files={"train": pattern})  # type: ignore[arg-type]
+        DataSpec(path=Path("data"), files={"train": pattern})
 
 
 def test_a_single_file_is_split(tmp_path: Path) -> None:
     write(tmp_path / "all.jsonl", *rows(100))
-    spec = DataSpec(path=tmp_path / "all.jsonl", hold_out={"validation": 0.1, "test": 20}, seed=3)  # type: ignore[arg-type]
+    spec = DataSpec(path=tmp_path / "all.jsonl", hold_out={"validation": 0.1, "test": 20}, seed=3)
     splits = load_splits(spec)
-    numbers = {name: [int(record.question[1:]) for record in split] for name, split in splits.items()}  # type: ignore[union-attr]
+    numbers = {name: [int(record.question[1:]) for record in split] for name, split in splits.items()}
     assert {name: len(split) for name, split in numbers.items()} == {"train": 70, "validation": 10, "test": 20}
     assert sorted(number for split in numbers.values() for number in split) == list(range(100))
     assert all(split == sorted(split) for split in numbers.values())
@@ -216,10 +216,10 @@ def test_training_records_are_shuffled_by_the_seed_before_sizes_apply(tmp_path: 
     write(tmp_path / "test.jsonl", *rows(5, 90))
     spec = DataSpec(path=tmp_path, shuffle=True, validation_size=10, train_size=5)
     splits = load_splits(spec)
-    first = [record.question for record in splits["train"]]  # type: ignore[union-attr]
+    first = [record.question for record in splits["train"]]
     assert len(first) == 5
     assert first != [f"q{number}" for number in range(5)]
-    assert [record.question for record in splits["test"]] == [f"q{number}" for number in range(90, 95)]  # type: ignore[union-attr]
+    assert [record.question for record in splits["test"]] == [f"q{number}" for number in range(90, 95)]
     assert load_splits(spec) == splits
 
 
@@ -235,7 +235,7 @@ def test_records_that_cannot_be_held_out_are_refused(tmp_path: Path, held_out: d
     write(tmp_path / "train.jsonl", *rows(50))
     write(tmp_path / "test.jsonl", *rows(5))
     with pytest.raises(ConfigError, match=message):
-        load_splits(DataSpec(path=tmp_path, hold_out=held_out))  # type: ignore[arg-type]
+        load_splits(DataSpec(path=tmp_path, hold_out=held_out))
 
 
 def test_test_records_without_answers_are_refused_unless_the_task_has_its_own(tmp_path: Path) -> None:
@@ -270,10 +270,10 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
     loaded = {"train_sft": [{"messages": [ASKED, ANSWERED]}] * 5, "test_sft": rows(2)}
     monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
     named = {"train": "train_sft", "test": "test_sft"}
-    splits = load_splits(DataSpec(hub="a/b", splits=named, validation_size=1))  # type: ignore[arg-type]
+    splits = load_splits(DataSpec(hub="a/b", splits=named, validation_size=1))
     assert {name: len(split) for name, split in splits.items()} == {"train": 4, "validation": 1, "test": 2}
     with pytest.raises(ConfigError, match=r"data\.splits\.test: .*no such split.*'eval'.*train_sft, test_sft"):
-        load_splits(DataSpec(hub="a/b", splits={"train": "train_sft", "test": "eval"}))  # type: ignore[arg-type]
+        load_splits(DataSpec(hub="a/b", splits={"train": "train_sft", "test": "eval"}))
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], 
 def test_what_is_no_pattern_of_files_is_refused_by_name(tmp_path: Path, pattern: str) -> None:
     write(tmp_path / "train.jsonl", *rows(3))
     with pytest.raises(ConfigError, match=r"^data\.files\.train: "):
-        load_splits(DataSpec(path=tmp_path, files={"train": pattern}), needs_test=False)  # type: ignore[arg-type]
+        load_splits(DataSpec(path=tmp_path, files={"train": pattern}), needs_test=False)
 
 
 @pytest.mark.parametrize("files", [{"train": "*.jsonl"}, {"test": "train.jsonl"}])
@@ -316,16 +316,14 @@ def test_a_file_in_two_splits_is_refused(tmp_path: Path, files: dict[str, str]) 
     for name in ("train", "test"):
         write(tmp_path / f"{name}.jsonl", *rows(3))
     with pytest.raises(ConfigError, match=r"data\.files\.test: is in the train split and in the test split"):
-        load_splits(DataSpec(path=tmp_path, files=files))  # type: ignore[arg-type]
+        load_splits(DataSpec(path=tmp_path, files=files))
 
 
 def test_listed_files_beside_a_single_file_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "one.jsonl", *rows(5))
     listed = {"test": "t.jsonl"}
     with pytest.raises(ConfigError, match=r"data\.files: has no effect"):
-        load_splits(
-            DataSpec(path=tmp_path / "one.jsonl", files=listed, hold_out={"test": 2})  # type: ignore[arg-type]
-        )
+        load_splits(DataSpec(path=tmp_path / "one.jsonl", files=listed, hold_out={"test": 2}))
 
 
 @pytest.mark.parametrize("kind", ["text", "date"])

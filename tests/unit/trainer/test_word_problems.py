@@ -125,12 +125,12 @@ def test_an_impossible_size_is_refused(size: int) -> None:
 
 def test_an_unknown_split_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"name: .*'dev'.*train, validation, test"):
-        split("dev", language="en", size=1)  # type: ignore[arg-type]  # what a YAML file could say
+        split("dev", language="en", size=1)  # what a YAML file could say
 
 
 def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"language: .*'fr'.*en, ro"):
-        split("train", language="fr", size=1)  # type: ignore[arg-type]  # what a YAML file could say
+        split("train", language="fr", size=1)  # what a YAML file could say
 
 
 def test_prompts_and_completions_follow_each_other_with_one_space() -> None:

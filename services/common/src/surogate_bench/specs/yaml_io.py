@@ -57,7 +57,7 @@ def _entries(document: dict[str, Any], section: str) -> Iterator[tuple[str, Any]
         yield f"{section}.{index}", entry
 
 
-def _resolve_command(field: str, trainer: Any, base: Path) -> None:  # noqa: ANN401 - of a file
+def _resolve_command(field: str, trainer: object, base: Path) -> None:
     """Make arguments that begin with ``./`` or ``../`` paths from the sweep file on."""
     command = trainer.get("command") if isinstance(trainer, dict) else None
     if not isinstance(command, list):

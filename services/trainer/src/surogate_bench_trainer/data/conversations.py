@@ -61,7 +61,7 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
     return Conversation(messages)
 
 
-def _message(given: Any, spec: DataSpec, place: Place, number: int) -> Message | None:  # noqa: ANN401 - decoded JSON
+def _message(given: object, spec: DataSpec, place: Place, number: int) -> Message | None:
     if not isinstance(given, dict):
         raise place.error(
             f"has {kind_of(given)} as message {number}, not an object",

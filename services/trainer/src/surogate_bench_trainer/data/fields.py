@@ -70,7 +70,7 @@ def valid_text(text: str, name: str, place: Place) -> str:
     return text
 
 
-def as_text(value: Any) -> str | None:  # noqa: ANN401 - any decoded value
+def as_text(value: object) -> str | None:
     """Return the text of a string, number or truth value, or None for any other value."""
     match value:
         case str():
@@ -85,7 +85,7 @@ def as_text(value: Any) -> str | None:  # noqa: ANN401 - any decoded value
             return None
 
 
-def kind_of(value: Any) -> str:  # noqa: ANN401 - any decoded value
+def kind_of(value: object) -> str:
     """Return what kind of value it is, in prose."""
     return _KINDS.get(type(value), type(value).__name__)
 
@@ -96,7 +96,7 @@ def names_of(fields: Mapping[str, Any]) -> str:
     return shortened(names) or "no fields"
 
 
-def shown(value: Any) -> object:  # noqa: ANN401 - any decoded value
+def shown(value: object) -> object:
     """Return at most 120 characters of a value for an error message, however large or deep the value is."""
     if value is None or isinstance(value, bool | int | float):
         return value

@@ -43,7 +43,7 @@ def columns(spec: DataSpec) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *_message_lists(spec))))
 
 
-def detect_format(fields: Any, spec: DataSpec) -> DataFormat:  # noqa: ANN401 - any decoded value
+def detect_format(fields: object, spec: DataSpec) -> DataFormat:
     """Return the shape that the names of a record's fields fit; ``question-answer`` if none does."""
     present = fields if isinstance(fields, dict) else {}
     return next((shape for shape in _ORDER if _fits(shape, present, spec)), "question-answer")
@@ -55,7 +55,7 @@ def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool
     return all(_name(spec, role) in present for role in _REQUIRED[shape])
 
 
-def record_from(fields: Any, shape: DataFormat, *, spec: DataSpec, place: Place) -> ReadRecord:  # noqa: ANN401
+def record_from(fields: object, shape: DataFormat, *, spec: DataSpec, place: Place) -> ReadRecord:
     """Convert a decoded record. Fields that its shape does not have are ignored.
 
     Args:
