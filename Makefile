@@ -51,6 +51,12 @@ test-fast: $(VENV)/dev.stamp ## Run the tests that start no server (a few minute
 	@$(BIN)/pytest tests/chart
 	@$(BIN)/pytest $(WORKERS) -m 'not e2e and not cluster' --ignore tests/chart
 
+ROUNDS ?= 10
+.PHONY: fuzz
+fuzz: $(VENV)/dev.stamp ## Run the property tests with new examples each time (ROUNDS=10; the other targets draw the same ones)
+	@for round in $$(seq $(ROUNDS)); do \
+	  $(BIN)/pytest $(WORKERS) --hypothesis-profile 'new examples' $$(grep -rl --include='test_*.py' hypothesis tests); done
+
 # The cluster is the one that KUBECONFIG names; its nodes have the images of `make images`, and one has two GPUs.
 .PHONY: cluster-test
 cluster-test: $(VENV)/dev.stamp ## Run the tests on a cluster that every change must pass (about 20 min)

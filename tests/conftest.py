@@ -1,4 +1,4 @@
-"""What holds for every test: examples have no deadline, the order, and how a test process ends."""
+"""What holds for every test: which examples hypothesis draws, the order, and how a test process ends."""
 
 import atexit
 import faulthandler
@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: workers side by side must not each use every core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any machine")
+settings.register_profile("new examples", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run: a change is judged by what it does, not by what was drawn. `make fuzz` draws new ones.
+settings.register_profile("same examples", settings.get_profile("new examples"), derandomize=True)
+settings.load_profile("same examples")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -77,6 +77,8 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: &a {b: {c: *a}}", "contains itself through an alias"),
         (LAUGHS, "its aliases make it more than 100,000 values"),
         ("a: *nobody", "line 1: found undefined alias 'nobody'"),
+        ('a: 1\nb: "\\ud800"', "line 2: b: U+D800 is half of a surrogate pair"),
+        ('a: [b, {"x\\udfff": 1}]', "line 1: a.1: U+DFFF is half of a surrogate pair"),
         ("a: 1\nb: x\0y", "line 2: the character U+0000 is not allowed"),
         ("a: 1\nb:\n\t- 1", "line 3: a tab is not allowed here; indent with spaces"),
         ("a: !!python/object/apply:os.system ['true']", "line 1: could not determine a constructor for the tag"),

@@ -18,6 +18,8 @@ _MAX_VALUES = 100_000
 _LONGEST_SHOWN = 40
 """Characters of a value in a message."""
 _AMBIGUOUS_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""An escape such as ``"\\ud800"`` makes one; it has no UTF-8 form, so it could be neither hashed nor written."""
 _FOREIGN_STARTS = {
     b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
     b"\x1f\x8b": "compressed with gzip", b"PK\x03\x04": "a ZIP archive",
@@ -144,6 +146,10 @@ def _check_keys(node: MappingNode, path: str) -> None:
 
 def _check_scalar(node: ScalarNode, path: str) -> None:
     where = f"{_line(node)}: {path or 'the document'}"
+    if lone := _LONE_SURROGATE.search(node.value):
+        raise StrictYamlError(
+            f"{where}: U+{ord(lone[0]):04X} is half of a surrogate pair and not a character; write the character itself"
+        )
     if node.tag == _MERGE:
         return
     if node.tag in {f"{_TAG}int", f"{_TAG}float"} and _AMBIGUOUS_NUMBER.fullmatch(node.value):
