@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -153,6 +154,14 @@ def test_a_task_that_cannot_be_used_is_refused_by_name(
         check(tmp_path, [GOOD] * 3, task=task, **evaluation)
     assert (caught.value.field, caught.value.value) == ("evaluation.task", "mine")
     assert "ro_gsm8k.yaml" in caught.value.remedy
+
+
+def test_another_metric_of_the_task_starts_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where SIGTERM has a handler, lm-eval's pool has been seen to wait for ever for its forked processes."""
+    monkeypatch.setattr("multiprocessing.Pool", Mock(side_effect=AssertionError("a pool of processes")))
+    metrics = yaml.safe_load(RO_GSM8K.read_text())["metric_list"]
+    task = yaml.safe_dump({"include": "BASE", "metric_list": [*metrics, {"metric": "bleu"}]})
+    check(tmp_path, [GOOD] * 3, task=task)
 
 
 @pytest.mark.parametrize("body", ["docs.select(range(2))", "docs.remove_columns(['prompt'])"])

@@ -29,6 +29,8 @@ from surogate_bench_evaluator.scoring import Outcome
 from surogate_bench_evaluator.server import ServedModel
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
+_FEWEST_RESAMPLES = 2
+"""Two of lm-eval's bootstrap; only exact_match is reported, whose standard error has a closed form."""
 _MOST_STOPS = 4
 
 
@@ -133,6 +135,7 @@ class Harness:
                 lm=model,
                 task_dict={"tasks": {self._name: self._task}, "groups": {}, "group_map": {}},
                 limit=self._evaluation.limit,
+                bootstrap_iters=_FEWEST_RESAMPLES,
                 log_samples=True,
                 apply_chat_template=chat,
                 fewshot_as_multiturn=chat,  # as lm-eval's command does

@@ -107,12 +107,14 @@ def _evaluate(
 
 
 def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
-    """Configure lm-eval's libraries to write to ``cache`` only, to use no network, and to show no progress bars.
+    """Configure lm-eval's libraries to write to ``cache`` only, and to use no network, processes or progress bars.
 
     Concurrent evaluators share nothing, the root file system may be read-only, and everything that is read is local,
     except for a task's own data, which comes from the hub through the user's cache.
     """
     os.environ.update(HF_DATASETS_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_PROGRESS_BARS="1", TQDM_DISABLE="1")
+    # A forked pool of lm-eval may never end: its processes inherit the handler of SIGTERM, and may be about to wait.
+    os.environ["DISABLE_MULTIPROC"] = "1"
     if "data" not in evaluation.keep_from_task:
         os.environ.update(HF_HOME=str(cache), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
 
