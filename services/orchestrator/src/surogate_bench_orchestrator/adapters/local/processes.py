@@ -119,11 +119,11 @@ def stop_leftovers(leaders: Iterable[ProcessId], *, marker: Path, grace_s: float
     found = {process for leader in leaders if (process := leader.find())}
     for process in found:
         _ignoring_the_dead(process.terminate)
-    _, alive = psutil.wait_procs(found, timeout=grace_s)
+    alive = _wait(found, timeout_s=grace_s)
     strays = _marked(marker) - set(alive)
     for process in (*alive, *strays):
         _ignoring_the_dead(process.kill)
-    psutil.wait_procs([*alive, *strays], timeout=_KILL_WAIT_S)
+    _wait(alive | strays, timeout_s=_KILL_WAIT_S)
     return len(found | strays)
 
 
@@ -132,7 +132,25 @@ def kill_strays(marker: Path) -> None:
     strays = _marked(marker)
     for process in strays:
         _ignoring_the_dead(process.kill)
-    psutil.wait_procs(list(strays), timeout=_KILL_WAIT_S)
+    _wait(strays, timeout_s=_KILL_WAIT_S)
+
+
+def _wait(processes: set[psutil.Process], *, timeout_s: float) -> set[psutil.Process]:
+    """Wait for processes to end, and return those that still run.
+
+    A zombie has ended: where its parent never waits for it, as process 1 of many containers, it stays.
+    """
+    deadline = time.monotonic() + timeout_s
+    while (alive := {each for each in processes if not _has_ended(each)}) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+    return alive
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _marked(folder: Path) -> set[psutil.Process]:
@@ -140,7 +158,7 @@ def _marked(folder: Path) -> set[psutil.Process]:
     processes = list(psutil.process_iter())
     marked = {process for process in processes if _has_mark(process, folder)}
     sessions = {_session_of(process) for process in marked} - {None, os.getsid(0)}
-    return marked | {process for process in processes if _session_of(process) in sessions}
+    return marked | {process for process in processes if _session_of(process) in sessions and not _has_ended(process)}
 
 
 def _has_mark(process: psutil.Process, folder: Path) -> bool:
