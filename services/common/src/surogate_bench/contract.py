@@ -62,6 +62,17 @@ SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
 TRAINER_REQUEST_VARIABLE = f"{VARIABLE_PREFIX}TRAINER_REQUEST"
 """Path of the request that a foreign trainer is given."""
 
+# Variables of other software that several services read or set
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
+HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+TRANSFORMERS_OFFLINE_VARIABLE = "TRANSFORMERS_OFFLINE"
+DATASETS_OFFLINE_VARIABLE = "HF_DATASETS_OFFLINE"
+HUB_HOME_VARIABLE = "HF_HOME"
+HUB_ENDPOINT_VARIABLE = "HF_ENDPOINT"
+HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of the variable
+
 # Addresses and ports
 
 LOOPBACK = "127.0.0.1"
@@ -100,6 +111,10 @@ MODEL_FOLDER = "model"
 ADAPTER_FOLDER = "adapter"
 ADAPTER_CONFIG_FILE = "adapter_config.json"  # PEFT's names
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+ADAPTER_PREFIX = "base_model.model."
+"""What PEFT puts before the names of the base model's modules in the names of an adapter's tensors."""
+LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
+"""Ends of the names of an adapter's tensors: A (rank, inputs) and B (outputs, rank) of a layer."""
 INPUT_SCALES_FILE = "input_scales.safetensors"
 """Scales of FP8's delayed scaling at the end of training: an fp32 scalar by module path of each projection."""
 METRICS_FILE = "metrics.jsonl"
@@ -110,6 +125,12 @@ RESULTS_FILE = "results.json"
 """Results in lm-eval's own form."""
 SUMMARY_FILE = "summary.json"
 """The report as JSON; written last."""
+
+# Files of a model in the format of transformers
+
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+"""Files by tensor, where there are several."""
 
 # Files of an exported base
 

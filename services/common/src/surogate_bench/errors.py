@@ -34,6 +34,10 @@ class ExitCode(IntEnum):
     INTERRUPTED = 130
 
 
+FINAL_EXIT_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
+"""Codes of failures that would happen again: no runtime retries them."""
+
+
 class BenchError(Exception):
     """Base class of every error that surogate-bench raises."""
 

@@ -10,6 +10,13 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from surogate_bench.contract import (
+    DATASETS_OFFLINE_VARIABLE,
+    HUB_ENDPOINT_VARIABLE,
+    HUB_HOME_VARIABLE,
+    HUB_OFFLINE_VARIABLE,
+    TRANSFORMERS_OFFLINE_VARIABLE,
+)
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.user_paths import expand_home
@@ -17,7 +24,7 @@ from surogate_bench.variables import is_on, require_address
 
 HUB_ADDRESS = "https://huggingface.co"
 """Address of the hub unless HF_ENDPOINT has another."""
-OFFLINE_SWITCHES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+OFFLINE_SWITCHES = (HUB_OFFLINE_VARIABLE, TRANSFORMERS_OFFLINE_VARIABLE)
 """Variables that forbid to ask the hub."""
 
 
@@ -40,9 +47,9 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
     adapters = [adapter for adapter in sweep.adapters if adapter.hub is not None]
     if sweep.model.hub is None and sweep.data.hub is None and not adapters:
         return
-    endpoint = os.environ.get("HF_ENDPOINT")
+    endpoint = os.environ.get(HUB_ENDPOINT_VARIABLE)
     if endpoint is not None:
-        require_address("HF_ENDPOINT", endpoint, example=HUB_ADDRESS)
+        require_address(HUB_ENDPOINT_VARIABLE, endpoint, example=HUB_ADDRESS)
     hub = _cache("HF_HUB_CACHE", "hub")
     data = _cache("HF_DATASETS_CACHE", "datasets")
     if sweep.model.hub is not None:
@@ -53,7 +60,7 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
         name = str(adapter.hub)
         _check_offline(f"adapters.{adapter.name}", name, OFFLINE_SWITCHES, [hub.folder / _repository("models", name)])
     if sweep.data.hub is not None:
-        switches = ("HF_DATASETS_OFFLINE",) if "HF_DATASETS_OFFLINE" in os.environ else OFFLINE_SWITCHES
+        switches = (DATASETS_OFFLINE_VARIABLE,) if DATASETS_OFFLINE_VARIABLE in os.environ else OFFLINE_SWITCHES
         places = [
             hub.folder / _repository("datasets", sweep.data.hub),
             data.folder / sweep.data.hub.replace("/", "___"),
@@ -65,15 +72,15 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
 
 def _cache(variable: str, name: str) -> _Cache:
     """Return the location of a cache, as the libraries determine it."""
-    for each in (variable, "HF_HOME", "XDG_CACHE_HOME"):
+    for each in (variable, HUB_HOME_VARIABLE, "XDG_CACHE_HOME"):
         value = os.environ.get(each)
         if value is None:
             continue
         if not value:
             raise ConfigError("is empty", field=each, value=value, remedy="Unset it, or set it to a folder.")
-        below = {variable: (), "HF_HOME": (name,), "XDG_CACHE_HOME": ("huggingface", name)}[each]
+        below = {variable: (), HUB_HOME_VARIABLE: (name,), "XDG_CACHE_HOME": ("huggingface", name)}[each]
         return _Cache(each, expand_home(value, field=each).joinpath(*below))
-    return _Cache("HF_HOME", expand_home("~/.cache/huggingface", field="HF_HOME") / name)
+    return _Cache(HUB_HOME_VARIABLE, expand_home("~/.cache/huggingface", field=HUB_HOME_VARIABLE) / name)
 
 
 def _repository(kind: str, name: str) -> str:

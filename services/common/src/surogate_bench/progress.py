@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from surogate_bench.contract import PROGRESS_FILE, TERMINATION_FILE
 from surogate_bench.files import write_atomically
 
+READY_PHASE = "ready"
+"""Phase of a server that accepts requests."""
+
 
 class Progress(BaseModel):
     """Progress of a stage."""

@@ -22,7 +22,7 @@ from surogate_bench.store_environment import blamed_variable, check_environment,
 from surogate_bench.store_errors import as_bad_input, translated
 from surogate_bench.store_location import FIELD, parse_location
 from surogate_bench.store_waiting import NOTICE_AFTER, WaitingNotice
-from surogate_bench.user_paths import require_folder
+from surogate_bench.user_paths import require_folder, unwritable
 
 _REQUEST_TIMEOUT = timedelta(seconds=30)
 _PROBE_TIMEOUT = timedelta(seconds=5)
@@ -192,12 +192,7 @@ def open_store(
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(
-            f"cannot be created: {error.strerror}",
-            field=FIELD,
-            value=str(place),
-            remedy="Choose a folder you may write.",
-        ) from error
+        raise unwritable(place, f"cannot be created: {error.strerror}", field=FIELD) from error
     return ObjectStore(url=place.as_uri(), _backend=LocalStore(place, automatic_cleanup=True, mkdir=True))
 
 

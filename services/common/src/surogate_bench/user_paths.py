@@ -68,7 +68,18 @@ def require_folder(path: Path, *, field: str) -> None:
         problem = "is a file, not a folder" if present == path else f"cannot be a folder: {present} is a file"
     except OSError as error:
         problem = f"cannot be used: {error.strerror}"
-    raise ConfigError(problem, field=field, value=str(path), remedy="Choose a folder you may write.")
+    raise unwritable(path, problem, field=field)
+
+
+def unwritable(folder: Path, problem: str, *, field: str) -> ConfigError:
+    """Make the error of a folder that cannot be written.
+
+    Args:
+        folder: The folder.
+        problem: What is wrong, as a clause.
+        field: What the user gave the folder as.
+    """
+    return ConfigError(problem, field=field, value=str(folder), remedy="Choose a folder you may write.")
 
 
 def require_free_space(folder: Path, needed: int, *, field: str, what: str) -> None:

@@ -14,7 +14,7 @@ from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
-from surogate_bench_evaluator.scoring import score
+from surogate_bench_evaluator.scoring import FLEXIBLE, STRICT, score
 from surogate_bench_evaluator.stage import isolate_libraries
 from surogate_bench_evaluator.tasks import prepare_task, require_records
 
@@ -106,7 +106,7 @@ def _require_right(samples: tuple[SampleLine, ...], sweep: RecipeSweep) -> None:
     if not wrong:
         return
     first = wrong[0]
-    match = "flexible-extract" if first.strict_match else "strict-match"
+    match = FLEXIBLE if first.strict_match else STRICT
     others = f"; so are those of {len(wrong) - 1} more records" if len(wrong) > 1 else ""
     own = "data" in sweep.evaluation.keep_from_task
     raise ConfigError(

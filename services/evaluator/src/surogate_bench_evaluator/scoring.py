@@ -15,6 +15,10 @@ from surogate_bench_evaluator.server import ServedModel
 _log = logging.getLogger(__name__)
 
 Match = Literal["strict-match", "flexible-extract"]
+STRICT: Match = "strict-match"
+"""Filter of the task that takes the number after ``####``."""
+FLEXIBLE: Match = "flexible-extract"
+"""Filter of the task that takes the last number."""
 
 _TOLERANCE = 1e-9
 
@@ -65,8 +69,8 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
         task=outcome.task,
         model=model,
         samples=len(samples),
-        strict=_metric(outcome, "strict-match", [line.strict_match for line in samples]),
-        flexible=_metric(outcome, "flexible-extract", [line.flexible_match for line in samples]),
+        strict=_metric(outcome, STRICT, [line.strict_match for line in samples]),
+        flexible=_metric(outcome, FLEXIBLE, [line.flexible_match for line in samples]),
         empty_answers=empty,
         seconds=outcome.seconds,
         parallel_evaluations=evaluation.parallel_evaluations,
@@ -77,8 +81,8 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
 
 def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
     logged = outcome.results["samples"][outcome.task]
-    strict = _right_by_index(logged, "strict-match", outcome.task)
-    flexible = _right_by_index(logged, "flexible-extract", outcome.task)
+    strict = _right_by_index(logged, STRICT, outcome.task)
+    flexible = _right_by_index(logged, FLEXIBLE, outcome.task)
     by_index = {sample["doc_id"]: sample for sample in logged}
     return tuple(
         SampleLine(

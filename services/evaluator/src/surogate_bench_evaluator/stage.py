@@ -7,7 +7,14 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from surogate_bench.contract import RESULTS_FILE, SAMPLES_FILE, VLLM_API_KEY_VARIABLE
+from surogate_bench.contract import (
+    DATASETS_OFFLINE_VARIABLE,
+    HUB_HOME_VARIABLE,
+    HUB_OFFLINE_VARIABLE,
+    RESULTS_FILE,
+    SAMPLES_FILE,
+    VLLM_API_KEY_VARIABLE,
+)
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.prepared import special_tokens
@@ -116,7 +123,7 @@ def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:
     # A forked pool of lm-eval may never end: its processes inherit the handler of SIGTERM, and may be about to wait.
     os.environ["DISABLE_MULTIPROC"] = "1"
     if "data" not in evaluation.keep_from_task:
-        os.environ.update(HF_HOME=str(cache), HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1")
+        os.environ.update({HUB_HOME_VARIABLE: str(cache), HUB_OFFLINE_VARIABLE: "1", DATASETS_OFFLINE_VARIABLE: "1"})
 
 
 def _write_output(folder: Path, scores: Scores) -> None:

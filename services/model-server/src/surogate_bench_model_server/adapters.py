@@ -15,7 +15,13 @@ import safetensors
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.numpy import load_file, save_file
 
-from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_FOLDER, ADAPTER_WEIGHTS_FILE, INPUT_SCALES_FILE
+from surogate_bench.contract import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_FOLDER,
+    ADAPTER_PREFIX,
+    ADAPTER_WEIGHTS_FILE,
+    INPUT_SCALES_FILE,
+)
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
 from surogate_bench.manifest import Manifest
@@ -25,7 +31,7 @@ from surogate_bench.store import ObjectStore
 
 _PREFIX = f"{ADAPTER_FOLDER}/"
 _HASH_DIGITS = 12
-_NO_LAYER = "base_model.model.model.layers.1000000.self_attn.q_proj"
+_NO_LAYER = f"{ADAPTER_PREFIX}model.layers.1000000.self_attn.q_proj"
 _AMPLIFICATION = 2**20
 """Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")

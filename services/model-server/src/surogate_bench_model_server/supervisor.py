@@ -10,7 +10,7 @@ from pathlib import Path
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import READY_PHASE, Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
 from surogate_bench_model_server.calibration import InputCalibration, ScaleSource
@@ -206,7 +206,7 @@ class Supervisor:
         except TransientError as error:
             return f"failed while adapters were loaded: {error}"
         self._up.set()
-        write_progress(self.work_dir, Progress(phase="ready"))
+        write_progress(self.work_dir, Progress(phase=READY_PHASE))
         _log.info("vLLM is ready", extra={"seconds": round(time.monotonic() - began, 1), "pid": self._process.pid})
         return await self._watch(self._process)
 

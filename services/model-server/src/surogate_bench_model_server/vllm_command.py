@@ -15,7 +15,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-from surogate_bench.contract import SERVED_RECIPE_VARIABLE, VLLM_API_KEY_VARIABLE
+from surogate_bench.contract import (
+    HUB_OFFLINE_VARIABLE,
+    SERVED_RECIPE_VARIABLE,
+    THREADS_VARIABLE,
+    TRANSFORMERS_OFFLINE_VARIABLE,
+    VLLM_API_KEY_VARIABLE,
+)
 from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs import RecipeSweep
@@ -170,12 +176,12 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
     if settings.api_key is not None:
         environment["VLLM_API_KEY"] = settings.api_key
     if Path(model.name_or_path).is_dir():
-        environment |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+        environment |= {HUB_OFFLINE_VARIABLE: "1", TRANSFORMERS_OFFLINE_VARIABLE: "1"}
     if settings.platform == "cpu":
         environment |= {
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
             "TORCH_COMPILE_DISABLE": "1",  # log-probabilities are compiled even with --enforce-eager, by a C++ compiler
-            "OMP_NUM_THREADS": str(_compute_threads(settings.threads)),
+            THREADS_VARIABLE: str(_compute_threads(settings.threads)),
         }
     return environment
 

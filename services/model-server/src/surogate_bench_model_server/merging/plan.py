@@ -14,12 +14,18 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError, safe_open
 
-from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from surogate_bench.contract import (
+    ADAPTER_CONFIG_FILE,
+    ADAPTER_PREFIX,
+    ADAPTER_WEIGHTS_FILE,
+    LORA_A,
+    LORA_B,
+    WEIGHTS_FILE,
+    WEIGHTS_INDEX_FILE,
+)
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.user_paths import require_free_space
 
-_PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
-_INDEX, _SINGLE = "model.safetensors.index.json", "model.safetensors"
 _FLOATS = frozenset({"BF16", "F16", "F32"})
 _NOT_ENOUGH = "to hold the merged weights (serving.merged) takes"
 _FIELD = "serving.merged"
@@ -117,12 +123,12 @@ def _layers(adapter: Path) -> list[tuple[LayerMerge, tuple[int, int]]]:
 
 def _pairs(config: _Config, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[tuple[LayerMerge, tuple[int, int]]]:
     for name in sorted(shapes):
-        if not name.endswith(_A):
+        if not name.endswith(LORA_A):
             continue
-        b = name.removesuffix(_A) + _B
+        b = name.removesuffix(LORA_A) + LORA_B
         if b not in shapes:
             raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter has {name} and not {b}")
-        layer = name.removeprefix(_PREFIX).removesuffix(_A)
+        layer = name.removeprefix(ADAPTER_PREFIX).removesuffix(LORA_A)
         found = LayerMerge(weight=f"{layer}.weight", a=name, b=b, scale=config.scale(layer))
         yield found, (shapes[b][0], shapes[name][1])
 
@@ -147,9 +153,9 @@ def _refused(problem: str) -> ConfigError:
 
 
 def _weight_files(base: Path) -> list[str]:
-    if not (base / _INDEX).is_file():
-        return [_SINGLE]
-    weight_map = json.loads((base / _INDEX).read_bytes())["weight_map"]
+    if not (base / WEIGHTS_INDEX_FILE).is_file():
+        return [WEIGHTS_FILE]
+    weight_map = json.loads((base / WEIGHTS_INDEX_FILE).read_bytes())["weight_map"]
     return sorted(set(weight_map.values()))
 
 

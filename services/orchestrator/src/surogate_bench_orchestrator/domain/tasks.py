@@ -12,6 +12,11 @@ from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, F
 MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
 
+DEADLINE_EXCEEDED = "DeadlineExceeded"
+"""Reason of a task that was stopped at its deadline; Kubernetes' own word for a Job."""
+KILLED, EXITED = "Killed", "Exited"
+"""Reasons of an attempt that reported none: a signal ended it, or it ended with an exit code."""
+
 TaskRequest = AnyRequest
 
 
@@ -41,6 +46,16 @@ class Task:
     def is_server(self) -> bool:
         """Whether it runs until deleted."""
         return self.output is None
+
+
+def overdue(timeout_s: float, *, is_server: bool) -> str:
+    """Return the message of a task that was stopped at its deadline.
+
+    Args:
+        timeout_s: The deadline, seconds.
+        is_server: Whether it had to become ready, rather than to end.
+    """
+    return f"{'was not ready' if is_server else 'had not ended'} after {timeout_s:g} s"
 
 
 class Phase(StrEnum):

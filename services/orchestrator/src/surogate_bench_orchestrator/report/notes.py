@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import NormalDist
 
+from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
@@ -184,7 +185,7 @@ def _speed_note(rows: Sequence[Row]) -> str:
 
 
 def _emulation_note(rows: Sequence[Row]) -> str:
-    if not any(row.training and row.training.engine and "emulated" in row.training.engine for row in rows):
+    if not any(row.training and row.training.engine and EMULATED in row.training.engine for row in rows):
         return ""
     return (
         "Where the engine is “emulated”, low-precision arithmetic was computed in software, bit for bit: accuracy and "

@@ -20,10 +20,11 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from typing_extensions import override
 
-from surogate_bench.errors import ConfigError, PermanentError, TransientError
+from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.model_source import local_folder
 from surogate_bench.store import ObjectStore
+from surogate_bench.user_paths import unwritable
 from surogate_bench_orchestrator.ports import Clock
 
 LEASE_DURATION_S = 120.0
@@ -152,12 +153,7 @@ class FileLock(SweepLock):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigError(
-                f"cannot be written: {error.strerror}",
-                field="store",
-                value=str(self._path.parent.parent),
-                remedy="Choose a folder you may write.",
-            ) from error
+            raise unwritable(self._path.parent.parent, f"cannot be written: {error.strerror}", field="store") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

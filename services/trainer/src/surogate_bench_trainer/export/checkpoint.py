@@ -12,9 +12,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from surogate_bench.content import model_files
+from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_trainer.export.layers import Layers, groups
-from surogate_bench_trainer.prepare.checkpoint_files import INDEX, SINGLE
 
 SHARD_BYTES = 4 << 30
 """Most bytes of a file, unless one tensor has more."""
@@ -104,13 +104,13 @@ def _temporary(index: int) -> str:
 
 def _name_shards(folder: Path, places: dict[str, int], count: int, weight_bytes: int) -> None:
     if count == 1:
-        (folder / _temporary(0)).rename(folder / SINGLE)
+        (folder / _temporary(0)).rename(folder / WEIGHTS_FILE)
         return
     names = [f"model-{index + 1:05d}-of-{count:05d}.safetensors" for index in range(count)]
     for index, name in enumerate(names):
         (folder / _temporary(index)).rename(folder / name)
     weight_map = {name: names[place] for name, place in sorted(places.items())}
-    write_json(folder / INDEX, {"metadata": {"total_size": weight_bytes}, "weight_map": weight_map})
+    write_json(folder / WEIGHTS_INDEX_FILE, {"metadata": {"total_size": weight_bytes}, "weight_map": weight_map})
 
 
 def write_config(folder: Path, source: Path, quantization_config: dict[str, Any] | None) -> None:

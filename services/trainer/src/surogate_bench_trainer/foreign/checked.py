@@ -9,12 +9,12 @@ from typing import Any
 
 import safetensors.torch
 
-from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_PREFIX, ADAPTER_WEIGHTS_FILE, LORA_A, LORA_B
 from surogate_bench.files import sha256_of
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.foreign.base_layers import BaseLayers
 from surogate_bench_trainer.foreign.config_file import AdapterConfig, parse_config
-from surogate_bench_trainer.foreign.matrices import PREFIX, Pair, read_matrices
+from surogate_bench_trainer.foreign.matrices import Pair, read_matrices
 from surogate_bench_trainer.foreign.scaling import Scaling, resolve_scaling
 
 
@@ -98,8 +98,8 @@ def write_adapter(folder: Path, adapter: CheckedAdapter, base: BaseLayers, *, ba
     contents = {
         ADAPTER_CONFIG_FILE: (json.dumps(config, indent=2, sort_keys=True) + "\n").encode(),
         ADAPTER_WEIGHTS_FILE: safetensors.torch.save(
-            {f"{PREFIX}{layer}.lora_A.weight": pair.a for layer, pair in adapter.pairs.items()}
-            | {f"{PREFIX}{layer}.lora_B.weight": pair.b for layer, pair in adapter.pairs.items()},
+            {f"{ADAPTER_PREFIX}{layer}{LORA_A}": pair.a for layer, pair in adapter.pairs.items()}
+            | {f"{ADAPTER_PREFIX}{layer}{LORA_B}": pair.b for layer, pair in adapter.pairs.items()},
             metadata={"format": "pt"},
         ),
     }

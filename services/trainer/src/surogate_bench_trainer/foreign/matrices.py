@@ -10,13 +10,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from surogate_bench.contract import ADAPTER_WEIGHTS_FILE
+from surogate_bench.contract import ADAPTER_PREFIX, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, printable, shorten
 from surogate_bench_trainer.foreign.base_layers import LARGEST_HEADER, BaseLayers, LayerShape
 
-PREFIX = "base_model.model."
-"""What PEFT puts before the names of the base model's modules."""
-_MATRIX = re.compile(rf"{re.escape(PREFIX)}(?P<layer>[A-Za-z0-9_.]+)\.lora_(?P<matrix>[AB])\.weight")
+_MATRIX = re.compile(rf"{re.escape(ADAPTER_PREFIX)}(?P<layer>[A-Za-z0-9_.]+)\.lora_(?P<matrix>[AB])\.weight")
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _LINEAR_ONLY = "Train an adapter of the linear layers inside the transformer blocks alone."
 _EXPLANATIONS = (
@@ -117,14 +115,14 @@ def _check_shapes(file: Any, names: Mapping[str, str], expected: LayerShape, max
     if shapes["A"] != (rank, expected.inputs) or shapes["B"] != (expected.outputs, rank) or rank < 1:
         raise _unusable(
             field,
-            f"has A {_by(shapes['A'])} and B {_by(shapes['B'])} at {names['A'].removeprefix(PREFIX)}, where the "
-            f"sweep's model needs rank x {expected.inputs} and {expected.outputs} x rank",
+            f"has A {_by(shapes['A'])} and B {_by(shapes['B'])} at {names['A'].removeprefix(ADAPTER_PREFIX)}, "
+            f"where the sweep's model needs rank x {expected.inputs} and {expected.outputs} x rank",
             "Use an adapter that was trained on this model.",
         )
     if rank > max_rank:
         raise _unusable(
             field,
-            f"has rank {rank} at {names['A'].removeprefix(PREFIX)}, above serving.max_lora_rank {max_rank}",
+            f"has rank {rank} at {names['A'].removeprefix(ADAPTER_PREFIX)}, above serving.max_lora_rank {max_rank}",
             "Raise serving.max_lora_rank.",
         )
 

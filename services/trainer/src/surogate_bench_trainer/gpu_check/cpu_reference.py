@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from surogate_bench.contract import PARENT_PID_VARIABLE
+from surogate_bench.contract import GPUS_VARIABLE, PARENT_PID_VARIABLE
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine_checks import REPORT_JSON, Outcome, read_report
 
@@ -35,7 +35,7 @@ class CpuReference:
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / REPORT_JSON).unlink(missing_ok=True)  # of an earlier run
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", PARENT_PID_VARIABLE: str(os.getpid())}
+        environment = os.environ | {GPUS_VARIABLE: "", PARENT_PID_VARIABLE: str(os.getpid())}
         command = [sys.executable, "-m", __package__ or "", "--output", str(self._folder), *self._arguments]
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(

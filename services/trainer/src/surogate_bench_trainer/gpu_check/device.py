@@ -5,6 +5,7 @@ import warnings
 
 import torch
 
+from surogate_bench.contract import GPUS_VARIABLE
 from surogate_bench.machine_checks import Device
 from surogate_bench.nvidia_smi import query_nvidia_smi
 
@@ -36,7 +37,7 @@ def _problem(caught: list[warnings.WarningMessage]) -> str | None:
         return None
     if caught:  # for example that the driver is too old
         return str(caught[-1].message).splitlines()[0]
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in {"", "-1"}:
+    if os.environ.get(GPUS_VARIABLE) in {"", "-1"}:
         return "CUDA_VISIBLE_DEVICES hides every GPU"
     return "torch finds no GPU"
 

@@ -7,13 +7,14 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import PermanentError
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_quantization.engines import Engine, EngineSession
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.nf4 import nf4_nbytes
 from surogate_bench_trainer.model.coverage import matrices, path_of, transformer_blocks, uncovered_matrices
+from surogate_bench_trainer.model.recipe_errors import not_covered, skips_everything, unfit_width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,12 +104,7 @@ def _target_layers(blocks: nn.ModuleList, recipe: Recipe) -> list[tuple[str, nn.
     """Return name and module of the linear layers that the recipe replaces."""
     last = len(blocks) - recipe.skip_last_layers
     if recipe.quantizes and recipe.skip_first_layers >= last:
-        raise ConfigError(
-            f"leaves none of the model's {len(blocks)} transformer blocks to quantize",
-            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
-            value=recipe.skip_first_layers + recipe.skip_last_layers,
-            remedy="Skip fewer blocks.",
-        )
+        raise skips_everything(recipe, len(blocks))
     return [
         (f"{index}.{name}", module)
         for index in range(recipe.skip_first_layers, last)
@@ -119,11 +115,10 @@ def _target_layers(blocks: nn.ModuleList, recipe: Recipe) -> list[tuple[str, nn.
 
 def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:
     if left:
-        raise ConfigError(
+        raise not_covered(
+            recipe,
             f"would leave {sum(left.values())} weights of the transformer blocks in bf16, which are not in linear "
             f"layers, the first of them in {next(iter(left))}",
-            field=f"recipe {recipe.name}: model",
-            remedy="Use a dense model, or the bf16 recipe alone.",
         )
 
 
@@ -144,11 +139,13 @@ def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
     )
     for format_name, multiple, width in widths:
         if width % multiple:
-            raise ConfigError(
+            raise unfit_width(
+                recipe,
                 f"{format_name} needs dimensions divisible by {multiple}, but transformer block layer {name} has "
                 f"{linear.in_features} inputs and {linear.out_features} outputs",
-                field=f"recipe {recipe.name}: model",
-                remedy=f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}.",
+                format_name=format_name,
+                multiple=multiple,
+                value=None,
             )
 
 

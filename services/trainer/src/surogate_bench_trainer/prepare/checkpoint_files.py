@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from surogate_bench.errors import ConfigError
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors format."""
@@ -46,15 +46,16 @@ def _starts_with_pointer(path: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> list[str]:
-    if not (folder / INDEX).is_file():
-        if (folder / SINGLE).is_file():
-            return [SINGLE]
+    if not (folder / WEIGHTS_INDEX_FILE).is_file():
+        if (folder / WEIGHTS_FILE).is_file():
+            return [WEIGHTS_FILE]
         raise _no_safetensors(folder)
-    names = sorted(set(_weight_map(folder / INDEX).values()))
+    names = sorted(set(_weight_map(folder / WEIGHTS_INDEX_FILE).values()))
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ConfigError(
-            f"{len(missing)} of the {len(names)} weight files that {INDEX} names are missing: {abbreviated(missing)}",
+            f"{len(missing)} of the {len(names)} weight files that {WEIGHTS_INDEX_FILE} names are missing: "
+            f"{abbreviated(missing)}",
             field="model",
             value=str(folder),
             remedy="Copy the missing files to the folder.",
@@ -86,7 +87,7 @@ def _no_safetensors(folder: Path) -> ConfigError:
             "save_pretrained().",
         )
     return ConfigError(
-        f"has no weights: neither {SINGLE} nor {INDEX}",
+        f"has no weights: neither {WEIGHTS_FILE} nor {WEIGHTS_INDEX_FILE}",
         field="model",
         value=str(folder),
         remedy="Give a folder in transformers format (safetensors).",

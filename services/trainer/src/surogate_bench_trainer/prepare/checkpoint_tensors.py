@@ -5,6 +5,7 @@ from collections.abc import Callable
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench_trainer.model.coverage import linear_names, linear_paths, uncovered_matrices
+from surogate_bench_trainer.model.recipe_errors import not_covered
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
@@ -92,12 +93,11 @@ def _check_coverage(facts: CheckpointFacts) -> None:
     uncovered = uncovered_matrices(facts.model)
     for recipe in facts.sweep.recipes:
         if recipe.quantizes and uncovered:
-            raise ConfigError(
+            raise not_covered(
+                recipe,
                 f"would leave weights of the transformer blocks in bf16 that are not linear layers: "
                 f"{abbreviated(sorted(uncovered))}",
-                field=f"recipe {recipe.name}: model",
                 value=facts.config.model_type,
-                remedy="Use a dense model, or the bf16 recipe alone.",
             )
 
 

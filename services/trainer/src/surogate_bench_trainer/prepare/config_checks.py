@@ -8,6 +8,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
+from surogate_bench_trainer.model.recipe_errors import skips_everything, unfit_width
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
@@ -138,14 +139,8 @@ def _check_recipes(facts: ConfigFacts) -> None:
 
 
 def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transformers is untyped
-    skipped = recipe.skip_first_layers + recipe.skip_last_layers
-    if skipped >= config.num_hidden_layers:
-        raise ConfigError(
-            f"leaves none of the model's {config.num_hidden_layers} transformer blocks to quantize",
-            field=f"recipe {recipe.name}: skip_first_layers + skip_last_layers",
-            value=skipped,
-            remedy="Skip fewer blocks.",
-        )
+    if recipe.skip_first_layers + recipe.skip_last_layers >= config.num_hidden_layers:
+        raise skips_everything(recipe, config.num_hidden_layers)
     storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
     for format_name, multiple in ((storage.short, storage.input_multiple), (compute.short, compute.width_multiple)):
         if multiple > 1:
@@ -162,11 +157,12 @@ def _check_widths(config: Any, recipe: Recipe, format_name: str, multiple: int) 
     }
     for name, width in widths.items():
         if width % multiple:
-            raise ConfigError(
+            raise unfit_width(
+                recipe,
                 f"{format_name} needs widths divisible by {multiple}, but the model's {name} is {width}",
-                field=f"recipe {recipe.name}: model",
+                format_name=format_name,
+                multiple=multiple,
                 value=width,
-                remedy=f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}.",
             )
 
 

@@ -3,7 +3,7 @@
 from math import ceil
 
 from surogate_bench.contract import SERVER_PORT, VLLM_PORT
-from surogate_bench.errors import ExitCode
+from surogate_bench.errors import FINAL_EXIT_CODES
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, DOMAIN, TASK, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.pods import pod_template
@@ -13,8 +13,6 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"
 """Annotations with the parameters of the submitted task."""
-
-_FINAL_CODES = [ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT]
 
 
 def job_manifest(
@@ -43,7 +41,11 @@ def job_manifest(
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                     {
                         "action": "FailJob",
-                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [*_FINAL_CODES]},
+                        "onExitCodes": {
+                            "containerName": CONTAINER,
+                            "operator": "In",
+                            "values": sorted(FINAL_EXIT_CODES),
+                        },
                     },
                 ]
             },

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from surogate_bench.contract import NO_CAPABLE_NODE
-from surogate_bench.errors import ExitCode
+from surogate_bench.errors import FINAL_EXIT_CODES
 from surogate_bench.progress import Progress, Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY_RESTARTS
@@ -30,13 +30,11 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     starting_since,
     termination_of,
 )
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase
+from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, Observation, Phase, overdue
 
 _QUEUED = "Queued"
 _UNPLACED = frozenset({UNSCHEDULABLE, "SchedulingGated", "FailedCreate", _QUEUED})
 """Reasons of a task that holds no slot yet: no node, Kueue's quota, or that of the namespace."""
-
-_FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ def _observe_active_job(task: TaskObjects, pods: Sequence[Object], failed: int) 
     attempt = failed + (1 if current else 0)
     blocked = _blocking_condition(current, task) if current else _why_without_pod(task)
     started = [since for pod in pods if (since := placed_since(pod)) is not None]
-    if exceeded := _exceeded_limit(task, blocked, min(started, default=None), "had not ended"):
+    if exceeded := _exceeded_limit(task, blocked, min(started, default=None)):
         return TaskState(task.failed(exceeded, attempt=attempt), exceeded)
     earlier = next((end for pod in reversed(pods) if has_ended(pod) and (end := termination_of(pod))), None)
     if earlier is None and failed:
@@ -164,8 +162,8 @@ def observe_server(task: TaskObjects) -> TaskState:
     waiting = task.waiting(restarts_of(pod) + 1, pod, blocked, earlier)
     if is_ready(pod):
         return TaskState(_running(waiting, task.progress))
-    no_retry = ended.get("exitCode") in _FINAL_CODES or failures >= task.number(MAX_ATTEMPTS)
-    exceeded = earlier if no_retry else _exceeded_limit(task, blocked, starting_since(pod), "was not ready")
+    no_retry = ended.get("exitCode") in FINAL_EXIT_CODES or failures >= task.number(MAX_ATTEMPTS)
+    exceeded = earlier if no_retry else _exceeded_limit(task, blocked, starting_since(pod), is_server=True)
     return TaskState(task.failed(exceeded, attempt=failures), exceeded) if exceeded else TaskState(waiting)
 
 
@@ -211,15 +209,19 @@ def _running(waiting: Observation, progress: Progress | None) -> Observation:
 
 
 def _exceeded_limit(
-    task: TaskObjects, blocked: BlockingCondition | None, started: float | None, late: str
+    task: TaskObjects, blocked: BlockingCondition | None, started: float | None, *, is_server: bool = False
 ) -> Termination | None:
     if blocked is not None and blocked.reason == UNSCHEDULABLE and (exceeded := _exceeded_placement(task, blocked)):
         return exceeded
     if blocked is not None and blocked.reason in CANNOT_START and task.now - blocked.since > task.limits.start_s:
         return Termination(reason=blocked.reason, message=blocked.message)
     if started is not None and task.now - started > task.number(TIMEOUT):
-        return Termination(reason="DeadlineExceeded", message=f"{late} after {task.number(TIMEOUT):g} s")
+        return _overdue(task, is_server=is_server)
     return None
+
+
+def _overdue(task: TaskObjects, *, is_server: bool) -> Termination:
+    return Termination(reason=DEADLINE_EXCEEDED, message=overdue(task.number(TIMEOUT), is_server=is_server))
 
 
 def _exceeded_placement(task: TaskObjects, blocked: BlockingCondition) -> Termination | None:
@@ -229,7 +231,7 @@ def _exceeded_placement(task: TaskObjects, blocked: BlockingCondition) -> Termin
         return Termination(reason=NO_CAPABLE_NODE, message=message[:MESSAGE_LENGTH])
     if task.now - max(blocked.since, task.held_until) > task.limits.placement_s:
         message = f"no node had room for {task.limits.placement_s:g} s: {blocked.message}"
-        return Termination(reason="DeadlineExceeded", message=message[:MESSAGE_LENGTH])
+        return Termination(reason=DEADLINE_EXCEEDED, message=message[:MESSAGE_LENGTH])
     return None
 
 
@@ -258,8 +260,8 @@ def _why_without_pod(task: TaskObjects) -> BlockingCondition | None:
 
 
 def _failure_of_job(condition: Object, pods: Sequence[Object], task: TaskObjects) -> Termination:
-    if condition.get("reason") == "DeadlineExceeded":
-        return Termination(reason="DeadlineExceeded", message=f"had not ended after {task.number(TIMEOUT):g} s")
+    if condition.get("reason") == DEADLINE_EXCEEDED:
+        return _overdue(task, is_server=False)
     failure = next((end for pod in reversed(pods) if (end := termination_of(pod))), None)
     return failure or Termination(reason=str(condition.get("reason")), message=str(condition.get("message") or ""))
 

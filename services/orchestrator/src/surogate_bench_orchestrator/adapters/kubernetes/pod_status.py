@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from surogate_bench.progress import Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.domain.tasks import EXITED, KILLED
 
 UNSCHEDULABLE = "Unschedulable"
 VOLUME_NOT_BOUND = "VolumeNotBound"
@@ -94,7 +95,7 @@ def explain(ended: Object) -> Termination:
         return Termination(reason="OOMKilled", message="exceeded its memory limit; raise it in the chart's values")
     code = int(ended.get("exitCode") or 0)
     reason, how = (
-        ("Killed", f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else ("Exited", f"exit code {code}")
+        (KILLED, f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else (EXITED, f"exit code {code}")
     )
     output = end_of_output(ended)
     return Termination(reason=reason, message=f"{how}: {output}" if output else how)

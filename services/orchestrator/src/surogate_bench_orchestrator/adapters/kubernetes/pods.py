@@ -3,11 +3,15 @@
 from surogate_bench.contract import (
     EVERY_ADDRESS,
     HEALTH_PATH,
+    HUB_HOME_VARIABLE,
+    HUB_OFFLINE_VARIABLE,
+    HUB_TOKEN_VARIABLE,
     METRICS_PORT,
     METRICS_PORT_VARIABLE,
     READY_PATH,
     REQUEST_FILE,
     TERMINATION_LOG_VARIABLE,
+    THREADS_VARIABLE,
     VLLM_API_KEY_VARIABLE,
     WORK_DIR_OPTION,
     Service,
@@ -160,17 +164,17 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
         "HOME": _SCRATCH,
         "TMPDIR": _SCRATCH,
         "USER": "bench",
-        "HF_HOME": f"{_CACHE}/huggingface",
+        HUB_HOME_VARIABLE: f"{_CACHE}/huggingface",
         METRICS_PORT_VARIABLE: str(METRICS_PORT),
         TERMINATION_LOG_VARIABLE: "/dev/termination-log",
-        **({} if settings.hub.enabled else {"HF_HUB_OFFLINE": "1"}),
-        **({"OMP_NUM_THREADS": str(workload.threads)} if workload.threads else {}),
+        **({} if settings.hub.enabled else {HUB_OFFLINE_VARIABLE: "1"}),
+        **({THREADS_VARIABLE: str(workload.threads)} if workload.threads else {}),
         **settings.store.env,
         **workload.env,
     }
     variables = [{"name": name, "value": value} for name, value in values.items()]
     if settings.hub.token and _uses_hub(task):
-        variables.append(_secret("HF_TOKEN", settings.hub.token))
+        variables.append(_secret(HUB_TOKEN_VARIABLE, settings.hub.token))
     if settings.vllm_api_key and isinstance(task.request, ServeRequest | EvaluateRequest):
         variables.append(_secret(VLLM_API_KEY_VARIABLE, settings.vllm_api_key))
     return variables

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 
+from surogate_bench.contract import GPUS_VARIABLE
 from surogate_bench.nvidia_smi import query_nvidia_smi
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -96,7 +97,7 @@ def _detect_gpus() -> tuple[Gpu, ...]:
     gpus = query_gpus()
     if not gpus and _NVIDIA_PROC.is_dir():
         gpus = tuple(Gpu(str(index)) for index, _ in enumerate(_NVIDIA_PROC.iterdir()))
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(GPUS_VARIABLE)
     if visible is None:
         return gpus
     known = {gpu.id: gpu for gpu in gpus}

@@ -13,7 +13,13 @@ from pathlib import Path
 
 import psutil
 
-from surogate_bench.contract import METRICS_PORT_VARIABLE, TASK_DIR_VARIABLE, TERMINATION_LOG_VARIABLE, VARIABLE_PREFIX
+from surogate_bench.contract import (
+    METRICS_PORT_VARIABLE,
+    TASK_DIR_VARIABLE,
+    TERMINATION_LOG_VARIABLE,
+    TRANSFORMERS_OFFLINE_VARIABLE,
+    VARIABLE_PREFIX,
+)
 
 _POLL_S = 0.05
 _KILL_WAIT_S = 10.0
@@ -23,7 +29,7 @@ _PASSED_VARIABLES = frozenset({
     "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV",
     "LD_LIBRARY_PATH", "LD_PRELOAD", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-    "TRANSFORMERS_OFFLINE",
+    TRANSFORMERS_OFFLINE_VARIABLE,
 })  # fmt: skip
 _PASSED_PREFIXES = (
     "AWS_", "AZURE_", "GOOGLE_", "HF_", "HUGGINGFACE_", "LC_", "CUDA_", "NVIDIA_", "NCCL_", "TORCH", "TRITON_", "VLLM_",

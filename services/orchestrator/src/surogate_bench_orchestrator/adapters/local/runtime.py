@@ -15,8 +15,15 @@ from typing import Any, Self
 
 from typing_extensions import override
 
-from surogate_bench.contract import LOOPBACK, TASK_DIR_VARIABLE, WORK_DIR_OPTION, Service
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.contract import (
+    GPUS_VARIABLE,
+    LOOPBACK,
+    TASK_DIR_VARIABLE,
+    THREADS_VARIABLE,
+    WORK_DIR_OPTION,
+    Service,
+)
+from surogate_bench.errors import PermanentError
 from surogate_bench.files import write_atomically
 from surogate_bench.progress import read_progress
 from surogate_bench.requests import (
@@ -27,6 +34,7 @@ from surogate_bench.requests import (
     ServeRequest,
     TrainRequest,
 )
+from surogate_bench.user_paths import unwritable
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
@@ -96,12 +104,7 @@ class LocalRuntime(Runtime):
             for folder in folders:
                 folder.forget()
         except OSError as error:
-            raise ConfigError(
-                f"cannot be used: {error.strerror}",
-                field="state-dir",
-                value=str(self._root),
-                remedy="Choose a folder you may write.",
-            ) from error
+            raise unwritable(self._root, f"cannot be used: {error.strerror}", field="state-dir") from error
         return stopped
 
     @override
@@ -201,9 +204,9 @@ class LocalRuntime(Runtime):
     def _launch(self, task: Task, folder: TaskFolder, *, slot: int | None) -> Launch:
         environment = {TASK_DIR_VARIABLE: str(folder.path)}
         if threads := self._complete(task.request, ports=None).threads:
-            environment["OMP_NUM_THREADS"] = str(threads)
+            environment[THREADS_VARIABLE] = str(threads)
         if self._allotment.devices:
-            environment["CUDA_VISIBLE_DEVICES"] = "" if slot is None else self._allotment.devices[slot]
+            environment[GPUS_VARIABLE] = "" if slot is None else self._allotment.devices[slot]
         command = [*self._command(task.service), str(folder.request_file), WORK_DIR_OPTION, str(folder.work_dir)]
         return Launch(command=command, environment=environment)
 

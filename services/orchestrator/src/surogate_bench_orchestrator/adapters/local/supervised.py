@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, PROGRESS_FILE, TERMINATION_FILE
-from surogate_bench.errors import ExitCode
-from surogate_bench.progress import read_progress, read_termination
+from surogate_bench.errors import FINAL_EXIT_CODES, ExitCode
+from surogate_bench.progress import READY_PHASE, read_progress, read_termination
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskState
-from surogate_bench_orchestrator.domain.tasks import Phase, Task
+from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, EXITED, KILLED, Phase, Task, overdue
 from surogate_bench_orchestrator.ports import Clock
 
 STOP_GRACE_S = 20.0
@@ -21,10 +21,6 @@ STOP_GRACE_S = 20.0
 
 _BACKOFF_S = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Seconds before the second, third, … attempt; the last value is repeated."""
-_FINAL_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode.PERMANENT})
-"""Exit codes of failures that would happen again."""
-_READY = "ready"
-"""Progress phase of a server that accepts requests."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +99,7 @@ class SupervisedTask:
     def _watch_readiness(self, now: float) -> None:
         """Set a server RUNNING while it reports that it is ready; its deadline restarts when it stops being ready."""
         progress = read_progress(self.folder.work_dir)
-        ready = progress is not None and progress.phase == _READY
+        ready = progress is not None and progress.phase == READY_PHASE
         if ready != (self.state.phase is Phase.RUNNING):
             self._was_ready |= ready
             self._deadline = now + self.task.timeout_s
@@ -115,8 +111,8 @@ class SupervisedTask:
 
     def _give_up(self) -> None:
         self.stop()
-        late = "was not ready" if self.task.is_server else "had not ended"
-        self._end(Phase.FAILED, reason="DeadlineExceeded", message=f"{late} after {self.task.timeout_s:g} s")
+        message = overdue(self.task.timeout_s, is_server=self.task.is_server)
+        self._end(Phase.FAILED, reason=DEADLINE_EXCEEDED, message=message)
 
     def _attempt_ended(self, code: int, now: float) -> None:
         self._child = None
@@ -127,7 +123,7 @@ class SupervisedTask:
         processes.kill_strays(self.folder.path)
         reason, message = _explain(self.folder, code)
         self._failures = 1 if self._was_ready else self._failures + 1
-        if code in _FINAL_CODES or self._failures >= self.task.max_attempts:
+        if code in FINAL_EXIT_CODES or self._failures >= self.task.max_attempts:
             self._end(Phase.FAILED, reason=reason, message=message, exit_code=code)
             return
         self._retry_at = now + _BACKOFF_S[min(self._failures, len(_BACKOFF_S)) - 1]
@@ -151,6 +147,6 @@ def _explain(folder: TaskFolder, code: int) -> tuple[str, str]:
         return termination.reason, termination.message
     if code < 0:
         hint = " (the kernel does so when memory is exhausted)" if -code == signal.SIGKILL else ""
-        return "Killed", f"killed by {signal.Signals(-code).name}{hint}"
+        return KILLED, f"killed by {signal.Signals(-code).name}{hint}"
     last = folder.tail(1)
-    return "Exited", f"exit code {code}" + (f"; its log ends: {last[:500]}" if last else "")
+    return EXITED, f"exit code {code}" + (f"; its log ends: {last[:500]}" if last else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from surogate_bench.contract import HUB_ENDPOINT_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.hardware import describe_machine, package_versions
 from surogate_bench.hub_environment import HUB_ADDRESS, OFFLINE_SWITCHES
@@ -71,9 +72,9 @@ def find_hub(environment: Mapping[str, str]) -> Hub:
     switch = next((name for name in OFFLINE_SWITCHES if is_on(environment.get(name))), None)
     if switch is not None:
         return Hub(reachable=False, text=f"offline, as {switch} is set")
-    address = environment.get("HF_ENDPOINT", HUB_ADDRESS)
+    address = environment.get(HUB_ENDPOINT_VARIABLE, HUB_ADDRESS)
     try:
-        require_address("HF_ENDPOINT", address, example=HUB_ADDRESS)
+        require_address(HUB_ENDPOINT_VARIABLE, address, example=HUB_ADDRESS)
         httpx.head(address, timeout=_HUB_TIMEOUT_S)
     except ConfigError as error:
         return Hub(reachable=False, text=str(error))

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import PermanentError
+from surogate_bench.user_paths import unwritable
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.local.sweep import LocalSweep
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table, write_report
@@ -44,9 +45,4 @@ def _copy_report(local: LocalSweep, folder: Path) -> None:
     try:
         local.store.fetch_tree(local.plan.layout.report, folder)
     except OSError as error:
-        raise ConfigError(
-            f"cannot be written: {error.strerror}",
-            field="output",
-            value=str(folder),
-            remedy="Choose a folder you may write.",
-        ) from error
+        raise unwritable(folder, f"cannot be written: {error.strerror}", field="output") from error
