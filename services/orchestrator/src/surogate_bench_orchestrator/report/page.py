@@ -11,6 +11,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.accuracy_chart import accuracy_caption
 from surogate_bench_orchestrator.report.charts import HEAT_MAP, OWN_CHART, Charts
+from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind
 from surogate_bench_orchestrator.report.matrix_chart import heat_map_caption
 from surogate_bench_orchestrator.report.matrix_tables import matrix_tables
 from surogate_bench_orchestrator.report.merged import MERGED_TITLE
@@ -54,6 +55,9 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         merged_table=merged_table(summary.merged) if summary.merged else None,
         css=Markup(source),  # noqa: S704 - our own style sheet, not input
         formats=formats,
+        main_columns=MAIN_COLUMNS,
+        row_title=ROW_TITLE,
+        kinds=Kind,
         detail_table=detail_table,
         served=any(row.training and row.training.served_validation_loss is not None for row in summary.rows),
         scored_texts=scored_texts(summary),

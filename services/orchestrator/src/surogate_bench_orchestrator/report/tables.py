@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
+from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
 from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
 from surogate_bench_orchestrator.report.merged import MERGED_TITLE
 from surogate_bench_orchestrator.report.merged_files import merged_table
@@ -163,34 +164,27 @@ def _text_table(table: TextTable) -> str:
 
 def _main_header(summary: Summary, rows: Sequence[Row]) -> tuple[str, ...]:
     tested = any(row.versus_reference and row.versus_reference.p_adjusted is not None for row in rows)
-    delta = f"Δ {_cell(summary.reference_title or 'reference')}{' (adjusted p)' if tested else ''}"
-    return (
-        "Precision / Config", "accuracy", "Stderr", f"95 % interval over {formats.covered(rows)}", delta, "tokens/s",
-        "peak memory", "weight bytes stored", "weight bytes in training", "train time", "engine",
-    )  # fmt: skip
+    return (ROW_TITLE, *(_main_title(column, summary, rows, tested=tested) for column in MAIN_COLUMNS))
+
+
+def _main_title(column: MainColumn, summary: Summary, rows: Sequence[Row], *, tested: bool) -> str:
+    title = _cell(column.header(summary, rows))
+    return f"{title} (adjusted p)" if tested and column.kind is Kind.DIFFERENCE else title
 
 
 def _main_cells(row: Row, summary: Summary) -> tuple[str, ...]:
-    score, training = row.score, row.training
-    return (
-        _cell(formats.title(row, summary)),
-        formats.accuracy(row),
-        formats.fraction(score.stderr if score else None),
-        formats.row_interval(row, summary),
-        formats.delta_with_p(row, summary).replace("*", "\\*"),
-        formats.rate(row),
-        formats.size(training.peak_memory_bytes if training else None),
-        formats.size(training.weight_bytes if training else None),
-        formats.size(training.training_weight_bytes if training else None),
-        formats.duration(training.train_seconds if training else None),
-        _cell(training.engine or formats.ABSENT) if training else formats.ABSENT,
-    )
+    return (_cell(formats.title(row, summary)), *(_main_cell(column, row, summary) for column in MAIN_COLUMNS))
+
+
+def _main_cell(column: MainColumn, row: Row, summary: Summary) -> str:
+    text = column.cell(row, summary)
+    return _cell(text) if column.kind is Kind.TEXT else text.replace("*", "\\*")
 
 
 def _details(summary: Summary, rows: Sequence[Row]) -> str:
     header, cells = detail_table(rows)
     return _table(
-        ("Precision / Config", *header),
+        (ROW_TITLE, *header),
         [(_cell(formats.title(row, summary)), *map(_cell, texts)) for row, texts in zip(rows, cells, strict=True)],
     )
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of, training_of
+from surogate_bench.progress import Progress
 from surogate_bench.requests import ServeRequest
 from surogate_bench.results import EvalResult, ForeignTrainResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
@@ -170,7 +171,11 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
         stderr=scored.strict.stderr if scored else None,
         served_accuracies={under: found for under, found in _accuracies(snapshot, run, merged=False) if under},
         merged_accuracies={under or AS_PUBLISHED: found for under, found in _accuracies(snapshot, run, merged=True)},
-        **figures,
+        step=figures.step,
+        total=figures.total,
+        loss=figures.loss,
+        tokens_per_second=figures.tokens_per_second,
+        elapsed_s=figures.elapsed_s,
     )
 
 
@@ -257,27 +262,34 @@ def _failure_of_attempt(task: Observation) -> Failure | None:
     return Failure(task.reason, task.message) if task.reason else None
 
 
-def _live_figures(task: Observation) -> dict[str, Any]:
-    progress, elapsed = task.progress, task.elapsed_s
-    if progress is None:
-        return {"elapsed_s": elapsed}
-    return {
-        "step": progress.step,
-        "total": progress.total,
-        "loss": progress.loss,
-        "tokens_per_second": progress.tokens_per_second,
-        "elapsed_s": elapsed,
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Figures:
+    """The figures of a run while it is running, or when it has ended."""
+
+    step: int = 0
+    total: int = 0
+    loss: float | None
+    tokens_per_second: float | None
+    elapsed_s: float | None
 
 
-def _result_figures(
-    trained: TrainResult | ForeignTrainResult | None, evaluation_seconds: list[float]
-) -> dict[str, Any]:
-    return {
-        "loss": trained.final_train_loss if trained else None,
-        "tokens_per_second": trained.tokens_per_second if trained else None,
-        "elapsed_s": _sum(trained.train_seconds if trained else None, *evaluation_seconds),
-    }
+def _live_figures(task: Observation) -> _Figures:
+    progress = task.progress or Progress(phase="")
+    return _Figures(
+        step=progress.step,
+        total=progress.total,
+        loss=progress.loss,
+        tokens_per_second=progress.tokens_per_second,
+        elapsed_s=task.elapsed_s,
+    )
+
+
+def _result_figures(trained: TrainResult | ForeignTrainResult | None, evaluation_seconds: list[float]) -> _Figures:
+    return _Figures(
+        loss=trained.final_train_loss if trained else None,
+        tokens_per_second=trained.tokens_per_second if trained else None,
+        elapsed_s=_sum(trained.train_seconds if trained else None, *evaluation_seconds),
+    )
 
 
 def _sum(*parts: float | None) -> float | None:
