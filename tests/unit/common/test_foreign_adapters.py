@@ -35,7 +35,7 @@ def test_a_local_folder_is_relative_to_the_sweep_file(tmp_path: Path) -> None:
         (adapter(name="bf16"), "adapters.bf16.name", "is the name of another row or run"),
         (adapter(name="bf16-s0"), "adapters.bf16-s0.name", "is the name of another row or run"),
         (adapter(hub="a/../b"), "adapters.0.hub", "match pattern"),
-        (adapter(revision="refs/../../x"), "adapters.0", "is in no name of a branch"),
+        (adapter(revision="refs/../../x"), "adapters.0", "no name of a branch"),
         (adapter(revision="--help"), "adapters.0.revision", "match pattern"),
         (adapter(path="/theirs"), "adapters.0", "set exactly one of path, url, hub"),
         ({"name": "theirs"}, "adapters.0", "none given"),

@@ -201,7 +201,7 @@ def add_full_matrix(folder: Path) -> None:
         (empty_weights, "is empty"),
         (spoil_config, "cannot be understood"),
         (add_pickle, "holds adapter_model.bin: only safetensors are loaded"),
-        (add_full_matrix, "'base_model.model.lm_head.weight', which is no LoRA matrix"),
+        (add_full_matrix, "'base_model.model.lm_head.weight', which is not a LoRA matrix"),
     ],
 )
 def test_a_spoilt_adapter_is_refused_with_the_reason(

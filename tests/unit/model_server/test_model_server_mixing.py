@@ -63,7 +63,7 @@ def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None
     trouble = find_mix_up({"base": BASE, "weak": WEAK, "strong": STRONG}, {"base": [STRONG]}, 0.0)
     assert trouble is not None
     assert trouble.message.startswith(
-        "base gives other log-probabilities when it is asked together with strong, weak than alone"
+        "base gives other log-probabilities when it is requested together with strong, weak than alone"
     )
     assert trouble.message.endswith("closest to strong")
 

@@ -269,7 +269,7 @@ def test_the_seeds_of_the_file_given_again_are_the_same_experiment(call: Command
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--seed", -1], ["--seed", "-1", "whole numbers from 0 on"]),
+        (["--seed", -1], ["--seed", "-1", "whole numbers of at least 0"]),
         (["--seed", "one"], ["--seed", "integer"]),
         (["--seed", 0, "--seed", 0], ["--seed", "0 0", "each given once", "--seed 0 --seed 1"]),
     ],

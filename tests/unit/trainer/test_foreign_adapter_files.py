@@ -60,7 +60,7 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "nothing": (lambda found: found.clear(), "holds no matrices"),
     "layer that is not there": (
         lambda found: found.update({name.replace("layers.0", "layers.9"): found[name] for name in (A, B)}),
-        "layers.9.self_attn.q_proj, which is no layer of the sweep's model",
+        "layers.9.self_attn.q_proj, which is not a layer of the sweep's model",
     ),
     "module that is not linear": (
         lambda found: found.update({name.replace("q_proj", "q_norm"): found[name] for name in (A, B)}),

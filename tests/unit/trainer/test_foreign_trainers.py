@@ -343,7 +343,7 @@ def test_a_pipe_in_place_of_the_figures_is_not_waited_for(tmp_path: Path) -> Non
 
     os.mkfifo(tmp_path / "metrics.jsonl")
     assert newest_line(tmp_path) is None
-    assert "no regular file" in read_reported(tmp_path).warnings[0]
+    assert "not a regular file" in read_reported(tmp_path).warnings[0]
 
 
 def test_lines_that_a_trainer_wrote_twice_count_once_and_sparse_ones_give_the_mean_of_the_last_steps(

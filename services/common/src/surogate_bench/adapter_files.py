@@ -37,11 +37,11 @@ def local_adapter_files(adapter: AdapterOrigin, folder: Path, *, root: Path | No
 
     Args:
         adapter: Its entry in the sweep.
-        folder: Where it lies.
+        folder: Its folder.
         root: Folder that symbolic links may point into; ``folder`` itself if None.
 
     Raises:
-        ConfigError: a file is missing, is no regular file, or a link to one outside of ``root``.
+        ConfigError: a file is missing, not a regular file, or a link to one outside of ``root``.
     """
     if not folder.is_dir():
         raise _unusable(adapter, "there is no such folder", "Correct the path.")
@@ -65,7 +65,7 @@ def require_adapter_files(adapter: AdapterOrigin, names: list[str]) -> None:
     raise _unusable(
         adapter,
         f"has no {' and no '.join(missing)}",
-        "Give a folder that PEFT's save_pretrained() wrote; a merged model is no adapter.",
+        "Give a folder that PEFT's save_pretrained() wrote; a merged model is not an adapter.",
     )
 
 
@@ -85,7 +85,7 @@ def _inside(adapter: AdapterOrigin, path: Path, root: Path) -> Path:
         raise _unusable(
             adapter,
             f"{path.name} is a symbolic link that leaves the folder",
-            "Copy the file itself there, or give the folder that it lies in.",
+            "Copy the file itself there, or give the folder that contains it.",
         )
     if not resolved.is_file():
         raise _unusable(adapter, f"{path.name} is not a regular file", "Copy the adapter's files there.")

@@ -66,7 +66,7 @@ def _require_one_split_each(found: Mapping[str, tuple[Path, ...]]) -> None:
 
 def _single(path: Path, *, needs_test: bool) -> dict[str, tuple[Path, ...]]:
     if not _is_readable(path):
-        raise _error("is a file of no known format", path, f"Rename or convert it. {_EXPECTED}")
+        raise _error("is a file of an unknown format", path, f"Rename or convert it. {_EXPECTED}")
     if needs_test:
         raise _error(
             "is a single file, so there is no test split",
@@ -96,7 +96,7 @@ def _matching(folder: Path, split: str, patterns: tuple[str, ...]) -> tuple[Path
             matching = [path for path in sorted(folder.glob(pattern)) if path.is_file() and _is_readable(path)]
         except (ValueError, IndexError, NotImplementedError, OSError) as error:
             raise ConfigError(
-                f"is no pattern of files: {error}",
+                f"is not a pattern of files: {error}",
                 field=f"data.files.{split}",
                 value=pattern,
                 remedy="Use names, * within a name, and ** only as a whole folder, such as chat/**/*.jsonl.",
@@ -127,6 +127,6 @@ def _error(problem: str, path: Path, remedy: str) -> ConfigError:
 
 
 _EXPECTED = (
-    "A data folder has train.jsonl, test.jsonl and maybe validation.jsonl; .json, .csv and .parquet, and .gz of each, "
-    "are read as well. Files with other names are listed as data.files."
+    "A data folder has train.jsonl, test.jsonl and optionally validation.jsonl; .json, .csv and .parquet, and .gz of "
+    "each, are read as well. Files with other names are listed as data.files."
 )

@@ -25,7 +25,7 @@ from surogate_bench.variables import is_on, require_address
 HUB_ADDRESS = "https://huggingface.co"
 """Address of the hub unless HF_ENDPOINT has another."""
 OFFLINE_SWITCHES = (HUB_OFFLINE_VARIABLE, TRANSFORMERS_OFFLINE_VARIABLE)
-"""Variables that forbid to ask the hub."""
+"""Variables that disable requests to the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _check_offline(section: str, name: str, switches: tuple[str, ...], places: l
     switch = next((each for each in switches if is_on(os.environ.get(each))), None)
     if switch is not None and not any(_has_files(place) for place in places):
         raise ConfigError(
-            f"forbids to ask the hub, and {name} is not in the cache ({places[0]})",
+            f"disables requests to the hub, and {name} is not in the cache ({places[0]})",
             field=switch,
             value=os.environ[switch],
             remedy=f"Unset it, fill the cache first (`hf download {name}`), or give a folder as {section}.path.",

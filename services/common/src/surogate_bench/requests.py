@@ -64,7 +64,7 @@ class ImportRequest(StageRequest):
 
 
 class ForeignTrainRequest(StageRequest):
-    """Trainer service: have other software train one adapter, and check what it leaves."""
+    """Trainer service: have other software train one adapter, and check what it has written."""
 
     kind: Literal["foreign-train"] = "foreign-train"
     trainer: str = Field(description="Its name in the sweep.")

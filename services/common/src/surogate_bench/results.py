@@ -28,7 +28,7 @@ class PrepareResult(_Result):
     model_source: str
     """Hub name with commit, folder, or built-in name."""
     model_in_store: bool
-    """True where the model was converted and lies under ``prepare/model``."""
+    """True where the model was converted and is stored under ``prepare/model``."""
     model_commit: str | None = None
     """Of a hub model: what every later stage loads, even if the branch has moved."""
     inputs: dict[InputName, dict[str, str]] = {}
@@ -161,7 +161,7 @@ class ForeignTrainResult(_ForeignAdapterResult):
     side_by_side: int
     """Trainers that may have run on the machine at the same time."""
     threads: int | None
-    """CPU threads that it was asked to use."""
+    """CPU threads that it was given to use."""
     steps: int | None
     """Optimizer steps that it reported."""
     tokens: int | None
@@ -213,7 +213,7 @@ class EvalResult(_Result):
     """Whether the adapter was merged into the base before it was served."""
     serving_version: int | None = Field(None, exclude_if=lambda value: value is None)
     """SERVING_VERSION of the server; None for an unmerged adapter on the base as published, and in results of versions
-    that had the first."""
+    that did not record it."""
 
 
 class MetricsLine(_Result):

@@ -20,7 +20,7 @@ def require_address(name: str, value: str, *, example: str) -> None:
     try:
         parts = urlsplit(value)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number or too large, brackets without an address
+    except ValueError:  # a port that is not a number or too large, brackets without an address
         usable = False
     if not usable or not re.fullmatch(r"[!-~]+", value) or "\\" in value:
         raise ConfigError(

@@ -89,7 +89,7 @@ def deliver_adapter(
 
     Raises:
         PermanentError: the stage is not finished, a file differs from its digest, or the adapter cannot be served.
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     into.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=into, prefix=".fetching-"))
@@ -251,7 +251,7 @@ def _check_weights(path: Path, max_rank: int) -> None:
     for name, tensor in tensors:
         match = _TENSOR.fullmatch(name)
         if match is None:
-            raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter holds {name!r}, which is no LoRA matrix")
+            raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter holds {name!r}, which is not a LoRA matrix")
         rank = tensor["shape"][0 if match["matrix"] == "lora_A" else 1]
         if rank > max_rank:
             raise PermanentError(f"{name} has rank {rank}, above serving.max_lora_rank {max_rank}")

@@ -11,5 +11,5 @@ def url_of(host: str, port: int) -> str:
 
 
 def bracketed(host: str) -> str:
-    """Write an IPv6 address as URLs want it; other hosts stay as they are."""
+    """Format a host for a URL: an IPv6 address in brackets, any other unchanged."""
     return f"[{host}]" if ":" in host else host

@@ -43,7 +43,7 @@ from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
 
 _SCRAPE_S = 2.0
-"""Longer than vLLM takes to list its models when it is well, and shorter than a scraper waits."""
+"""Longer than a healthy vLLM takes to list its models, and shorter than a scraper waits."""
 
 
 class LoadRequest(BaseModel):

@@ -73,13 +73,13 @@ def read_prompts(store: ObjectStore, layout: SweepLayout, data: DataSpec, *, scr
 
     Raises:
         PermanentError: the prepare stage is missing or damaged.
-        TransientError: the store is away.
+        TransientError: the store is unavailable.
     """
     name = f"{DATA_FOLDER}/{split_file('train')}"
     fetch_stage(store, layout.prepare, scratch, under=name)
     with (scratch / name).open(encoding="utf-8") as lines:
         records = [json.loads(line) for line in islice(lines, CALIBRATION_PROMPTS)]
-    rendered = "text" in records[0]  # as a whole, maybe by a chat template, which writes special tokens itself
+    rendered = "text" in records[0]  # as a whole, possibly by a chat template, which writes special tokens itself
     return CalibrationPrompts(
         texts=tuple(record["text"] if rendered else "".join(prompt_and_completion(record, data)) for record in records),
         special_tokens=records[0]["special_tokens"] if rendered else special_tokens(store, layout) is not None,

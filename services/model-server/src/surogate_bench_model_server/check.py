@@ -30,7 +30,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
 
     Raises:
         ConfigError: it refuses ``serving.extra_args``.
-        TransientError: the store is away, or the parser did not end.
+        TransientError: the store is unavailable, or the parser did not end.
     """
     store = open_store(request.store)
     prefix = request.layout.check(request.subject)

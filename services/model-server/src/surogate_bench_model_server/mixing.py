@@ -73,7 +73,7 @@ def find_mix_up(
             tolerance = max(tolerance, _FLOOR_NEAREST_ITSELF)
         if (difference := distance(alone[model], worst)) > tolerance:
             message = (
-                f"{model} gives other log-probabilities when it is asked together with {', '.join(sorted(others))} "
+                f"{model} gives other log-probabilities when it is requested together with {', '.join(sorted(others))} "
                 f"than alone (by {difference:.3g} nats, tolerance {tolerance:.3g}), closest to {closest}"
             )
             return MixUp(message, is_another=closest != model)
@@ -122,7 +122,7 @@ class MixingProbe:
         """Request all models together.
 
         Raises:
-            PermanentError: one of them answers otherwise than alone.
+            PermanentError: one of them answers differently than alone.
             TransientError: vLLM refuses a probe: it was started again meanwhile, and does not serve all models yet.
         """
         if len(self._alone) < 2:  # noqa: PLR2004 - a single model has no other to be mixed up with
@@ -139,7 +139,7 @@ class MixingProbe:
         try:
             together = await self._ask(dict.fromkeys(self._alone, _COPIES))
         except PermanentError as error:
-            raise TransientError(f"the served models could not be asked together: {error}") from error
+            raise TransientError(f"the served models could not be requested together: {error}") from error
         return find_mix_up(self._alone, together, self._noise)
 
     async def _ask(self, copies: Mapping[str, int]) -> dict[str, list[Logprobs]]:

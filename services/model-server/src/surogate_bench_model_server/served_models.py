@@ -128,7 +128,7 @@ class ServedModels:
             _log.info("adapter unloaded", extra={"adapter": name})
 
     async def check_mixing(self) -> None:
-        """Check that models asked together answer as they do alone.
+        """Check that models requested together answer as each does alone.
 
         Raises:
             PermanentError: they do not.

@@ -125,7 +125,7 @@ class Supervisor:
         Raises:
             ConfigError: the run's name or the prefix is not one of this sweep.
             PermanentError: the adapter cannot be served.
-            TransientError: the store or vLLM is away.
+            TransientError: the store or vLLM is unavailable.
         """
         check_run_name(run)
         if self.merged is not None:
@@ -167,8 +167,8 @@ class Supervisor:
         """Stop serving a run's adapter; nothing happens if it is not served.
 
         Raises:
-            ConfigError: that is no run name.
-            TransientError: vLLM is away; the adapter will not come back with it.
+            ConfigError: that is not a run name.
+            TransientError: vLLM is unavailable; it will start again without the adapter.
         """
         check_run_name(run)
         async with self._lock:
@@ -182,7 +182,7 @@ class Supervisor:
 
         Raises:
             PermanentError: they do not. The supervisor ends: no score in progress may be published.
-            TransientError: vLLM is away.
+            TransientError: vLLM is unavailable.
         """
         await self._wait_until_up()
         async with self._lock:

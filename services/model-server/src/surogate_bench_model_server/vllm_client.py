@@ -28,7 +28,7 @@ Logprobs = tuple[dict[str, float], ...]
 
 @dataclass(frozen=True, slots=True)
 class VllmClient:
-    """A client of one vLLM server. Every method raises TransientError when vLLM is away, also after retries."""
+    """A client of one vLLM server. Every method raises TransientError when vLLM remains unavailable after retries."""
 
     _http: httpx.AsyncClient
 
@@ -73,15 +73,15 @@ class VllmClient:
         raise PermanentError(f"vLLM refuses to load {name}: {_message(answer)}")
 
     async def unload_adapter(self, name: str) -> None:
-        """Unload an adapter; one that is not loaded is no error."""
+        """Unload an adapter; one that is not loaded is not an error."""
         await self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, also=(HTTPStatus.NOT_FOUND,))
 
     async def probe(self, model: str) -> Logprobs:
         """Request the likeliest first tokens after fixed prompts.
 
         Prompts are runs of token ids, not text, so that they do not depend on the tokenizer, and shorter than the
-        blocks of vLLM's prefix cache, so that they are computed anew. Log-probabilities of the prompts themselves are
-        not requested: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
+        blocks of vLLM's prefix cache, so that they are computed each time. Log-probabilities of the prompts themselves
+        are not requested: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
 
         Args:
             model: Served name.

@@ -44,7 +44,7 @@ class ForeignAdapter(Spec):
         if self.revision is not None and self.hub is None:
             raise ValueError(REVISION_NEEDS_HUB)
         if self.revision is not None and ".." in self.revision:
-            raise ValueError("revision: '..' is in no name of a branch, tag or commit")
+            raise ValueError("revision: no name of a branch, tag or commit contains '..'")
         return self
 
     @property

@@ -22,7 +22,7 @@ MANAGED_TEMPLATE_ARGUMENTS = frozenset(
         "return_assistant_tokens_mask", "tokenizer_kwargs", "self",
     }
 )  # fmt: skip
-"""Arguments of rendering that are no arguments of the template, or are set for each record."""
+"""Arguments of rendering that are not arguments of the template, or are set for each record."""
 
 DataFormat = Literal["question-answer", "prompt-completion", "instruction", "text", "messages"]
 """Shapes of records."""
@@ -105,7 +105,7 @@ class HoldOut(Spec):
         for name, size in (("validation", self.validation), ("test", self.test)):
             if size is not None and size >= 1 and (size != int(size) or size == 1):
                 raise ValueError(
-                    f"{name} must be a share below 1, or a whole number of records from 2 on, not {size:g}"
+                    f"{name} must be a share below 1, or a whole number of at least 2 records, not {size:g}"
                 )
         shares = [size for size in (self.validation, self.test) if size is not None and size < 1]
         if sum(shares) >= 1:

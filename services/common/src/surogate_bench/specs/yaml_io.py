@@ -77,7 +77,7 @@ def with_seeds(sweep: RecipeSweep, seeds: Sequence[int]) -> RecipeSweep:
         return sweep
     if len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ConfigError(
-            "seeds are whole numbers from 0 on, each given once",
+            "seeds are whole numbers of at least 0, each given once",
             field="--seed",
             value=" ".join(map(str, seeds)),
             remedy="For example --seed 0 --seed 1.",

@@ -167,7 +167,7 @@ def _crossed_mean(rows: Sequence[Sequence[float]], *, least_variance: float = 0.
     """Analyze a (seeds, questions) table.
 
     With mean squares S (seeds), Q (questions) and I (interaction), the variance of the mean is (S + Q - I) / (s q),
-    where the component of the questions, Q - I, is no less than zero.
+    where the component of the questions, Q - I, is not below zero.
 
     Args:
         rows: One row a seed.

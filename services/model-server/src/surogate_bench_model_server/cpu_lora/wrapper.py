@@ -63,7 +63,7 @@ class _Emptiness:
 class _Layer:
     """The prepared weights of a layer, and the version of the stacks that they were prepared from."""
 
-    stacks: tuple[Stack, Stack]  # kept alive, so that their identity stays theirs
+    stacks: tuple[Stack, Stack]  # kept alive, so that no other tensor gets their ids
     version: int
     slots: dict[int, SlotWeights | None]
 

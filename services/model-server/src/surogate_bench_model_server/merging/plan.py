@@ -101,7 +101,7 @@ def require_room(base: Path, files: Mapping[str, object], target: Path) -> None:
 
     Args:
         base: Folder of the model.
-        files: Names of those that are written anew.
+        files: Names of those that are rewritten.
         target: Folder that they are written to.
 
     Raises:

@@ -41,7 +41,7 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """Refuse a checkpoint that names this method: a recipe is applied to bf16 weights."""
-        raise ValueError(f"{QUANTIZATION} is no format of a checkpoint; found {config}")
+        raise ValueError(f"{QUANTIZATION} is not a checkpoint format; found {config}")
 
     def get_name(self) -> str:
         """Name of the method."""

@@ -256,7 +256,7 @@ def gc(
     delete: Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List data that no sweep needs any more: superseded versions of edited sweeps, and left-over checkpoints.
+    """List data that no sweep needs any more: superseded versions of edited sweeps, and leftover checkpoints.
 
     Of each sweep name the version used last is kept, with the results of earlier versions that it refers to.
     """

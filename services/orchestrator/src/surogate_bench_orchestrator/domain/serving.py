@@ -38,7 +38,7 @@ class ServerWork:
 
     @property
     def may_precede_adapters(self) -> bool:
-        """Whether it is idle and can start all the same: a merged adapter is a part of what its server starts with."""
+        """Whether it is idle and can start nevertheless: a merged adapter is a part of what its server starts with."""
         return self.is_idle and not is_merged(self.server)
 
     @property

@@ -48,7 +48,7 @@ def build_report(
         store: Holds the finished stages; each of their files is read once.
         sweep: What was requested.
         failures: Why runs failed, by run name (``fp8-s0``, ``base``). A run whose results are in the store has
-            succeeded all the same.
+            succeeded nevertheless.
         skipped: Why runs were skipped, by run name.
 
     Raises:

@@ -44,7 +44,7 @@ def _own_table(summary: Summary, served: Served) -> TextTable:
         ),
         header=(
             "Trained under", "as published (bf16)", "served as trained", f"Δ {reference}, points",
-            "training under it", "serving elsewhere", "base model served so",
+            "training under it", "serving elsewhere", "base model, served the same way",
         ),
         rows=tuple(_own_cells(row, served, summary.reference) for row in served.rows if not row.is_base),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a reader must know to read the figures right, and what the marks in the tables mean."""
+"""What a reader must know to interpret the figures, and what the marks in the tables mean."""
 
 from collections.abc import Sequence
 from statistics import NormalDist

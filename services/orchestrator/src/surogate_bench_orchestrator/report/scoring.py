@@ -139,7 +139,7 @@ def _is_same(one: ScoredOn, other: ScoredOn) -> bool:
 
 
 class _Condition(NamedTuple):
-    """What has to be equal in results that are compared, and how to call it."""
+    """What has to be equal in results that are compared, and its name in messages."""
 
     value: object
     text: str

@@ -1,4 +1,4 @@
-"""A folder that is whole or absent, whatever happens."""
+"""A folder that is complete or absent at any moment."""
 
 import errno
 import fcntl

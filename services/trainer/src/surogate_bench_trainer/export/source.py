@@ -55,7 +55,7 @@ def load_stored(source: Source, recipe: Recipe) -> PreTrainedModel:
     """Load the model as training does, and put its weights into the recipe's storage.
 
     The precision of products plays no part: storage does not depend on it, and a recipe whose products this machine
-    cannot compute can be exported all the same.
+    cannot compute can still be exported.
 
     Raises:
         ConfigError: the model cannot be loaded, or does not fit the recipe.

@@ -71,7 +71,7 @@ def check_adapter(folder: Path, base: BaseLayers, *, max_rank: int, field: str) 
         field: Setting that names the adapter, for messages.
 
     Raises:
-        ConfigError: it is none that vLLM serves with the sweep's model.
+        ConfigError: vLLM does not serve it with the sweep's model.
     """
     config = parse_config((folder / ADAPTER_CONFIG_FILE).read_bytes(), field=field)
     pairs = read_matrices(folder / ADAPTER_WEIGHTS_FILE, base, max_rank=max_rank, field=field)

@@ -28,7 +28,7 @@ _LAST_LINES = 12
 _LINE_END = re.compile(rb"[\r\n]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _WITHHELD = ("AWS_", "AZURE_", "GOOGLE_", HUB_TOKEN_VARIABLE, "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
-"""Credentials of store and hub, which the trainer needs no more: it gets local files."""
+"""Credentials of store and hub, which the trainer does not need: it gets local files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def _flag(raw: RawConfig, key: str, field: str) -> bool:
 def _rank(raw: RawConfig, field: str) -> int:
     value = raw.get("r")
     if not _is_rank(value):
-        raise refused(field, "r", "must be a whole number from 1 on", value, "Correct it.")
+        raise refused(field, "r", "must be a whole number of at least 1", value, "Correct it.")
     return int(value)  # type: ignore[arg-type]
 
 
@@ -201,4 +201,4 @@ CHECKS: tuple[Callable[[RawConfig, str], None], ...] = (
     _no_variant,
     _unchanged_base,
 )
-"""The most particular reason first."""
+"""The most specific reason first."""

@@ -24,7 +24,7 @@ _EXPLANATIONS = (
     (".bias", "is a trained bias, which vLLM does not serve", "Train it with bias: none."),
     (".weight", "is a whole weight of the model beside the adapter's matrices", "Train it without modules_to_save."),
 )
-"""Parts of names of tensors that are no LoRA matrices, and what such a tensor is; the most particular first."""
+"""Parts of names of tensors that are not LoRA matrices, and what such a tensor is; the most specific first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def read_matrices(path: Path, base: BaseLayers, *, max_rank: int, field: str) ->
         field: Setting that names the adapter, for messages.
 
     Raises:
-        ConfigError: the file is damaged, or a tensor is none that vLLM serves with this model; names it.
+        ConfigError: the file is damaged, or vLLM does not serve a tensor with this model; names it.
     """
     _require_small_header(path, field)
     try:
@@ -99,7 +99,7 @@ def _explained(name: str, field: str) -> ConfigError:
 def _check_layer(layer: str, base: BaseLayers, field: str) -> None:
     if layer in base.served:
         return
-    problem = f"adapts {_shown(layer)}, which is no layer of the sweep's model"
+    problem = f"adapts {_shown(layer)}, which is not a layer of the sweep's model"
     if layer in base.others:
         problem = f"adapts {_shown(layer)}, which is not among the linear layers that are served"
     raise _unusable(field, problem, f"Use an adapter of this model. {_LINEAR_ONLY}")

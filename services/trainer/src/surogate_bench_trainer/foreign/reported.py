@@ -78,7 +78,7 @@ def read_reported(folder: Path) -> Reported:
 
 
 def newest_line(folder: Path) -> MetricsLine | None:
-    """Return the last complete line of a file that is being written; None if there is none yet, or it is no metric."""
+    """Return the last complete line of a file that is being written; None if there is none, or it is not a metric."""
     path = folder / METRICS_FILE
     if not path.is_file():  # opening a pipe would wait for a writer
         return None
@@ -95,11 +95,11 @@ def _content(path: Path) -> bytes:
     """Read the file.
 
     Raises:
-        ValueError: it is a link, no regular file, or too large.
+        ValueError: it is a link, not a regular file, or too large.
     """
     data = None if path.is_symlink() else read_bounded(path, _LARGEST)
     if data is None:
-        raise ValueError(f"it is no regular file of at most {_LARGEST >> 20} MiB")
+        raise ValueError(f"it is not a regular file of at most {_LARGEST >> 20} MiB")
     return data
 
 
@@ -107,7 +107,7 @@ def _parse(line: bytes, number: int) -> MetricsLine:
     """Read the known fields of a line; others are left out.
 
     Raises:
-        ValueError: it is no JSON object, has no step, or a figure is no finite number.
+        ValueError: it is not a JSON object, has no step, or a figure is not a finite number.
     """
     try:
         raw = _OBJECT.validate_json(line)

@@ -4,7 +4,7 @@ PEFT multiplies a layer's update by alpha / rank, or by alpha / sqrt(rank) with 
 ``rank_pattern`` and ``alpha_pattern`` override rank and alpha: their keys are regular expressions, matched against the
 end of a layer's name from a dot on, and the first match decides. vLLM 0.32 does the same
 (``vllm.lora.peft_helper.PEFTHelper.get_rank_and_scaling``). An expression from an untrusted file may take exponential
-time, so they are matched here, with a deadline, and written anew as plain names.
+time, so they are matched here, with a deadline, and rewritten as plain names.
 """
 
 import re
@@ -53,7 +53,7 @@ def resolve_scaling(config: AdapterConfig, pairs: Mapping[str, Pair], *, field: 
     """Find rank and alpha of each layer.
 
     Raises:
-        ConfigError: a pattern is no regular expression or takes too long, or the configuration gives a layer another
+        ConfigError: a pattern is not a regular expression or takes too long, or the configuration gives a layer another
             rank than its matrices have, so that its scale is not known.
     """
     patterns = _Patterns(field=field, deadline=time.monotonic() + _PATIENCE_S)

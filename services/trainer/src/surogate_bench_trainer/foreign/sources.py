@@ -39,8 +39,8 @@ def fetch_adapter(adapter: ForeignAdapter, folder: Path, *, largest: int) -> Fet
         largest: Bytes that its weights may have.
 
     Raises:
-        ConfigError: there is no such adapter, a file is missing, no regular file, or too large.
-        TransientError: hub or store are away.
+        ConfigError: there is no such adapter, a file is missing, not a regular file, or too large.
+        TransientError: the hub or the store is unavailable.
     """
     folder.mkdir(parents=True, exist_ok=True)
     limits = limits_of(largest)
@@ -73,7 +73,7 @@ def copy_adapter(adapter: AdapterOrigin, files: dict[str, Path], folder: Path, l
         limits: Bytes that each may have.
 
     Raises:
-        ConfigError: a file is too large, or no regular file.
+        ConfigError: a file is too large, or not a regular file.
     """
     for name, path in files.items():
         data = read_bounded(path, limits[name])
@@ -113,7 +113,7 @@ def _from_hub(adapter: ForeignAdapter, name: str, folder: Path, limits: dict[str
                 if (file.file_size or 0) > limits[file.filename]:
                     raise _too_large(adapter, file.filename, file.file_size or 0, limits[file.filename])
         except DryRunError:
-            pass  # the hub is away: what is in the cache is used, or its absence explained
+            pass  # the hub is unavailable: the cache is used, or the error says what it lacks
         snapshot = Path(snapshot_download(name, revision=revision, allow_patterns=list(ADAPTER_FILES)))
     copy_adapter(adapter, local_adapter_files(adapter, snapshot, root=snapshot.parent.parent), folder, limits)
     return snapshot.name

@@ -24,9 +24,9 @@ def import_stage(request: ImportRequest, work_dir: Path) -> None:
     """Fetch, check and publish one adapter; a finished import is left alone.
 
     Raises:
-        ConfigError: the sweep has no such adapter, or it is none that vLLM serves with the sweep's model.
+        ConfigError: the sweep has no such adapter, or vLLM does not serve it with the sweep's model.
         PermanentError: the prepare stage is missing.
-        TransientError: store or hub are away.
+        TransientError: the store or the hub is unavailable.
     """
     store = open_store(request.store)
     prefix = request.layout.train(request.adapter)

@@ -50,7 +50,7 @@ def foreign_train_stage(request: ForeignTrainRequest, work_dir: Path) -> None:
         ConfigError: the sweep has no such trainer, its program cannot be started, or its files were changed.
         ForeignTrainerError: it failed, passed its deadline, or left no adapter that vLLM serves.
         PermanentError: the prepare stage is missing.
-        TransientError: it was killed or asks for another attempt, or the store is away.
+        TransientError: it was killed or asks for another attempt, or the store is unavailable.
     """
     store = open_store(request.store)
     prefix = request.layout.train(run_name(request.trainer, request.seed))
@@ -183,7 +183,7 @@ class _Training:
         """Copy, check and write the adapter; returns its content hash.
 
         Raises:
-            ConfigError: it is missing, or none that vLLM serves with the sweep's model.
+            ConfigError: it is missing, or vLLM does not serve it with the sweep's model.
         """
         folder, source = left / ADAPTER_FOLDER, _fresh_folder(self.work_dir / "source")
         if not folder.is_dir() or folder.is_symlink():

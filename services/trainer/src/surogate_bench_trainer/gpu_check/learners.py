@@ -39,7 +39,7 @@ def random_learner(
 
 
 def randomize_lora_b(learner: Learner) -> None:
-    """Give B, which starts as zeros, numbers, so that all gradients count from the first step on."""
+    """Fill B, which starts as zeros, with numbers, so that all gradients count from the first step on."""
     generator = torch.Generator().manual_seed(2)
     for layer in lora_layers(learner.model):
         b = next(iter(layer.lora_B.values())).weight

@@ -1,4 +1,4 @@
-"""Sizes of the checks: as large as a GPU is worth, or as small as a dry run on a CPU."""
+"""Sizes of the checks: large enough for a GPU, or small enough for a dry run on a CPU."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -112,7 +112,7 @@ def _sum_per_head(rows: Tensor, kv_heads: int, length: int) -> Tensor:
 
 
 def _attend_long(query: Tensor, key: Tensor, value: Tensor, rule: ScoreRule, sinks: Tensor | None) -> Tensor:
-    """Attend for_length one long sample without keeping its probabilities."""
+    """Attend to one long sample without keeping its probabilities."""
     if sinks is None and rule.window is None and rule.softcap is None:
         return _sdpa(query, key, value, rule.scaling)
     attended = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -160,7 +160,7 @@ def _heads_last(attended: Tensor, length: int) -> Tensor:
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, scaling: float) -> Tensor:
-    """Attend for_length one long sample by SDPA, whose CPU kernel keeps no probabilities."""
+    """Attend to one long sample by SDPA, whose CPU kernel keeps no probabilities."""
     dtype = query.dtype if has_bf16_products() else torch.float32
     q, k, v = (tensor.to(dtype).transpose(0, 1).unsqueeze(0) for tensor in (query, key, value))
     attended = functional.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, enable_gqa=True)

@@ -113,7 +113,7 @@ def _check_merging(facts: CheckpointFacts) -> None:
             f"{abbreviated(missing)}",
             field="serving.merged",
             value=True,
-            remedy="Load the model with transformers and save it anew, or leave serving.merged out.",
+            remedy="Load the model with transformers and save it again, or leave serving.merged out.",
         )
 
 

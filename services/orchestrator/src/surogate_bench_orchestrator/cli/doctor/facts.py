@@ -23,7 +23,7 @@ _HUB_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hub:
-    """Whether the hub can be asked."""
+    """Whether the hub can be reached."""
 
     reachable: bool
     text: str

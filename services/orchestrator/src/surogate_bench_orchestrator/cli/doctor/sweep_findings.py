@@ -24,7 +24,7 @@ def sweep_findings(sweep: RecipeSweep, device: Device | None, hub: Hub) -> Itera
     Args:
         sweep: The sweep.
         device: What the trainer found.
-        hub: Whether the hub can be asked.
+        hub: Whether the hub can be reached.
     """
     yield from _hub(sweep, hub)
     yield from _trainers(sweep)

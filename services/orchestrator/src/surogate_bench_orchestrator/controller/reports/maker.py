@@ -104,7 +104,7 @@ class ReportMaker:
             stderr=errors,
             env={**os.environ, PARENT_PID_VARIABLE: str(os.getpid())},
         )
-        assert process.stdin is not None  # noqa: S101 - for the type checker: it was asked for
+        assert process.stdin is not None  # noqa: S101 - for the type checker: it is a pipe
         threading.Thread(
             target=_feed, args=(process.stdin, request.model_dump_json().encode()), daemon=True, name="report-input"
         ).start()
