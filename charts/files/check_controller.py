@@ -5,11 +5,11 @@ import time
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
-inside = build_opener(ProxyHandler({}))  # the Service is in the cluster, whatever proxy the environment names
+inside = build_opener(ProxyHandler({}))  # the Service is in the cluster: no proxy of the environment
 url, deadline = sys.argv[1], time.monotonic() + 60
 while True:
     try:
-        with inside.open(url, timeout=5):  # raises unless it answers well
+        with inside.open(url, timeout=5):  # raises unless the status is a success
             break
     except (URLError, OSError) as error:
         if time.monotonic() > deadline:

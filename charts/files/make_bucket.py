@@ -1,4 +1,4 @@
-"""Make the folders of the bundled object store (a bucket is a folder), and see that its user may write to them."""
+"""Create the folders of the bundled object store (a bucket is a folder), and check that its user can write to them."""
 
 import os
 import sys
@@ -27,6 +27,6 @@ except PermissionError as error:
     )
 except OSError as error:
     sys.exit(
-        f"{volume} cannot be used: {error.filename}: {error.strerror}. Mend the volume or choose another one "
+        f"{volume} cannot be used: {error.filename}: {error.strerror}. Repair the volume or choose another one "
         "(objectStore.bundled.persistence)."
     )

@@ -1,6 +1,6 @@
-"""Before a release is uninstalled: end the controller, so that it starts nothing anew, and then what it runs.
+"""Before a release is uninstalled: stop the controller, so that it starts nothing more, and then its tasks.
 
-RecipeSweeps stay, with what they have in the object store; a controller that is installed again goes on with them.
+RecipeSweeps and their results in the object store are kept; a controller that is installed again continues them.
 """
 
 import sys
@@ -20,7 +20,7 @@ ours = selector_of(instance)
 
 
 def wait(done: Callable[[], bool], patience_s: float) -> None:
-    """Wait, but not for ever: a lost node cannot say that its pods have ended."""
+    """Wait with a deadline: a lost node cannot confirm that its pods have ended."""
     deadline = time.monotonic() + patience_s
     while not done() and time.monotonic() < deadline:
         time.sleep(0.5)
@@ -40,4 +40,4 @@ try:
             api.delete(f"{collection}/{item['metadata']['name']}")
     wait(lambda: not api.list(f"{core}/pods", labelSelector=ours), 60)
 except BenchError as error:
-    sys.exit(f"what the release runs could not be stopped: {error}")
+    sys.exit(f"the tasks of the release could not be stopped: {error}")

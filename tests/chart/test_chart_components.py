@@ -3,18 +3,16 @@
 import base64
 import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from chart_rendering import CHART, Render
 
 from surogate_bench_orchestrator.controller.election import LEASE
 
-CHART = Path(__file__).parents[2] / "charts"
 
-
-def test_the_definition_of_the_resource_is_the_generated_one_and_outlives_the_release(render: Any) -> None:
+def test_the_definition_of_the_resource_is_the_generated_one_and_outlives_the_release(render: Render) -> None:
     generated = yaml.safe_load((CHART / "files" / "recipesweeps.crd.yaml").read_text(encoding="utf-8"))
     rendered = render().one("CustomResourceDefinition")
     assert rendered["spec"] == generated["spec"]
@@ -23,12 +21,12 @@ def test_the_definition_of_the_resource_is_the_generated_one_and_outlives_the_re
     assert render({"crds": {"install": False}}).of_kind("CustomResourceDefinition") == []
 
 
-def test_one_controller_at_a_time_may_be_moved(render: Any) -> None:
+def test_one_controller_at_a_time_may_be_moved(render: Render) -> None:
     assert render().one("PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
     assert render({"orchestrator": {"replicas": 1}}).of_kind("PodDisruptionBudget") == []
 
 
-def test_generated_secrets_are_long_and_differ(render: Any) -> None:
+def test_generated_secrets_are_long_and_differ(render: Render) -> None:
     secrets = {
         key: base64.b64decode(value).decode()
         for item in render().of_kind("Secret")
@@ -42,7 +40,7 @@ def test_generated_secrets_are_long_and_differ(render: Any) -> None:
     assert len(set(secrets.values())) == 3
 
 
-def test_existing_secrets_are_used_and_none_is_made(render: Any) -> None:
+def test_existing_secrets_are_used_and_none_is_made(render: Render) -> None:
     values = {
         "objectStore": {"bundled": {"existingSecret": "mine"}},
         "modelServer": {"apiKey": {"existingSecret": "vllm"}},
@@ -58,13 +56,13 @@ def test_existing_secrets_are_used_and_none_is_made(render: Any) -> None:
 
 
 @pytest.mark.parametrize(("metadata", "sidecar"), [("sidecar", ["--sidecar=/data/metadata"]), ("xattr", [])])
-def test_the_bundled_store_keeps_metadata_as_asked(render: Any, metadata: str, sidecar: list[str]) -> None:
+def test_the_bundled_store_keeps_metadata_as_asked(render: Render, metadata: str, sidecar: list[str]) -> None:
     pod = render({"objectStore": {"bundled": {"metadata": metadata}}}).one("Deployment", "object-store")
     arguments = pod["spec"]["template"]["spec"]["containers"][0]["args"]
     assert [each for each in arguments if "sidecar" in each or "nometa" in each] == sidecar
 
 
-def test_a_volume_is_claimed_or_taken_as_it_is_or_not_used(render: Any) -> None:
+def test_a_volume_is_claimed_or_taken_as_it_is_or_not_used(render: Render) -> None:
     def volume_and_claims(**persistence: Any) -> tuple[dict[str, Any], list[str]]:
         rendered = render({"objectStore": {"bundled": {"persistence": persistence}}})
         pod = rendered.one("Deployment", "object-store")["spec"]["template"]["spec"]
@@ -78,7 +76,7 @@ def test_a_volume_is_claimed_or_taken_as_it_is_or_not_used(render: Any) -> None:
     assert volume_and_claims(enabled=False) == ({"name": "data", "emptyDir": {}}, [])
 
 
-def test_claims_stay_after_an_uninstall_where_that_is_asked_for(render: Any) -> None:
+def test_claims_stay_after_an_uninstall_where_that_is_asked_for(render: Render) -> None:
     claims = render(
         {
             "objectStore": {"bundled": {"persistence": {"keep": True}}},
@@ -89,7 +87,7 @@ def test_claims_stay_after_an_uninstall_where_that_is_asked_for(render: Any) -> 
     assert kept == {"demo-surogate-bench-object-store": "keep", "demo-surogate-bench-hub-cache": None}
 
 
-def test_pod_monitors_find_every_pod_with_metrics(render: Any) -> None:
+def test_pod_monitors_find_every_pod_with_metrics(render: Render) -> None:
     assert render().of_kind("PodMonitor") == []
     rendered = render({"metrics": {"podMonitor": {"enabled": True, "interval": "5s", "labels": {"release": "p"}}}})
     tasks, controller = rendered.one("PodMonitor", "tasks"), rendered.one("PodMonitor", "orchestrator")
@@ -99,7 +97,7 @@ def test_pod_monitors_find_every_pod_with_metrics(render: Any) -> None:
     assert tasks["metadata"]["labels"]["release"] == "p"
 
 
-def test_releases_share_no_name_but_what_a_namespace_has_one_of(render: Any) -> None:
+def test_releases_share_no_name_but_what_a_namespace_has_one_of(render: Render) -> None:
     def names(release: str) -> set[tuple[str, str]]:
         return {
             (item["kind"], item["metadata"]["name"])
@@ -112,13 +110,13 @@ def test_releases_share_no_name_but_what_a_namespace_has_one_of(render: Any) -> 
     assert len(set().union(*releases)) == sum(map(len, releases))
 
 
-def test_the_lease_of_the_controllers_belongs_to_the_release(render: Any) -> None:
+def test_the_lease_of_the_controllers_belongs_to_the_release(render: Render) -> None:
     lease = render().one("Lease")
     assert lease["metadata"]["name"] == LEASE
     assert "spec" not in lease  # an upgrade must not take it from the controller that holds it
 
 
-def test_a_release_called_like_the_chart_does_not_repeat_it(render: Any) -> None:
+def test_a_release_called_like_the_chart_does_not_repeat_it(render: Render) -> None:
     assert (
         render(name="surogate-bench").one("Service", "orchestrator")["metadata"]["name"]
         == "surogate-bench-orchestrator"
@@ -129,7 +127,7 @@ def test_a_release_called_like_the_chart_does_not_repeat_it(render: Any) -> None
 
 
 @pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on PATH")
-def test_the_helm_command_renders_the_same(render: Any) -> None:
+def test_the_helm_command_renders_the_same(render: Render) -> None:
     command = ["helm", "template", "demo", str(CHART), "-n", "default", "--kube-version", "1.35.0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     manifests = [item for item in yaml.safe_load_all(done.stdout) if item]

@@ -4,6 +4,7 @@ import ipaddress
 from typing import Any
 
 import pytest
+from chart_rendering import Render
 
 Labels = dict[str, str]
 HOME = {"kubernetes.io/metadata.name": "default"}
@@ -91,7 +92,7 @@ COMPONENTS = ("orchestrator", "trainer", "model-server", "evaluator", "object-st
 PORTS = (80, 443, 7070, 8000, 8080, 8100, 9400)
 
 
-def test_pods_of_the_release_reach_each_other_only_where_they_must(render: Any) -> None:
+def test_pods_of_the_release_reach_each_other_only_where_they_must(render: Render) -> None:
     policies = render().of_kind("NetworkPolicy")
     found = {
         (source, target, port)
@@ -104,7 +105,7 @@ def test_pods_of_the_release_reach_each_other_only_where_they_must(render: Any) 
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_others_reach_nothing_of_the_release(render: Any, component: str) -> None:
+def test_others_reach_nothing_of_the_release(render: Render, component: str) -> None:
     policies = render().of_kind("NetworkPolicy")
     others = [
         (STRANGER, HOME),
@@ -116,7 +117,7 @@ def test_others_reach_nothing_of_the_release(render: Any, component: str) -> Non
     assert open_ones == []
 
 
-def test_prometheus_reaches_metrics_and_nothing_else_from_any_namespace(render: Any) -> None:
+def test_prometheus_reaches_metrics_and_nothing_else_from_any_namespace(render: Render) -> None:
     policies = render().of_kind("NetworkPolicy")
     found = {
         (target, port)
@@ -127,14 +128,14 @@ def test_prometheus_reaches_metrics_and_nothing_else_from_any_namespace(render: 
     assert found == {("orchestrator", 8080), ("trainer", 9400), ("model-server", 9400), ("evaluator", 9400)}
 
 
-def test_without_scrapers_the_controller_alone_reads_metrics_of_sweeps(render: Any) -> None:
+def test_without_scrapers_the_controller_alone_reads_metrics_of_sweeps(render: Render) -> None:
     policies = render({"metrics": {"scrapeFrom": []}}).of_kind("NetworkPolicy")
     assert not reaches(policies, (PROMETHEUS, ELSEWHERE), (pod("trainer"), HOME), 9400)
     assert reaches(policies, (pod("orchestrator"), HOME), (pod("trainer"), HOME), 9400)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)
-def test_every_pod_resolves_names(render: Any, component: str) -> None:
+def test_every_pod_resolves_names(render: Render, component: str) -> None:
     policies = render().of_kind("NetworkPolicy")
     for protocol in ("UDP", "TCP"):
         assert reaches(policies, (pod(component), HOME), ({"k8s-app": "kube-dns"}, DNS), 53, protocol)
@@ -152,7 +153,7 @@ def test_every_pod_resolves_names(render: Any, component: str) -> None:
         ("test", False, False),
     ],
 )
-def test_only_who_must_leaves_the_cluster(render: Any, component: str, api_server: bool, hub: bool) -> None:
+def test_only_who_must_leaves_the_cluster(render: Render, component: str, api_server: bool, hub: bool) -> None:
     policies = render().of_kind("NetworkPolicy")
     for inside in ("10.96.0.1", "192.168.1.1", "172.20.0.1", "169.254.169.254", "100.64.0.1"):
         assert reaches_address(policies, pod(component), inside, 443) is api_server
@@ -161,7 +162,7 @@ def test_only_who_must_leaves_the_cluster(render: Any, component: str, api_serve
     assert not reaches_address(policies, pod(component), "18.154.0.1", 80)
 
 
-def test_without_the_hub_a_trainer_leaves_the_cluster_for_the_external_store_only(render: Any) -> None:
+def test_without_the_hub_a_trainer_leaves_the_cluster_for_the_external_store_only(render: Render) -> None:
     external = {"bundled": {"enabled": False}, "external": {"url": "s3://a"}}
     network = {"externalStore": {"cidrs": ["10.1.0.0/16"], "ports": [9000]}}
     policies = render({"objectStore": external, "hub": {"enabled": False}, "networkPolicy": network}).of_kind(
@@ -173,5 +174,5 @@ def test_without_the_hub_a_trainer_leaves_the_cluster_for_the_external_store_onl
     assert not reaches_address(policies, pod("trainer"), "10.2.0.1", 9000)
 
 
-def test_policies_can_be_switched_off(render: Any) -> None:
+def test_policies_can_be_switched_off(render: Render) -> None:
     assert render({"networkPolicy": {"enabled": False}}).of_kind("NetworkPolicy") == []

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from chart_rendering import Render, Rendered
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
@@ -16,7 +17,7 @@ def settings_of(rendered: Any, folder: Path) -> ClusterSettings:
     return load_settings(path)
 
 
-def test_the_controller_accepts_the_configuration(installation: Any, tmp_path: Path) -> None:
+def test_the_controller_accepts_the_configuration(installation: Rendered, tmp_path: Path) -> None:
     settings = settings_of(installation, tmp_path)
     assert (
         settings.instance
@@ -26,7 +27,7 @@ def test_the_controller_accepts_the_configuration(installation: Any, tmp_path: P
     assert settings.service_account in accounts
 
 
-def test_by_default_sweeps_use_the_bundled_store_and_one_gpu_for_each_pod(render: Any, tmp_path: Path) -> None:
+def test_by_default_sweeps_use_the_bundled_store_and_one_gpu_for_each_pod(render: Render, tmp_path: Path) -> None:
     settings = settings_of(render(name="demo", namespace="bench"), tmp_path)
     assert settings.namespace == "bench"
     assert settings.store.url == "s3://surogate-bench"
@@ -52,7 +53,7 @@ def test_by_default_sweeps_use_the_bundled_store_and_one_gpu_for_each_pod(render
     ],
 )
 def test_gpus_are_not_counted_by_the_chart_and_only_a_value_limits_a_sweep(
-    render: Any, tmp_path: Path, values: dict[str, Any], limit: int | None
+    render: Render, tmp_path: Path, values: dict[str, Any], limit: int | None
 ) -> None:
     rendered = render(values)
     assert settings_of(rendered, tmp_path).slots == limit
@@ -60,7 +61,7 @@ def test_gpus_are_not_counted_by_the_chart_and_only_a_value_limits_a_sweep(
         assert (f"at once: {limit}" if limit else "as many run in parallel as there are GPUs") in rendered.notes
 
 
-def test_what_the_chart_does_not_change_is_the_default_of_the_controller(render: Any, tmp_path: Path) -> None:
+def test_what_the_chart_does_not_change_is_the_default_of_the_controller(render: Render, tmp_path: Path) -> None:
     settings = settings_of(render(), tmp_path)
     for field in (
         "gpu_resource",
@@ -76,7 +77,7 @@ def test_what_the_chart_does_not_change_is_the_default_of_the_controller(render:
         assert getattr(settings, field) == ClusterSettings.model_fields[field].default, field
 
 
-def test_every_value_arrives(render: Any, tmp_path: Path) -> None:
+def test_every_value_arrives(render: Render, tmp_path: Path) -> None:
     from_values = {
         "images": {
             "registry": "registry.example.com/team/",
@@ -143,7 +144,7 @@ def test_every_value_arrives(render: Any, tmp_path: Path) -> None:
     }
 
 
-def test_an_external_store_is_used_as_given_and_brings_no_server(render: Any, tmp_path: Path) -> None:
+def test_an_external_store_is_used_as_given_and_brings_no_server(render: Render, tmp_path: Path) -> None:
     external = {"url": "gs://results/team", "env": {"GOOGLE_PROJECT": "p"}, "existingSecret": "gcs"}
     rendered = render({"objectStore": {"bundled": {"enabled": False}, "external": external}})
     store = settings_of(rendered, tmp_path).store
@@ -156,14 +157,14 @@ def test_an_external_store_is_used_as_given_and_brings_no_server(render: Any, tm
     assert str(store.credentials) in [mount["mountPath"] for mount in container["volumeMounts"]]
 
 
-def test_pods_of_sweeps_are_found_by_prometheus_unless_that_is_switched_off(render: Any, tmp_path: Path) -> None:
+def test_pods_of_sweeps_are_found_by_prometheus_unless_that_is_switched_off(render: Render, tmp_path: Path) -> None:
     found = settings_of(render(), tmp_path).evaluator.annotations
     assert found == {"prometheus.io/scrape": "true", "prometheus.io/port": "9400", "prometheus.io/path": "/metrics"}
     hidden = settings_of(render({"metrics": {"podAnnotations": False}}), tmp_path).evaluator.annotations
     assert hidden == {}
 
 
-def test_a_changed_configuration_restarts_the_controller(render: Any) -> None:
+def test_a_changed_configuration_restarts_the_controller(render: Render) -> None:
     def checksum(values: dict[str, Any]) -> str:
         pod = render(values).one("Deployment", "orchestrator")["spec"]["template"]
         return str(pod["metadata"]["annotations"]["checksum/config"])
@@ -172,7 +173,7 @@ def test_a_changed_configuration_restarts_the_controller(render: Any) -> None:
     assert checksum({}) != checksum({"scheduling": {"slots": 3}})
 
 
-def test_the_sweep_that_the_notes_propose_is_a_valid_one(render: Any) -> None:
+def test_the_sweep_that_the_notes_propose_is_a_valid_one(render: Render) -> None:
     notes = render().notes
     if not notes:
         pytest.skip("the helm command does not print them")

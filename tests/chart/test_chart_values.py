@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+from chart_rendering import CHART, Render
 
-CHART = Path(__file__).parents[2] / "charts"
 FREE_MAPS = {"stringMap", "env", "quantities", "global"}
 
 
@@ -38,7 +38,7 @@ FREE_MAPS = {"stringMap", "env", "quantities", "global"}
         ({"image": {"tag": "dev"}}, "image"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name(render: Any, values: dict[str, Any], named: str) -> None:
+def test_a_wrong_value_is_refused_by_name(render: Render, values: dict[str, Any], named: str) -> None:
     with pytest.raises(Exception, match="values don't meet the specifications") as refused:
         render(values)
     assert named in str(refused.value)
@@ -56,7 +56,7 @@ def test_a_wrong_value_is_refused_by_name(render: Any, values: dict[str, Any], n
         ),
     ],
 )
-def test_exactly_one_store_is_asked_for(render: Any, store: dict[str, Any], named: str, remedy: str) -> None:
+def test_exactly_one_store_is_asked_for(render: Render, store: dict[str, Any], named: str, remedy: str) -> None:
     with pytest.raises(Exception, match=named) as refused:
         render({"objectStore": store})
     assert remedy in str(refused.value)
@@ -132,7 +132,7 @@ exec(sys.argv.pop(1))
 """Runs a script as a user who may not write everywhere; modules are imported before, as root's may be closed to it."""
 
 
-def bucket_script(render: Any, folder: Path, **bundled: Any) -> tuple[list[str], dict[str, Any]]:
+def bucket_script(render: Render, folder: Path, **bundled: Any) -> tuple[list[str], dict[str, Any]]:
     """The command that makes the bucket below a folder in place of the volume, and the store's pod."""
     store = render({"objectStore": {"bundled": {"bucket": "results", **bundled}}}).one("Deployment", "object-store")
     pod = store["spec"]["template"]["spec"]
@@ -141,7 +141,7 @@ def bucket_script(render: Any, folder: Path, **bundled: Any) -> tuple[list[str],
     return [sys.executable, "-P", "-c", script, *here], pod
 
 
-def test_the_bucket_is_made_where_the_server_looks_for_it(render: Any, tmp_path: Path) -> None:
+def test_the_bucket_is_made_where_the_server_looks_for_it(render: Render, tmp_path: Path) -> None:
     command, pod = bucket_script(render, tmp_path)
     for _ in range(2):
         subprocess.run(command, check=True, timeout=60)
@@ -152,7 +152,7 @@ def test_the_bucket_is_made_where_the_server_looks_for_it(render: Any, tmp_path:
 
 @pytest.mark.parametrize("prepared", [False, True])
 def test_a_volume_that_may_not_be_written_is_refused_with_its_owner_and_every_way_out(
-    render: Any, prepared: bool
+    render: Render, prepared: bool
 ) -> None:
     with tempfile.TemporaryDirectory() as name:  # a test's own folder is closed to other users
         folder = Path(name)
@@ -173,7 +173,7 @@ def test_a_volume_that_may_not_be_written_is_refused_with_its_owner_and_every_wa
     assert len(done.stderr) < 700  # else the status shows its end only
 
 
-def test_a_volume_that_cannot_be_used_is_refused_with_the_reason(render: Any, tmp_path: Path) -> None:
+def test_a_volume_that_cannot_be_used_is_refused_with_the_reason(render: Render, tmp_path: Path) -> None:
     (tmp_path / "buckets").write_text("in the way")
     command, _ = bucket_script(render, tmp_path, persistence={"enabled": False})
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -181,7 +181,7 @@ def test_a_volume_that_cannot_be_used_is_refused_with_the_reason(render: Any, tm
     assert done.stderr.startswith(f"the pod's emptyDir cannot be used: {tmp_path}/buckets")
 
 
-def test_the_bundled_store_can_run_as_the_owner_of_its_volume(render: Any) -> None:
+def test_the_bundled_store_can_run_as_the_owner_of_its_volume(render: Render) -> None:
     def users(**bundled: Any) -> list[int]:
         _, pod = bucket_script(render, Path("/data"), **bundled)
         return [pod["securityContext"][name] for name in ("runAsUser", "runAsGroup", "fsGroup")]

@@ -6,13 +6,14 @@ import tarfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from report_world import MakeWorld
 from waiting import PATIENCE_S
 
 from surogate_bench.layout import SweepLayout
@@ -110,7 +111,7 @@ def test_every_metric_is_in_the_documented_table_and_the_other_way_round(site: S
     assert {each for each in shown if each[0].startswith("surogate_bench_")} == documented
 
 
-def test_a_report_comes_as_a_tar_file(site: Site, report_world: Callable[..., Any]) -> None:
+def test_a_report_comes_as_a_tar_file(site: Site, report_world: MakeWorld) -> None:
     world = report_world()
     folder = world.layout.report
     site.store, site.prefixes = world.store, {"embedded": folder}
@@ -147,7 +148,7 @@ def wait_for_report(maker: ReportMaker, request: ReportRequest) -> tuple[ReportS
     return status.state, status.message
 
 
-def test_a_report_is_written_by_a_process_of_its_own(report_world: Callable[..., Any]) -> None:
+def test_a_report_is_written_by_a_process_of_its_own(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_prepare()
     world.publish_eval("base")
@@ -169,13 +170,13 @@ def request_of(world: Any) -> ReportRequest:
 
 
 def test_a_report_that_fails_three_times_is_given_up_with_the_last_line_of_its_errors(
-    report_world: Callable[..., Any],
+    report_world: MakeWorld,
 ) -> None:
     maker = ReportMaker(script("import sys; sys.stderr.write('first\\nno space left\\n'); sys.exit(1)"))
     assert wait_for_report(maker, request_of(report_world())) == (ReportState.GIVEN_UP, "no space left")
 
 
-def test_a_report_that_hangs_is_killed(report_world: Callable[..., Any]) -> None:
+def test_a_report_that_hangs_is_killed(report_world: MakeWorld) -> None:
     now = [0.0]
     maker = ReportMaker(script("import time; time.sleep(600)"), lambda: now[0])
     request = request_of(report_world())
@@ -186,7 +187,7 @@ def test_a_report_that_hangs_is_killed(report_world: Callable[..., Any]) -> None
     assert (states[-1].state, states[-1].message) == (ReportState.GIVEN_UP, "not ready within 600 s")
 
 
-def test_reports_are_made_one_after_the_other(report_world: Callable[..., Any]) -> None:
+def test_reports_are_made_one_after_the_other(report_world: MakeWorld) -> None:
     maker = ReportMaker(script("import time; time.sleep(600)"))
     request = request_of(report_world())
     advance(maker, request, "one/uid")
@@ -196,7 +197,7 @@ def test_reports_are_made_one_after_the_other(report_world: Callable[..., Any]) 
     assert wait_for_report(quick, request)[0] is ReportState.DONE
 
 
-def test_the_report_of_a_deleted_sweep_does_not_keep_others_waiting(report_world: Callable[..., Any]) -> None:
+def test_the_report_of_a_deleted_sweep_does_not_keep_others_waiting(report_world: MakeWorld) -> None:
     maker = ReportMaker(script("import sys, time; time.sleep(600 if 'gone' in sys.stdin.read() else 0)"))
     request = request_of(report_world())
     advance(maker, request.model_copy(update={"failed": {"gone": "x"}}), "deleted/uid")
@@ -205,9 +206,7 @@ def test_the_report_of_a_deleted_sweep_does_not_keep_others_waiting(report_world
     assert wait_for_report(maker, request) == (ReportState.DONE, "")
 
 
-def test_a_report_that_is_done_is_not_made_again_until_it_is_forgotten(
-    report_world: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_report_that_is_done_is_not_made_again_until_it_is_forgotten(report_world: MakeWorld, tmp_path: Path) -> None:
     count = tmp_path / "count"
     maker = ReportMaker(script(f"open({str(count)!r}, 'a').write('x')"))
     request = request_of(report_world())

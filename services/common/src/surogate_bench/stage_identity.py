@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from surogate_bench.content import combined
 from surogate_bench.manifest import Manifest
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -143,7 +143,7 @@ def evaluation_identity(
 
 def uses_input_scales(under: Recipe | None) -> bool:
     """Return whether a base served under a recipe scales its inputs as its training did, or by calibration."""
-    return under is not None and under.compute is ComputePrecision.FP8_HYBRID
+    return under is not None and under.scales_inputs
 
 
 def _serving_identity(

@@ -99,6 +99,10 @@ class ComputeDescriptor:
     """A sentence about the values of those fields."""
     width_multiple: int = 1
     """Both dimensions of a weight must be divisible by it."""
+    scales_inputs: bool = False
+    """Whether training ends with a scale for each layer's inputs, which serving needs."""
+    is_stochastic: bool = False
+    """Whether rounding draws random numbers in training."""
 
 
 def _fp8_details(settings: PrecisionSettings) -> str:
@@ -157,6 +161,7 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         ),
         settings=frozenset({"fp8_amax_history_length", "fp8_margin"}),
         details=_fp8_details,
+        scales_inputs=True,
     ),
     ComputePrecision.NVFP4: ComputeDescriptor(
         short="NVFP4",
@@ -167,5 +172,6 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         settings=frozenset({"fp4_profile"}),
         details=_nvfp4_details,
         width_multiple=16,
+        is_stochastic=True,
     ),
 }

@@ -53,6 +53,16 @@ class Recipe:
         """Whether storage or products differ from bf16."""
         return (self.weight_storage, self.compute) != (WeightStorage.BF16, ComputePrecision.BF16)
 
+    @property
+    def scales_inputs(self) -> bool:
+        """Whether training ends with a scale for each layer's inputs, which serving under the recipe needs."""
+        return COMPUTES[self.compute].scales_inputs
+
+    @property
+    def is_stochastic(self) -> bool:
+        """Whether products draw random numbers in training."""
+        return COMPUTES[self.compute].is_stochastic
+
     def _check_ranges(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise ConfigError(

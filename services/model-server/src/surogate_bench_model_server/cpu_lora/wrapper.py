@@ -10,7 +10,7 @@ diagonal, so that a fused projection takes two products rather than two per slic
 
 The inner product is a batch of vector-matrix products over one broadcast matrix, which is what vLLM does over gathered
 copies: the same kernel adds in the same order, and answers stay the same to the bit. One matrix product would be a
-little faster and would part from vLLM in one rounding of some ten thousand.
+little faster, and differ from vLLM in about one rounding in ten thousand.
 
 Embeddings and output heads, which vLLM prepares for adapters too, are skipped while no adapter in memory changes them.
 

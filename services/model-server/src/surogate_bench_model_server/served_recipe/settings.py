@@ -44,7 +44,7 @@ class ServedRecipe(BaseModel):
     @property
     def scales_inputs(self) -> bool:
         """Whether inputs have scales that belong to an adapter."""
-        return self.recipe.compute is ComputePrecision.FP8_HYBRID
+        return self.recipe.scales_inputs
 
     def write(self, folder: Path) -> Path:
         """Write the file for the plug-in; returns its path."""

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from surogate_bench.machine_checks import Comparison, compare
-from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe
+from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.gpu_check.learners import (
     distance,
@@ -46,7 +46,7 @@ def pass_checks(setting: Setting) -> Iterator[tuple[str, Callable[[], Finding]]]
         yield f"{recipe.name}: captured against plain", partial(_captured, recipe, setting)
         yield f"{recipe.name}: state resumed, {kind} passes", partial(_resumed, recipe, setting)
     for recipe in RECIPES:
-        if recipe.compute is not ComputePrecision.NVFP4:
+        if not recipe.is_stochastic:
             continue  # draws nothing
         yield f"{recipe.name}: new noise in every pass, {kind}", partial(_noise, recipe, setting)
 

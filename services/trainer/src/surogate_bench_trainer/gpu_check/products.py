@@ -85,7 +85,7 @@ def compare_products(
     noise = _noise_of_steps(recipe, gradients)
     low_precision_sums = engine.name == TORCH and recipe.compute is ComputePrecision.FP8_HYBRID
     error = (FP8_ACCUMULATION if low_precision_sums else ACCUMULATION)[device.type]
-    limit = NEAR_DECISIONS if recipe.compute is ComputePrecision.NVFP4 else 0.0
+    limit = NEAR_DECISIONS if recipe.is_stochastic else 0.0
     found = []
     for step, drawn in enumerate(noise):
         outputs, input_gradients = _both(layer, inputs, gradients)
@@ -100,7 +100,7 @@ def compare_products(
 
 
 def _noise_of_steps(recipe: Recipe, gradients: Tensor) -> list[NDArray[np.int16] | None]:
-    if recipe.compute is not ComputePrecision.NVFP4:
+    if not recipe.is_stochastic:
         return [None, None]
     generator = torch.Generator(gradients.device).manual_seed(SEED)
     return [uniform_noise(gradients, generator).cpu().numpy() for _ in range(2)]

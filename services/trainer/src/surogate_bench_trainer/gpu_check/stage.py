@@ -8,7 +8,7 @@ from pathlib import Path
 from surogate_bench.contract import METRICS_FILE
 from surogate_bench.layout import run_name
 from surogate_bench.machine_checks import compare
-from surogate_bench.recipes import ComputePrecision, Recipe
+from surogate_bench.recipes import Recipe
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine, TrainResult
 from surogate_bench.specs import RecipeSweep
@@ -89,7 +89,7 @@ def _losses(recipe: Recipe, losses: dict[str, tuple[float, ...]], reference: Cpu
         raise NotRun("the train stage failed")
     expected = reference.losses(stage_name(recipe.name))
     differences = [abs(one / other - 1) for one, other in zip(losses[recipe.name], expected, strict=True)]
-    limit = NOISY_LOSSES if recipe.compute is ComputePrecision.NVFP4 else LOSSES
+    limit = NOISY_LOSSES if recipe.is_stochastic else LOSSES
     return Finding(
         comparisons=(
             compare("relative difference of the first losses", differences[0], FIRST_LOSS),
