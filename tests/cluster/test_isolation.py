@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from cluster_release import Release
+from cluster_stand_in import StandIn
 
 from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.adapters.kubernetes.labels import COMPONENT, INSTANCE
@@ -23,7 +24,7 @@ PATIENCE_S = 20.0
 class Scene:
     """A release with one pod of each kind in it, and where things are."""
 
-    pods: dict[str, Any]
+    pods: dict[str, StandIn]
     places: dict[str, tuple[str, int]]
 
     def reach(self, pod: str) -> set[str]:
@@ -40,7 +41,7 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(release: Release, stand_in: Callable[..., Any]) -> Scene:
+def scene(release: Release, stand_in: Callable[..., StandIn]) -> Scene:
     def of(component: str, instance: str = release.name) -> dict[str, str]:
         return {NAME: "surogate-bench", INSTANCE: instance, COMPONENT: component}
 

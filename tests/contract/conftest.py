@@ -72,7 +72,7 @@ def contract_cluster() -> "Iterator[Cluster]":
 
 
 @pytest.fixture
-def kubernetes_harness(contract_cluster: "Cluster", request: pytest.FixtureRequest) -> Iterator[Any]:
+def kubernetes_harness(contract_cluster: "Cluster", request: pytest.FixtureRequest) -> Iterator[object]:
     """The harness of test_runtime_contract.py over real pods of fake_service.py."""
     from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
     from surogate_bench_orchestrator.adapters.kubernetes.settings import (

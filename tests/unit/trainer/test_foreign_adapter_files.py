@@ -4,7 +4,6 @@ import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from s3_stand_in import Bucket
 from s3_stand_in import serving as serving_s3
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
@@ -79,7 +79,7 @@ def test_matrices_that_do_not_fit_are_refused(change: Change, problem: str, impo
 
 
 def test_an_adapter_of_another_model_is_refused(
-    imported: Import, make_model: Callable[..., Any], tmp_path: Path
+    imported: Import, make_model: Callable[..., Qwen3ForCausalLM], tmp_path: Path
 ) -> None:
     make_model(hidden_size=32).save_pretrained(tmp_path / "other")
     folder = make_adapter(tmp_path / "other", tmp_path / "adapter")
