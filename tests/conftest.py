@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # Before torch is imported: workers side by side must not each use every core.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 settings.register_profile("new examples", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-# The same examples in every run: a change is judged by what it does, not by what was drawn. `make fuzz` draws new ones.
+# The same examples in every run: a result depends on the code alone, not on the draw. `make fuzz` draws new ones.
 settings.register_profile("same examples", settings.get_profile("new examples"), derandomize=True)
 settings.load_profile("same examples")
 

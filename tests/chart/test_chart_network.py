@@ -1,4 +1,4 @@
-"""Who may talk to whom, worked out from the rendered NetworkPolicies as a network plug-in does."""
+"""Which pods reach each other, worked out from the rendered NetworkPolicies as a network plug-in does."""
 
 import ipaddress
 from typing import Any

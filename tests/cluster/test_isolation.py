@@ -1,4 +1,4 @@
-"""Who reaches whom: pods that only listen and connect, with the labels that NetworkPolicies go by, in a release."""
+"""Which pods reach each other: pods of a release that only listen and connect, with the labels of its policies."""
 
 import time
 from collections.abc import Callable

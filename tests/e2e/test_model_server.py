@@ -103,11 +103,11 @@ def request_(store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> Se
 
 @pytest.fixture(scope="module")
 def service(request_: ServeRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """One service in surroundings that vLLM alone would not stand."""
+    """One service with variables and a long TMPDIR with which vLLM alone would not start."""
     long = tmp_path_factory.mktemp("long") / ("t" * 100)
     long.mkdir()
-    surroundings = {"VLLM_PLUGINS": "", "TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
-    started = start_service(request_, tmp_path_factory.mktemp("work"), surroundings)
+    added = {"VLLM_PLUGINS": "", "TMPDIR": str(long), "http_proxy": "http://127.0.0.1:9", "no_proxy": ""}
+    started = start_service(request_, tmp_path_factory.mktemp("work"), added)
     try:
         started.wait_until_ready()
         yield started
@@ -341,7 +341,7 @@ async def probe_together(vllm_port: int, base: str, adapters: list[str]) -> None
         await client.close()
 
 
-def start_service(request: ServeRequest, work_dir: Path, surroundings: dict[str, str] | None = None) -> Service:
+def start_service(request: ServeRequest, work_dir: Path, added: dict[str, str] | None = None) -> Service:
     work_dir.mkdir(parents=True, exist_ok=True)
     request_file = work_dir / "request.json"
     request_file.write_text(request.model_dump_json())
@@ -350,7 +350,7 @@ def start_service(request: ServeRequest, work_dir: Path, surroundings: dict[str,
     with (work_dir / "service.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "surogate_bench_model_server", str(request_file), "--work-dir", str(work_dir)],
-            env=os.environ | environment | (surroundings or {}),
+            env=os.environ | environment | (added or {}),
             stdout=log,
             stderr=subprocess.STDOUT,
         )

@@ -1,4 +1,4 @@
-"""Pods that only listen and connect, to try out who reaches whom."""
+"""Pods that only listen and connect, to find out which pods reach each other."""
 
 import json
 from collections.abc import Iterator

@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.token is not None and self.headers.get("Authorization") != f"Bearer {self.hub.token}":
             self._refuse(HTTPStatus.UNAUTHORIZED, "GatedRepo")
         elif found := _API.fullmatch(path):
-            self._tell(found, body)
+            self._describe(found, body)
         elif found := _FILE.fullmatch(path):
             self._send_file(found)
         else:
@@ -128,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return repository
 
-    def _tell(self, found: re.Match[str], body: str) -> None:
+    def _describe(self, found: re.Match[str], body: str) -> None:
         repository = self._repository(found)
         if repository is None:
             return

@@ -55,17 +55,17 @@ def test_the_distance_is_the_mean_absolute_difference_of_the_likeliest_tokens() 
     ],
 )
 def test_an_answer_that_moves_further_than_rounding_is_a_mix_up(answer: Logprobs, noise: float, found: bool) -> None:
-    trouble = find_mix_up({"base": BASE, "strong": STRONG}, {"base": [BASE, answer]}, noise)
-    assert (trouble is not None) == found
+    mixed = find_mix_up({"base": BASE, "strong": STRONG}, {"base": [BASE, answer]}, noise)
+    assert (mixed is not None) == found
 
 
 def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None:
-    trouble = find_mix_up({"base": BASE, "weak": WEAK, "strong": STRONG}, {"base": [STRONG]}, 0.0)
-    assert trouble is not None
-    assert trouble.message.startswith(
+    mixed = find_mix_up({"base": BASE, "weak": WEAK, "strong": STRONG}, {"base": [STRONG]}, 0.0)
+    assert mixed is not None
+    assert mixed.message.startswith(
         "base gives other log-probabilities when it is requested together with strong, weak than alone"
     )
-    assert trouble.message.endswith("closest to strong")
+    assert mixed.message.endswith("closest to strong")
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_what_rounds_otherwise_than_seen_before_is_no_mix_up_unless_it_is_neares
     towards: float, found: bool
 ) -> None:
     alone = {"base": BASE, "near": shifted(BASE, 0.1)}
-    trouble = find_mix_up(alone, {"base": [BASE, shifted(BASE, towards)]}, 0.0)
-    assert (trouble is not None) == found
+    mixed = find_mix_up(alone, {"base": [BASE, shifted(BASE, towards)]}, 0.0)
+    assert (mixed is not None) == found
 
 
 def test_a_vllm_that_lost_its_adapters_while_it_was_probed_is_asked_again_and_not_given_up(

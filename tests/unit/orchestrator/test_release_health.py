@@ -71,7 +71,7 @@ def ended(code: int, message: str = "", reason: str = "Error") -> Object:
     return {"terminated": {"exitCode": code, "message": message, "reason": reason}}
 
 
-def test_a_store_that_is_ready_or_is_none_of_the_release_is_in_no_trouble(api: Api) -> None:
+def test_a_store_that_is_ready_or_not_of_the_release_needs_no_explanation(api: Api) -> None:
     api.pods = [pod(PLACED, {"type": "Ready", "status": "True"})]
     assert api.why() == ""
     api.pods, api.deployments = [], []

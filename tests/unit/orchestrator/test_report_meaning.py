@@ -66,7 +66,7 @@ def one_seed(report_world: MakeWorld) -> ReportWorld:
     return world
 
 
-def test_one_seed_gives_neither_stars_nor_verdicts_in_any_output(report_world: MakeWorld) -> None:
+def test_one_seed_gives_neither_stars_nor_claims_of_significance_in_any_output(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
     summary = summarized(world, draw=True)
     texts = {name: world.report_file(name).decode() for name in OUTPUTS}
@@ -221,7 +221,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     assert "† " not in (markdown_cells(world, "FP4, seed 0")[4])
 
 
-def test_one_common_seed_of_several_is_no_verdict(report_world: MakeWorld) -> None:
+def test_one_common_seed_of_several_is_no_evidence(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     headline = summarized(world).headline
     assert not VERDICTS.search(headline)
