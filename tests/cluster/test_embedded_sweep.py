@@ -47,16 +47,16 @@ def test_the_command_prints_the_table_and_fetches_the_report(finished: Finished)
 
 def test_every_run_succeeded_and_the_status_says_how_well(release: Release) -> None:
     status = release.status(SWEEP.name)
-    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "8/8", 0)
-    rows = {row["name"]: row for row in status["runs"]}
+    assert (status.phase, status.progress, status.failed) == ("Complete", "8/8", 0)
+    rows = {row.name: row for row in status.runs}
     assert list(rows) == RUNS
-    assert {row["state"] for row in rows.values()} == {"Succeeded"}
-    assert rows["base"]["accuracy"] < 0.1
-    assert all(rows[run]["accuracy"] > 0.5 for run in RUNS[1:])
-    assert {name: sorted(row.get("servedAccuracies", {})) for name, row in rows.items()} == {
+    assert {row.state for row in rows.values()} == {"Succeeded"}
+    assert (rows["base"].accuracy or 0) < 0.1
+    assert all((rows[run].accuracy or 0) > 0.5 for run in RUNS[1:])
+    assert {name: sorted(row.served_accuracies) for name, row in rows.items()} == {
         run: sorted(WAYS.get(run, [])) for run in RUNS
     }
-    assert all(rows[run]["servedAccuracies"][way] > 0.5 for run in RUNS[1:] for way in WAYS.get(run, []))
+    assert all(rows[run].served_accuracies[way] > 0.5 for run in RUNS[1:] for way in WAYS.get(run, []))
 
 
 def test_every_stage_left_its_manifest_in_the_store(release: Release) -> None:
@@ -70,7 +70,7 @@ def test_every_stage_left_its_manifest_in_the_store(release: Release) -> None:
             assert manifest["spec_hash"] == SWEEP.spec_hash
         for run, way in ways:
             scored = json.loads(store.get(manifest_key(layout.eval(run, way))) or b"{}")["result"]
-            shown = rows[run]["servedAccuracies"][way] if way else rows[run]["accuracy"]
+            shown = rows[run].served_accuracies[way] if way else rows[run].accuracy
             assert shown == pytest.approx(scored["strict"]["accuracy"], abs=1e-6)
 
 

@@ -9,6 +9,7 @@ from cluster_release import Install, Release, Small, Until
 from cluster_stand_in import standing_in
 
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.resource.status import ConditionType
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
@@ -48,11 +49,11 @@ def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
     release.submit(name, spec | {"scheduling": {"compute_capability": "required"}})
     until(lambda: release.state(name, "fp8-s0") == "Skipped", "fp8 is skipped", 90)
     row = release.runs(name)["fp8-s0"]
-    assert row["reason"] == "NoCapableNode"
-    assert "affinity" in row["message"]
+    assert row.reason == "NoCapableNode"
+    assert "affinity" in row.message
     until(lambda: release.finished(name), "it ends", 200)
     status = release.status(name)
-    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "2/2", 0)
+    assert (status.phase, status.progress, status.failed) == ("Complete", "2/2", 0)
     assert release.state(name, "bf16-s0") == "Succeeded"
     assert any("fp8-s0" in event["message"] for event in release.events("RunSkipped"))
     until(lambda: not release.active(name), "nothing of it runs")
@@ -65,10 +66,10 @@ def test_an_image_that_cannot_be_pulled_fails_the_runs_and_says_so(
     release = install("trainer.image.tag=missing")
     release.submit("no-image", small())
     until(lambda: release.finished("no-image"), "it ends", 120)
-    assert release.status("no-image")["phase"] == "Failed"
+    assert release.status("no-image").phase == "Failed"
     for row in release.runs("no-image").values():
-        assert (row["state"], row["reason"] in PULL) == ("Failed", True), row
-        assert "surogate-bench/trainer:missing" in row["message"]
+        assert (row.state, row.reason in PULL) == ("Failed", True), row
+        assert "surogate-bench/trainer:missing" in row.message
     until(lambda: not release.active("no-image"), "nothing of it runs")
 
 
@@ -80,8 +81,8 @@ def test_a_model_servers_image_that_cannot_be_pulled_fails_the_evaluations_and_h
     release.submit("no-server", small(recipes=["bf16"], training__max_steps=20))
     until(lambda: release.finished("no-server"), "it ends", 200)
     [row] = release.runs("no-server").values()
-    assert (row["state"], row["reason"] in PULL) == ("Failed", True), row
-    assert "model server" in row["message"]
+    assert (row.state, row.reason in PULL) == ("Failed", True), row
+    assert "model server" in row.message
     until(lambda: not release.pods(sweep="no-server", stage="serve"), "no pod waits for the image any more")
     release.remove("no-server")
 
@@ -95,12 +96,14 @@ def test_a_storage_class_that_is_not_there_is_named_and_the_runs_fail(
     claim["resources"] = {"requests": {"storage": "1Gi"}}
     release.api.create(f"{release.core}/persistentvolumeclaims", {"metadata": {"name": "cache"}, "spec": claim})
     release.submit("no-volume", small(recipes=["bf16"]))
-    until(lambda: "not-there" in release.status("no-volume").get("services", [{}])[0].get("message", ""), "it is named")
+    until(lambda: any("not-there" in row.message for row in release.status("no-volume").services), "it is named")
     until(lambda: release.finished("no-volume"), "it ends", 120)
     status = release.status("no-volume")
-    assert status["phase"] == "Failed"
-    assert 'storageclass.storage.k8s.io "not-there" not found' in status["services"][0]["message"]
-    assert "VolumeNotBound" in next(each["message"] for each in status["conditions"] if each["type"] == "Failed")
+    assert status.phase == "Failed"
+    assert 'storageclass.storage.k8s.io "not-there" not found' in status.services[0].message
+    failed = status.condition(ConditionType.FAILED)
+    assert failed is not None
+    assert "VolumeNotBound" in failed.message
     release.remove("no-volume")
 
 
@@ -109,10 +112,10 @@ def test_a_training_that_takes_too_long_has_failed(release: Release, small: Smal
     name = "late"
     release.submit(name, small(training__max_steps=100_000, train_timeout_s=5))
     until(lambda: release.finished(name), "it ends", 150)
-    assert release.status(name)["phase"] == "Failed"
+    assert release.status(name).phase == "Failed"
     for row in release.runs(name).values():
-        assert (row["state"], row["reason"]) == ("Failed", "DeadlineExceeded")
-        assert "5 s" in row["message"]
+        assert (row.state, row.reason) == ("Failed", "DeadlineExceeded")
+        assert "5 s" in row.message
     assert not release.pods(sweep=name, stage="serve")
     until(lambda: not release.active(name), "nothing of it runs")
     assert len(release.pods(sweep=name, stage="train")) <= len(release.runs(name))
@@ -168,7 +171,7 @@ def test_fewer_gpus_than_pods_that_want_one_never_block_a_sweep(
         release.submit(name, spec | ({"scheduling": {"slots": slots}} if slots else {}))
         until(ended, "it ends", 500)
     status = release.status(name)
-    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "3/3", 0)
+    assert (status.phase, status.progress, status.failed) == ("Complete", "3/3", 0)
     assert 1 <= most <= min(slots or gpus, gpus)
     assert len(release.pods(sweep=name, stage="train")) == len(recipes)
     until(lambda: not release.active(name), "nothing of it runs")
@@ -204,15 +207,15 @@ def test_a_release_that_is_installed_without_any_gpu_uses_those_that_are_added_l
         release = install("scheduling.unschedulableGraceSeconds=900")  # the chart's own
         release.submit("early", small(recipes=["bf16", "qfp8-bf16"], training__max_steps=20))
         until(
-            lambda: [release.runs("early").get(run, {}).get("reason") for run in runs] == ["Unschedulable"] * 2,
+            lambda: [row.reason for row in release.status("early").runs] == ["Unschedulable"] * 2,
             "every trainer is there for an autoscaler to see",
             120,
         )
-        assert {row["state"] for row in release.runs("early").values()} == {"Pending"}
-        assert "Insufficient nvidia.com/gpu" in release.runs("early")[runs[0]]["message"]
+        assert {row.state for row in release.runs("early").values()} == {"Pending"}
+        assert "Insufficient nvidia.com/gpu" in release.runs("early")[runs[0]].message
         add_gpus()
         until(lambda: release.finished("early"), "it ends", 400)
     status = release.status("early")
-    assert (status["phase"], status["progress"], status["failed"]) == ("Complete", "2/2", 0)
-    assert {row["state"] for row in release.runs("early").values()} == {"Succeeded"}
+    assert (status.phase, status.progress, status.failed) == ("Complete", "2/2", 0)
+    assert {row.state for row in release.runs("early").values()} == {"Succeeded"}
     assert len(release.pods(sweep="early", stage="train")) == len(runs)

@@ -1,6 +1,5 @@
 """Pods are lost while a sweep runs: it goes on, nothing that was finished is repeated, and nothing is left over."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -39,7 +38,7 @@ def succeeds(release: Release, until: Until, name: str, patience_s: float = 400)
     """The sweep completes, each of its stages that was not hit ran once, and all of it ends and goes."""
     until(lambda: release.finished(name), f"{name} ends", patience_s)
     status = release.status(name)
-    assert (status["phase"], status["failed"]) == ("Complete", 0), status
+    assert (status.phase, status.failed) == ("Complete", 0), status
     until(lambda: not release.active(name), f"nothing of {name} runs any more")
 
 
@@ -104,7 +103,7 @@ def test_a_suspended_sweep_goes_on_from_its_checkpoints_and_a_deleted_one_leaves
     with release.store() as store:
         until(lambda: has_checkpoint(store, layout, ONE), "there is a checkpoint", 300)
         release.change(name, suspend=True)
-        until(lambda: release.status(name).get("phase") == "Suspended", "it is suspended")
+        until(lambda: release.status(name).phase == "Suspended", "it is suspended")
         until(lambda: not release.active(name), "nothing of it runs")
         assert read_manifest(store, layout.train(ONE)) is None
         release.change(name, suspend=False)
@@ -128,7 +127,7 @@ def without(part: str) -> Iterator[None]:
 def answers(release: Release, name: str) -> bool:
     """Whether the API serves RecipeSweeps, which it does some seconds after its own kinds."""
     try:
-        return bool(release.status(name))
+        return bool(release.status(name).conditions)
     except TransientError:
         return False
 
@@ -189,7 +188,10 @@ def test_queued_jobs_start_when_they_are_admitted_and_go_on_after_a_preemption(
     [waiting] = jobs(release, name).values()
     assert waiting["spec"]["suspend"] is True
     assert waiting["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "gpus"
-    until(lambda: "Kueue" in json.dumps(release.status(name).get("services")), "the status says what it waits for")
+    until(
+        lambda: any("Kueue" in row.message for row in release.status(name).services),
+        "the status says what it waits for",
+    )
     assert release.state(name, "prepare") == "Pending"
     assert not release.pods(sweep=name), "nothing runs before it is admitted"
 
@@ -199,9 +201,9 @@ def test_queued_jobs_start_when_they_are_admitted_and_go_on_after_a_preemption(
         suspends(jobs(release, name)["train"], True)
         until(lambda: not release.active(name), "it is preempted")
         until(lambda: release.state(name, ONE) == "Pending", "the run waits again")
-        assert "Kueue" in release.runs(name)[ONE]["message"]
+        assert "Kueue" in release.runs(name)[ONE].message
         until(admitted(lambda: release.finished(name)), "it ends", 400)
         succeeds(release, until, name)
         assert resumed_from(release.results(store, name), ONE) > 0
-    assert release.runs(name)[ONE]["attempt"] == 1
+    assert release.runs(name)[ONE].attempt == 1
     release.remove(name)

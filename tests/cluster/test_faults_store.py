@@ -12,6 +12,7 @@ from cluster_release import Install, Release, Small, Until
 
 from surogate_bench.layout import manifest_key
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.resource.status import ConditionType
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
@@ -32,10 +33,16 @@ def store_service(own: Release) -> str:
     return str(found["metadata"]["name"])
 
 
-def reason(release: Release, name: str, kind: str) -> str:
-    """Reason of a sweep's condition."""
-    conditions = release.status(name).get("conditions") or ()
-    return next((str(each["reason"]) for each in conditions if each["type"] == kind), "")
+def reason(release: Release, name: str, kind: ConditionType) -> str:
+    """Reason of a sweep's condition; empty while there is none."""
+    condition = release.status(name).condition(kind)
+    return condition.reason if condition else ""
+
+
+def why_not_admitted(release: Release, name: str) -> str:
+    """Message of a sweep's condition Admitted; empty while there is none."""
+    admitted = release.admitted(name)
+    return admitted.message if admitted else ""
 
 
 @contextmanager
@@ -55,7 +62,7 @@ def without_store(release: Release) -> Iterator[None]:
 def completes(release: Release, until: Until, name: str) -> None:
     until(lambda: release.finished(name), f"{name} ends", 400)
     status = release.status(name)
-    assert (status["phase"], status["failed"]) == ("Complete", 0), status
+    assert (status.phase, status.failed) == ("Complete", 0), status
     until(lambda: not release.active(name), "nothing of it runs")
     release.remove(name)
 
@@ -71,7 +78,7 @@ def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(
         before = own.results(store, name)
     with without_store(own):
         time.sleep(AWAY_S)
-        until(lambda: reason(own, name, "Complete") == "StoreAway", "the status says so", 90)
+        until(lambda: reason(own, name, ConditionType.COMPLETE) == "StoreAway", "the status says so", 90)
     until(lambda: own.finished(name), "it ends", 400)
     with own.store() as store:
         after = own.results(store, name)
@@ -91,8 +98,8 @@ def test_a_secret_that_is_missing_is_named(own: Release, small: Small, until: Un
         metadata = {field: kept["metadata"][field] for field in ("name", "labels", "annotations")}
         own.api.create(path, {"metadata": metadata, "data": kept["data"]})
     [row] = own.runs("no-secret").values()
-    assert (row["state"], row["reason"]) == ("Failed", "CreateContainerConfigError")
-    assert store_service in row["message"]
+    assert (row.state, row.reason) == ("Failed", "CreateContainerConfigError")
+    assert store_service in row.message
     until(lambda: not own.active("no-secret"), "nothing of it runs")
     own.remove("no-secret")
 
@@ -107,9 +114,8 @@ def test_wrong_credentials_are_named_and_a_sweep_starts_once_they_are_right(
     own.kill(own.controllers()[0])
     try:
         own.submit("locked-out", small(recipes=["bf16"], training__max_steps=20))
-        until(lambda: reason(own, "locked-out", "Admitted") == "StoreNotUsable", "the status says so", 120)
-        admitted = next(each for each in own.status("locked-out")["conditions"] if each["type"] == "Admitted")
-        assert "s3://surogate-bench" in admitted["message"]
+        until(lambda: reason(own, "locked-out", ConditionType.ADMITTED) == "StoreNotUsable", "the status says so", 120)
+        assert "s3://surogate-bench" in why_not_admitted(own, "locked-out")
         assert own.events("StoreNotUsable")
         assert own.owned("locked-out") == []
     finally:
@@ -126,15 +132,10 @@ def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
         "objectStore.bundled.enabled=false", f"{external}.url=s3://nowhere", f"{external}.existingSecret=not-there"
     )
     release.submit("waits", small(recipes=["bf16"]))
-
-    def message() -> str:
-        conditions = release.status("waits").get("conditions") or ()
-        return next((each["message"] for each in conditions if each["type"] == "Admitted"), "")
-
-    until(lambda: "'not-there'" in message(), "the status names the Secret", 60)
+    until(lambda: "'not-there'" in why_not_admitted(release, "waits"), "the status names the Secret", 60)
     secret = {"metadata": {"name": "not-there"}, "stringData": {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}
     release.api.create(f"{release.core}/secrets", secret)
-    until(lambda: "cannot be reached" in message(), "the Secret is noticed", 240)
+    until(lambda: "cannot be reached" in why_not_admitted(release, "waits"), "the Secret is noticed", 240)
     release.remove("waits")
 
 
@@ -145,8 +146,8 @@ def test_a_full_namespace_is_named_and_a_sweep_goes_on_once_there_is_room(
     hard = {"requests.nvidia.com/gpu": "0"}
     own.api.create(quota, {"metadata": {"name": "few"}, "spec": {"hard": hard}})
     own.submit("crowded", small(recipes=["bf16"], training__max_steps=20))
-    until(lambda: "exceeded quota" in own.runs("crowded").get(RUN, {}).get("message", ""), "the status says so", 120)
-    assert own.runs("crowded")[RUN]["reason"] == "FailedCreate"
+    until(lambda: any("exceeded quota" in row.message for row in own.status("crowded").runs), "the status says so", 120)
+    assert own.runs("crowded")[RUN].reason == "FailedCreate"
     own.api.patch(f"{quota}/few", {"spec": {"hard": {"requests.nvidia.com/gpu": "1"}}})
     completes(own, until, "crowded")
     own.api.delete(f"{quota}/few")
@@ -162,17 +163,17 @@ def test_adapters_that_were_tampered_with_are_refused_and_the_others_are_served(
     layout = own.layout(name)
     until(lambda: [own.state(name, run) for run in (high, other, good)] == ["Trained"] * 3, "all are trained", 200)
     own.change(name, suspend=True)
-    until(lambda: own.status(name)["phase"] == "Suspended" and not own.active(name), "it is suspended")
+    until(lambda: own.status(name).phase == "Suspended" and not own.active(name), "it is suspended")
     with own.store() as store:
         raise_rank(store, layout.train(high))
         store.put(f"{layout.train(other)}/adapter/adapter_model.safetensors", b"something else")
     own.change(name, suspend=False)
     until(lambda: own.finished(name), "it ends", 300)
     rows = own.runs(name)
-    assert own.status(name)["phase"] == "Failed"
-    assert {run: row["state"] for run, row in rows.items()} == {high: "Failed", other: "Failed", good: "Succeeded"}
-    assert "rank 128" in rows[high]["message"]
-    assert "differs from its manifest" in rows[other]["message"]
+    assert own.status(name).phase == "Failed"
+    assert {run: row.state for run, row in rows.items()} == {high: "Failed", other: "Failed", good: "Succeeded"}
+    assert "rank 128" in rows[high].message
+    assert "differs from its manifest" in rows[other].message
     assert [len(own.pods(sweep=name, stage="eval", run=run)) for run in (high, other, good)] == [1, 1, 1]
     until(lambda: not own.active(name), "nothing of it runs")
     own.remove(name)

@@ -152,7 +152,7 @@ def from_hub(api: Api, hub: tuple[str, str], install: Install, small: Small, unt
 
 def test_a_sweep_of_a_gated_model_and_hub_data_completes(from_hub: Release) -> None:
     status = from_hub.status(SWEEP)
-    assert status["phase"] == "Complete", status
+    assert status.phase == "Complete", status
     with from_hub.store() as store:
         source = from_hub.results(store, SWEEP)["prepare"].require_result(PrepareResult).model_source
     name, _, commit = source.partition("@")
@@ -161,7 +161,7 @@ def test_a_sweep_of_a_gated_model_and_hub_data_completes(from_hub: Release) -> N
 
 
 def test_the_weights_are_downloaded_once_for_all_pods(from_hub: Release, hub: tuple[str, str]) -> None:
-    assert from_hub.status(SWEEP)["phase"] == "Complete"
+    assert from_hub.status(SWEEP).phase == "Complete"
     log = kubectl("logs", "-n", "default", hub[0]).splitlines()
     asked = [line.split('"', 1)[1] for line in log if "GET /lab" in line and "/model.safetensors " in line]
     whole = [line for line in asked if line.endswith('" 200 -')]  # vLLM reads the header besides, which is a part

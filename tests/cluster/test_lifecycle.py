@@ -59,7 +59,7 @@ def test_a_sweep_goes_on_through_an_upgrade_without_doing_anything_twice(upgrade
     release, _ = upgraded
     until(lambda: release.finished(SWEEP), "the sweep is over", 400)
     rows = release.runs(SWEEP)
-    assert {row["state"] for row in rows.values()} == {"Succeeded"}, rows
+    assert {row.state for row in rows.values()} == {"Succeeded"}, rows
     for stage in ("train", "eval"):
         ran = [pod["metadata"]["labels"]["bench.surogate.ai/run"] for pod in release.pods(stage=stage)]
         assert sorted(ran) == sorted(rows)
@@ -71,7 +71,7 @@ def test_uninstalling_leaves_the_sweeps_only(upgraded: Upgraded, until: Until) -
     release.helm("uninstall", release.name, "--wait")
     until(lambda: everything(release) == {f"recipesweeps/{SWEEP}"}, "the release is gone", 30)
     assert release.api.get(DEFINITION) is not None
-    assert release.status(SWEEP)["phase"] == "Complete"
+    assert release.status(SWEEP).phase == "Complete"
 
 
 def test_installing_again_finds_the_sweeps(upgraded: Upgraded, until: Until) -> None:
@@ -80,7 +80,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Upgraded, until: Until) -> 
         pytest.skip("the release was not uninstalled")
     values = ["--values", str(CHART.parent / "tests" / "cluster" / "values.yaml")]
     release.helm("install", release.name, str(CHART), *values, "--wait")
-    assert release.status(SWEEP)["phase"] == "Complete"
+    assert release.status(SWEEP).phase == "Complete"
     release.remove(SWEEP)
     until(lambda: release.api.get(f"{release.sweeps}/{SWEEP}") is None, "the sweep is gone")
     release.helm("uninstall", release.name, "--wait")
@@ -90,7 +90,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Upgraded, until: Until) -> 
 def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Install, small: Small, until: Until) -> None:
     release = install()
     release.submit("halfway", small(recipes=RECIPES))
-    until(lambda: any(row["state"] == "Training" for row in release.runs("halfway").values()), "it trains", 200)
+    until(lambda: any(row.state == "Training" for row in release.runs("halfway").values()), "it trains", 200)
     release.helm("uninstall", release.name, "--wait")
     until(lambda: everything(release) == {"recipesweeps/halfway"}, "the release is gone", 30)
 
@@ -105,10 +105,10 @@ def test_two_releases_run_their_own_sweeps_alone(
         each.submit("twin", small(recipes=[recipe], training__max_steps=20))
     until(lambda: release.finished("twin") and second.finished("twin"), "both sweeps are over", 500)
     for each, run, instance in ((release, "bf16-s0", release.name), (second, "qfp8-bf16-s0", "second-release")):
-        assert [(row["name"], row["state"]) for row in each.runs("twin").values()] == [(run, "Succeeded")]
+        assert [(row.name, row.state) for row in each.runs("twin").values()] == [(run, "Succeeded")]
         pods = each.pods(sweep="twin")
         assert {pod["metadata"]["labels"]["app.kubernetes.io/instance"] for pod in pods} == {instance}
         with each.store() as store:
             hashes = {info.key.split("/")[2] for info in store.list("sweeps/twin")}
-        assert hashes == {each.status("twin")["specHash"]}
+        assert hashes == {each.status("twin").spec_hash}
     release.remove("twin")

@@ -26,7 +26,8 @@ def store_pods(release: Release) -> list[dict[str, Any]]:
 
 
 def is_admitted(release: Release, name: str) -> bool:
-    return bool(release.condition(name, "Admitted").get("status") == "True")
+    admitted = release.admitted(name)
+    return admitted is not None and admitted.is_true
 
 
 def says(release: Release, until: Until, name: str, *words: str) -> str:
@@ -35,11 +36,14 @@ def says(release: Release, until: Until, name: str, *words: str) -> str:
 
     def message_is_complete() -> bool:
         nonlocal message
-        message = release.condition(name, "Admitted").get("message", "")
+        admitted = release.admitted(name)
+        message = admitted.message if admitted else ""
         return all(word in message for word in words)
 
     until(message_is_complete, f"condition Admitted of {name} says {words}", 180)
-    assert release.condition(name, "Admitted")["reason"] == "StoreNotUsable"
+    admitted = release.admitted(name)
+    assert admitted is not None
+    assert admitted.reason == "StoreNotUsable"
     events = [event["message"] for event in release.events("StoreNotUsable")]
     assert any(all(word in event for word in words) for event in events), events
     return message

@@ -18,6 +18,7 @@ from surogate_bench.manifest import Manifest
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.resource.status import Condition, ConditionType, StatusRow, SweepStatus
 
 IMAGE_TAG = os.environ.get("SUROGATE_BENCH_IMAGE_TAG", "dev")
 ROOT = Path(__file__).parents[2]
@@ -65,25 +66,22 @@ class Release:
         }
         self.api.apply(f"{self.sweeps}/{name}", resource, manager="surogate-bench-tests")
 
-    def status(self, name: str) -> dict[str, Any]:
+    def status(self, name: str) -> SweepStatus:
         """Status of a sweep; empty while it has none."""
-        found = self.api.get(f"{self.sweeps}/{name}") or {}
-        return dict(found.get("status") or {})
+        return SweepStatus.of(self.api.get(f"{self.sweeps}/{name}") or {})
 
-    def runs(self, name: str) -> dict[str, dict[str, Any]]:
+    def runs(self, name: str) -> dict[str, StatusRow]:
         """Rows of a sweep's runs, by run."""
-        return {row["name"]: row for row in self.status(name).get("runs") or ()}
+        return {row.name: row for row in self.status(name).runs}
 
     def state(self, name: str, run: str) -> str:
         """State of a run, or of a service such as "model server"; empty while it is not known."""
-        status = self.status(name)
-        rows = (*(status.get("runs") or ()), *(status.get("services") or ()))
-        return next((str(row["state"]) for row in rows if row["name"] == run), "")
+        return next((row.state for row in self.status(name).rows if row.name == run), "")
 
     def layout(self, name: str) -> SweepLayout:
         """Where a sweep's results lie in the store, once it is admitted."""
-        until(lambda: "specHash" in self.status(name), f"{name} is admitted")
-        return SweepLayout(name, self.status(name)["specHash"])
+        until(lambda: self.status(name).spec_hash, f"{name} is admitted")
+        return SweepLayout(name, self.status(name).spec_hash)
 
     def results(self, store: ObjectStore, name: str) -> dict[str, Manifest]:
         """Manifests of a sweep's finished stages, by "prepare" or "<run>/<stage>"."""
@@ -94,14 +92,13 @@ class Release:
         found = {stage: read_manifest(store, prefix) for stage, prefix in short.items()}
         return {stage: manifest for stage, manifest in found.items() if manifest}
 
-    def condition(self, name: str, kind: str) -> dict[str, Any]:
-        """A condition of a sweep by type; empty while there is none."""
-        conditions = self.status(name).get("conditions") or ()
-        return next((dict(each) for each in conditions if each["type"] == kind), {})
+    def admitted(self, name: str) -> Condition | None:
+        """The condition Admitted of a sweep; None while there is none."""
+        return self.status(name).condition(ConditionType.ADMITTED)
 
     def finished(self, name: str) -> bool:
         """Whether a sweep is over, well or badly."""
-        return self.status(name).get("phase") in {"Complete", "Failed", "Rejected"}
+        return self.status(name).phase in {"Complete", "Failed", "Rejected"}
 
     def pods(self, **labels: str) -> list[dict[str, Any]]:
         """Pods with these labels; ``stage="train"`` means bench.surogate.ai/stage."""
