@@ -124,7 +124,7 @@ def find_adapter(run: str, name: str, into: Path) -> LocalAdapter | None:
 def content_hash(folder: Path) -> str:
     """SHA-256 (hex) over an adapter's configuration and weights.
 
-    vLLM keeps a prefix cache per adapter name, so other weights must never come under a name that was used before.
+    vLLM keeps a prefix cache per adapter name, so a name must never be used again for other weights.
     """
     digest = hashlib.sha256()
     for name in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):

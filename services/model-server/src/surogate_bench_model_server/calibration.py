@@ -1,7 +1,7 @@
 """Scales of FP8 inputs that no training left: the base model, and adapters trained under another recipe.
 
-The adapter is loaded under a second name, which makes the plug-in measure its inputs. The prompts are asked one after
-another, so that each is computed by itself; then the adapter is loaded under its own name, and gets the scales.
+The adapter is loaded under a second name, which makes the plug-in measure its inputs. Prompts are requested one after
+another, so that each is computed alone; then the adapter is loaded under its own name, and gets the scales.
 """
 
 import json

@@ -3,8 +3,8 @@
 vLLM is several processes, and the engine lives on for a while when the API server is killed. So vLLM runs in a process
 group of its own, with this process as its parent:
 
-- the supervisor dies, however it dies: the kernel sends this process SIGTERM (``prctl(2)``, PR_SET_PDEATHSIG), and it
-  kills the group;
+- the supervisor ends, for whatever reason: the kernel sends this process SIGTERM (``prctl(2)``, PR_SET_PDEATHSIG),
+  and it kills the group;
 - this process is stopped (SIGTERM): it stops vLLM, waits, and kills the group;
 - the API server ends: the rest of the group is killed, and its exit code is passed on;
 - in all of these it ends last: orphans among its descendants become its children (PR_SET_CHILD_SUBREAPER) and are

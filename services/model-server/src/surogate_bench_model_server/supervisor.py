@@ -223,7 +223,7 @@ class Supervisor:
                     f"{log_tail(process.log)}"
                 )
             await asyncio.sleep(self.limits.start_poll_s)
-        self._was_healthy = True  # so its settings work: an end at start-up from now on is worth another try
+        self._was_healthy = True  # so its settings work: from now on, an end at start-up is retried
         return None
 
     async def _watch(self, process: VllmProcess) -> str:

@@ -2,8 +2,8 @@
 
 On CPU three settings decide how long vLLM takes to start and what it needs (docs/benchmarks.md, "vLLM on the CPU"):
 ``VLLM_ENABLE_V1_MULTIPROCESSING=0`` lets the engine process do the model's work itself instead of starting a third
-process for it (vLLM does so on a single GPU anyway), ``--enforce-eager`` asks for no compiler, and an explicit size of
-the key-value cache spares the profiling run.
+process for it (vLLM does so on a single GPU anyway), ``--enforce-eager`` needs no compiler, and an explicit size of
+the key-value cache avoids the profiling run.
 """
 
 import os

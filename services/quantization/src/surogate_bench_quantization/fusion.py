@@ -43,7 +43,7 @@ def slabs(*tensors: Tensor, rows: int) -> Iterator[tuple[Tensor, ...]]:
 def fused(function: Callable[Concatenate[Tensor, _P], _R]) -> Callable[Concatenate[Tensor, _P], _R]:
     """Compile a function of tensors where its first argument is on a GPU; elsewhere it runs as written.
 
-    Numbers that change from call to call must come as tensors: a Python number is compiled in. Divide tensors by
+    Numbers that change from call to call must be passed as tensors: a Python number is compiled in. Divide tensors by
     tensors: a reciprocal, or a division by a number, is not rounded correctly by every version of the compiler.
     """
 

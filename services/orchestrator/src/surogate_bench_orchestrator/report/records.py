@@ -102,7 +102,7 @@ class RunRecord:
     def stages(self) -> dict[str, Manifest]:
         """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones.
 
-        ``foreign training`` is that of a foreign trainer, made by other software on purpose.
+        ``foreign training`` is that of a foreign trainer, made by other software by design.
         """
         further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
         further |= {

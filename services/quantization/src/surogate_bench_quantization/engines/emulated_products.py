@@ -1,7 +1,7 @@
 """Low-precision products emulated exactly in bf16 GEMMs, on any device.
 
 FP8 codes, and E2M1 elements times their E4M3 block scales, have at most 8 significant bits, so bf16 holds them
-exactly, and so does the fp32 accumulator each product of two. Only the tensor scales remain; they multiply the fp32
+exactly, and an fp32 accumulator holds each product of two exactly. Only the tensor scales remain; they multiply the
 accumulators before these are rounded to the bf16 output. What differs from tensor cores is the order of summation.
 """
 

@@ -9,7 +9,7 @@ E2M1's spacing is coarsest between 4 and 6; a block scaled to 4 avoids it.
 
 Sources: NVIDIA, "Pretraining Large Language Models with NVFP4" (arXiv:2509.25149); Cook et al., "Four Over Six"
 (arXiv:2512.02010); Transformer Engine's NVFP4 recipe. The order of the fp32 operations is that of 4/6's published
-reference implementation, so that even ties fall alike.
+reference implementation, so that ties are decided alike too.
 """
 
 from typing import NamedTuple

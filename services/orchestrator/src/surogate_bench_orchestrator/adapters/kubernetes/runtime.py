@@ -165,7 +165,7 @@ class KubernetesRuntime(Runtime):
             return
         for kind in ("Deployment", "Service") if item["kind"] == "Deployment" else ("Job",):
             self._cluster.api.delete(f"{self._cluster.paths[kind]}/{name}")
-        self._wait(lambda: self._cluster.item(name) is None, f"{name} to go")
+        self._wait(lambda: self._cluster.item(name) is None, f"{name} to be deleted")
         try:
             self._wait(lambda: not self._pods_left(name), f"the pods of {name} to end", self._grace_s)
         except TransientError as error:
