@@ -92,6 +92,11 @@ tolerations:
 {{- end }}
 {{- end }}
 
+{{/* A port, by name. Those of the controller and of tasks are in surogate_bench.contract too; a test compares them. */}}
+{{- define "surogate-bench.port" -}}
+{{- get (dict "controller" 8080 "metrics" 9400 "server" 8100 "vllm" 8000 "store" 7070) . -}}
+{{- end -}}
+
 {{/* Annotations by which Prometheus discovers a pod. Arguments: context, port. */}}
 {{- define "surogate-bench.scrapeAnnotations" -}}
 {{- if .context.Values.metrics.podAnnotations -}}

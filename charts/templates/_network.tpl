@@ -23,7 +23,7 @@ Parts of NetworkPolicies.
 {{- if .Values.objectStore.bundled.enabled -}}
 - to:
     {{- include "surogate-bench.peers" (dict "context" . "components" (list "object-store")) | nindent 4 }}
-  ports: [{port: 7070}]
+  ports: [{port: {{ include "surogate-bench.port" "store" }}}]
 {{- else -}}
 - to:
     {{- range .Values.networkPolicy.externalStore.cidrs }}
@@ -54,5 +54,5 @@ Parts of NetworkPolicies.
     {{- with .Values.metrics.scrapeFrom }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
-  ports: [{port: 9400}]
+  ports: [{port: {{ include "surogate-bench.port" "metrics" }}}]
 {{- end }}

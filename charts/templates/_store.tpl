@@ -17,7 +17,7 @@ s3://{{ .Values.objectStore.bundled.bucket }}
 {{/* The store's environment variables except for credentials, as a YAML map. */}}
 {{- define "surogate-bench.storeEnv" -}}
 {{- if .Values.objectStore.bundled.enabled -}}
-AWS_ENDPOINT_URL: http://{{ include "surogate-bench.bundledStoreName" . }}.{{ .Release.Namespace }}.svc:7070
+AWS_ENDPOINT_URL: http://{{ include "surogate-bench.bundledStoreName" . }}.{{ .Release.Namespace }}.svc:{{ include "surogate-bench.port" "store" }}
 AWS_REGION: {{ .Values.objectStore.bundled.region }}
 {{- else -}}
 {{- toYaml .Values.objectStore.external.env -}}

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from chart_rendering import Render
 
+from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
+
 Labels = dict[str, str]
 HOME = {"kubernetes.io/metadata.name": "default"}
 ELSEWHERE = {"kubernetes.io/metadata.name": "elsewhere"}
@@ -81,15 +83,15 @@ OPEN = {
     ("model-server", "object-store", 7070),
     ("evaluator", "object-store", 7070),
     ("test", "object-store", 7070),
-    ("evaluator", "model-server", 8000),
-    ("evaluator", "model-server", 8100),
-    ("orchestrator", "trainer", 9400),
-    ("orchestrator", "model-server", 9400),
-    ("orchestrator", "evaluator", 9400),
-    ("test", "orchestrator", 8080),
+    ("evaluator", "model-server", VLLM_PORT),
+    ("evaluator", "model-server", SERVER_PORT),
+    ("orchestrator", "trainer", METRICS_PORT),
+    ("orchestrator", "model-server", METRICS_PORT),
+    ("orchestrator", "evaluator", METRICS_PORT),
+    ("test", "orchestrator", CONTROLLER_PORT),
 }
 COMPONENTS = ("orchestrator", "trainer", "model-server", "evaluator", "object-store", "test", "anything-else")
-PORTS = (80, 443, 7070, 8000, 8080, 8100, 9400)
+PORTS = (80, 443, 7070, VLLM_PORT, CONTROLLER_PORT, SERVER_PORT, METRICS_PORT)
 
 
 def test_pods_of_the_release_reach_each_other_only_where_they_must(render: Render) -> None:
@@ -125,13 +127,18 @@ def test_prometheus_reaches_metrics_and_nothing_else_from_any_namespace(render: 
         for port in PORTS
         if reaches(policies, (PROMETHEUS, ELSEWHERE), (pod(target), HOME), port)
     }
-    assert found == {("orchestrator", 8080), ("trainer", 9400), ("model-server", 9400), ("evaluator", 9400)}
+    assert found == {
+        ("orchestrator", CONTROLLER_PORT),
+        ("trainer", METRICS_PORT),
+        ("model-server", METRICS_PORT),
+        ("evaluator", METRICS_PORT),
+    }
 
 
 def test_without_scrapers_the_controller_alone_reads_metrics_of_sweeps(render: Render) -> None:
     policies = render({"metrics": {"scrapeFrom": []}}).of_kind("NetworkPolicy")
-    assert not reaches(policies, (PROMETHEUS, ELSEWHERE), (pod("trainer"), HOME), 9400)
-    assert reaches(policies, (pod("orchestrator"), HOME), (pod("trainer"), HOME), 9400)
+    assert not reaches(policies, (PROMETHEUS, ELSEWHERE), (pod("trainer"), HOME), METRICS_PORT)
+    assert reaches(policies, (pod("orchestrator"), HOME), (pod("trainer"), HOME), METRICS_PORT)
 
 
 @pytest.mark.parametrize("component", COMPONENTS)

@@ -24,7 +24,7 @@ gpus: {{ int . }}
 threads: {{ int . }}
 {{- end }}
 env: {{ .values.env | toJson }}
-{{- $scrape := include "surogate-bench.scrapeAnnotations" (dict "context" .context "port" 9400) | fromYaml }}
+{{- $scrape := include "surogate-bench.scrapeAnnotations" (dict "context" .context "port" (include "surogate-bench.port" "metrics")) | fromYaml }}
 annotations: {{ merge (dict) .values.podAnnotations $scrape | toJson }}
 {{- end }}
 
