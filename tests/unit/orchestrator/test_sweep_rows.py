@@ -15,7 +15,8 @@ from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choos
 from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
-from surogate_bench_orchestrator.sweep.rows import Pace, ProgressRow, all_rows, run_rows, service_rows, sweep_progress
+from surogate_bench_orchestrator.sweep.pace import Pace
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, all_rows, run_rows, service_rows, sweep_progress
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 PLAN = plan(small_sweep(), "file:///results")

@@ -13,7 +13,8 @@ from typing_extensions import override
 
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
-from surogate_bench_orchestrator.sweep.rows import Pace, ProgressRow, SweepProgress
+from surogate_bench_orchestrator.sweep.pace import Pace
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress
 
 _REDRAW_S = 2.0
 """Drawing takes about 20 ms of CPU time, which the trainers need."""

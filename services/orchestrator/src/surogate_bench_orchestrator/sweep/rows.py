@@ -1,7 +1,7 @@
 """A snapshot as rows, for display and for JSON."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from surogate_bench.layout import sweep_of
@@ -39,7 +39,7 @@ class ProgressRow:
     tokens_per_second: float | None = None
     elapsed_s: float | None = None
     eta_s: float | None = None
-    """Estimated seconds until the current stage ends; set by :class:`Pace` only."""
+    """Estimated seconds until the current stage ends; set by :class:`surogate_bench_orchestrator.sweep.pace.Pace` only."""
     accuracy: float | None = None
     """Served as published."""
     stderr: float | None = None
@@ -127,30 +127,6 @@ def _import_warnings(snapshot: Snapshot) -> Iterator[str]:
 def title_of(sweep: str, *, ended: int, total: int) -> str:
     """Return the title line: how many of a sweep's runs have ended."""
     return f"{sweep}: {ended} of {total} runs ended"
-
-
-class Pace:
-    """Estimates when stages end from the steps observed so far; the time before the first step is left out."""
-
-    def __init__(self) -> None:
-        self._first: dict[str, tuple[str, int, int, float]] = {}
-
-    def estimate(self, row: ProgressRow, now: float) -> ProgressRow:
-        """Add the estimate to a row.
-
-        Args:
-            row: With its current step.
-            now: Seconds of a monotonic clock.
-        """
-        first = self._first.get(row.name)
-        if first is None or first[:2] != (row.state, row.attempt) or row.step < first[2]:
-            first = (row.state, row.attempt, row.step, now)
-            if row.step:
-                self._first[row.name] = first
-        steps = row.step - first[2]
-        if steps <= 0 or row.total < row.step:
-            return row
-        return replace(row, eta_s=(now - first[3]) / steps * (row.total - row.step))
 
 
 def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
