@@ -39,7 +39,7 @@ class ProgressRow:
     tokens_per_second: float | None = None
     elapsed_s: float | None = None
     eta_s: float | None = None
-    """Estimated seconds until the current stage ends; set by :class:`surogate_bench_orchestrator.sweep.pace.Pace` only."""
+    """Estimated seconds until the current stage ends; set by :mod:`surogate_bench_orchestrator.sweep.pace` only."""
     accuracy: float | None = None
     """Served as published."""
     stderr: float | None = None
