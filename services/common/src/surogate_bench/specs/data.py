@@ -105,7 +105,7 @@ class HoldOut(Spec):
         for name, size in (("validation", self.validation), ("test", self.test)):
             if size is not None and size >= 1 and (size != int(size) or size == 1):
                 raise ValueError(
-                    f"{name} must be a share below 1, or a whole number of at least 2 records, not {size:g}"
+                    f"{name} must be a share below 1, or a whole number of records (at least 2), not {size:g}"
                 )
         shares = [size for size in (self.validation, self.test) if size is not None and size < 1]
         if sum(shares) >= 1:
