@@ -19,6 +19,7 @@ SHIPPED = sorted((Path(__file__).parents[2] / "configs" / "sweeps").glob("*.yaml
 SWEEPS = [path for path in SHIPPED if not load_sweep(path).trainers]
 EMBEDDED = next(path for path in SWEEPS if path.stem == "embedded")
 OWN_RECIPE = {"name": "own", "title": "Own", "weight_storage": "nf4", "compute": "bf16"}
+TRAINER = {"name": "other", "image": "registry.example.com:5000/team/other:1", "command": ["train", "{request}"]}
 Manifest = dict[str, Any]
 
 
@@ -114,6 +115,11 @@ def test_what_is_left_out_is_filled_in_with_the_models_defaults(sweeps: Sweeps) 
         ({"serving__extra_args": ["--trust_remote-code"]}, "remove --trust-remote-code"),
         ({"evaluation__task": "Ro GSM8K"}, "spec.evaluation.task"),
         ({"engine": "fast"}, "spec.engine"),
+        ({"trainers": [TRAINER | {"image": None}]}, "image is required on Kubernetes"),
+        ({"trainers": [TRAINER | {"image": "Other:1"}]}, "spec.trainers[0].image"),
+        ({"trainers": [TRAINER | {"command": ["sh", "./train.sh"]}]}, "put the file into the image"),
+        ({"trainers": [TRAINER, TRAINER]}, "each name may appear once"),
+        ({"trainers": [TRAINER], "seeds": list(range(126))}, "more than 1000 runs"),
         ({"scheduling": {"slots": 0}}, "spec.scheduling.slots"),
     ],
 )

@@ -23,6 +23,30 @@ def test_a_sweep_without_trainers_has_the_hash_that_it_always_had() -> None:
     assert small_sweep(trainers=[trainer()]).spec_hash != small_sweep().spec_hash
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        "other",
+        "team/other:1.2_a",
+        "registry.example.com:5000/team/my_other--one/x:latest",
+        f"localhost/other@sha256:{'0' * 64}",
+        f"nvcr.io/nvidia/pytorch:25.01-py3@sha256:{'f' * 64}",
+    ],
+)
+def test_an_image_is_a_reference_as_registries_know_them(image: str) -> None:
+    assert small_sweep(trainers=[trainer(image=image)]).trainers[0].image == image
+
+
+def test_a_trainer_without_an_image_leaves_the_hash_as_it_was_before_there_were_images() -> None:
+    assert small_sweep(trainers=[trainer()]).spec_hash == "c79aeff6dff1"
+
+
+def test_for_images_arguments_stay_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(small_document(trainers=[trainer(command=["./run", "../x"])])), encoding="utf-8")
+    assert load_sweep(path, for_images=True).trainers[0].command == ("./run", "../x")
+
+
 def test_arguments_that_begin_with_a_dot_and_slash_are_relative_to_the_sweep_file(tmp_path: Path) -> None:
     command = ["../run", "./train.py", "--lr=../x", "{request}", "../../up.yaml"]
     document = small_document(trainers=[trainer(command=command)])
@@ -57,7 +81,14 @@ def test_arguments_that_begin_with_a_dot_and_slash_are_relative_to_the_sweep_fil
             "is reserved",
         ),
         (trainer(trained_under="fp7"), "trainers.other.trained_under", "there is no such recipe"),
-        (trainer(image="other:latest"), "trainers.0.image", "no such field"),
+        (trainer(imag="other:latest"), "trainers.0.imag", "no such field"),
+        (trainer(image="Other:latest"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image="https://registry/other"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image="other:1 --privileged"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image="other:1\n"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image="../other"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image="other@sha256:abc"), "trainers.0.image", "is not a reference of a container image"),
+        (trainer(image=""), "trainers.0.image", "at least 1 character"),
     ],
 )
 def test_a_wrong_entry_is_refused_with_its_field(entry: dict[str, Any], field: str, message: str) -> None:
@@ -112,6 +143,8 @@ def test_command_environment_seed_settings_and_data_identify_a_training_and_name
     different = [
         identity(small_sweep(trainers=[trainer(command=["{python}", "/other/train2.py"])])),
         identity(small_sweep(trainers=[trainer(environment={"A": "1"})])),
+        identity(small_sweep(trainers=[trainer(image="other:1")])),
+        identity(small_sweep(trainers=[trainer(image="other:2")])),
         identity(small_sweep(trainers=[trainer()], training={"learning_rate": 1e-3})),
         identity(small_sweep(trainers=[trainer()]), seed=1),
         identity(small_sweep(trainers=[trainer()]), PREPARED.model_copy(update={"data": {}})),

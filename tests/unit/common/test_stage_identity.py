@@ -26,7 +26,7 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import
-    ForeignTrainer: ({"command", "environment"}, {"name", "trained_under", "timeout_s"}),  # the first with its files
+    ForeignTrainer: ({"command", "environment", "image"}, {"name", "trained_under", "timeout_s"}),  # files by content
     ServingSpec: (
         {"max_model_len", "extra_args", "under", "merged"},
         {"max_lora_rank", "max_loras", "gpu_memory_utilization", "kv_cache_gib", "start_timeout_s"},

@@ -132,7 +132,20 @@ def test_pods_come_oldest_first_with_their_stage(server: ApiServer, cluster: Kub
 def test_a_log_is_the_last_lines_of_a_pod(server: ApiServer, cluster: KubernetesApi) -> None:
     server.answers[f"{PODS}/a/log"] = (200, "two\n")
     assert cluster.log(Pod(name="a", ready=True), tail=1) == "two\n"
-    assert "tailLines=1" in server.requests[0]
+    assert server.requests[0].endswith("?container=main&tailLines=1")
+
+
+def test_the_log_of_a_foreign_trainers_pod_is_that_of_all_its_containers(
+    server: ApiServer, cluster: KubernetesApi
+) -> None:
+    state = {"running": {}}
+    status = {"initContainerStatuses": [{"name": "prepare", "state": state}, {"name": "trainer", "state": state}]}
+    server.answers[PODS] = (200, {"items": [{"metadata": {"name": "a"}, "status": status}], "metadata": {}})
+    server.answers[f"{PODS}/a/log"] = (200, "one\ntwo\n")
+    (pod,) = cluster.pods("small")
+    assert cluster.log(pod, tail=3) == "two\none\ntwo\n"
+    asked = [request.partition("container=")[2] for request in server.requests if "/log" in request]
+    assert asked == ["prepare&tailLines=3", "trainer&tailLines=3"]
 
 
 def test_a_pod_that_cannot_be_reached_may_be_reached_later(cluster: KubernetesApi) -> None:

@@ -9,7 +9,6 @@ from sweep_world import SweepWorld
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
-from surogate_bench.errors import ConfigError
 from surogate_bench.requests import ForeignTrainRequest, TrainRequest
 from surogate_bench.store import open_store
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
@@ -19,7 +18,6 @@ from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
-from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
 from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
 
 OTHER = {"name": "other", "command": ["other-train", "{request}"]}
@@ -80,17 +78,6 @@ def test_this_machine_tells_a_trainer_how_many_threads_it_may_use(tmp_path: Path
     shown = runtime.render(task)
     assert (shown["request"]["threads"], shown["request"]["side_by_side"]) == (3, 2)
     assert shown["environment"]["OMP_NUM_THREADS"] == "3"
-
-
-def test_a_cluster_refuses_trainers_by_name_before_anything_runs() -> None:
-    sweep = small_sweep(trainers=[OTHER])
-    with pytest.raises(ConfigError, match="run on one machine only") as caught:
-        resource_of(sweep)
-    assert (caught.value.field, caught.value.value) == ("trainers", "other")
-    spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
-    with pytest.raises(ConfigError, match="not on Kubernetes") as caught:
-        parse_resource({"metadata": {"name": "small"}, "spec": spec})
-    assert caught.value.field == "spec.trainers"
 
 
 def trained(world: SweepWorld) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import small_document
+from sweeps import small_document, small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep, load_sweep
@@ -20,6 +20,10 @@ OWN_RECIPE = {
     "name": "nf4-tail", "title": "NF4, last layer whole", "weight_storage": "nf4", "compute": "bf16",
     "skip_last_layers": 1,
 }  # fmt: skip
+
+
+def trainer(**changes: Any) -> dict[str, Any]:
+    return {"name": "other", "command": ["python3", "/train.py"]} | changes
 
 
 def resource(metadata_name: str = "small", **changes: Any) -> dict[str, Any]:
@@ -66,6 +70,19 @@ def test_a_sweep_with_adapters_survives_the_way_into_a_resource_and_back() -> No
     assert parse_resource(resource(adapters=[])).sweep.spec_hash == parse_resource(resource()).sweep.spec_hash
 
 
+def test_a_sweep_with_trainers_in_images_survives_the_way_into_a_resource_and_back() -> None:
+    entry = trainer(image="registry.example.com/team/other:1", environment={"A": "$(B)"}, timeout_s=60)
+    sweep = small_sweep(trainers=[entry])
+    assert parse_resource(resource_of(sweep)).sweep == sweep
+
+
+def test_a_trainer_without_an_image_or_with_a_script_of_this_machine_is_not_sent_to_a_cluster() -> None:
+    for entry, field in ((trainer(), "image"), (trainer(image="a", command=["./train"]), "command")):
+        with pytest.raises(ConfigError) as caught:
+            resource_of(small_sweep(trainers=[entry]))
+        assert (caught.value.field, bool(caught.value.remedy)) == (f"trainers.other.{field}", True)
+
+
 def test_a_manifest_spells_every_setting_out_and_holds_no_null() -> None:
     spec = resource_of(load_sweep(SWEEPS[0]))["spec"]
     assert spec["evaluation"]["max_gen_toks"] == 128
@@ -98,6 +115,14 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
         ({"scheduling": {"slots": 0}}, "spec.scheduling.slots", "may be changed"),
         ({"recipes": ["bf16", "fp8"], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
         ({"data": {}}, "spec.data", "exactly one of hub, path, builtin"),
+        ({"trainers": [trainer()]}, "spec.trainers.other.image", "is required on Kubernetes"),
+        ({"trainers": [trainer(image="A")]}, "spec.trainers.0.image", "(got 'A')"),
+        (
+            {"trainers": [trainer(image="a", command=["python3", "../train.py"])]},
+            "spec.trainers.other.command",
+            "beside the sweep file, which the image does not have (got '../train.py'). Put the file into the image",
+        ),
+        ({"trainers": [trainer(image="a")], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
     ],
 )
 def test_what_cannot_work_is_named_with_its_field_and_a_remedy(changes: dict[str, Any], field: str, words: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from sweeps import small_sweep
 
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench_orchestrator.resource.definition import definition, definition_yaml
@@ -57,10 +58,17 @@ def test_every_field_but_suspend_and_scheduling_is_immutable() -> None:
     for name, field in schema["properties"].items():
         own = [rule["rule"] for rule in field.get("x-kubernetes-validations", ())]
         protected = "self == oldSelf" in own or f"[dyn(self).{name}] == [dyn(oldSelf).{name}]" in whole
-        assert protected is (name not in {"suspend", "reuse", "scheduling", "trainers"}), name
-    (refused,) = schema["properties"]["trainers"]["x-kubernetes-validations"]
-    assert refused["rule"] == "size(self) == 0"  # nothing to change
-    assert "not on Kubernetes" in refused["message"]
+        assert protected is (name not in {"suspend", "reuse", "scheduling"}), name
+
+
+def test_a_sweep_with_trainers_fits_the_schema_and_their_images_are_checked_by_it() -> None:
+    command = ["python3", "-c", "x" * 4000]
+    sweep = small_sweep(trainers=[{"name": "other", "image": "registry.io:5000/team/other:1", "command": command}])
+    spec = resource_of(sweep)["spec"]
+    schema = jsonschema.Draft4Validator(spec_schema())
+    schema.validate(spec)
+    spec["trainers"][0]["image"] = "Other:1"
+    assert [error.path.pop() for error in schema.iter_errors(spec)] == ["image"]
 
 
 def test_defaults_are_those_of_the_models() -> None:

@@ -112,12 +112,12 @@ class ForeignTrainerError(PermanentError):
 
     Args:
         problem: What is wrong, as a sentence.
-        last_lines: The last lines that it wrote; omitted from the message if empty.
+        last_lines: The last lines that it wrote, empty if there are none; None if they are not known here.
     """
 
-    def __init__(self, problem: str, last_lines: str = "") -> None:
+    def __init__(self, problem: str, last_lines: str | None = "") -> None:
         ending = f"\nThe last lines of its output:\n{last_lines}" if last_lines else "\nIt wrote nothing."
-        super().__init__(f"{problem.rstrip('.')}.{ending}")
+        super().__init__(f"{problem.rstrip('.')}.{'' if last_lines is None else ending}")
 
 
 class UnsupportedRecipeError(PermanentError):

@@ -52,13 +52,17 @@ def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
             return _trainers(sweep)
 
 
-def digest_inputs(sweep: RecipeSweep) -> dict[InputName, Digests]:
-    """Digest every local input of a sweep.
+def digest_inputs(sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> dict[InputName, Digests]:
+    """Digest the local inputs of a sweep.
+
+    Args:
+        sweep: The sweep.
+        names: Inputs that this process can read.
 
     Raises:
         ConfigError: a folder or a required file is missing.
     """
-    found = (local_input(sweep, name) for name in INPUTS)
+    found = (local_input(sweep, name) for name in names)
     return {each.name: digests_of(each.files) for each in found if each is not None}
 
 

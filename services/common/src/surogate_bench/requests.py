@@ -33,6 +33,11 @@ class PrepareRequest(StageRequest):
     """Trainer service: check model and data, and put the data splits into the store."""
 
     kind: Literal["prepare"] = "prepare"
+    in_images: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Whether foreign trainers run in images of their own, whose programs and files are not here.",
+    )
 
 
 class CheckRequest(StageRequest):
@@ -63,6 +68,15 @@ class ImportRequest(StageRequest):
     adapter: str = Field(description="Its name in the sweep.")
 
 
+class ContainerStep(Spec):
+    """A part of a foreign training whose command runs in a container of its own."""
+
+    step: Literal["prepare", "collect"] = Field(
+        description="Before the command: write what it is given. After it: check and publish what it left."
+    )
+    folder: Path = Field(description="Folder that all containers of the training have, at the same path.")
+
+
 class ForeignTrainRequest(StageRequest):
     """Trainer service: have other software train one adapter, and check what it has written."""
 
@@ -70,6 +84,11 @@ class ForeignTrainRequest(StageRequest):
     trainer: str = Field(description="Its name in the sweep.")
     seed: int
     side_by_side: int = Field(1, ge=1, description="As in a request to train.")
+    in_container: ContainerStep | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="The part that this process does; all of it, with the command as a child process, if absent.",
+    )
 
 
 class ServeRequest(StageRequest):

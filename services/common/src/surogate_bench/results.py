@@ -154,10 +154,12 @@ class ForeignTrainResult(_ForeignAdapterResult):
 
     command: tuple[str, ...]
     """As the sweep gives it."""
-    seconds: float
-    """Wall time of the command, its start included."""
+    image: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Container image that it ran in; None on one machine."""
+    seconds: float | None
+    """Wall time of the command, its start included; None where it ran in a container of its own."""
     peak_memory_bytes: int | None
-    """Largest resident set of one of its processes; None where a GPU held the model."""
+    """Largest resident set of one of its processes; None where a GPU held the model, and as for :attr:`seconds`."""
     side_by_side: int
     """Trainers that may have run on the machine at the same time."""
     threads: int | None

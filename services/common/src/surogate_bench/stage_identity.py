@@ -77,8 +77,9 @@ def foreign_training_identity(
 ) -> str | None:
     """Return the SHA-256 (hex) over what determines a foreign training as far as this software knows it.
 
-    Command and environment, with the content of the files that the command names; model, data and settings as for a
-    recipe. Software that it uses beside those files is not covered. None if the model's content is not known.
+    Command, environment and image (its reference), with the content of the files that the command names; model, data
+    and settings as for a recipe. Software that it uses beside those files is not covered. None if the model's content
+    is not known.
     """
     model = _model_identity(sweep.model, prepared)
     if model is None:
@@ -93,6 +94,7 @@ def foreign_training_identity(
         command=[files.get(argument_name(trainer, index), text) for index, text in enumerate(trainer.command)],
         environment=trainer.environment,
         seed=seed,
+        **({"image": trainer.image} if trainer.image else {}),
     )
 
 

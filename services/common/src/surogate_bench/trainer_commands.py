@@ -9,6 +9,9 @@ from pathlib import Path
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.trainers import PYTHON_PLACE, REQUEST_PLACE, ForeignTrainer
 
+PYTHON_OF_IMAGES = "python3"
+"""What ``{python}`` is in an image."""
+
 
 def argument_name(trainer: ForeignTrainer, index: int) -> str:
     """Name an argument of a command among the inputs of a sweep."""
@@ -71,8 +74,13 @@ def full_command(trainer: ForeignTrainer, request: Path) -> list[str]:
     return [require_program(trainer), *(_placed(argument, request) for argument in trainer.command[1:])]
 
 
-def _placed(argument: str, request: Path | None) -> str:
-    text = argument.replace(PYTHON_PLACE, sys.executable)
+def command_in_image(trainer: ForeignTrainer, request: Path) -> list[str]:
+    """Return the command to start in the trainer's image, with all places filled in; the image has the program."""
+    return [_placed(argument, request, python=PYTHON_OF_IMAGES) for argument in trainer.command]
+
+
+def _placed(argument: str, request: Path | None, *, python: str = sys.executable) -> str:
+    text = argument.replace(PYTHON_PLACE, python)
     return text if request is None else text.replace(REQUEST_PLACE, str(request))
 
 

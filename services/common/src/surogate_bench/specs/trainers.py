@@ -3,7 +3,7 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 
 from surogate_bench.contract import VARIABLE_PREFIX
 from surogate_bench.specs.base import Name, Spec
@@ -11,10 +11,11 @@ from surogate_bench.specs.base import Name, Spec
 REQUEST_PLACE = "{request}"
 """Stands for the path of the request in an argument of a command."""
 PYTHON_PLACE = "{python}"
-"""Stands for the interpreter that runs surogate-bench."""
+"""Stands for the interpreter that runs surogate-bench; on Kubernetes for ``python3`` of the trainer's image."""
 NO_NUL = "must not contain a NUL character"
 NOT_A_VARIABLE = "is not a name of an environment variable"
 OWN_VARIABLE = f"begins with {VARIABLE_PREFIX}, which is reserved"
+NOT_AN_IMAGE = "is not a reference of a container image, as in registry.example.com/team/trainer:1.2"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -32,8 +33,27 @@ def _variable(name: str) -> str:
     return name
 
 
+_HOST = r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:[0-9]{1,5})?"
+_PART = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+IMAGE_PATTERN = rf"^({_HOST}/)?{_PART}(/{_PART})*(:[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}})?(@sha256:[0-9a-f]{{64}})?$"
+"""``[host[:port]/]path[:tag][@sha256:digest]``, the grammar of container registries."""
+_IMAGE = re.compile(IMAGE_PATTERN)
+
+
+def _image(reference: str) -> str:
+    if not _IMAGE.fullmatch(reference):
+        raise ValueError(NOT_AN_IMAGE)
+    return reference
+
+
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=4096), AfterValidator(_without_nul)]
 Value = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_without_nul)]
+Image = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=512),
+    AfterValidator(_image),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": 512, "pattern": IMAGE_PATTERN}),
+]
 Variable = Annotated[str, StringConstraints(min_length=1, max_length=200), AfterValidator(_variable)]
 
 
@@ -45,8 +65,13 @@ class ForeignTrainer(Spec):
         min_length=1,
         max_length=256,
         description="Program and arguments, started without a shell. {request} is replaced by the path of the request, "
-        "{python} by the interpreter that runs surogate-bench; an argument that begins with ./ or ../ is relative to "
-        "the sweep file.",
+        "{python} by the interpreter that runs surogate-bench (on Kubernetes by python3); an argument that begins with "
+        "./ or ../ is relative to the sweep file, and refused on Kubernetes.",
+    )
+    image: Image | None = Field(
+        None,
+        exclude_if=lambda value: value is None,  # leaves the hash of sweeps without it unchanged
+        description="Container image that has the command; required on Kubernetes, without effect on one machine.",
     )
     environment: dict[Variable, Value] = Field({}, max_length=256, description="Variables that are set for it.")
     trained_under: Name | None = Field(

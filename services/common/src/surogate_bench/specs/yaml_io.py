@@ -15,12 +15,17 @@ from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.user_paths import expand_home, require_current_folder
 
 
-def load_sweep(path: Path) -> RecipeSweep:
+def load_sweep(path: Path, *, for_images: bool = False) -> RecipeSweep:
     """Read and validate one sweep file.
 
     Relative local paths inside it (model.path, data.path, evaluation.tasks_dir, adapters.*.path, and arguments of
     trainers.*.command that begin with ./ or ../) are taken relative to
     the file, and a recipe given as a name ending in ``.yaml`` is read from that file.
+
+    Args:
+        path: The file.
+        for_images: Whether commands run in images, which have no files of this machine: their arguments stay as they
+            are.
 
     Raises:
         ConfigError: the file is missing, is not YAML, or does not describe a sweep.
@@ -30,7 +35,7 @@ def load_sweep(path: Path) -> RecipeSweep:
     for field, value, key in _with_paths(document):
         if isinstance(value, dict) and isinstance(value.get(key), str):
             value[key] = str(base / expand_home(value[key], field=f"{field}.{key}"))
-    for field, entry in _entries(document, "trainers"):
+    for field, entry in () if for_images else _entries(document, "trainers"):
         _resolve_command(field, entry, base)
     if isinstance(document.get("recipes"), list):
         document["recipes"] = [

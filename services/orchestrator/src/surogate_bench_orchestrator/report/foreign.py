@@ -34,8 +34,8 @@ def trainers_note(rows: Sequence[Row]) -> str:
     return (
         f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} trained by other software, which was given the "
         "data, settings and seeds of this sweep; whether it kept to them is not known. Losses, tokens and seconds are "
-        "as it reported them, the memory is that of its largest process, and the validation loss as served was "
-        "computed here."
+        "as it reported them, the memory is that of its largest process (not known where it ran in a container), and "
+        "the validation loss as served was computed here."
     )
 
 

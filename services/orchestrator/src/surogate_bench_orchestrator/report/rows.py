@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
+from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
 from surogate_bench_orchestrator.report.origins import reused_from
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords
@@ -218,8 +219,9 @@ def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
 def _foreign(group: _Group) -> Foreign | None:
     if group.trainer is not None:
         hashes = {run.train.result.adapter_sha256 for run in group.runs if run.train is not None}
+        image = group.trainer.image if any(_ran_in_image(run) for run in group.runs) else None
         return Foreign(
-            source=group.trainer.label,
+            source=f"{group.trainer.label} (image {image})" if image else group.trainer.label,
             trained_under=group.trainer.trained_under,
             adapter_sha256=next(iter(hashes)) if len(hashes) == 1 else None,
         )
@@ -231,6 +233,11 @@ def _foreign(group: _Group) -> Foreign | None:
         trained_under=group.adapter.trained_under,
         adapter_sha256=imported.adapter_sha256 if imported else None,
     )
+
+
+def _ran_in_image(run: RunRecord) -> bool:
+    result = run.train.result if run.train else None
+    return isinstance(result, ForeignTrainResult) and result.image is not None
 
 
 def _state(run: RunRecord, missing: NoResultReasons) -> tuple[RowState, str]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.resource import API_VERSION, KIND
-from surogate_bench_orchestrator.resource.rules import MAX_RUNS
+from surogate_bench_orchestrator.resource.rules import FILES_IN_IMAGE, IMAGE_REQUIRED, MAX_RUNS, NO_LOCAL_FILES
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _FIX = "Correct it: delete the RecipeSweep, change its manifest and apply it again."
@@ -62,7 +62,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
         sweep = RecipeSweep.model_validate({"name": name, **spec})
     except ValidationError as error:
         raise _explained(error, ("spec",), remedy=_FIX) from error
-    _require_no_trainers(sweep, "spec.trainers")
+    _require_images(sweep, "spec.")
     _require_few_runs(sweep, "spec.seeds")
     return ResourceSweep(
         name=name,
@@ -94,8 +94,8 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
         namespace: Omitted if None.
 
     Raises:
-        ConfigError: it names a local folder, which pods do not have, has foreign trainers, or has more runs than a
-            status has room for.
+        ConfigError: it names a local folder, which pods do not have, has foreign trainers without
+            images, or has more runs than a status has room for.
     """
     for field, path, remedy in _local_paths(sweep):
         raise ConfigError(
@@ -104,32 +104,41 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
             value=str(path),
             remedy=f"{remedy}; for a folder that is mounted into the pods, write the RecipeSweep resource yourself.",
         )
-    _require_no_trainers(sweep, "trainers")
+    _require_images(sweep, "")
     _require_few_runs(sweep, "seeds")
     metadata = {"name": sweep.name} | ({"namespace": namespace} if namespace else {})
     spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
 
 
-def _require_no_trainers(sweep: RecipeSweep, field: str) -> None:
-    """Refuse foreign trainers, whose commands are programs of one machine.
+def _require_images(sweep: RecipeSweep, prefix: str) -> None:
+    """Check that foreign trainers have images, and that their commands name no files of this machine.
 
     Raises:
-        ConfigError: the sweep has one.
+        ConfigError: one has none, or names one.
     """
-    if sweep.trainers:
-        raise ConfigError(
-            "foreign trainers run on one machine only, not on Kubernetes",
-            field=field,
-            value=", ".join(trainer.name for trainer in sweep.trainers),
-            remedy="Run the sweep on a machine that has the software, or train there and use adapters.",
-        )
+    for trainer in sweep.trainers:
+        if trainer.image is None:
+            raise ConfigError(
+                IMAGE_REQUIRED,
+                field=f"{prefix}trainers.{trainer.name}.image",
+                remedy="Set it to an image that has the command, or train on a machine and use adapters.",
+            )
+        for argument in trainer.command:
+            if argument.startswith(("./", "../")):
+                raise ConfigError(
+                    NO_LOCAL_FILES,
+                    field=f"{prefix}{trainer.field}",
+                    value=argument,
+                    remedy=f"{FILES_IN_IMAGE[0].upper()}{FILES_IN_IMAGE[1:]}.",
+                )
 
 
 def _require_few_runs(sweep: RecipeSweep, field: str) -> None:
-    if (runs := len(sweep.recipes) * len(sweep.seeds)) > MAX_RUNS:
+    if (runs := len(sweep.trained) * len(sweep.seeds)) > MAX_RUNS:
         raise ConfigError(
-            f"with {len(sweep.recipes)} recipes these are {runs:,} runs, and a RecipeSweep may have {MAX_RUNS:,}",
+            f"with {len(sweep.trained)} recipes and trainers these are {runs:,} runs, and a RecipeSweep may have "
+            f"{MAX_RUNS:,}",
             field=field,
             value=len(sweep.seeds),
             remedy="Split it into several sweeps.",

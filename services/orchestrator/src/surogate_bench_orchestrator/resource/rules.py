@@ -28,10 +28,12 @@ NAME_RULE: Rule = {
     ),
 }
 
-NO_TRAINERS = "foreign trainers run on one machine only, not on Kubernetes: leave them out, or give their adapters"
+IMAGE_REQUIRED = "is required on Kubernetes, where the command runs in a container of its own"
+NO_LOCAL_FILES = "is a path beside the sweep file, which the image does not have"
+FILES_IN_IMAGE = "put the file into the image, and name it by its path there"
 
 MAX_RUNS = 1000
-"""Recipes times seeds: the status has a row for each run, and an object may have 1.5 MiB."""
+"""Recipes and foreign trainers times seeds: the status has a row for each run, and an object may have 1.5 MiB."""
 
 RULES: dict[str, list[Rule]] = {
     "ModelSpec": [
@@ -72,8 +74,8 @@ RULES: dict[str, list[Rule]] = {
             "message": "training.lora.r is above serving.max_lora_rank: raise max_lora_rank or lower r",
         },
         {
-            "rule": f"size(dyn(self).recipes) * size(self.seeds) <= {MAX_RUNS}",
-            "message": f"recipes times seeds are more than {MAX_RUNS} runs: split the sweep",
+            "rule": f"(size(dyn(self).recipes) + size(self.trainers)) * size(self.seeds) <= {MAX_RUNS}",
+            "message": f"recipes and trainers times seeds are more than {MAX_RUNS} runs: split the sweep",
         },
     ],
 }
@@ -86,7 +88,20 @@ FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
             "message": "adapters: each name may appear once: rename the repeated one",
         }
     ],
-    ("RecipeSweep", "trainers"): [{"rule": "size(self) == 0", "message": f"trainers: {NO_TRAINERS}"}],
+    ("RecipeSweep", "trainers"): [
+        {
+            "rule": "self.all(one, self.exists_one(other, other.name == one.name))",
+            "message": "trainers: each name may appear once: rename the repeated one",
+        },
+        {
+            "rule": "self.all(one, has(one.image))",
+            "message": f"trainers: image {IMAGE_REQUIRED}: set it to an image that has the command",
+        },
+        {
+            "rule": "self.all(one, !one.command.exists(part, part.startsWith('./') || part.startsWith('../')))",
+            "message": f"trainers: an argument of command {NO_LOCAL_FILES}: {FILES_IN_IMAGE}",
+        },
+    ],
     ("RecipeSweep", "seeds"): [
         {
             "rule": "self.all(seed, self.exists_one(other, other == seed))",

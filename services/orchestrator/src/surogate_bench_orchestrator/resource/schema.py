@@ -11,16 +11,17 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 Schema = dict[str, Any]
 
 _UNTYPED = "recipes"
-_ALWAYS_EMPTY = "trainers"
 _MAX_LENGTH, _MAX_ITEMS, _MAX_PROPERTIES = 512, 64, 64
 _LENGTHS = {
     ("RecipeSweep", "description"): 4096,
     ("DataSpec", "prompt"): 8192,
     ("DataSpec", "completion"): 8192,
+    ("ForeignTrainer", "command"): 4096,
+    ("ForeignTrainer", "environment"): 4096,
 }
 """Maximum lengths that differ from the default. The API server needs bounds to estimate the cost of rules."""
 
-_ITEMS = {("RecipeSweep", "seeds"): 200}
+_ITEMS = {("RecipeSweep", "seeds"): 200, ("RecipeSweep", "trainers"): 16}
 _MINIMUM_OF_ITEMS = {("RecipeSweep", "seeds"): 0}
 _KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "minItems")
 
@@ -30,7 +31,7 @@ def spec_schema() -> Schema:
     spec = _Converter(RecipeSweep.model_json_schema()).root("RecipeSweep")
     properties = {name: field for name, field in spec["properties"].items() if name != "name"}
     for name, field in properties.items():
-        if name not in {_UNTYPED, _ALWAYS_EMPTY}:
+        if name != _UNTYPED:
             field["x-kubernetes-validations"] = [*field.get("x-kubernetes-validations", ()), immutable(name)]
     scheduling = _Converter(SchedulingSpec.model_json_schema()).root("SchedulingSpec")
     return {

@@ -7,7 +7,7 @@ from pathlib import Path
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
 from surogate_bench.files import sha256_of
 from surogate_bench.hub_environment import check_hub_environment
-from surogate_bench.local_inputs import digest_inputs
+from surogate_bench.local_inputs import INPUTS, digest_inputs
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
@@ -54,7 +54,8 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     sweep = request.sweep
     _check_environment(sweep, store, work_dir)
     write_progress(work_dir, Progress(phase="reading data"))
-    inputs = digest_inputs(sweep)  # before reading, so that a later change is detected
+    here = [name for name in INPUTS if not (request.in_images and name == "trainers")]
+    inputs = digest_inputs(sweep, here)  # before reading, so that a later change is detected
     splits = load_splits(sweep.data, needs_test="data" not in sweep.evaluation.keep_from_task)
     test = scored_records(splits)
     if "data" not in sweep.evaluation.keep_from_task:

@@ -1,7 +1,7 @@
 """Labels and annotations of a sweep's API objects."""
 
 from surogate_bench.layout import run_name
-from surogate_bench.requests import EvaluateRequest, ImportRequest, ServeRequest, TrainRequest
+from surogate_bench.requests import EvaluateRequest, ForeignTrainRequest, ImportRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task, stage_of
 
 DOMAIN = "bench.surogate.ai"
@@ -17,9 +17,15 @@ STAGE = f"{DOMAIN}/stage"
 RUN = f"{DOMAIN}/run"
 REQUEST = f"{DOMAIN}/request"
 """Annotation of a pod: the service's request, as JSON."""
+PREPARE_REQUEST = f"{DOMAIN}/prepare-request"
+"""The same for :data:`PREPARING`."""
 
 CONTAINER = "main"
 """The container of a pod that runs its task; others may be injected, by a service mesh for example."""
+PREPARING, COMMAND = "prepare", "trainer"
+"""Init containers of a foreign trainer's pod: ours that writes what its command is given, and the user's image."""
+CONTAINERS = (PREPARING, COMMAND, CONTAINER)
+"""All of them, in the order in which they run, one after the other."""
 
 FAILED = f"{DOMAIN}/failed"
 """Annotation of a Job or Deployment that the controller stopped: reason and message as JSON."""
@@ -42,6 +48,8 @@ def labels_of(task: Task, instance: str) -> dict[str, str]:
     }
     if isinstance(request, TrainRequest):
         labels[RUN] = run_name(request.recipe, request.seed)
+    elif isinstance(request, ForeignTrainRequest):
+        labels[RUN] = run_name(request.trainer, request.seed)
     elif isinstance(request, EvaluateRequest):
         labels[RUN] = request.run
     elif isinstance(request, ImportRequest):

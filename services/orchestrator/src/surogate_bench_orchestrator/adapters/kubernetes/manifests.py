@@ -3,9 +3,17 @@
 from math import ceil
 
 from surogate_bench.contract import SERVER_PORT, VLLM_PORT
-from surogate_bench.errors import FINAL_EXIT_CODES
+from surogate_bench.errors import FINAL_EXIT_CODES, ExitCode
+from surogate_bench.requests import ForeignTrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, DOMAIN, TASK, labels_of
+from surogate_bench_orchestrator.adapters.kubernetes.labels import (
+    COMMAND,
+    CONTAINER,
+    DOMAIN,
+    PREPARING,
+    TASK,
+    labels_of,
+)
 from surogate_bench_orchestrator.adapters.kubernetes.pods import pod_template
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings
 from surogate_bench_orchestrator.domain.tasks import Task
@@ -13,6 +21,11 @@ from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"
 """Annotations with the parameters of the submitted task."""
+COMMAND_TIMEOUT = f"{DOMAIN}/command-timeout-s"
+"""Annotation of the Job of a foreign trainer: seconds that its command may take in one attempt."""
+
+_CODES_TO_RETRY = [ExitCode.TRANSIENT, *range(129, 193)]
+"""Of a foreign trainer: the code that asks for it, and 128 + the number of a signal."""
 
 
 def job_manifest(
@@ -27,7 +40,7 @@ def job_manifest(
     template = pod_template(task, settings, scheduling)
     template["spec"]["restartPolicy"] = "Never"
     sweep = task.request.sweep
-    rounds = len(sweep.recipes) * len(sweep.seeds) if task.slots else 1
+    rounds = len(sweep.trained) * len(sweep.seeds) if task.slots else 1
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -39,19 +52,24 @@ def job_manifest(
             "podFailurePolicy": {
                 "rules": [
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                    {
-                        "action": "FailJob",
-                        "onExitCodes": {
-                            "containerName": CONTAINER,
-                            "operator": "In",
-                            "values": sorted(FINAL_EXIT_CODES),
-                        },
-                    },
+                    *_failures_to_keep(task),
                 ]
             },
             "template": template,
         },
     }
+
+
+def _failures_to_keep(task: Task) -> list[Object]:
+    """Return the rules by which a failure is final: our codes, and of a foreign trainer's command all but a few."""
+    final = sorted(FINAL_EXIT_CODES)
+    codes = [(CONTAINER, "In", final)]
+    if isinstance(task.request, ForeignTrainRequest):
+        codes += [(PREPARING, "In", final), (COMMAND, "NotIn", _CODES_TO_RETRY)]
+    return [
+        {"action": "FailJob", "onExitCodes": {"containerName": name, "operator": operator, "values": [*values]}}
+        for name, operator, values in codes
+    ]
 
 
 def deployment_manifest(
@@ -101,6 +119,14 @@ def _metadata(task: Task, settings: ClusterSettings, owner: Object | None, templ
             TIMEOUT: f"{task.timeout_s:g}",
             MAX_ATTEMPTS: str(task.max_attempts),
             SLOTS: str(task.slots),
+            **_command_timeout(task),
         },
         **({"ownerReferences": [owner]} if owner else {}),
     }
+
+
+def _command_timeout(task: Task) -> dict[str, str]:
+    request = task.request
+    if not isinstance(request, ForeignTrainRequest):
+        return {}
+    return {COMMAND_TIMEOUT: f"{request.sweep.trainer(request.trainer).timeout_s or request.sweep.train_timeout_s:g}"}

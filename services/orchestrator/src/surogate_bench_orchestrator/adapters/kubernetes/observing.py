@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from surogate_bench.contract import NO_CAPABLE_NODE
-from surogate_bench.errors import FINAL_EXIT_CODES
+from surogate_bench.errors import FINAL_EXIT_CODES, ForeignTrainerError
 from surogate_bench.progress import Progress, Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY_RESTARTS
-from surogate_bench_orchestrator.adapters.kubernetes.manifests import MAX_ATTEMPTS, SLOTS, TIMEOUT
+from surogate_bench_orchestrator.adapters.kubernetes.labels import COMMAND, FAILED, PREPARING, READY_RESTARTS
+from surogate_bench_orchestrator.adapters.kubernetes.manifests import COMMAND_TIMEOUT, MAX_ATTEMPTS, SLOTS, TIMEOUT
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     CANNOT_START,
     MESSAGE_LENGTH,
@@ -17,6 +17,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     BlockingCondition,
     age_key,
     blocking_condition,
+    command_since,
     explain,
     failures_of,
     has_ended,
@@ -26,6 +27,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     phase_of,
     placed_since,
     restarts_of,
+    running_container,
     seconds,
     starting_since,
     termination_of,
@@ -35,6 +37,9 @@ from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, Observat
 _QUEUED = "Queued"
 _UNPLACED = frozenset({UNSCHEDULABLE, "SchedulingGated", "FailedCreate", _QUEUED})
 """Reasons of a task that holds no slot yet: no node, Kueue's quota, or that of the namespace."""
+
+_PHASES = {PREPARING: "preparing", COMMAND: "training"}
+"""Progress of the containers that serve none, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +144,32 @@ def _observe_active_job(task: TaskObjects, pods: Sequence[Object], failed: int) 
     attempt = failed + (1 if current else 0)
     blocked = _blocking_condition(current, task) if current else _why_without_pod(task)
     started = [since for pod in pods if (since := placed_since(pod)) is not None]
-    if exceeded := _exceeded_limit(task, blocked, min(started, default=None)):
+    exceeded = _exceeded_limit(task, blocked, min(started, default=None))
+    if exceeded := exceeded or _exceeded_command(task, current):
         return TaskState(task.failed(exceeded, attempt=attempt), exceeded)
     earlier = next((end for pod in reversed(pods) if has_ended(pod) and (end := termination_of(pod))), None)
     if earlier is None and failed:
         earlier = _POD_DELETED  # a Job keeps its failed pods
     waiting = task.waiting(attempt, current, blocked, earlier)
-    return TaskState(_running(waiting, task.progress) if current and phase_of(current) == "Running" else waiting)
+    return TaskState(_running(waiting, _progress(task, current)) if current and _is_running(current) else waiting)
+
+
+def _is_running(pod: Object) -> bool:
+    """Whether a pod runs, or a container of ours or of the user's before its main one: its phase is Pending then."""
+    return phase_of(pod) == "Running" or bool(running_container(pod))
+
+
+def _progress(task: TaskObjects, pod: Object) -> Progress | None:
+    phase = _PHASES.get(running_container(pod))
+    return Progress(phase=phase) if phase else task.progress
+
+
+def _exceeded_command(task: TaskObjects, pod: Object | None) -> Termination | None:
+    """Return the failure of a foreign trainer whose command has passed its deadline, which is that of an attempt."""
+    since, limit = command_since(pod) if pod else None, task.number(COMMAND_TIMEOUT)
+    if since is None or task.now - since <= limit:
+        return None
+    return Termination(reason=ForeignTrainerError.__name__, message=f"the command had not ended after {limit:g} s")
 
 
 def observe_server(task: TaskObjects) -> TaskState:

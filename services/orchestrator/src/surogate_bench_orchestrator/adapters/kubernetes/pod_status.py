@@ -7,9 +7,11 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, printable
+from surogate_bench.logs import redact
 from surogate_bench.progress import Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.adapters.kubernetes.labels import COMMAND, CONTAINER, CONTAINERS
 from surogate_bench_orchestrator.domain.tasks import EXITED, KILLED
 
 UNSCHEDULABLE = "Unschedulable"
@@ -23,6 +25,7 @@ _OUTPUT_LENGTH = 700
 """Maximum length of the end of a log, which has the error."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
+_OUT_OF_MEMORY = Termination(reason="OOMKilled", message="exceeded its memory limit; raise it in the chart's values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +49,12 @@ def blocking_condition(pod: Object) -> BlockingCondition | None:
         return BlockingCondition(
             VOLUME_NOT_BOUND if volume else str(placed.get("reason") or UNSCHEDULABLE), message, since
         )
-    waiting = (container_of(pod).get("state") or {}).get("waiting") or {}
-    if waiting.get("reason") not in CANNOT_START:
+    states = ((status.get("state") or {}).get("waiting") or {} for status in _statuses(pod))
+    waiting = next((state for state in states if state.get("reason") in CANNOT_START), None)
+    if waiting is None:
         return None
     since = seconds(placed.get("lastTransitionTime") or pod["metadata"]["creationTimestamp"])
+    since = max(since, seconds(last_end_of(pod).get("finishedAt")))  # of the container before it
     return BlockingCondition(str(waiting["reason"]), str(waiting.get("message") or "")[:MESSAGE_LENGTH], since)
 
 
@@ -74,9 +79,9 @@ def has_no_suitable_node(pod: Object) -> bool:
 
 def termination_of(pod: Object) -> Termination | None:
     """Return why a pod failed, by the service's own termination message if there is one; None if it did not fail."""
-    ended = last_end_of(pod)
-    if ended:
-        return explain(ended) if int(ended.get("exitCode") or 0) else None
+    name, ended = _last_end(pod)
+    if int(ended.get("exitCode") or 0):
+        return explain_command(ended) if name == COMMAND else explain(ended)
     if phase_of(pod) != "Failed":
         return None
     status = pod["status"]
@@ -92,13 +97,33 @@ def explain(ended: Object) -> Termination:
     except ValidationError:
         pass
     if ended.get("reason") == "OOMKilled":
-        return Termination(reason="OOMKilled", message="exceeded its memory limit; raise it in the chart's values")
+        return _OUT_OF_MEMORY
     code = int(ended.get("exitCode") or 0)
     reason, how = (
         (KILLED, f"killed by signal {code - _SIGNALLED}") if code > _SIGNALLED else (EXITED, f"exit code {code}")
     )
     output = end_of_output(ended)
     return Termination(reason=reason, message=f"{how}: {output}" if output else how)
+
+
+def explain_command(ended: Object) -> Termination:
+    """Return the reason and message of a foreign trainer's terminated command, as a single machine would.
+
+    Its termination message is shown as text, whatever it is: the image is the user's.
+    """
+    if ended.get("reason") == "OOMKilled":
+        return _OUT_OF_MEMORY
+    code, output = int(ended.get("exitCode") or 0), printable(redact(end_of_output(ended)))
+    if ended.get("reason") == "StartError":
+        error: Exception = ForeignTrainerError(f"the command cannot be started: {output}", None)
+    elif code == ExitCode.TRANSIENT:
+        error = TransientError(f"the command asks for another attempt (exit code 75): {output}")
+    elif code > _SIGNALLED:
+        killed = f"the command was killed by signal {code - _SIGNALLED}"
+        return Termination(reason=KILLED, message=f"{killed}; it ended with: {output}" if output else killed)
+    else:
+        error = ForeignTrainerError(f"the command ended with exit code {code}", output)
+    return Termination(reason=type(error).__name__, message=str(error))
 
 
 def end_of_output(ended: Object) -> str:
@@ -108,11 +133,17 @@ def end_of_output(ended: Object) -> str:
 
 
 def last_end_of(pod: Object) -> Object:
-    """Return the container's last terminated state; empty if it never ended."""
-    for state in (container_of(pod).get("state"), container_of(pod).get("lastState")):
-        if ended := (state or {}).get("terminated"):
-            return dict(ended)
-    return {}
+    """Return the last terminated state of the pod's containers; empty if none has ended."""
+    return _last_end(pod)[1]
+
+
+def _last_end(pod: Object) -> tuple[str, Object]:
+    """Return the name and the terminated state of the container that ended last; empty if none has."""
+    for status in reversed(_statuses(pod)):
+        for state in (status.get("state"), status.get("lastState")):
+            if ended := (state or {}).get("terminated"):
+                return str(status["name"]), dict(ended)
+    return "", {}
 
 
 def failures_of(pod: Object) -> int:
@@ -130,6 +161,31 @@ def container_of(pod: Object) -> Object:
     """Return the status of the task's container; empty while there is none."""
     statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
     return next((status for status in statuses if status["name"] == CONTAINER), {})
+
+
+def _statuses(pod: Object) -> list[Object]:
+    """Return the statuses of the task's containers in the order in which they run, as far as they are known."""
+    status = pod.get("status") or {}
+    listed = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    return sorted((each for each in listed if each["name"] in CONTAINERS), key=lambda s: CONTAINERS.index(s["name"]))
+
+
+def running_container(pod: Object) -> str:
+    """Return the name of the task's container that runs; empty if none does."""
+    return next((str(each["name"]) for each in _statuses(pod) if "running" in (each.get("state") or {})), "")
+
+
+def containers_with_logs(pod: Object) -> tuple[str, ...]:
+    """Return the names of the task's containers that have started, in their order; the main one if none has."""
+    begun = (each for each in _statuses(pod) if (each.get("state") or {}).keys() & {"running", "terminated"})
+    return tuple(str(each["name"]) for each in begun) or (CONTAINER,)
+
+
+def command_since(pod: Object) -> float | None:
+    """Return since when the command of a foreign trainer runs, seconds since 1970; None if it does not."""
+    status = next((each for each in _statuses(pod) if each["name"] == COMMAND), {})
+    running = (status.get("state") or {}).get("running")
+    return seconds(running.get("startedAt")) if running else None
 
 
 def phase_of(pod: Object) -> str:

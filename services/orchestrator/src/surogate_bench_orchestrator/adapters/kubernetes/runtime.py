@@ -19,7 +19,7 @@ from surogate_bench.progress import Termination
 from surogate_bench.requests import ServeRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
-from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER, FAILED, READY_RESTARTS
+from surogate_bench_orchestrator.adapters.kubernetes.labels import FAILED, READY_RESTARTS
 from surogate_bench_orchestrator.adapters.kubernetes.manifests import (
     deployment_manifest,
     job_manifest,
@@ -37,6 +37,7 @@ from surogate_bench_orchestrator.adapters.kubernetes.observing import (
 )
 from surogate_bench_orchestrator.adapters.kubernetes.pod_status import (
     age_key,
+    containers_with_logs,
     has_ended,
     has_no_suitable_node,
     ready_pod,
@@ -154,7 +155,8 @@ class KubernetesRuntime(Runtime):
         lines: list[str] = []
         for pod in pods:
             path = f"{self._cluster.paths['Pod']}/{pod['metadata']['name']}/log"
-            lines += self._cluster.api.text(path, container=CONTAINER, tailLines=str(tail)).splitlines()
+            for container in containers_with_logs(pod):
+                lines += self._cluster.api.text(path, container=container, tailLines=str(tail)).splitlines()
         return "\n".join(lines[-tail:])
 
     @override

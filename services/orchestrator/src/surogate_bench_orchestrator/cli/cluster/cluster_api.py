@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+
 Resource = dict[str, Any]
 
 
@@ -15,6 +17,8 @@ class Pod:
     stage: str = ""
     created: str = ""
     """RFC 3339."""
+    containers: tuple[str, ...] = (CONTAINER,)
+    """Those that have logs, in the order in which they ran."""
 
 
 class ClusterApi(Protocol):

@@ -9,7 +9,7 @@ from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
-from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.adapters.kubernetes.pod_status import containers_with_logs
 from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi, Pod, Resource
 from surogate_bench_orchestrator.cli.cluster.forwarding import get_from_pod
 from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
@@ -77,7 +77,9 @@ class KubernetesApi(ClusterApi):
 
     @override
     def log(self, pod: Pod, *, tail: int) -> str:
-        return self._api.text(f"{self._pods}/{pod.name}/log", container=CONTAINER, tailLines=str(tail))
+        path = f"{self._pods}/{pod.name}/log"
+        texts = [self._api.text(path, container=name, tailLines=str(tail)) for name in pod.containers]
+        return "".join([f"{line}\n" for text in texts for line in text.splitlines()][-tail:])
 
     @override
     def download(self, pod: Pod, path: str) -> bytes:
@@ -118,4 +120,5 @@ def _pod(item: dict[str, Any]) -> Pod:
         ready=any(each["type"] == "Ready" and each["status"] == "True" for each in conditions),
         stage=metadata.get("labels", {}).get(f"{GROUP}/stage", ""),
         created=metadata.get("creationTimestamp", ""),
+        containers=containers_with_logs(item),
     )

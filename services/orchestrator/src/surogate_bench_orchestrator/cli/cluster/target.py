@@ -89,7 +89,7 @@ class ClusterTarget(Target):
 
 
 def _load(sweep: SweepArgument) -> RecipeSweep:
-    return with_seeds(load_sweep(sweep.path), sweep.seeds)
+    return with_seeds(load_sweep(sweep.path, for_images=True), sweep.seeds)
 
 
 def _find(api: ClusterApi, sweep: SweepArgument) -> Resource:
