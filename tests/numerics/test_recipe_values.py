@@ -115,9 +115,18 @@ def test_an_unknown_field_is_refused() -> None:
         ({"compute": "nvfp4", "fp8_margin": 1}, "recipe mine: fp8_margin: has no effect under nvfp4"),
         ({"compute": "bf16", "fp8_amax_history_length": 8}, "recipe mine: fp8_amax_history_length: has no effect"),
         ({"compute": "bf16", "skip_first_layers": 1}, "recipe mine: skip_first_layers: has no effect where nothing"),
+        ({"on_indivisible": "keep"}, "recipe mine: on_indivisible: has no effect, because these formats divide every"),
         ({"compute": "bf16", "skip_last_layers": 1}, "recipe mine: skip_last_layers: has no effect where nothing"),
     ],
 )
 def test_contradictory_settings_are_refused_with_a_reason(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ADAPTER.validate_python(MINIMAL | changes)
+
+
+def test_what_a_recipe_keeps_in_bf16_is_part_of_it_unless_it_refuses() -> None:
+    recipe = ADAPTER.validate_python(MINIMAL | {"compute": "nvfp4", "on_indivisible": "keep"})
+    assert recipe.fits(64, 32)
+    assert not recipe.fits(64, 40)
+    assert ADAPTER.dump_python(recipe)["on_indivisible"] == "keep"
+    assert "on_indivisible" not in ADAPTER.dump_python(ADAPTER.validate_python(MINIMAL | {"on_indivisible": "refuse"}))

@@ -217,6 +217,29 @@ def test_widths_that_nvfp4_cannot_divide_are_refused_by_layer_and_shape(name: st
     assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
 
 
+@pytest.mark.parametrize("name", ["fp4", "qfp4"])
+def test_layers_that_nvfp4_cannot_divide_stay_in_bf16_where_the_recipe_says_so(
+    name: str, make_model: MakeModel
+) -> None:
+    recipe = replace(recipe_by_name(name), on_indivisible="keep", skip_last_layers=0)
+    model = make_model(intermediate_size=40)
+    applied = apply(model, recipe)
+    kept = ("mlp.down_proj",) if name == "qfp4" else ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    assert applied.kept == kept
+    plain = {path for path, module in model.named_modules() if type(module) is nn.Linear and ".layers." in path}
+    assert plain == {f"model.layers.{index}.{layer}" for index in range(3) for layer in kept}
+    attention = 2 * 64 * 64 + 2 * 64 * 32
+    assert applied.covered_share == pytest.approx(1 - 64 * 40 * len(kept) / (attention + 3 * 64 * 40))
+    assert apply(make_model(), recipe).kept == ()
+
+
+def test_a_recipe_that_would_keep_every_layer_in_bf16_is_refused(make_model: MakeModel) -> None:
+    recipe = replace(recipe_by_name("fp4"), on_indivisible="keep")
+    model = make_model(hidden_size=40, intermediate_size=40)
+    with pytest.raises(ConfigError, match="every layer of the transformer blocks has such a dimension"):
+        apply(model, recipe)
+
+
 def test_a_model_that_is_not_bf16_is_refused(make_model: MakeModel) -> None:
     with pytest.raises(PermanentError, match="float32"):
         apply(make_model().float(), recipe_by_name("fp8"))

@@ -226,11 +226,16 @@ def test_versions_engines_and_machines_that_differ_between_compared_stages_are_l
 def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_not_all(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "qfp4"])
     world.publish_everything()
-    for recipe, share in (("bf16", 1.0), ("fp8", 0.99999), ("qfp4", 0.625)):
-        world.alter_manifest(world.layout.train(f"{recipe}-s0"), result={"covered_share": share})
+    kept = ("mlp.up_proj", "mlp.down_proj")
+    for recipe, share, layers in (("bf16", 1.0, ()), ("fp8", 0.99999, ()), ("qfp4", 0.625, kept)):
+        changes = {"covered_share": share, "kept_layers": layers}
+        world.alter_manifest(world.layout.train(f"{recipe}-s0"), result=changes)
     summary = summarized(world)
     (note,) = [note for note in summary.notes if "cover only a part" in note]
-    assert note.endswith(": FP8 99.9 % and QFP4 62.5 %.")
+    assert note.endswith(
+        ": FP8 99.9 % and QFP4 62.5 %. QFP4 keeps mlp.up_proj and mlp.down_proj in bf16, whose dimensions its blocks "
+        "do not divide."
+    )
     assert "BF16" not in note
     markdown = world.report_file("summary.md").decode()
     header = next(line for line in markdown.splitlines() if "| block weights covered |" in line)

@@ -99,6 +99,8 @@ class TrainResult(_Result):
     covered_share: float | None = None
     """Share of the blocks' weight matrices that the recipe covers: less than 1 where it skips blocks; None in results
     that were written before it was recorded."""
+    kept_layers: tuple[str, ...] = ()
+    """Layers of the blocks that stay in bf16 because the recipe's formats do not divide their dimensions."""
     final_train_loss: float
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]

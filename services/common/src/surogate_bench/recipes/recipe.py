@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES, ComputePrecision, WeightStorage
@@ -43,6 +43,12 @@ class Recipe:
     """Transformer blocks at the start that stay in bf16."""
     skip_last_layers: int = 0
     """Transformer blocks at the end that stay in bf16."""
+    on_indivisible: Annotated[
+        Literal["refuse", "keep"],
+        Field(exclude_if=lambda value: value == "refuse"),  # leaves the hash of recipes without it unchanged
+    ] = "refuse"
+    """Layers with a dimension that the format's blocks do not divide: ``refuse`` the model, or ``keep`` them in bf16
+    and list them in the report."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -62,6 +68,17 @@ class Recipe:
     def is_stochastic(self) -> bool:
         """Whether products draw random numbers in training."""
         return COMPUTES[self.compute].is_stochastic
+
+    @property
+    def multiples(self) -> tuple[int, int]:
+        """What a layer's inputs and outputs must be divisible by."""
+        width = COMPUTES[self.compute].width_multiple
+        return max(STORAGES[self.weight_storage].input_multiple, width), width
+
+    def fits(self, inputs: int, outputs: int) -> bool:
+        """Return whether the blocks of the recipe's formats divide the dimensions of a layer."""
+        of_inputs, of_outputs = self.multiples
+        return inputs % of_inputs == 0 and outputs % of_outputs == 0
 
     def _check_ranges(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -97,7 +114,11 @@ class Recipe:
             raise self._error("has no effect where nothing is quantized", field=field, remedy="Remove it.")
 
     def _check_settings(self) -> None:
-        """Refuse a setting of another compute precision."""
+        """Refuse a setting of another compute precision, or of formats with blocks."""
+        if self.on_indivisible == "keep" and self.multiples == (1, 1):
+            raise self._error(
+                "has no effect, because these formats divide every layer", field="on_indivisible", remedy="Remove it."
+            )
         changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
         for precision, descriptor in COMPUTES.items():
             foreign = [name for name in changed if name in descriptor.settings]

@@ -77,7 +77,7 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
             raise ValueError(f"recipe {self.served.recipe.name} does not cover experts ({prefix}): use a dense model")
         if not isinstance(layer, LinearBase):
             return None
-        if not covered:
+        if not covered or self._is_kept(layer, prefix):
             return UnquantizedLinearMethod()
         _require_one_process()
         return RecipeLinearMethod(self)
@@ -112,6 +112,20 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
         numbers = [int(part) for part in prefix.split(".") if part.isdigit()]
         recipe = self.served.recipe
         return bool(numbers) and recipe.skip_first_layers <= numbers[0] < self._blocks - recipe.skip_last_layers
+
+    def _is_kept(self, layer: Any, prefix: str) -> bool:  # noqa: ANN401 - any of vLLM's linear layers
+        """Return whether the recipe leaves a layer in bf16 because its blocks do not divide the dimensions."""
+        recipe = self.served.recipe
+        if recipe.on_indivisible != "keep":
+            return False
+        sizes = getattr(layer, "output_sizes", [layer.output_size])
+        fit = {recipe.fits(layer.input_size, size) for _, size in self.projections(prefix, sizes)}
+        if len(fit) > 1:
+            raise ValueError(
+                f"{prefix}: recipe {recipe.name} keeps some of its projections in bf16 (on_indivisible), and vLLM "
+                "multiplies them as one. Leave the recipe out of serving.under"
+            )
+        return not fit.pop()
 
     def input_scales(self) -> InputScales:
         """Return the input scales of this process; the first call makes vLLM report its adapters to them."""

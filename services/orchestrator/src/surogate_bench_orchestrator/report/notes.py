@@ -216,10 +216,13 @@ def _covered_note(rows: Sequence[Row]) -> str:
     ]
     if not parts:
         return ""
-    return (
-        "Some recipes cover only a part of the weights inside the transformer blocks, and the rest stays in bf16: "
-        f"{listed(parts)}."
-    )
+    kept = [
+        f"{row.title} keeps {listed(row.training.kept_layers)} in bf16, whose dimensions its blocks do not divide."
+        for row in rows
+        if row.training and row.training.kept_layers
+    ]
+    covered = "Some recipes cover only a part of the weights inside the transformer blocks, and the rest stays in bf16"
+    return " ".join([f"{covered}: {listed(parts)}.", *kept])
 
 
 def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:

@@ -66,6 +66,8 @@ class Training(Part):
     """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps beside them."""
     covered_share: float | None = None
     """Share of the weights inside the transformer blocks that the recipe covers; None where it was not recorded."""
+    kept_layers: tuple[str, ...] = ()
+    """Layers that stay in bf16 because the recipe's formats do not divide their dimensions."""
     final_train_loss: float | None
     last_validation_loss: float | None
     """In the precision of the recipe."""

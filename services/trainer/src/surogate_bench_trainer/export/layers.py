@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_quantization.linear import QuantizedLinear
-from surogate_bench_trainer.model.coverage import transformer_blocks
+from surogate_bench_trainer.model.coverage import linear_paths, transformer_blocks
 
 Layers = Mapping[str, nn.Linear]
 """Linear layers by name in the model."""
@@ -26,7 +26,7 @@ def stored_layers(model: PreTrainedModel) -> Layers:
 
 
 def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:
-    """Return names of modules with linear layers in bf16: whole transformer blocks, and layers outside of them."""
+    """Return names of modules with linear layers in bf16: whole transformer blocks, and single layers."""
     blocks = transformer_blocks(model)
     root = next(name for name, module in model.named_modules() if module is blocks)
     inside = tuple(f"{root}.{index}." for index in range(len(blocks)))
@@ -36,7 +36,9 @@ def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:
         if isinstance(module, nn.Linear) and name not in stored and not name.startswith(inside)
     ]
     skipped = [prefix[:-1] for prefix in inside if not any(name.startswith(prefix) for name in stored)]
-    return outside + skipped
+    whole = tuple(f"{name}." for name in skipped)
+    kept = [name for name in linear_paths(model) if name not in stored and not name.startswith(whole)]
+    return outside + skipped + kept
 
 
 def groups(layers: Layers) -> Iterator[Layers]:

@@ -33,6 +33,8 @@ class AppliedRecipe:
     """State of the engine."""
     replaced: tuple[str, ...]
     """Module paths of the layers that the recipe replaced, in order."""
+    kept: tuple[str, ...]
+    """Names of the layers that stay in bf16 because the recipe's blocks do not divide them, as ``mlp.down_proj``."""
 
     def end_of_optimizer_step(self) -> None:
         """Update the scales of delayed scaling. Call once after every optimizer step."""
@@ -74,12 +76,16 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
     blocks = transformer_blocks(model)
-    targets = _target_layers(blocks, recipe)
+    candidates = _target_layers(blocks, recipe)
+    targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, recipe)]
     if recipe.quantizes:
         last = len(blocks) - recipe.skip_last_layers
         _check_coverage(uncovered_matrices(model, first=recipe.skip_first_layers, last=last), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
+    kept = tuple(dict.fromkeys(name.partition(".")[2] for name, linear in candidates if _is_kept(linear, recipe)))
+    if not targets:
+        raise _indivisible("every layer of the transformer blocks has such a dimension", recipe)
     total = sum(weight.numel() for _, weight in matrices(blocks))
     covered = sum(linear.weight.numel() for _, linear in targets)
     session = engine.start(recipe, layers=len(targets), device=model.device, seed=seed)
@@ -96,6 +102,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         ),
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
+        kept=kept,
         replaced=tuple(f"{path_of(blocks, model)}.{name}" for name, _ in targets),
     )
 
@@ -131,22 +138,22 @@ def _check_replaced(layers: list[nn.Module]) -> None:
 def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
     if linear.weight.dtype != torch.bfloat16:
         raise PermanentError(f"block {name} is {linear.weight.dtype}: recipes start from a bf16 model")
+    if not recipe.fits(linear.in_features, linear.out_features):
+        raise _indivisible(
+            f"transformer block layer {name} has {linear.in_features} inputs and {linear.out_features} outputs", recipe
+        )
+
+
+def _is_kept(linear: nn.Linear, recipe: Recipe) -> bool:
+    return recipe.on_indivisible == "keep" and not recipe.fits(linear.in_features, linear.out_features)
+
+
+def _indivisible(problem: str, recipe: Recipe) -> ConfigError:
     storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
-    widths = (
-        (storage.short, storage.input_multiple, linear.in_features),
-        (compute.short, compute.width_multiple, linear.in_features),
-        (compute.short, compute.width_multiple, linear.out_features),
-    )
-    for format_name, multiple, width in widths:
-        if width % multiple:
-            raise unfit_width(
-                recipe,
-                f"{format_name} needs dimensions divisible by {multiple}, but transformer block layer {name} has "
-                f"{linear.in_features} inputs and {linear.out_features} outputs",
-                format_name=format_name,
-                multiple=multiple,
-                value=None,
-            )
+    format_name = compute.short if compute.width_multiple > 1 else storage.short
+    multiple = max(recipe.multiples)
+    problem = f"{format_name} needs dimensions divisible by {multiple}, but {problem}"
+    return unfit_width(recipe, problem, format_name=format_name, multiple=multiple, value=None)
 
 
 def _weight_bytes(linear: nn.Linear) -> int:
