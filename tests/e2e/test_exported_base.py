@@ -1,10 +1,7 @@
 """An exported base as vLLM reads it, with a LoRA adapter, against transformers and PEFT."""
 
-import json
-import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -14,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
+from vllm_answers import TIE, Served, largest_gap, serve
 from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
@@ -23,19 +21,8 @@ from surogate_bench.specs.model import ModelSpec
 
 pytestmark = pytest.mark.e2e
 
-CHILD = Path(__file__).parents[1] / "support" / "vllm_child.py"
-TIE = 2**-5
-"""Relative difference of two logits that bf16 sums in another order may exchange: four last bits."""
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 PROJECTIONS = [*FUSED["qkv_proj"], "o_proj", *FUSED["gate_up_proj"], "down_proj"]
-
-
-@dataclass
-class Served:
-    """What vLLM made of a checkpoint."""
-
-    answers: dict[str, list[tuple[list[int], list[int]]]]
-    weights: dict[str, Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +65,6 @@ def export(model: dict[str, str], recipe: str, export_format: str, place: Path) 
     return output
 
 
-def serve(checkpoint: Path, adapter: Path, place: Path) -> Served:
-    environment = os.environ | {
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "TORCH_COMPILE_DISABLE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    result = place / "served"
-    subprocess.run([sys.executable, CHILD, checkpoint, adapter, result], env=environment, check=True)
-    answers = json.loads(result.with_suffix(".json").read_text())
-    return Served(answers=answers, weights=load_file(result.with_suffix(".safetensors")))
-
-
 def check_greedy(served: Served, checkpoint: Path, adapter: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Check each token of vLLM against the logits of transformers, without and with PEFT's adapter, up to ties."""
     base = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
@@ -99,17 +73,6 @@ def check_greedy(served: Served, checkpoint: Path, adapter: Path, weights: dict[
     adapted = PeftModel.from_pretrained(base, adapter)  # changes the base in place
     assert largest_gap(adapted, served.answers["adapter"]) <= TIE
     assert largest_gap(adapted, served.answers["base"]) > 4 * TIE
-
-
-def largest_gap(model: torch.nn.Module, answers: list[tuple[list[int], list[int]]]) -> float:
-    """Return how far a generated token's logit is below the largest, relative to that, at most."""
-    gaps = []
-    for prompt, answer in answers:
-        with torch.no_grad():
-            logits = model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1].float()
-        chosen = logits.gather(1, torch.tensor(answer)[:, None])[:, 0]
-        gaps.append(float(((logits.amax(1) - chosen) / logits.abs().amax(1)).max()))
-    return max(gaps)
 
 
 def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, tmp_path: Path) -> None:
