@@ -57,6 +57,9 @@ def lora_of(request: Request) -> dict[str, Any]:
         "lora_alpha": lora["alpha"],
         "lora_dropout": lora["dropout"],
         "target_modules": lora["target_modules"],
+        "use_rslora": lora.get("use_rslora", False),
+        "rank_pattern": lora.get("rank_pattern", {}),
+        "alpha_pattern": lora.get("alpha_pattern", {}),
         "bias": "none",
         "task_type": "CAUSAL_LM",
     }

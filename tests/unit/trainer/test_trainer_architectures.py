@@ -15,6 +15,7 @@ from surogate_bench_trainer.data.encoding import Sample
 from surogate_bench_trainer.model import attention_layout
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.model.attention import IMPLEMENTATION, segments_of
+from surogate_bench_trainer.model.attention_layout import kv_heads_of
 from surogate_bench_trainer.model.lean_layers import make_lean
 
 CPU = torch.device("cpu")
@@ -29,11 +30,15 @@ SIZES: dict[str, Any] = {
     "sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 2,
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+OTHER_SIZES = {"gpt_neox": {"num_key_value_heads": None}}
 
 FEATURES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("mistral", {"sliding_window": WINDOW}, {"sliding_window": None}),
     ("phi3", {"sliding_window": WINDOW}, {"sliding_window": None}),
     ("phi3", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}, {}),
+    ("phi", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}},
+     {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0}}),
+    ("gpt_neox", {"use_parallel_residual": False}, {"use_parallel_residual": True}),
     ("qwen2", {"use_sliding_window": True, "max_window_layers": 2}, {"use_sliding_window": False}),
     ("qwen3", {"use_sliding_window": True, "max_window_layers": 2}, {"use_sliding_window": False}),
     ("gemma2", {"sliding_window": WINDOW}, {"sliding_window": 1024}),
@@ -62,7 +67,7 @@ def one_thread() -> Iterator[None]:
 
 def tiny(architecture: str, **changes: Any) -> PreTrainedModel:
     experts = EXPERTS if architecture in MIXTURE_OF_EXPERTS else {}
-    config = CONFIG_MAPPING[architecture](**(SIZES | experts | changes))
+    config = CONFIG_MAPPING[architecture](**(SIZES | experts | OTHER_SIZES.get(architecture, {}) | changes))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
@@ -86,7 +91,7 @@ def unpacked_logits(model: PreTrainedModel) -> Tensor:
 def packed_logits(model: PreTrainedModel) -> Tensor:
     model.set_attn_implementation(IMPLEMENTATION)
     batch: PackedBatch = collate(samples(), "all", CPU)
-    heads, kv_heads = model.config.num_attention_heads, model.config.num_key_value_heads
+    heads, kv_heads = model.config.num_attention_heads, kv_heads_of(model.config)
     logits: Tensor = model(
         input_ids=batch.input_ids,
         position_ids=batch.position_ids,

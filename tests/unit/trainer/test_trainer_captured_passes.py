@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import Qwen3ForCausalLM
 
 from surogate_bench.recipes import RECIPES, Recipe, recipe_by_name
-from surogate_bench.specs.training import LoraSpec
+from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample

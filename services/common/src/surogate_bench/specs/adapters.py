@@ -1,20 +1,25 @@
 """Adapters that were trained elsewhere, scored beside those that the sweep trains."""
 
 from pathlib import Path
-from typing import Annotated, Self, get_args
+from typing import Annotated, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
 from surogate_bench.specs.base import Name, Spec
+from surogate_bench.specs.lora import LLAMA_PROJECTIONS
 from surogate_bench.specs.model import REVISION_NEEDS_HUB, HubName
-from surogate_bench.specs.training import Projection
 
 StoreUrl = Annotated[str, StringConstraints(pattern=r"^(s3|gs|az)://[^/]+(/[^/]+)+/?$", max_length=512)]
 Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]*$", max_length=200)]
 
-FUSED_PROJECTIONS = frozenset({"qkv_proj", "gate_up_proj", "c_fc", "c_proj"})
-"""Linear layers of supported architectures that the trainer does not adapt: of Phi-3, GLM and StarCoder2."""
-SERVED_MODULES = frozenset(get_args(Projection)) | FUSED_PROJECTIONS
+OTHER_PROJECTIONS = frozenset(
+    {
+        "qkv_proj", "gate_up_proj", "c_fc", "c_proj", "dense", "fc1", "fc2", "query_key_value", "dense_h_to_4h",
+        "dense_4h_to_h",
+    }
+)  # fmt: skip
+"""Linear layers of supported architectures with other names: of Phi, GLM, StarCoder2 and GPT-NeoX."""
+SERVED_MODULES = frozenset(LLAMA_PROJECTIONS) | OTHER_PROJECTIONS
 """Last parts of the names of linear layers whose adapters are served."""
 
 ONE_ADAPTER_SOURCE = "set exactly one of path, url, hub"

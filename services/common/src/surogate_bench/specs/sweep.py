@@ -77,10 +77,12 @@ class RecipeSweep(Spec):
             raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(EACH_SEED_ONCE)
-        if self.training.lora.r > self.serving.max_lora_rank:
+        lora, highest = self.training.lora, self.serving.max_lora_rank
+        if lora.largest_rank > highest:
+            field = "r" if lora.r > highest else "rank_pattern"
             raise ValueError(
-                f"training.lora.r is {self.training.lora.r}, above serving.max_lora_rank {self.serving.max_lora_rank}: "
-                "vLLM would refuse the adapter. Raise max_lora_rank or lower r"
+                f"training.lora.{field} is {lora.largest_rank}, above serving.max_lora_rank {highest}: "
+                f"vLLM would refuse the adapter. Raise max_lora_rank or lower {field}"
             )
         return self
 

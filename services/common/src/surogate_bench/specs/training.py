@@ -5,23 +5,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from surogate_bench.specs.base import Spec
-
-Projection = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+from surogate_bench.specs.lora import LoraSpec
 
 ONE_LENGTH = "set exactly one of epochs and max_steps"
-
-
-class LoraSpec(Spec):
-    """The low-rank adapter (Hu et al., 2021)."""
-
-    r: int = Field(16, ge=1, le=512, description="Rank.")
-    alpha: int = Field(32, ge=1, description="Scale of the update, which is multiplied by alpha / r.")
-    dropout: float = Field(0.0, ge=0.0, lt=1.0, description="Dropout on the adapter's input.")
-    target_modules: tuple[Projection, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        min_length=1,
-        description="Linear layers that get an adapter.",
-    )
 
 
 class TrainingSpec(Spec):

@@ -1,7 +1,7 @@
 """What merging an adapter into a checkpoint changes, known from headers alone. Free of torch.
 
-Adapters come from the object store, where training and import have left plain names as the only patterns of rank and
-alpha, and have checked shapes.
+Adapters come from the object store. Their patterns of rank and alpha are those of the sweep, or plain names after an
+import, and their shapes are checked.
 """
 
 import json

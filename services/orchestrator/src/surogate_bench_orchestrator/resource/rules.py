@@ -9,6 +9,7 @@ from typing import Any
 from surogate_bench.specs.adapters import ONE_ADAPTER_SOURCE
 from surogate_bench.specs.data import BUILTIN_NEEDS_SIZES, COMPLETION_NEEDS_ANSWER, PROMPT_NEEDS_QUESTION
 from surogate_bench.specs.evaluation import NO_REMOTE_CODE
+from surogate_bench.specs.lora import ALL_LINEAR, ALL_LINEAR_ALONE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
 from surogate_bench.specs.sweep import EACH_SEED_ONCE
 from surogate_bench.specs.training import ONE_LENGTH
@@ -56,6 +57,12 @@ RULES: dict[str, list[Rule]] = {
         },
         {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
     ],
+    "LoraSpec": [
+        {
+            "rule": f"size(self.target_modules) == 1 || !self.target_modules.exists(each, each == '{ALL_LINEAR}')",
+            "message": ALL_LINEAR_ALONE,
+        }
+    ],
     "TrainingSpec": [
         {
             "rule": "has(self.epochs) != has(self.max_steps)",
@@ -72,6 +79,12 @@ RULES: dict[str, list[Rule]] = {
         {
             "rule": "self.training.lora.r <= self.serving.max_lora_rank",
             "message": "training.lora.r is above serving.max_lora_rank: raise max_lora_rank or lower r",
+        },
+        {
+            "rule": "!has(self.training.lora.rank_pattern) || self.training.lora.rank_pattern.all(layer, "
+            "self.training.lora.rank_pattern[layer] <= self.serving.max_lora_rank)",
+            "message": "a rank of training.lora.rank_pattern is above serving.max_lora_rank: raise max_lora_rank or "
+            "lower it",
         },
         {
             "rule": f"(size(dyn(self).recipes) + size(self.trainers)) * size(self.seeds) <= {MAX_RUNS}",

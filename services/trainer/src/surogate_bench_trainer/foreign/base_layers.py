@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs.adapters import SERVED_MODULES
-from surogate_bench_trainer.model.coverage import transformer_blocks
+from surogate_bench.specs.lora import LoraSpec
+from surogate_bench_trainer.model.coverage import shortest_names, transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model
 
 LARGEST_HEADER = 16 << 20
@@ -39,11 +40,13 @@ class BaseLayers:
         values = sum(rank * (shape.inputs + shape.outputs) for shape in self.served.values())
         return LARGEST_HEADER + _BYTES_PER_VALUE * values
 
+    def targets(self, lora: LoraSpec) -> list[str]:
+        """Return the layers that a sweep requests adapters on, by full name."""
+        return [layer for layer in self.served if lora.targets(layer)]
+
     def selection(self, layers: Collection[str]) -> list[str]:
-        """Name layers for PEFT's ``target_modules``: by the last part of their names where all layers of it are."""
-        left = {name.rpartition(".")[2] for name in self.served if name not in layers}
-        last = {name: name.rpartition(".")[2] for name in layers}
-        return sorted({name if part in left else part for name, part in last.items()})
+        """Name layers for PEFT's ``target_modules``."""
+        return shortest_names(layers, self.served)
 
 
 def read_base_layers(location: ModelLocation) -> BaseLayers:

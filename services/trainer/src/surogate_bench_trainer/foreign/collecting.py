@@ -1,5 +1,7 @@
 """What a foreign trainer left: checked, measured, and written as it is published."""
 
+from collections.abc import Collection, Sequence
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -8,13 +10,14 @@ from surogate_bench.contract import ADAPTER_FOLDER, METRICS_FILE
 from surogate_bench.errors import ConfigError, ForeignTrainerError
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.results import ForeignTrainResult
-from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
 from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.checked import CheckedAdapter, check_adapter, last_part, write_adapter
 from surogate_bench_trainer.foreign.command import Ended
 from surogate_bench_trainer.foreign.reported import Reported, read_reported
 from surogate_bench_trainer.foreign.sources import copy_adapter, limits_of
+from surogate_bench_trainer.model.coverage import short_name
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import build_data, training_device
 
@@ -31,7 +34,7 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     """
     write_progress(attempt.work_dir, Progress(phase="checking"))
     try:
-        digest, checked = _take_over(attempt)
+        digest, checked, unlike = _take_over(attempt)
     except ConfigError as error:
         message = f"the command left no usable adapter: {error}"
         raise ForeignTrainerError(message, ended.last_lines if ended else None) from error
@@ -40,11 +43,14 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
         (attempt.outputs / METRICS_FILE).write_bytes(reported.content())
     write_progress(attempt.work_dir, Progress(phase="validating as served"))
     loss = _served_loss(attempt, attempt.tokenizer())
-    return _result(attempt, ended, reported, checked, digest=digest, loss=loss)
+    return _result(attempt, ended, reported, checked, digest=digest, loss=loss, unlike=unlike)
 
 
-def _take_over(attempt: Attempt) -> tuple[str, CheckedAdapter]:
-    """Copy, check and write the adapter; returns its content hash.
+def _take_over(attempt: Attempt) -> tuple[str, CheckedAdapter, list[str]]:
+    """Copy, check and write the adapter.
+
+    Returns:
+        Its content hash, what it holds, and a warning if it is not what the sweep requests.
 
     Raises:
         ConfigError: it is missing, or vLLM does not serve it with the sweep's model.
@@ -62,7 +68,9 @@ def _take_over(attempt: Attempt) -> tuple[str, CheckedAdapter]:
     copy_adapter(trainer, local_adapter_files(trainer, folder), source, limits_of(base.largest_file(max_rank)))
     checked = check_adapter(source, base, max_rank=max_rank, field=trainer.field)
     target = fresh_folder(attempt.outputs) / ADAPTER_FOLDER
-    return write_adapter(target, checked, base, base_model=attempt.sweep.model.label), checked
+    digest = write_adapter(target, checked, base, base_model=attempt.sweep.model.label)
+    lora = attempt.sweep.training.lora
+    return digest, checked, _unlike_sweep(checked, lora, base.targets(lora))
 
 
 def _served_loss(attempt: Attempt, tokenizer: PreTrainedTokenizerBase) -> float | None:
@@ -86,6 +94,7 @@ def _result(
     *,
     digest: str,
     loss: float | None,
+    unlike: Sequence[str],
 ) -> ForeignTrainResult:
     trainer, request, sweep = attempt.trainer, attempt.request, attempt.sweep
     models = (sweep.model.label, attempt.location.name_or_path, str(attempt.model_copy))
@@ -105,17 +114,21 @@ def _result(
         served_validation_loss=loss,
         adapter_sha256=digest,
         trained_under=trainer.trained_under,
-        warnings=(*warnings, *_unlike_sweep(checked, sweep), *reported.warnings),
+        warnings=(*warnings, *unlike, *reported.warnings),
         **checked.facts(),
     )
 
 
-def _unlike_sweep(checked: CheckedAdapter, sweep: RecipeSweep) -> list[str]:
-    """Return a warning where the adapter's form is not the one that the sweep requests."""
-    lora, found = sweep.training.lora, checked.facts()
-    requested = ((lora.r,), (float(lora.alpha),), False, tuple(sorted(lora.target_modules)))
-    names = ("ranks", "alphas", "use_rslora", "target_modules")
-    differing = [name for name, value in zip(names, requested, strict=True) if found[name] != value]
+def _unlike_sweep(checked: CheckedAdapter, lora: LoraSpec, layers: Collection[str]) -> list[str]:
+    """Return a warning where the adapter's form is not the one that the sweep requests on its layers."""
+    found = checked.facts()
+    requested = {
+        "ranks": tuple(sorted({lora.rank_of(layer) for layer in layers})),
+        "alphas": tuple(sorted({lora.alpha_of(layer) for layer in layers})),
+        "use_rslora": lora.use_rslora,
+        "target_modules": tuple(sorted(set(map(short_name, layers)))),
+    }
+    differing = [name for name, value in requested.items() if found[name] != value]
     if not differing:
         return []
     shown = ", ".join(f"{name} {found[name]}" for name in differing)

@@ -46,7 +46,7 @@ class TrainerRequest(BaseModel):
     end_of_text: str
     """Text of the end-of-text token, with which the tokens of every sample end."""
     training: dict[str, Any]
-    """``training`` of the sweep, ``lora`` included."""
+    """``training`` of the sweep, ``lora`` included, whose ``target_modules`` are names of layers."""
     trained_under: str | None
     """Recipe that the sweep states for this trainer."""
 
@@ -76,6 +76,8 @@ class TrainerInput:
     """Prepared records of ``train`` and ``validation``."""
     special_tokens: bool
     """Whether prompts get the special tokens that the tokenizer adds."""
+    target_modules: Sequence[str] = ()
+    """Names of the layers that ``training.lora.target_modules`` stands for; as the sweep states it if empty."""
 
 
 def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tuple[Path, TrainerRequest]:
@@ -104,12 +106,21 @@ def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tu
         steps=schedule.total_steps,
         samples_per_step=len(samples["train"]) / schedule.steps_per_epoch,
         end_of_text=str(given.tokenizer.eos_token),
-        training=sweep.training.model_dump(mode="json"),
+        training=_training_of(given),
         trained_under=sweep.trainer(given.request.trainer).trained_under,
     )
     path = folder / REQUEST_FILE
     path.write_text(content.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return path, content
+
+
+def _training_of(given: TrainerInput) -> dict[str, Any]:
+    """Return the settings of training, with names in the place of expressions for layers."""
+    settings = given.request.sweep.training.model_dump(mode="json")
+    stated = settings["lora"]["target_modules"]
+    if given.target_modules and set(stated) != set(given.target_modules):
+        settings["lora"]["target_modules"] = list(given.target_modules)
+    return settings
 
 
 def _write_lines(given: TrainerInput, split: str, samples: Sequence[Sample], path: Path) -> None:

@@ -1,6 +1,6 @@
 """The weights of a model's transformer blocks that a recipe covers."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -27,20 +27,27 @@ def path_of(module: nn.Module, model: nn.Module) -> str:
     return paths[module]
 
 
-def linear_names(model: PreTrainedModel) -> set[str]:
-    """Return the last name components of the linear layers inside the transformer blocks, for example ``q_proj``."""
-    return {
-        name.rpartition(".")[2]
-        for name, module in transformer_blocks(model).named_modules()
-        if isinstance(module, nn.Linear)
-    }
-
-
 def linear_paths(model: PreTrainedModel) -> list[str]:
     """Return the paths of the linear layers inside the transformer blocks, as ``model.layers.0.mlp.up_proj``."""
     blocks = transformer_blocks(model)
     prefix = path_of(blocks, model)
     return [f"{prefix}.{name}" for name, module in blocks.named_modules() if isinstance(module, nn.Linear)]
+
+
+def shortest_names(layers: Collection[str], among: Collection[str]) -> list[str]:
+    """Name layers for PEFT's ``target_modules``: by the last part of their names where all layers of it are.
+
+    Args:
+        layers: Full names of the layers.
+        among: Full names of all layers that could be named.
+    """
+    left = {short_name(name) for name in among if name not in layers}
+    return sorted({name if short_name(name) in left else short_name(name) for name in layers})
+
+
+def short_name(layer: str) -> str:
+    """Return the last part of a layer's full name, as ``q_proj``."""
+    return layer.rpartition(".")[2]
 
 
 def matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

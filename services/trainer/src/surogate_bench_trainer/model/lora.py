@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from surogate_bench.contract import ADAPTER_WEIGHTS_FILE
-from surogate_bench.specs.training import LoraSpec
+from surogate_bench.specs.lora import LoraSpec
+from surogate_bench_trainer.model.coverage import linear_paths, shortest_names
 
 ADAPTER = "default"
 """Name of the only adapter in PEFT."""
@@ -65,15 +66,19 @@ def attach_lora(model: PreTrainedModel, spec: LoraSpec, *, base_model: str, seed
 
     Args:
         model: The base model, with or without a recipe applied.
-        spec: Rank, scale, dropout and target layers.
+        spec: Ranks, scales, dropout and target layers, which are layers of the model.
         base_model: Recorded as ``base_model_name_or_path``.
         seed: Seed of A.
     """
+    layers = linear_paths(model)
     config = LoraConfig(
         r=spec.r,
         lora_alpha=spec.alpha,
         lora_dropout=spec.dropout,
-        target_modules=list(spec.target_modules),
+        target_modules=shortest_names([layer for layer in layers if spec.targets(layer)], layers),
+        use_rslora=spec.use_rslora,
+        rank_pattern=dict(spec.rank_pattern),
+        alpha_pattern=dict(spec.alpha_pattern),
         task_type="CAUSAL_LM",
     )
     config._register_custom_module({nn.Linear: LoraLinear})

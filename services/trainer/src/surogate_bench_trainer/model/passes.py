@@ -8,6 +8,7 @@ from typing_extensions import override
 
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.attention import Segments, segments_of
+from surogate_bench_trainer.model.attention_layout import kv_heads_of
 from surogate_bench_trainer.model.loss import cross_entropy
 
 
@@ -47,9 +48,7 @@ class PlainPasses(Passes):
 def segments_for(model: PeftModel, lengths: tuple[int, ...]) -> Segments:
     """Return the attention layout of a stream of samples with the given lengths."""
     config: Any = model.config
-    return segments_of(
-        lengths, heads=config.num_attention_heads, kv_heads=config.num_key_value_heads, device=model.device
-    )
+    return segments_of(lengths, heads=config.num_attention_heads, kv_heads=kv_heads_of(config), device=model.device)
 
 
 def packed_loss(model: PeftModel, batch: PackedBatch, segments: Segments, weight: Tensor | float) -> Tensor:

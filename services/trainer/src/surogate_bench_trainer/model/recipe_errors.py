@@ -29,7 +29,10 @@ def unfit_width(recipe: Recipe, problem: str, *, format_name: str, multiple: int
         multiple: What widths must be divisible by.
         value: The width; None if the problem names it.
     """
-    remedy = f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}."
+    remedy = (
+        f"Use a model whose widths are multiples of {multiple}, a recipe without {format_name}, or one with "
+        "on_indivisible: keep, which leaves such layers in bf16."
+    )
     return ConfigError(problem, field=_model_of(recipe), value=value, remedy=remedy)
 
 

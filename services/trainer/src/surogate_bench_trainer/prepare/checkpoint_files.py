@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from surogate_bench.errors import ConfigError
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_TYPES = {"F16": "fp16", "F32": "fp32", "F64": "fp64"}
+"""Floating-point types of safetensors that are not bf16."""
 _LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors format."""
 
@@ -139,6 +142,23 @@ def check_finite(folder: Path, files: Mapping[str, Any]) -> None:
                         value=str(folder),
                         remedy="Use an intact checkpoint.",
                     )
+
+
+def rounded_tensors(files: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return a warning if tensors are stored in another type than bf16, which training and serving round them to.
+
+    Args:
+        files: Headers from :func:`checkpoint_headers`.
+    """
+    types = Counter(tensor["dtype"] for header in files.values() for tensor in header.values())
+    others = {_TYPES[kind]: count for kind, count in sorted(types.items()) if kind in _TYPES}
+    if not others:
+        return ()
+    stored = " and ".join(f"{count:,} are {name}" for name, count in others.items())
+    return (
+        f"of the checkpoint's {types.total():,} tensors {stored}: training and serving round them to bf16, so the base "
+        "model that is scored is the rounded one",
+    )
 
 
 def abbreviated(names: list[str], *, shown: int = 4) -> str:

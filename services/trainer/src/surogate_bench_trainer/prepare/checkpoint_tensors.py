@@ -1,16 +1,18 @@
 """Checks of a checkpoint's tensors against its architecture: names, shapes, LoRA targets, coverage by recipes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.adapters import SERVED_MODULES
-from surogate_bench_trainer.model.coverage import linear_names, linear_paths, uncovered_matrices
+from surogate_bench.specs.lora import ALL_LINEAR, is_layer
+from surogate_bench_trainer.model.coverage import linear_paths, short_name, shortest_names, uncovered_matrices
 from surogate_bench_trainer.model.recipe_errors import not_covered
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
 WRAPPERS = ("_orig_mod.", "module.")
 """Prefixes that torch.compile and DistributedDataParallel add to the names of a model's tensors."""
+_TARGETS = "training.lora.target_modules"
 
 
 def check_tensors(facts: CheckpointFacts) -> None:
@@ -76,17 +78,60 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _check_lora_targets(facts: CheckpointFacts) -> None:
-    targets, available = facts.sweep.training.lora.target_modules, linear_names(facts.model)
-    missing = [target for target in targets if target not in available]
+    """Check that every target is a linear layer of the blocks, and that vLLM serves adapters on all of them."""
+    lora, layers = facts.sweep.training.lora, linear_paths(facts.model)
+    available = sorted(set(map(short_name, layers)))
+    missing = [] if ALL_LINEAR in lora.target_modules else _without_layer(lora.target_modules, layers)
     if missing:
-        kept = [target for target in targets if target in available]
+        kept = [target for target in lora.target_modules if target not in missing]
         raise ConfigError(
             f"match no linear layer of the model: {', '.join(missing)}; its transformer blocks have "
-            f"{', '.join(sorted(available))}",
-            field="training.lora.target_modules",
-            value=list(targets),
-            remedy=f"Use only {', '.join(kept)}." if kept else "Use another model.",
+            f"{', '.join(available)}",
+            field=_TARGETS,
+            value=list(lora.target_modules),
+            remedy=f"Use only {', '.join(kept)}." if kept else f"Use some of them, or {ALL_LINEAR}.",
         )
+    unserved = sorted({short_name(layer) for layer in layers if lora.targets(layer)} - SERVED_MODULES)
+    if unserved:
+        raise ConfigError(
+            f"vLLM is not known to serve adapters on these layers: {', '.join(unserved)}",
+            field=_TARGETS,
+            value=list(lora.target_modules),
+            remedy=f"Use some of {', '.join(sorted(set(available) & SERVED_MODULES))}.",
+        )
+
+
+def _check_lora_patterns(facts: CheckpointFacts) -> None:
+    """Check that every pattern of rank and alpha has an effect, whatever their order."""
+    lora = facts.sweep.training.lora
+    adapted = [layer for layer in linear_paths(facts.model) if lora.targets(layer)]
+    for name, table in (("rank_pattern", lora.rank_pattern), ("alpha_pattern", lora.alpha_pattern)):
+        field = f"training.lora.{name}"
+        if missing := _without_layer(table, adapted):
+            listed = ", ".join(shortest_names(adapted, linear_paths(facts.model)))
+            raise ConfigError(
+                f"match no layer with an adapter: {', '.join(missing)}; adapters are on {listed}",
+                field=field,
+                value=dict(table),
+                remedy="Correct the names, or leave them out.",
+            )
+        for layer in adapted:
+            _refuse_two_values(field, table, layer)
+
+
+def _refuse_two_values(field: str, table: Mapping[str, float], layer: str) -> None:
+    matching = [expression for expression in table if is_layer(expression, layer)]
+    if len({table[expression] for expression in matching}) > 1:
+        raise ConfigError(
+            f"give {layer} different values: {', '.join(matching)}",
+            field=field,
+            value=dict(table),
+            remedy="Write them so that each layer matches one, since the order of a table has no meaning.",
+        )
+
+
+def _without_layer(expressions: Iterable[str], layers: Iterable[str]) -> list[str]:
+    return [each for each in expressions if not any(is_layer(each, layer) for layer in layers)]
 
 
 def _check_coverage(facts: CheckpointFacts) -> None:
@@ -104,8 +149,8 @@ def _check_coverage(facts: CheckpointFacts) -> None:
 def _check_merging(facts: CheckpointFacts) -> None:
     """Check that an adapter's layers have weights of their names, which are what it is merged into."""
     sweep = facts.sweep
-    adapted = SERVED_MODULES if sweep.adapters else frozenset(sweep.training.lora.target_modules)
-    weights = [f"{path}.weight" for path in linear_paths(facts.model) if path.rpartition(".")[2] in adapted]
+    adapted = sweep.training.lora.targets if not sweep.adapters else lambda path: short_name(path) in SERVED_MODULES
+    weights = [f"{path}.weight" for path in linear_paths(facts.model) if adapted(path)]
     missing = sorted(set(weights) - set(facts.names))
     if sweep.serving.merged and missing:
         raise ConfigError(
@@ -123,6 +168,7 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_unexpected,
     _check_shapes,
     _check_lora_targets,
+    _check_lora_patterns,
     _check_coverage,
     _check_merging,
 )

@@ -141,6 +141,8 @@ def _check_recipes(facts: ConfigFacts) -> None:
 def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transformers is untyped
     if recipe.skip_first_layers + recipe.skip_last_layers >= config.num_hidden_layers:
         raise skips_everything(recipe, config.num_hidden_layers)
+    if recipe.on_indivisible == "keep":
+        return
     storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
     for format_name, multiple in ((storage.short, storage.input_multiple), (compute.short, compute.width_multiple)):
         if multiple > 1:
@@ -153,7 +155,8 @@ def _check_widths(config: Any, recipe: Recipe, format_name: str, multiple: int) 
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "num_attention_heads x head_dim": config.num_attention_heads * head,
-        "num_key_value_heads x head_dim": config.num_key_value_heads * head,
+        "num_key_value_heads x head_dim": (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+        * head,
     }
     for name, width in widths.items():
         if width % multiple:

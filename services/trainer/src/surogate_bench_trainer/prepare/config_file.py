@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.model.architectures import ARCHITECTURES
+from surogate_bench_trainer.model.architectures import ARCHITECTURES, REASONS, UNVERIFIED
 
 RawConfig = Mapping[str, Any]
 
@@ -71,11 +71,12 @@ def _check_text_only(raw: RawConfig, known: bool) -> None:
 
 def _check_architecture(raw: RawConfig, known: bool) -> None:
     del known
-    if raw.get("model_type") not in ARCHITECTURES:
+    kind = raw.get("model_type")
+    if kind not in ARCHITECTURES:
         raise ConfigError(
-            "this architecture is not supported: its packed training has not been verified against transformers",
+            f"this architecture is not supported: {REASONS.get(str(kind), UNVERIFIED)}",
             field="model",
-            value=raw.get("model_type"),
+            value=kind,
             remedy=f"Use one of {', '.join(sorted(ARCHITECTURES))}.",
         )
 

@@ -7,7 +7,12 @@ from typing import Any
 from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.loading import loading_model
-from surogate_bench_trainer.prepare.checkpoint_files import check_finite, checkpoint_headers, refuse_lfs_pointers
+from surogate_bench_trainer.prepare.checkpoint_files import (
+    check_finite,
+    checkpoint_headers,
+    refuse_lfs_pointers,
+    rounded_tensors,
+)
 from surogate_bench_trainer.prepare.config_checks import check_config
 from surogate_bench_trainer.prepare.config_file import check_config_file
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
@@ -33,16 +38,23 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
         return config, AutoTokenizer.from_pretrained(name)
 
 
-def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -> None:  # noqa: ANN401 - untyped
+def check_checkpoint(
+    location: ModelLocation,
+    sweep: RecipeSweep,
+    config: Any,  # noqa: ANN401 - untyped
+) -> tuple[str, ...]:
     """Check the weights: files, names and shapes by their headers, and that every value is finite.
 
     Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch.
+
+    Returns:
+        Warnings about values that training and serving round.
 
     Raises:
         ConfigError: files, tensors or values do not match the configuration and the sweep.
     """
     if sweep.model.builtin in SHIPPED_MODELS:
-        return
+        return ()
     from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
 
     folder = Path(location.name_or_path)
@@ -51,6 +63,7 @@ def check_checkpoint(location: ModelLocation, sweep: RecipeSweep, config: Any) -
     names = tuple(name for header in headers.values() for name in header)
     check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, names=names))
     check_finite(folder, headers)
+    return rounded_tensors(headers)
 
 
 def _skeleton(folder: Path) -> tuple[Any, dict[str, Any]]:

@@ -75,7 +75,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         lengths, tokens = check_lengths(prepared, tokenizer, sweep)
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
-        check_checkpoint(location, sweep, config)
+        warnings += check_checkpoint(location, sweep, config)
         data = _write_splits(prepared, outputs / DATA_FOLDER)
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(

@@ -11,9 +11,11 @@ from typing import Self
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.precisions import STORAGES
+from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.training import TrainingSpec
 
 _BF16 = 2
+_ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _LORA_BYTES = 16
 """Of a parameter: fp32 value, gradient and two moments."""
 _HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
@@ -83,8 +85,7 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
     block = sum(inputs * outputs for inputs, outputs in shape.widths.values())
     embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
     weights = shape.layers * block * (STORAGES[recipe.weight_storage].bytes_per_weight + _operand_bytes(recipe))
-    adapted = [shape.widths[name] for name in training.lora.target_modules if name in shape.widths]
-    lora = shape.layers * training.lora.r * sum(map(sum, adapted)) * _LORA_BYTES
+    lora = _lora_weights(shape, training.lora) * _LORA_BYTES
     tokens = training.micro_batch_size * training.max_length
     a_token = (
         _HIDDEN_BYTES * shape.hidden + _HEAD_BYTES * (shape.queries + shape.keys) + _MLP_BYTES * shape.intermediate
@@ -92,6 +93,16 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
     counted = tokens * (_COUNTED if training.loss_on == "completion" else 1)
     logits = counted * shape.vocabulary * 2 * _BF16 + _LOSS_BUFFERS
     return int(embeddings + weights + lora + tokens * shape.layers * a_token + logits)
+
+
+def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
+    """Return the elements of all adapters, on layers named as Llama's."""
+    named = {
+        f"model.layers.{index}.{'self_attn' if name in _ATTENTION else 'mlp'}.{name}": width
+        for index in range(shape.layers)
+        for name, width in shape.widths.items()
+    }
+    return sum(lora.rank_of(layer) * sum(width) for layer, width in named.items() if lora.targets(layer))
 
 
 def _operand_bytes(recipe: Recipe) -> int:
