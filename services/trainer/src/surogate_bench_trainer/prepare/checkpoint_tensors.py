@@ -146,6 +146,23 @@ def _check_coverage(facts: CheckpointFacts) -> None:
             )
 
 
+def _check_dimensions(facts: CheckpointFacts) -> None:
+    """Check the layers that each recipe divides into blocks, of any names and widths."""
+    shapes = [(path, facts.model.get_submodule(path).weight.shape) for path in linear_paths(facts.model)]
+    for recipe in facts.sweep.recipes:
+        unfit = {path: shape for path, shape in shapes if not recipe.fits(shape[1], shape[0])}
+        if unfit and (recipe.on_indivisible == "refuse" or len(unfit) == len(shapes)):
+            path, (outputs, inputs) = next(iter(unfit.items()))
+            raise ConfigError(
+                f"needs dimensions divisible by {max(recipe.multiples)}, but {len(unfit)} of {len(shapes)} layers have "
+                f"others; {path} has {inputs} inputs and {outputs} outputs",
+                field=f"recipe {recipe.name}: model",
+                value=facts.config.model_type,
+                remedy="Use another model or recipe"
+                + (", or on_indivisible: keep." if len(unfit) < len(shapes) else "."),
+            )
+
+
 def _check_merging(facts: CheckpointFacts) -> None:
     """Check that an adapter's layers have weights of their names, which are what it is merged into."""
     sweep = facts.sweep
@@ -170,6 +187,7 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_lora_targets,
     _check_lora_patterns,
     _check_coverage,
+    _check_dimensions,
     _check_merging,
 )
 """All checks in order."""

@@ -13,6 +13,7 @@ from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
 """Head sizes that the attention kernels of vLLM's CPU build support."""
+_DROPOUTS = ("attention_dropout", "attn_pdrop")
 _WITH_SINKS = frozenset({"gpt_oss"})
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -71,7 +72,7 @@ def _check_attention(facts: ConfigFacts) -> None:
     config = facts.config
     other_layers = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
     unsupported = {
-        "attention_dropout": getattr(config, "attention_dropout", 0.0) or None,
+        **{name: getattr(config, name, 0.0) or None for name in _DROPOUTS},
         "attention_chunk_size": getattr(config, "attention_chunk_size", None),
         "use_bidirectional_attention": getattr(config, "use_bidirectional_attention", None) or None,
         "is_causal": False if getattr(config, "is_causal", True) is False else None,
@@ -84,9 +85,7 @@ def _check_attention(facts: ConfigFacts) -> None:
                 "packed training does not support this setting of the model's attention",
                 field=f"model: {name} in config.json",
                 value=value,
-                remedy="Set attention_dropout to 0.0 in a copy of the model."
-                if name == "attention_dropout"
-                else "Use another model.",
+                remedy=f"Set {name} to 0.0 in a copy of the model." if name in _DROPOUTS else "Use another model.",
             )
 
 
@@ -153,7 +152,7 @@ def _check_widths(config: Any, recipe: Recipe, format_name: str, multiple: int) 
     head = _head_size_of(config)
     widths = {
         "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
+        "intermediate_size": getattr(config, "intermediate_size", None) or config.hidden_size,
         "num_attention_heads x head_dim": config.num_attention_heads * head,
         "num_key_value_heads x head_dim": (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
         * head,
