@@ -21,7 +21,6 @@ MODELS = [
     TinyModel(
         kind="gpt_neox", settings=SETTINGS | {"num_key_value_heads": None}
     ),  # the same, with fused projections in another order
-    TinyModel(kind="gpt_bigcode", settings=SETTINGS),  # the same, with one key-value head
     TinyModel(
         kind="opt",
         settings=SETTINGS | {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64, "init_std": 0.15},

@@ -32,7 +32,6 @@ SIZES: dict[str, Any] = {
 EXPERTS = {"num_experts": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 OTHER_SIZES: dict[str, dict[str, Any]] = {
     "gpt_neox": {"num_key_value_heads": None},
-    "gpt_bigcode": {"num_key_value_heads": 1, "attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0},
     "opt": {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0, "init_std": 0.2},
 }
 

@@ -38,6 +38,7 @@ LLAMAS = {"target_modules": list(LLAMA_PROJECTIONS)}
 ALL = {"target_modules": "all-linear"}
 FUSED = "(.*\\.)?(qkv_proj|gate_up_proj)"
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+OPT = {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0, "init_std": 0.1}
 LOSS = 0.003
 """Difference of losses of about 6 nats that bf16 products with fp32 adapters (PEFT) and bf16 ones leave."""
 Prepared = Callable[[PreTrainedTokenizerFast], PreTrainedTokenizerFast]
@@ -98,8 +99,7 @@ TRAINED = [
     row("Cohere", "cohere"),
     row("SmolLM3", "smollm3"),
     row("StarCoder2", "starcoder2", ALL),
-    row("GPT-BigCode", "gpt_bigcode", ALL, attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0),
-    row("OPT", "opt", ALL, num_key_value_heads=None, ffn_dim=96, word_embed_proj_dim=64, dropout=0.0, init_std=0.1),
+    row("OPT", "opt", ALL, **OPT),
     Row(
         name="fp16 in two files",
         model=TinyModel(kind="llama", dtype=torch.float16, shard_size="120KB"),
@@ -135,7 +135,6 @@ REFUSED = {
     "Falcon": (TinyModel(kind="falcon", settings={"head_dim": None}), NOT_SERVED),
     "GPT-2": (TinyModel(kind="gpt2"), "not supported: its blocks have Conv1D layers in the place of linear ones"),
     "Mamba": (TinyModel(kind="mamba"), "not supported: its layers mix tokens outside attention"),
-    "GPT-BigCode, dropout": (TinyModel(kind="gpt_bigcode"), "attn_pdrop in config.json: packed training does not supp"),
     "BioGPT": (TinyModel(kind="biogpt"), "not supported: its packed training has not been verified"),
     "MPT": (TinyModel(kind="mpt"), "not supported: it encodes positions as biases of attention"),
     "Qwen3, mixture of experts": (
@@ -265,7 +264,7 @@ def test_layers_that_a_sweep_cannot_mean_are_named(
 def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
     make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, on_indivisible: str
 ) -> None:
-    TinyModel(kind="gpt_bigcode", settings={"n_inner": 100, "attn_pdrop": 0.0}).save(tmp_path / "model", tokenizer)
+    TinyModel(kind="opt", settings=OPT | {"ffn_dim": 100}).save(tmp_path / "model", tokenizer)
     recipe = {"name": "own", "title": "Own", "weight_storage": "nvfp4", "compute": "bf16"}
     sweep = sweep_for(make_sweep, tmp_path / "model", **ALL).model_copy(
         update={"recipes": make_sweep(recipes=[recipe | {"on_indivisible": on_indivisible}]).recipes}
@@ -274,7 +273,7 @@ def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
         prepared(sweep, tmp_path)
         return
     problem = (
-        r"needs dimensions divisible by 16, but 2 of 8 layers have others; transformer\.h\.0\.mlp\.c_proj has 100 in"
+        r"needs dimensions divisible by 16, but 2 of 12 layers have others; model\.decoder\.layers\.0\.fc2 has 100"
     )
     with pytest.raises(ConfigError, match=problem):
         prepared(sweep, tmp_path)

@@ -14,11 +14,11 @@ Revision = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-
 
 OTHER_PROJECTIONS = frozenset(
     {
-        "qkv_proj", "gate_up_proj", "c_attn", "c_fc", "c_proj", "dense", "fc1", "fc2", "out_proj", "query_key_value",
+        "qkv_proj", "gate_up_proj", "c_fc", "c_proj", "dense", "fc1", "fc2", "out_proj", "query_key_value",
         "dense_h_to_4h", "dense_4h_to_h",
     }
 )  # fmt: skip
-"""Linear layers of supported architectures with other names: of Phi, GLM, StarCoder, GPT-NeoX and OPT."""
+"""Linear layers of supported architectures with other names: of Phi, GLM, StarCoder2, GPT-NeoX and OPT."""
 SERVED_MODULES = frozenset(LLAMA_PROJECTIONS) | OTHER_PROJECTIONS
 """Last parts of the names of linear layers whose adapters are served."""
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 DENSE = frozenset(
     {
         "apertus", "arcee", "cohere", "cohere2", "cwm", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text", "glm",
-        "glm4", "gpt_bigcode", "gpt_neox", "granite", "granite_swa", "helium", "hunyuan_v1_dense", "hyperclovax",
+        "glm4", "gpt_neox", "granite", "granite_swa", "helium", "hunyuan_v1_dense", "hyperclovax",
         "jais2", "llama", "ministral", "ministral3", "mistral", "olmo", "olmo2", "olmo3", "opt", "phi", "phi3",
         "qwen2", "qwen3", "seed_oss", "smollm3", "starcoder2", "vaultgemma",
     }

@@ -13,7 +13,6 @@ from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
 """Head sizes that the attention kernels of vLLM's CPU build support."""
-_DROPOUTS = ("attention_dropout", "attn_pdrop")
 _WITH_SINKS = frozenset({"gpt_oss"})
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -72,7 +71,7 @@ def _check_attention(facts: ConfigFacts) -> None:
     config = facts.config
     other_layers = sorted(set(getattr(config, "layer_types", None) or ()) - _LAYER_TYPES)
     unsupported = {
-        **{name: getattr(config, name, 0.0) or None for name in _DROPOUTS},
+        "attention_dropout": getattr(config, "attention_dropout", 0.0) or None,
         "attention_chunk_size": getattr(config, "attention_chunk_size", None),
         "use_bidirectional_attention": getattr(config, "use_bidirectional_attention", None) or None,
         "is_causal": False if getattr(config, "is_causal", True) is False else None,
@@ -85,7 +84,9 @@ def _check_attention(facts: ConfigFacts) -> None:
                 "packed training does not support this setting of the model's attention",
                 field=f"model: {name} in config.json",
                 value=value,
-                remedy=f"Set {name} to 0.0 in a copy of the model." if name in _DROPOUTS else "Use another model.",
+                remedy="Set attention_dropout to 0.0 in a copy of the model."
+                if name == "attention_dropout"
+                else "Use another model.",
             )
 
 
