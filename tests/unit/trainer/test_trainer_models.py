@@ -260,6 +260,17 @@ def test_layers_that_a_sweep_cannot_mean_are_named(
         prepared(sweep_for(make_sweep, model_folder, **lora), tmp_path)
 
 
+def test_fp8_products_are_not_served_where_vllm_names_layers_otherwise(
+    make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    TinyModel(kind="gpt_neox", settings={"num_key_value_heads": None}).save(tmp_path / "model", tokenizer)
+    changes: dict[str, Any] = {"model": {"path": str(tmp_path / "model")}, "training": {"lora": ALL}}
+    prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], **changes), tmp_path)
+    prepared(make_sweep(recipes=["bf16", "qfp8-bf16"], serving={"under": ["all"]}, **changes), tmp_path)
+    with pytest.raises(ConfigError, match=r"serving\.under: vLLM names .* gpt_neox\.layers\.0\..* products: fp8 "):
+        prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], serving={"under": ["own"]}, **changes), tmp_path)
+
+
 @pytest.mark.parametrize("on_indivisible", ["refuse", "keep"])
 def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
     make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, on_indivisible: str

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.specs.lora import ALL_LINEAR, is_layer
+from surogate_bench.stage_identity import uses_input_scales
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, shortest_names, uncovered_matrices
 from surogate_bench_trainer.model.recipe_errors import not_covered
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
@@ -12,6 +13,7 @@ from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
 WRAPPERS = ("_orig_mod.", "module.")
 """Prefixes that torch.compile and DistributedDataParallel add to the names of a model's tensors."""
+_PREFIX_IN_VLLM = "model."
 _TARGETS = "training.lora.target_modules"
 
 
@@ -163,6 +165,21 @@ def _check_dimensions(facts: CheckpointFacts) -> None:
             )
 
 
+def _check_served_names(facts: CheckpointFacts) -> None:
+    """Check that vLLM finds the input scales of FP8 products by the names that training gives them."""
+    sweep = facts.sweep
+    scaled = [name for name in sweep.served_under if name and uses_input_scales(sweep.recipe(name))]
+    renamed = [path for path in linear_paths(facts.model) if not path.startswith(_PREFIX_IN_VLLM)]
+    if scaled and renamed:
+        raise ConfigError(
+            f"vLLM names this model's layers otherwise, for example {renamed[0]}, and would not find the input scales "
+            f"of FP8 products: {', '.join(scaled)}",
+            field="serving.under",
+            value=list(sweep.serving.under),
+            remedy="Leave out serving.under, or these recipes.",
+        )
+
+
 def _check_merging(facts: CheckpointFacts) -> None:
     """Check that an adapter's layers have weights of their names, which are what it is merged into."""
     sweep = facts.sweep
@@ -188,6 +205,7 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_lora_patterns,
     _check_coverage,
     _check_dimensions,
+    _check_served_names,
     _check_merging,
 )
 """All checks in order."""
