@@ -165,7 +165,7 @@ def test_a_truncated_weight_file_is_refused(make_sweep: MakeSweep, folder: Path,
     ("changes", "message"),
     [
         ({"model_type": "gpt2"}, "this architecture is not supported"),
-        ({"model_type": "opt"}, "this architecture is not supported"),
+        ({"model_type": "codegen"}, "this architecture is not supported"),
         ({"model_type": "llama4_text"}, "this architecture is not supported"),
         ({"model_type": "t5", "is_encoder_decoder": True}, "is an encoder-decoder model"),
         ({"model_type": "gemma3", "vision_config": {"hidden_size": 8}}, "multimodal (config.json has vision_config)"),
