@@ -64,6 +64,7 @@ class World:
             limits=self.limits,
             max_lora_rank=16,
             platform=self.platform,
+            layer="o_proj",
         )
 
     def start(self) -> VllmProcess:

@@ -23,7 +23,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.adapters import SERVED_MODULES
+from surogate_bench.specs.adapters import SERVED_MODULES, attention_output
 from surogate_bench.specs.lora import LLAMA_PROJECTIONS
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
@@ -294,7 +294,9 @@ def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
 def test_all_linear_layers_of_an_accepted_architecture_are_served_and_covered(kind: str) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(TinyModel(kind=kind, settings=EXPERTS).config())
-    assert {short_name(layer) for layer in linear_paths(model)} <= SERVED_MODULES
+    names = {short_name(layer) for layer in linear_paths(model)}
+    assert names <= SERVED_MODULES
+    assert attention_output(kind) in names
     assert kind not in DENSE or not uncovered_matrices(model)
 
 

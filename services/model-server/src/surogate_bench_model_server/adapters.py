@@ -31,7 +31,7 @@ from surogate_bench.store import ObjectStore
 
 _PREFIX = f"{ADAPTER_FOLDER}/"
 _HASH_DIGITS = 12
-_NO_LAYER = f"{ADAPTER_PREFIX}model.layers.1000000.self_attn.q_proj"
+_NO_LAYER = f"{ADAPTER_PREFIX}model.layers.1000000.self_attn"
 _AMPLIFICATION = 2**20
 """Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
@@ -173,24 +173,26 @@ def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
     return LocalAdapter(run=adapter.run, name=name, folder=folder)
 
 
-def make_empty_adapter(name: str, into: Path, *, scales_of: LocalAdapter | None = None) -> LocalAdapter:
+def make_empty_adapter(name: str, into: Path, *, layer: str, scales_of: LocalAdapter | None = None) -> LocalAdapter:
     """Write an adapter that changes no layer: vLLM treats its tokens as an adapter's, and computes the base model.
 
-    vLLM loads no file without tensors, so there is a pair of zeros for a layer that no model has.
+    vLLM loads no file without tensors, and no name that the model's layers do not have, so there is a pair of zeros for
+    such a layer in a transformer block that no model has.
 
     Args:
         name: Of the adapter.
         into: Folder that gets its folder.
+        layer: Last part of the name of linear layers of the model.
         scales_of: Copy the input scales of this adapter.
     """
     folder = into / name
     folder.mkdir(parents=True, exist_ok=True)
     if scales_of is not None:
         shutil.copy(scales_of.folder / INPUT_SCALES_FILE, folder)
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": [layer]}
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     zeros = np.zeros((1, 1), np.float32)
-    save_file({f"{_NO_LAYER}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / ADAPTER_WEIGHTS_FILE)
+    save_file({f"{_NO_LAYER}.{layer}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / ADAPTER_WEIGHTS_FILE)
     return LocalAdapter(run=name, name=name, folder=folder)
 
 

@@ -15,6 +15,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.model_source import locate_model
 from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
 from surogate_bench.service import Exposition, Terminated, run_service
+from surogate_bench.specs.adapters import attention_output
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter
 from surogate_bench_model_server.addresses import url_of
@@ -25,6 +26,7 @@ from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
 from surogate_bench_model_server.served_recipe.settings import (
     ServedRecipe,
+    read_config,
     require_unquantized,
     runs_trained_under,
     served_recipe,
@@ -133,6 +135,7 @@ def _supervisor(request: ServeRequest, work_dir: Path, client: VllmClient, api_k
         limits=Limits(start_s=sweep.serving.start_timeout_s),
         max_lora_rank=sweep.serving.max_lora_rank,
         platform=platform,
+        layer=attention_output(str(read_config(Path(model.name_or_path)).get("model_type"))),
         under=None if served is None else served.recipe.name,
         merged=merged,
         calibration=calibration,

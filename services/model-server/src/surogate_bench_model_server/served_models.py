@@ -26,6 +26,8 @@ class ServedModels:
     client: VllmClient
     folder: Path
     """Of local adapters."""
+    layer: str
+    """Last part of the name of linear layers of the model, for adapters that change nothing."""
     max_model_len: int
     base_model: str
     """Name under which the base model is requested."""
@@ -44,6 +46,7 @@ class ServedModels:
         client: VllmClient,
         folder: Path,
         *,
+        layer: str,
         base_needs_adapter: bool,
         calibration: InputCalibration | None = None,
         merged: LocalAdapter | None = None,
@@ -53,6 +56,7 @@ class ServedModels:
         Args:
             client: Of vLLM.
             folder: Of local adapters.
+            layer: Last part of the name of linear layers of the model.
             base_needs_adapter: Serve the base model as an empty adapter: vLLM's own LoRA code for CPUs gives tokens
                 without an adapter those of another adapter in the batch.
             calibration: Of FP8 inputs. The base model is served as an empty adapter then, which has scales as the
@@ -68,7 +72,7 @@ class ServedModels:
         base = BASE_MODEL
         if calibration is not None:
             has_scales = merged is not None and (merged.folder / INPUT_SCALES_FILE).exists()
-            empty = make_empty_adapter(_EMPTY_ADAPTER, folder, scales_of=merged if has_scales else None)
+            empty = make_empty_adapter(_EMPTY_ADAPTER, folder, layer=layer, scales_of=merged if has_scales else None)
             await calibration.measure(empty, client)
             await client.load_adapter(empty.name, empty.folder.resolve())
             sources[BASE_RUN] = scale_source(empty) or "calibration"
@@ -76,13 +80,14 @@ class ServedModels:
         logprobs = await mixing.add_base(base)
         if base_needs_adapter and calibration is None:
             _log.warning("vLLM runs without surogate-bench's LoRA plug-in for CPUs: the base is an empty adapter")
-            empty = make_empty_adapter(_EMPTY_ADAPTER, folder)
+            empty = make_empty_adapter(_EMPTY_ADAPTER, folder, layer=layer)
             await client.load_adapter(empty.name, empty.folder.resolve())
             await mixing.replace_base(BASE_MODEL, empty.name)
             base = empty.name
         return cls(
             client=client,
             folder=folder,
+            layer=layer,
             max_model_len=max_model_len,
             base_model=base,
             input_scales=sources,
@@ -139,7 +144,8 @@ class ServedModels:
         """Return what an adapter would answer if vLLM did not apply it: what the base model does, with its scales."""
         if self.calibration is None:
             return self._base_logprobs
-        return await self._probe_once(make_empty_adapter(f"{adapter.name}{_UNADAPTED}", self.folder, scales_of=adapter))
+        name = f"{adapter.name}{_UNADAPTED}"
+        return await self._probe_once(make_empty_adapter(name, self.folder, layer=self.layer, scales_of=adapter))
 
     async def _acts_when_amplified(self, adapter: LocalAdapter, unadapted: Logprobs) -> bool:
         """Return whether vLLM applies an adapter whose effect rounding may hide, by loading it with a large scale."""

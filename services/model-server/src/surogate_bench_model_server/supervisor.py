@@ -48,6 +48,8 @@ class Supervisor:
     limits: Limits
     max_lora_rank: int
     platform: Platform
+    layer: str
+    """Last part of the name of linear layers of the model."""
     under: str | None = None
     """Name of the recipe that the base model is served under; None: as it is published."""
     merged: LocalAdapter | None = None
@@ -260,6 +262,7 @@ class Supervisor:
         self._models = await ServedModels.start(
             self.client,
             self._folder,
+            layer=self.layer,
             base_needs_adapter=not sound,
             calibration=self.calibration,
             merged=self.merged,

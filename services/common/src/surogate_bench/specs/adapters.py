@@ -21,8 +21,14 @@ OTHER_PROJECTIONS = frozenset(
 """Linear layers of supported architectures with other names: of Phi, GLM, StarCoder2, GPT-NeoX and OPT."""
 SERVED_MODULES = frozenset(LLAMA_PROJECTIONS) | OTHER_PROJECTIONS
 """Last parts of the names of linear layers whose adapters are served."""
+_ATTENTION_OUTPUTS = {"gpt_neox": "dense", "opt": "out_proj", "phi": "dense"}
 
 ONE_ADAPTER_SOURCE = "set exactly one of path, url, hub"
+
+
+def attention_output(model_type: str) -> str:
+    """Return the last part of the name of the linear layer after attention, which all supported architectures have."""
+    return _ATTENTION_OUTPUTS.get(model_type, "o_proj")
 
 
 class ForeignAdapter(Spec):

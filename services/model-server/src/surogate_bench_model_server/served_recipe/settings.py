@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -87,6 +87,12 @@ def served_recipe(sweep: RecipeSweep, under: str | None) -> ServedRecipe | None:
     return ServedRecipe(recipe=recipe, engine=sweep.engine)
 
 
+def read_config(model: Path) -> dict[str, Any]:
+    """Return the content of a model's ``config.json``."""
+    config: dict[str, Any] = json.loads((model / "config.json").read_bytes())
+    return config
+
+
 def require_unquantized(model: Path, use: str) -> None:
     """Check that a model has weights that can be changed.
 
@@ -97,7 +103,7 @@ def require_unquantized(model: Path, use: str) -> None:
     Raises:
         ConfigError: its checkpoint is quantized already.
     """
-    config = json.loads((model / "config.json").read_bytes())
+    config = read_config(model)
     for part in (config, config.get("text_config") or {}):
         for key in _QUANTIZED:
             if settings := part.get(key):
