@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.manifest import Manifest
+from surogate_bench.specs.adapters import attention_output
 from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_model_server.adapters import (
@@ -22,6 +23,7 @@ from surogate_bench_model_server.adapters import (
     deliver_adapter,
     find_adapter,
     is_zero,
+    make_empty_adapter,
 )
 from surogate_bench_model_server.desired_adapters import (
     DesiredAdapter,
@@ -231,3 +233,15 @@ def test_desired_adapters_survive_a_restart_for_the_same_sweep_only(tmp_path: Pa
     assert read_desired_adapters(tmp_path, SweepLayout("served", "fedcba987654")) == {}
     (tmp_path / "desired-adapters.json").write_text("{")
     assert read_desired_adapters(tmp_path, LAYOUT) == {}
+
+
+def test_an_adapter_that_changes_nothing_names_a_layer_that_the_model_has(tmp_path: Path) -> None:
+    """vLLM refuses names of layers that no block of the model has: GPT-NeoX has no o_proj, Phi-3 no q_proj."""
+    for kind, layer in (("gpt_neox", "dense"), ("phi3", "o_proj"), ("qwen3", "o_proj")):
+        adapter = make_empty_adapter(f"empty-{kind}", tmp_path, layer=attention_output(kind))
+        tensors = load_file(adapter.folder / "adapter_model.safetensors")
+        assert {name.split(".lora_")[0].rpartition(".")[2] for name in tensors} == {layer}
+        assert not any(tensor.any() for tensor in tensors.values())
+        config = json.loads((adapter.folder / "adapter_config.json").read_text(encoding="utf-8"))
+        assert config["target_modules"] == [layer]
+        assert is_zero(adapter)
