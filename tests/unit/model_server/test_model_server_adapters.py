@@ -236,7 +236,7 @@ def test_desired_adapters_survive_a_restart_for_the_same_sweep_only(tmp_path: Pa
 
 
 def test_an_adapter_that_changes_nothing_names_a_layer_that_the_model_has(tmp_path: Path) -> None:
-    """vLLM refuses names of layers that no block of the model has: GPT-NeoX has no o_proj, Phi-3 no q_proj."""
+    """Names of layers that no block of the model has are refused by vLLM: GPT-NeoX has no o_proj, Phi-3 no q_proj."""
     for kind, layer in (("gpt_neox", "dense"), ("phi3", "o_proj"), ("qwen3", "o_proj")):
         adapter = make_empty_adapter(f"empty-{kind}", tmp_path, layer=attention_output(kind))
         tensors = load_file(adapter.folder / "adapter_model.safetensors")
