@@ -7,7 +7,7 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from surogate_bench.errors import PermanentError
+from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_quantization.engines import Engine, EngineSession

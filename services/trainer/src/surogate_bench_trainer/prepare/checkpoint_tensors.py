@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.specs.lora import ALL_LINEAR, is_layer
-from surogate_bench.stage_identity import uses_input_scales
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, shortest_names, uncovered_matrices
 from surogate_bench_trainer.model.recipe_errors import not_covered
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
@@ -168,7 +167,7 @@ def _check_dimensions(facts: CheckpointFacts) -> None:
 def _check_served_names(facts: CheckpointFacts) -> None:
     """Check that vLLM finds the input scales of FP8 products by the names that training gives them."""
     sweep = facts.sweep
-    scaled = [name for name in sweep.served_under if name and uses_input_scales(sweep.recipe(name))]
+    scaled = [name for name in sweep.served_under if name and sweep.recipe(name).scales_inputs]
     renamed = [path for path in linear_paths(facts.model) if not path.startswith(_PREFIX_IN_VLLM)]
     if scaled and renamed:
         raise ConfigError(
