@@ -48,8 +48,7 @@ class Supervisor:
     limits: Limits
     max_lora_rank: int
     platform: Platform
-    layer: str
-    """Last part of the name of linear layers of the model."""
+    layer: str  # last part of the name of linear layers of the model
     under: str | None = None
     """Name of the recipe that the base model is served under; None: as it is published."""
     merged: LocalAdapter | None = None
