@@ -1,6 +1,7 @@
 """What a foreign trainer left: checked, measured, and written as it is published."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -22,6 +23,16 @@ from surogate_bench_trainer.training.served_validation import served_validation_
 from surogate_bench_trainer.training.setup import build_data, training_device
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """The adapter that was left, after it was checked and written."""
+
+    digest: str
+    checked: CheckedAdapter
+    unlike: Sequence[str]
+    """Warnings about what the sweep does not request."""
+
+
 def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     """Check what was left, and write what is published into :attr:`Attempt.outputs`.
 
@@ -34,7 +45,7 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     """
     write_progress(attempt.work_dir, Progress(phase="checking"))
     try:
-        digest, checked, unlike = _take_over(attempt)
+        taken = _take_over(attempt)
     except ConfigError as error:
         message = f"the command left no usable adapter: {error}"
         raise ForeignTrainerError(message, ended.last_lines if ended else None) from error
@@ -43,14 +54,11 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
         (attempt.outputs / METRICS_FILE).write_bytes(reported.content())
     write_progress(attempt.work_dir, Progress(phase="validating as served"))
     loss = _served_loss(attempt, attempt.tokenizer())
-    return _result(attempt, ended, reported, checked, digest=digest, loss=loss, unlike=unlike)
+    return _result(attempt, ended, reported, taken, loss)
 
 
-def _take_over(attempt: Attempt) -> tuple[str, CheckedAdapter, list[str]]:
+def _take_over(attempt: Attempt) -> _Taken:
     """Copy, check and write the adapter.
-
-    Returns:
-        Its content hash, what it holds, and a warning if it is not what the sweep requests.
 
     Raises:
         ConfigError: it is missing, or vLLM does not serve it with the sweep's model.
@@ -70,7 +78,7 @@ def _take_over(attempt: Attempt) -> tuple[str, CheckedAdapter, list[str]]:
     target = fresh_folder(attempt.outputs) / ADAPTER_FOLDER
     digest = write_adapter(target, checked, base, base_model=attempt.sweep.model.label)
     lora = attempt.sweep.training.lora
-    return digest, checked, _unlike_sweep(checked, lora, base.targets(lora))
+    return _Taken(digest, checked, _unlike_sweep(checked, lora, base.targets(lora)))
 
 
 def _served_loss(attempt: Attempt, tokenizer: PreTrainedTokenizerBase) -> float | None:
@@ -87,18 +95,11 @@ def _served_loss(attempt: Attempt, tokenizer: PreTrainedTokenizerBase) -> float 
 
 
 def _result(
-    attempt: Attempt,
-    ended: Ended | None,
-    reported: Reported,
-    checked: CheckedAdapter,
-    *,
-    digest: str,
-    loss: float | None,
-    unlike: Sequence[str],
+    attempt: Attempt, ended: Ended | None, reported: Reported, taken: _Taken, loss: float | None
 ) -> ForeignTrainResult:
     trainer, request, sweep = attempt.trainer, attempt.request, attempt.sweep
     models = (sweep.model.label, attempt.location.name_or_path, str(attempt.model_copy))
-    warnings = checked.warnings(sweep, {last_part(name) for name in models})
+    warnings = taken.checked.warnings(sweep, {last_part(name) for name in models})
     return ForeignTrainResult(
         command=trainer.command,
         image=trainer.image if request.in_container else None,
@@ -112,10 +113,10 @@ def _result(
         final_train_loss=reported.final_train_loss,
         validation=reported.validation,
         served_validation_loss=loss,
-        adapter_sha256=digest,
+        adapter_sha256=taken.digest,
         trained_under=trainer.trained_under,
-        warnings=(*warnings, *unlike, *reported.warnings),
-        **checked.facts(),
+        warnings=(*warnings, *taken.unlike, *reported.warnings),
+        **taken.checked.facts(),
     )
 
 
