@@ -96,9 +96,17 @@ def test_a_valid_sweep_is_reported_as_valid(call: CommandLine, tmp_path: Path) -
             {"evaluation": {"task": "mmlu"}},
             ["evaluation.task", "mmlu", "no such task", "one of gsm8k, ro_gsm8k"],
         ),
+        (
+            {"training": {"max_steps": 2, "max_length": 100_000}},
+            ["training.max_length", "100000", "at most 512 positions", "Lower it"],
+        ),
+        (
+            {"adapters": [{"name": "theirs", "path": "nowhere"}]},
+            ["adapters.theirs.path", "nowhere", "no such folder", "Correct the path"],
+        ),
     ],
 )
-@pytest.mark.parametrize("command", ["validate", "run"])
+@pytest.mark.parametrize("command", ["validate", "doctor", "run"])
 def test_bad_input_is_one_message_with_field_value_and_remedy(
     call: CommandLine, tmp_path: Path, changes: dict[str, Any], expected: list[str], command: str
 ) -> None:
@@ -179,9 +187,23 @@ def test_an_error_of_the_operating_system_is_one_message(
 
 def test_local_files_that_are_there_are_accepted(call: CommandLine, tmp_path: Path) -> None:
     for name in ("config.json", "train.jsonl", "test.jsonl"):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     local = {"model": {"path": "."}, "data": {"path": "."}, "evaluation": {"tasks_dir": "."}}
     assert call("validate", write(tmp_path / "sweep.yaml", **local))[0] == 0
+
+
+def test_a_model_whose_settings_cannot_be_read_is_refused(call: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("[]", encoding="utf-8")
+    code, _, err = call("validate", write(tmp_path / "sweep.yaml", model={"path": "."}))
+    assert code == 2
+    assert "model.path: is not a model folder: its config.json is not a JSON object" in err
+
+
+def test_a_trainer_whose_program_is_missing_is_refused_by_validate(call: CommandLine, tmp_path: Path) -> None:
+    trainers = [{"name": "theirs", "command": ["no-such-program-here"]}]
+    code, _, err = call("validate", write(tmp_path / "sweep.yaml", trainers=trainers))
+    assert code == 2
+    assert "trainers.theirs.command: there is no such program (got 'no-such-program-here')" in err
 
 
 def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: CommandLine, tmp_path: Path) -> None:

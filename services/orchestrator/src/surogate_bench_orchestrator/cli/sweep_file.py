@@ -2,22 +2,36 @@
 
 from pathlib import Path
 
-from surogate_bench.data_files import split_files
-from surogate_bench.model_source import require_model_folder
+from surogate_bench.local_inputs import local_input
+from surogate_bench.model_limits import require_positions, stated_positions
+from surogate_bench.model_source import local_model_folder
 from surogate_bench.specs import RecipeSweep, load_sweep
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.trainer_commands import command_files
 
 
 def read_sweep(path: Path) -> RecipeSweep:
-    """Read a sweep, and check that the local files and the task that it names exist.
+    """Read a sweep, and check that the local files and the task that it names exist and fit it.
+
+    Programs of foreign trainers are not looked for: :func:`require_trainers` does that.
 
     Raises:
         ConfigError: it cannot be used as it is.
     """
     sweep = load_sweep(path)
-    if sweep.model.path is not None:
-        require_model_folder(sweep.model.path)
-    if sweep.data.path is not None:
-        split_files(sweep.data.path, sweep.data.files, needs_test=sweep.needs_test_split)
-    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
+    folder = local_model_folder(sweep.model)
+    if folder is not None:
+        require_positions(sweep, stated_positions(folder))
+    local_input(sweep, "data")
+    local_input(sweep, "tasks")
+    local_input(sweep, "adapters")
     return sweep
+
+
+def require_trainers(sweep: RecipeSweep) -> None:
+    """Check that the commands of foreign trainers can start on this machine.
+
+    Raises:
+        ConfigError: one cannot.
+    """
+    for trainer in sweep.trainers:
+        command_files(trainer)

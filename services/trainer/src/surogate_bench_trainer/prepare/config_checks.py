@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.model_limits import longest_sequences, require_positions
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
-from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.model.recipe_errors import skips_everything, unfit_width
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
@@ -28,17 +28,7 @@ def check_config(facts: ConfigFacts) -> None:
 
 
 def _check_lengths(facts: ConfigFacts) -> None:
-    positions = getattr(facts.config, "max_position_embeddings", None)
-    for field, length in _longest(facts.sweep):
-        if positions is not None and length > positions:
-            raise ConfigError(
-                f"the model takes at most {positions} positions", field=field, value=length, remedy="Lower it."
-            )
-
-
-def _longest(sweep: RecipeSweep) -> Iterator[tuple[str, int]]:
-    yield "training.max_length", sweep.training.max_length
-    yield "serving.max_model_len", sweep.serving.max_model_len
+    require_positions(facts.sweep, getattr(facts.config, "max_position_embeddings", None))
 
 
 def _check_rotary_embedding(facts: ConfigFacts) -> None:
@@ -46,7 +36,7 @@ def _check_rotary_embedding(facts: ConfigFacts) -> None:
     for kind, original in _rope_settings(facts.config):
         if kind not in {"dynamic", "longrope"}:
             continue
-        for field, length in _longest(facts.sweep):
+        for field, length in longest_sequences(facts.sweep):
             if original is not None and length > original:
                 raise ConfigError(
                     f"the model's {kind} rotary embedding depends on the longest sequence of a batch beyond {original} "
