@@ -201,6 +201,13 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
             r"data\.train:1: .*not clear which.*loss_on: last",
         ),
         (TALK, "{{ messages[0].nothing.more }}", {}, r"data\.train:1: the model's chat template fails"),
+        (TALK, "{% for m in messages %}", {}, r"data\.train: the model's chat template is not valid: .*line 1"),
+        (
+            TALK,
+            THINKING,
+            {"chat_template_arguments": {"enable_thinkng": False}},
+            r"data\.chat_template_arguments\.enable_thinkng: .*no variable of this name.*uses enable_thinking\.",
+        ),
     ],
 )
 def test_a_template_that_is_missing_or_fails_is_named(
@@ -253,6 +260,16 @@ def prepared(sweep: RecipeSweep, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     prepare_stage(PrepareRequest(sweep=sweep, store=str(tmp_path / "store")), work)
+
+
+def test_arguments_of_a_template_that_is_not_used_are_refused(
+    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path
+) -> None:
+    data = {"chat_template_arguments": {"add_date": True}}
+    with pytest.raises(ConfigError, match=r"data\.chat_template_arguments: .*neither training nor scoring"):
+        prepared(make_sweep(model={"path": str(chat_model)}, data=data), tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.chat_template_arguments\.add_date: .*no variable of this name"):
+        prepared(make_sweep(model={"path": str(chat_model)}, data=data, evaluation={"chat_template": True}), tmp_path)
 
 
 def test_scoring_through_a_chat_template_needs_one(make_sweep: MakeSweep, tmp_path: Path) -> None:

@@ -292,6 +292,9 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
             "question_field and fields.question differ",
         ),
         ({"path": "x", "chat_template_arguments": {"tokenize": True}}, "remove tokenize"),
+        ({"path": "x", "prompt": "{context} {question}"}, r"prompt has \{context\}.*only \{question\} is replaced"),
+        ({"path": "x", "prompt": "{question} {answer}"}, r"prompt has \{answer\}"),
+        ({"path": "x", "completion": "{answer}{eos}"}, r"completion has \{eos\}.*only \{answer\} is replaced"),
         ({"path": "x", "fields": {"answr_text": "a"}}, "Extra inputs"),
         (
             {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1, "shuffle": True, "format": "text"},

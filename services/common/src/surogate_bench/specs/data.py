@@ -1,5 +1,6 @@
 """The records of a sweep's training and scoring."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +15,9 @@ PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
 COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
 FILES_NEED_PATH = "files are of a local folder: set path too"
 SPLITS_NEED_HUB = "splits are of the hub: set hub too"
+
+_PLACE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
+"""What looks like the place of a field in a prompt or completion."""
 
 MANAGED_TEMPLATE_ARGUMENTS = frozenset(
     {
@@ -207,6 +211,12 @@ class DataSpec(Spec):
             raise ValueError(PROMPT_NEEDS_QUESTION)
         if "{answer}" not in self.completion:
             raise ValueError(COMPLETION_NEEDS_ANSWER)
+        for name, text, place in (("prompt", self.prompt, "{question}"), ("completion", self.completion, "{answer}")):
+            if unknown := _PLACE.search(text.replace(place, " ")):
+                raise ValueError(
+                    f"{name} has {unknown[0]}, which nothing is filled in for: only {place} is replaced. Remove it, or "
+                    f"write {{ {unknown[0][1:-1]} }} for the text itself"
+                )
         return self
 
     @model_validator(mode="after")

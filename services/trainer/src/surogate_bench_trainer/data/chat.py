@@ -8,10 +8,15 @@ The same parts count in TRL's ``SFTTrainer``.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
+from jinja2 import Environment, TemplateSyntaxError
+from jinja2.meta import find_undeclared_variables
+
 from surogate_bench.errors import ConfigError
+from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
 from surogate_bench_trainer.data.conversations import ASSISTANT
 from surogate_bench_trainer.data.records import Message, Rendered
 from surogate_bench_trainer.data.text import shortened
@@ -23,6 +28,7 @@ Part = tuple[int, int]
 """Start and end (exclusive), in characters."""
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_ALL_MARKS = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
 _PROBE = "\ue000"
 """A character of the private use area, which no template treats specially."""
 
@@ -143,7 +149,7 @@ def chat_template_of(
         needed_by: Setting that needs it.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, it is not valid, or it uses no variable of an argument's name.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -152,6 +158,24 @@ def chat_template_of(
             remedy="Use an instruct model (its tokenizer_config.json or chat_template.jinja has a template), or data "
             "without conversations.",
         )
+    try:
+        used = used_variables(tokenizer.get_chat_template())
+    except TemplateSyntaxError as error:
+        raise ConfigError(
+            f"the model's chat template is not valid: {_described(error)}",
+            field=needed_by,
+            value=f"line {error.lineno}",
+            remedy="Correct chat_template in the tokenizer's files.",
+        ) from error
+    for name, value in arguments.items():
+        if name not in used:
+            others = ", ".join(sorted(used - MANAGED_TEMPLATE_ARGUMENTS)) or "no other variables"
+            raise ConfigError(
+                "the model's chat template uses no variable of this name, so the argument would have no effect",
+                field=f"data.chat_template_arguments.{name}",
+                value=str(value),
+                remedy=f"Remove or correct it: the template uses {others}.",
+            )
     return ChatTemplate(tokenizer, arguments)
 
 
@@ -166,6 +190,17 @@ def template_error(error: Exception, messages: Sequence[Message], *, field: str)
         problem = f"the model's chat template fails on a conversation of {_roles(messages)}: {_described(error)}"
         remedy = "Correct the record or data.chat_template_arguments: the roles and their order are the template's."
     return ConfigError(problem, field=field, value=shortened(messages[0].content), remedy=remedy)
+
+
+@lru_cache(maxsize=4)
+def used_variables(template: str) -> frozenset[str]:
+    """Return the names of the variables that a chat template takes from outside.
+
+    Raises:
+        TemplateSyntaxError: it is no template of Jinja.
+    """
+    environment = Environment(autoescape=True, extensions=["jinja2.ext.loopcontrols"])  # parsed only, never rendered
+    return frozenset(find_undeclared_variables(environment.parse(_ALL_MARKS.sub("", template))))
 
 
 def _shared(start: str, text: str) -> int:

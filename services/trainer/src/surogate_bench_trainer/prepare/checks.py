@@ -8,7 +8,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import FINAL_ANSWER, Completion, PreparedRecord, Rendered, ScoredRecord
-from surogate_bench_trainer.data.rendering import rendered_prompts
+from surogate_bench_trainer.data.rendering import is_templated, rendered_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,6 +48,22 @@ def check_shots(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
             field="evaluation.num_fewshot" if shots else "evaluation.keep_from_task",
             value=shots or list(kept),
             remedy="Show none (num_fewshot: 0, not kept from the task), or let the task keep its own data and prompt.",
+        )
+
+
+def check_template_arguments(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
+    """Check that a chat template is rendered if arguments are given for it.
+
+    Raises:
+        ConfigError: none is.
+    """
+    given = sweep.data.chat_template_arguments
+    if given and not is_templated(train) and not sweep.evaluation.chat_template:
+        raise ConfigError(
+            "neither training nor scoring renders a chat template, so they would have no effect",
+            field="data.chat_template_arguments",
+            value=", ".join(given),
+            remedy="Remove them, or set data.chat_template or evaluation.chat_template.",
         )
 
 

@@ -19,7 +19,13 @@ from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import PreparedRecord, write_records
 from surogate_bench_trainer.data.rendering import is_templated, render
-from surogate_bench_trainer.prepare.checks import PreparedSplits, check_answers, check_lengths, check_shots
+from surogate_bench_trainer.prepare.checks import (
+    PreparedSplits,
+    check_answers,
+    check_lengths,
+    check_shots,
+    check_template_arguments,
+)
 from surogate_bench_trainer.prepare.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.disk import (
     NEEDED_FOR_MODEL_MIB,
@@ -72,6 +78,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         if test:
             prepared["test"] = test
         check_shots(prepared["train"], sweep)
+        check_template_arguments(prepared["train"], sweep)
         lengths, tokens = check_lengths(prepared, tokenizer, sweep)
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
