@@ -69,6 +69,8 @@ def test_a_stated_shape_is_not_detected(tmp_path: Path) -> None:
             {"messages": "chat", "role": "who", "content": "said"},
             TALK,
         ),
+        ({"question": "x", "answer": "y", "talk": [ASKED, ANSWERED]}, {"messages": "talk"}, TALK),
+        ({"question": "x", "answer": "y"}, {"prompt": "question", "completion": "answer"}, Completion("x", "y")),
     ],
 )
 def test_fields_may_have_other_names(
@@ -296,6 +298,14 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
         ({"path": "x", "prompt": "{question} {answer}"}, r"prompt has \{answer\}"),
         ({"path": "x", "completion": "{answer}{eos}"}, r"completion has \{eos\}.*only \{answer\} is replaced"),
         ({"path": "x", "fields": {"answr_text": "a"}}, "Extra inputs"),
+        ({"path": "x", "fields": {"prompt": "x", "completion": "x"}}, "completion and prompt are both read from x"),
+        ({"path": "x", "fields": {"text": "x", "output": "x"}}, "output and text are both read from x"),
+        ({"path": "x", "fields": {"role": "x", "content": "x"}}, "content and role are both read from x"),
+        (
+            {"path": "x", "fields": {"question": "answer"}},
+            "question and answer would both be read from the field answer",
+        ),
+        ({"path": "x", "answer_field": "question"}, "question and answer would both be read from the field question"),
         (
             {"builtin": "word-problems-ro", "train_size": 1, "test_size": 1, "shuffle": True, "format": "text"},
             "remove format, shuffle",
@@ -305,6 +315,22 @@ def test_splits_of_the_hub_may_have_other_names(monkeypatch: pytest.MonkeyPatch)
 def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataSpec.model_validate(changes)
+
+
+def test_a_message_may_have_a_field_of_the_name_of_the_list(tmp_path: Path) -> None:
+    assert read(tmp_path, {"content": [ASKED, ANSWERED]}, fields={"messages": "content"}) == [TALK]
+
+
+def test_a_name_for_a_field_that_no_split_has_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *rows(5))
+    write(tmp_path / "test.jsonl", *rows(2))
+    spec = DataSpec(path=tmp_path, validation_size=1, fields={"messages": "talk"})
+    with pytest.raises(
+        ConfigError, match=r"data\.fields: names fields of messages records, and no split has such.*talk"
+    ):
+        load_splits(spec)
+    write(tmp_path / "train.jsonl", *[{"talk": [ASKED, ANSWERED]}] * 5)
+    assert load_splits(spec)["train"] == [TALK] * 4
 
 
 @pytest.mark.parametrize("pattern", ["**x.jsonl", ".", "x" * 5000])

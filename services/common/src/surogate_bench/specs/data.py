@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
@@ -43,6 +44,19 @@ def _usual(description: str) -> Any:  # noqa: ANN401 - as pydantic's Field
     return Field(None, description=description, exclude_if=lambda value: value is None)
 
 
+_SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
+    {
+        "question-answer": ("question", "answer"),
+        "prompt-completion": ("prompt", "completion"),
+        "instruction": ("instruction", "input", "output"),
+        "text": ("text",),
+        "messages": ("messages",),
+    }
+)
+"""Roles of the fields of each shape; those of a message are :data:`_MESSAGE_ROLES`."""
+_MESSAGE_ROLES = ("content", "role")
+
+
 class FieldNames(Spec):
     """Names of a data set's fields where they are not the usual ones."""
 
@@ -57,6 +71,17 @@ class FieldNames(Spec):
     messages: FieldName | None = _usual("Instead of messages, or conversations.")
     role: FieldName | None = _usual("In a message, instead of role, or from.")
     content: FieldName | None = _usual("In a message, instead of content, or value.")
+
+    @model_validator(mode="after")
+    def _one_role_each(self) -> Self:
+        """Check that no field is named for two roles; those of a message are apart from those of a record."""
+        given = self.model_dump(exclude_none=True)
+        for roles in (given.keys() - set(_MESSAGE_ROLES), given.keys() & set(_MESSAGE_ROLES)):
+            by_name: dict[str, str] = {}
+            for role in sorted(roles):
+                if (other := by_name.setdefault(given[role], role)) != role:
+                    raise ValueError(f"{other} and {role} are both read from {given[role]}: name another field for one")
+        return self
 
 
 class SplitNames(Spec):
@@ -230,6 +255,11 @@ class DataSpec(Spec):
         for role, name in (("question", self.question_field), ("answer", self.answer_field)):
             if getattr(self.fields, role) not in (None, name) and name != role:
                 raise ValueError(f"{role}_field and fields.{role} differ: remove one")
+        for roles in (*_SHAPE_ROLES.values(), _MESSAGE_ROLES):
+            named = [self.names.get(role, role) for role in roles]
+            if repeated := next((name for name in named if named.count(name) > 1), None):
+                both = " and ".join(role for role, name in zip(roles, named, strict=True) if name == repeated)
+                raise ValueError(f"{both} would both be read from the field {repeated}: name another one in fields")
         return self
 
     def _of_other_sources(self) -> list[str]:
@@ -241,6 +271,13 @@ class DataSpec(Spec):
     def label(self) -> str:
         """Name of the data set in tables."""
         return self.hub or self.builtin or str(self.path)
+
+    @property
+    def named_shapes(self) -> frozenset[DataFormat]:
+        """Shapes of which the sweep names a field."""
+        given = self.fields.model_dump(exclude_none=True).keys()
+        given |= {role for role in ("question", "answer") if self.names[role] != role}
+        return frozenset(shape for shape, roles in _SHAPE_ROLES.items() if given & set(roles))
 
     @property
     def names(self) -> Mapping[str, str]:

@@ -19,8 +19,8 @@ _REQUIRED: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
 )
 _OPTIONAL = ("input",)
 _ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-completion", "instruction", "text")
-"""The first shape whose fields a record has is the detected one. A ``text`` beside others is often a rendering of them,
-so it comes last."""
+"""The first shape whose fields a record has is the detected one, unless the sweep names fields of another. A ``text``
+beside others is often a rendering of them, so it comes last."""
 
 SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
 """Shapes that have a question and an answer."""
@@ -44,9 +44,13 @@ def columns(spec: DataSpec) -> tuple[str, ...]:
 
 
 def detect_format(fields: object, spec: DataSpec) -> DataFormat:
-    """Return the shape that the names of a record's fields fit; ``question-answer`` if none does."""
+    """Return the shape that the names of a record's fields fit, one of which the sweep names a field before others.
+
+    If none does, it is ``question-answer``, or the first of which the sweep names a field.
+    """
     present = fields if isinstance(fields, dict) else {}
-    return next((shape for shape in _ORDER if _fits(shape, present, spec)), "question-answer")
+    order = sorted(_ORDER, key=lambda shape: shape not in spec.named_shapes)
+    return next((shape for shape in order if _fits(shape, present, spec)), order[0])
 
 
 def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool:

@@ -15,7 +15,14 @@ from surogate_bench_trainer.data.records import ReadRecord, Record
 from surogate_bench_trainer.data.shapes import records_from, stated_format
 from surogate_bench_trainer.embedded.word_problems import Language
 from surogate_bench_trainer.embedded.word_problems import split as generated_split
-from surogate_bench_trainer.prepare.splitting import Splits, hold_out, require_splits, resize, with_scorable_test
+from surogate_bench_trainer.prepare.splitting import (
+    Splits,
+    hold_out,
+    require_named_fields,
+    require_splits,
+    resize,
+    with_scorable_test,
+)
 
 _LANGUAGE: dict[str, Language] = {"word-problems-ro": "ro", "word-problems-en": "en"}
 
@@ -40,6 +47,7 @@ def load_splits(spec: DataSpec, *, needs_test: bool = True) -> Splits:
     else:
         splits = _from_hub(spec, str(spec.hub))
     require_splits(splits, spec, needs_test=from_source)
+    require_named_fields(splits, spec)
     return resize(with_scorable_test(hold_out(splits, spec), needed=needs_test), spec)
 
 

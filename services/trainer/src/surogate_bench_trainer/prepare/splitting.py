@@ -1,9 +1,11 @@
 """Splits of a data set: shuffled, taken out of the training split, and cut to the requested sizes."""
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.specs.data import DataSpec
+from surogate_bench.specs.data import DataFormat, DataSpec
 from surogate_bench_trainer.data.records import Completion, Conversation, ReadRecord, Record, ScoredRecord, Text
 
 Splits = dict[str, list[ReadRecord]]
@@ -24,6 +26,39 @@ def require_splits(splits: Splits, spec: DataSpec, *, needs_test: bool) -> None:
                 value=spec.label,
                 remedy="A data set needs a train and a test split; data.hold_out.test takes one out of the other.",
             )
+
+
+def require_named_fields(splits: Splits, spec: DataSpec) -> None:
+    """Check that some split has records of each shape of which the sweep names a field.
+
+    Raises:
+        ConfigError: none has; the name would have no effect.
+    """
+    found = {type(records[0]) for records in splits.values() if records}
+    for shape in sorted(spec.named_shapes):
+        if _RECORDS[shape] not in found:
+            raise ConfigError(
+                f"names fields of {shape} records, and no split has such records: {_shapes_of(found)}",
+                field="data.fields",
+                value=spec.fields.model_dump(exclude_none=True),
+                remedy="Correct the names, or remove those without effect.",
+            )
+
+
+def _shapes_of(found: set[type]) -> str:
+    kinds = {kind.__name__.lower() for kind in found}
+    return f"they were read as {' and '.join(sorted(kinds))}"
+
+
+_RECORDS: Mapping[DataFormat, type] = MappingProxyType(
+    {
+        "question-answer": Record,
+        "instruction": Record,
+        "prompt-completion": Completion,
+        "text": Text,
+        "messages": Conversation,
+    }
+)
 
 
 def hold_out(splits: Splits, spec: DataSpec) -> Splits:
