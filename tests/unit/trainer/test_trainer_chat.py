@@ -47,6 +47,16 @@ BARE = (
     "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
+HEADED = (  # it has no generation prompt
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+EQUIPPED = (  # as Qwen3's: tools in front, and the last answer with its reasoning
+    "{% if tools %}tools: {{ tools | tojson }}\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.reasoning_content is defined %}<think>{{ m.reasoning_content }}</think>{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
 ALTERNATING = (
     "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{{ m.content }}{% endfor %}"
@@ -116,6 +126,8 @@ def counted(tokenizer: PreTrainedTokenizerFast, sample: Sample) -> list[str]:
             ["1 ă<|im_end|>\n", "2<|im_end|>\n<|endoftext|>"],
         ),
         (BARE, {}, "[user]one[assistant]1 ă[user]two[assistant]2", ["1 ă", "2"]),
+        (HEADED, {}, f"{START}assistant\n2<|im_end|>\n", ["1 ă<|im_end|>\n", "2<|im_end|>\n"]),
+        (HEADED, {"loss_on": "last"}, None, ["2<|im_end|>\n"]),
     ],
 )
 def test_the_assistants_messages_count_with_the_markers_of_their_ends(
@@ -126,6 +138,26 @@ def test_the_assistants_messages_count_with_the_markers_of_their_ends(
     if text is not None:
         assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
     assert sample.ranges("all") == ((1, len(sample.tokens)),)
+
+
+@pytest.mark.parametrize(("template", "part"), [(CHATML, "2<|im_end|>\n"), (MARKED, "2<|im_end|>")])
+def test_a_message_of_weight_0_does_not_count(special: PreTrainedTokenizerFast, template: str, part: str) -> None:
+    first, answer, *rest = TALK["messages"]
+    row = {"messages": [first, answer | {"weight": 0}, *rest]}
+    sample = sample_of(special, row, template)
+    assert sample.tokens == sample_of(special, TALK, template).tokens
+    assert counted(special, sample) == [part]
+
+
+def test_tools_and_reasoning_are_handed_to_the_template(special: PreTrainedTokenizerFast) -> None:
+    row = {
+        "messages": [*TALK["messages"][:3], {"role": "assistant", "content": "2", "reasoning_content": "1 + 1"}],
+        "tools": [{"name": "f", "least": 0}],
+    }
+    sample = sample_of(special, row, EQUIPPED)
+    shown = special.decode(sample.tokens)
+    assert shown == f'tools: [{{"name": "f", "least": 0}}]\n{START}assistant\n<think>1 + 1</think>2<|im_end|>\n'
+    assert counted(special, sample) == ["1 ă<|im_end|>\n", "<think>1 + 1</think>2<|im_end|>\n"]
 
 
 def test_an_assistant_that_speaks_first_counts_from_its_text_on(special: PreTrainedTokenizerFast) -> None:
@@ -201,6 +233,19 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
             r"data\.train:1: .*not clear which.*loss_on: last",
         ),
         (TALK, "{{ messages[0].nothing.more }}", {}, r"data\.train:1: the model's chat template fails"),
+        (TALK | {"tools": [{"name": "f"}]}, CHATML, {}, r"data\.train:1: .*does not use the tools of this record"),
+        (
+            {"messages": [TALK["messages"][0], {"role": "assistant", "content": "1", "thinking": "x"}]},
+            CHATML,
+            {},
+            r"data\.train:1: .*does not use the thinking of message 2 of this record",
+        ),
+        (
+            {"messages": [TALK["messages"][0], {"role": "assistant", "content": "1", "reasoning_content": "x"}]},
+            EQUIPPED.partition("{% if add_gen")[0],
+            {},
+            r"data\.train:1: .*not clear which",
+        ),
         (TALK, "{% for m in messages %}", {}, r"data\.train: the model's chat template is not valid: .*line 1"),
         (
             TALK,
@@ -270,6 +315,42 @@ def test_arguments_of_a_template_that_is_not_used_are_refused(
         prepared(make_sweep(model={"path": str(chat_model)}, data=data), tmp_path)
     with pytest.raises(ConfigError, match=r"data\.chat_template_arguments\.add_date: .*no variable of this name"):
         prepared(make_sweep(model={"path": str(chat_model)}, data=data, evaluation={"chat_template": True}), tmp_path)
+
+
+def test_weights_are_refused_where_every_token_counts(make_sweep: MakeSweep, chat_model: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    first, answer, *rest = TALK["messages"]
+    line = json.dumps({"messages": [first, answer | {"weight": 0}, *rest]})
+    (folder / "train.jsonl").write_text("\n".join([line] * 9), encoding="utf-8")
+    sweep = make_sweep(
+        model={"path": str(chat_model)},
+        data={"path": str(folder), "hold_out": {"validation": 2}},
+        training={"loss_on": "all"},
+        evaluation={"keep_from_task": ["data", "prompt"]},
+    )
+    with pytest.raises(ConfigError, match=r"data\.train:1: has a message of weight 0, but training\.loss_on is all"):
+        prepared(sweep, tmp_path)
+
+
+@pytest.mark.parametrize(("template", "warned"), [(CHATML, 0), (HEADED, 1), (BARE, 0)])
+def test_a_template_without_a_generation_prompt_is_noted_where_scoring_renders_it(
+    make_sweep: MakeSweep,
+    chat_model: Path,
+    special: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    template: str,
+    warned: int,
+) -> None:
+    special.chat_template = template
+    special.save_pretrained(chat_model)
+    sweep = make_sweep(model={"path": str(chat_model)}, evaluation={"chat_template": True})
+    prepared(sweep, tmp_path)
+    request = PrepareRequest(sweep=sweep, store=str(tmp_path / "store"))
+    manifest = read_manifest(open_store(request.store), request.layout.prepare)
+    assert manifest is not None
+    warnings = manifest.require_result(PrepareResult).warnings
+    assert sum("ignores add_generation_prompt" in warning for warning in warnings) == warned
 
 
 def test_scoring_through_a_chat_template_needs_one(make_sweep: MakeSweep, tmp_path: Path) -> None:

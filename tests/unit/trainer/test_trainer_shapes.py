@@ -32,6 +32,21 @@ SHAPES: list[tuple[dict[str, Any], ReadRecord]] = [
     ({"messages": [ASKED, ANSWERED]}, TALK),
     ({"messages": [{"role": "system", "content": ""}, ASKED, ANSWERED], "text": "x"}, TALK),
     ({"conversations": [{"from": "human", "value": "q\u2028?"}, {"from": "gpt", "value": "a"}]}, TALK),
+    (
+        {"conversations": [{"from": "human", "value": "q\u2028?"}, {"from": "gpt", "value": "a"}], "system": "s"},
+        Conversation((Message("system", "s"), *TALK.messages)),
+    ),
+    ({"messages": [{"role": "system", "content": "s"}, ASKED, ANSWERED], "system": "s", "tools": ""},
+     Conversation((Message("system", "s"), *TALK.messages))),
+    ({"messages": [ASKED, ANSWERED], "tools": [{"name": "f", "least": 0}], "system": None},
+     Conversation(TALK.messages, '[{"name": "f", "least": 0}]')),
+    ({"messages": [ASKED, ANSWERED], "tools": '[{"name": "f", "least": 0}]'},
+     Conversation(TALK.messages, '[{"name": "f", "least": 0}]')),
+    ({"messages": [ASKED, ANSWERED | {"reasoning_content": "r", "thinking": None}]},
+     Conversation((TALK.messages[0], Message("assistant", "a", (("reasoning_content", "r"),))))),
+    ({"messages": [ASKED | {"weight": 0}, ANSWERED | {"weight": 0}, ASKED, ANSWERED | {"weight": 1}]},
+     Conversation((Message("user", "q\u2028?", is_learned=False), Message("assistant", "a", is_learned=False),
+                   *TALK.messages))),
 ]  # fmt: skip
 
 
@@ -141,6 +156,54 @@ def test_fields_may_have_other_names(
             "not valid Unicode",
         ),
         ({"text": "t"}, "t", "must be an object, not a text", '{"text": ...}'),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED | {"weight": 0.5}]},
+            "a weight in message 2 that is neither 0 nor 1",
+            "Write 0",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED | {"weight": 0}]},
+            "gives every message of the assistant weight 0",
+            "give one weight 1",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED | {"reasoning_content": "r"}, ANSWERED]},
+            "the reasoning of user in 'reasoning_content' of message 1",
+            "Correct or remove it",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED | {"reasoning": ["r"]}]},
+            "no text in 'reasoning' of message 2",
+            "Correct or remove it",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [{"role": "system", "content": "s"}, ASKED, ANSWERED], "system": "t"},
+            "a system message in its field 'system' and another one",
+            "Remove one",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED], "system": ["t"]},
+            "no text in its field 'system' but a list",
+            "Correct the record",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED], "tools": "f(x)"},
+            "text in its field 'tools' that is not JSON",
+            "remove the field",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED], "tools": {"name": "f"}},
+            "no list of tools in its field 'tools' but an object",
+            "remove the field",
+        ),
     ],
 )
 def test_a_bad_record_is_named_with_file_record_and_remedy(
@@ -153,6 +216,12 @@ def test_a_bad_record_is_named_with_file_record_and_remedy(
     assert message in str(caught.value)
     assert setting in caught.value.remedy
     assert len(str(caught.value)) < 600 + 2 * len(str(tmp_path))
+
+
+def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_path: Path) -> None:
+    row = {"messages": [ASKED, ANSWERED, ASKED, ANSWERED | {"weight": 0}]}
+    with pytest.raises(ConfigError, match=r"data\.train:1: .*gives the last message of the assistant weight 0"):
+        read(tmp_path, row, loss_on="last")
 
 
 def write(path: Path, *rows: Any) -> None:

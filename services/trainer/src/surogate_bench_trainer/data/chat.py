@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import takewhile, zip_longest
+from itertools import compress, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import Environment, TemplateSyntaxError
@@ -17,7 +17,7 @@ from jinja2.meta import find_undeclared_variables
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
-from surogate_bench_trainer.data.conversations import ASSISTANT
+from surogate_bench_trainer.data.conversations import ASSISTANT, TOOLS
 from surogate_bench_trainer.data.records import Message, Rendered
 from surogate_bench_trainer.data.text import shortened
 
@@ -37,6 +37,10 @@ class UnclearPartsError(ValueError):
     """The template renders a message differently once others follow, so that its part cannot be found."""
 
 
+class UnusedPartError(ValueError):
+    """The template leaves out a part of the record, which it names."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
     """The chat template of a tokenizer. Methods raise whatever the template raises."""
@@ -54,7 +58,9 @@ class ChatTemplate:
 
         Raises:
             UnclearPartsError: a part cannot be found.
+            UnusedPartError: the template uses no tools, or no reasoning, and there are some.
         """
+        self._require_used(messages)
         marked = self._marked(messages)
         text, parts = marked or self._found(messages, loss_on)
         if not parts or any(start >= end for start, end in parts):
@@ -63,9 +69,35 @@ class ChatTemplate:
         follows_prompt = marked is None and loss_on == "last"
         return Rendered(text, counted, special_tokens=False, follows_prompt=follows_prompt)
 
+    def with_tools(self, tools: Sequence[Any]) -> "ChatTemplate":
+        """Return the template with tools for the assistant."""
+        return replace(self, arguments={**self.arguments, TOOLS: tools})
+
+    @property
+    def source(self) -> str:
+        """The template's text: that for tools, if there are some and the tokenizer has one of its own for them."""
+        return str(self.tokenizer.get_chat_template(tools=self.arguments.get(TOOLS)))
+
+    def lacks_header(self) -> bool:
+        """Return whether prompts end before a header of the answer, because the template renders none for them."""
+        asked, answer = Message("user", "x"), Message(ASSISTANT, _PROBE)
+        prompt = self.prompt([asked])
+        text = self._render([asked, answer])
+        if prompt != self._render([asked]) or not text.startswith(prompt):
+            return False
+        return bool(text[len(prompt) :].partition(_PROBE)[0].strip())
+
+    def _require_used(self, messages: Sequence[Message]) -> None:
+        if TOOLS in self.arguments and TOOLS not in used_variables(self.source):
+            raise UnusedPartError("tools")
+        for number, message in enumerate(messages, start=1):
+            for name, _ in message.reasoning:
+                if name not in self.source:
+                    raise UnusedPartError(f"{name} of message {number}")
+
     def _marked(self, messages: Sequence[Message]) -> tuple[str, tuple[Part, ...]] | None:
         """Return text and parts by the template's own marks; None if it has none."""
-        template = self.tokenizer.get_chat_template()
+        template = self.source
         if not _MARKS.search(template):
             return None
         from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - slow to import
@@ -76,13 +108,13 @@ class ChatTemplate:
             return_assistant_tokens_mask=True,
             **{**self.tokenizer.special_tokens_map, **self.arguments},
         )
-        return texts[0], tuple((start, end) for start, end in parts[0])
+        return texts[0], _learned([(start, end) for start, end in parts[0]], messages)
 
     def _found(
         self, messages: Sequence[Message], loss_on: Literal["all-assistant-turns", "last"]
     ) -> tuple[str, tuple[Part, ...]]:
         text = self._render(messages)
-        places = [index for index, message in enumerate(messages) if message.role == ASSISTANT]
+        places = [index for index, message in enumerate(messages) if message.role == ASSISTANT and message.is_learned]
         chosen = places[-1:] if loss_on == "last" else places
         return text, tuple(self._part(text, messages, index) for index in chosen)
 
@@ -105,12 +137,26 @@ class ChatTemplate:
             return self._position(text, messages, index, at_end=False)
         prompt = self.prompt(messages[:index])
         if text.startswith(prompt):
-            return len(prompt)
+            return self._after_header(text, messages, index, prompt)
         # The prompt may end otherwise, for example in the start of a thinking block, but must contain what was said.
         start = _shared(prompt, text)
         if start < self._position(text, messages, index - 1, at_end=True):
             raise UnclearPartsError
         return start
+
+    def _after_header(self, text: str, messages: Sequence[Message], index: int, prompt: str) -> int:
+        """Return where a message starts behind its prompt, and behind a header that the prompt lacks."""
+        start, content = len(prompt), messages[index].content.strip()
+        if "add_generation_prompt" in used_variables(self.source) and text[start:].lstrip().startswith(content):
+            return start
+        if prompt != self._render(messages[:index]):
+            return start
+        position = self._position(text, messages, index, at_end=False)
+        if not text[start:position].strip():
+            return start
+        if messages[index].reasoning:  # it may be between header and content
+            raise UnclearPartsError
+        return position
 
     def _shared_tokens(self, start: str, text: str) -> int:
         """Return the length of the common beginning of two texts in characters, without parts of tokens."""
@@ -181,7 +227,10 @@ def chat_template_of(
 
 def template_error(error: Exception, messages: Sequence[Message], *, field: str) -> ConfigError:
     """Return the error for a conversation that a template does not render."""
-    if isinstance(error, UnclearPartsError):
+    if isinstance(error, UnusedPartError):
+        problem = f"the model's chat template does not use the {error} of this record, so training would leave it out"
+        remedy = "Remove it from the record, or use a model whose template uses it."
+    elif isinstance(error, UnclearPartsError):
         problem = (
             "the model's chat template changes earlier messages, so it is not clear which tokens are the assistant's"
         )
@@ -217,5 +266,19 @@ def _described(error: Exception) -> str:
     return text or type(error).__name__
 
 
+def _learned(parts: list[Part], messages: Sequence[Message]) -> tuple[Part, ...]:
+    """Leave out the parts of messages that do not count.
+
+    Raises:
+        UnclearPartsError: there are some, and the template does not mark one part for each message.
+    """
+    counts = [message.is_learned for message in messages if message.role == ASSISTANT]
+    if all(counts):
+        return tuple(parts)
+    if len(parts) != len(counts):
+        raise UnclearPartsError
+    return tuple(compress(parts, counts))
+
+
 def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [{"role": message.role, "content": message.content, **dict(message.reasoning)} for message in messages]

@@ -7,11 +7,13 @@ from typing import Any
 from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.fields import Place, as_text, kind_of, names_of, valid_text
 from surogate_bench_trainer.data.records import Conversation, Message
+from surogate_bench_trainer.data.tools import tools_from
 
 MESSAGE_LISTS = ("messages", "conversations")
 """Usual names of the field that holds the messages."""
 
 ASSISTANT = "assistant"
+TOOLS = "tools"
 
 _ROLES: Mapping[str, str] = MappingProxyType(
     {
@@ -26,10 +28,18 @@ _ROLES: Mapping[str, str] = MappingProxyType(
 """Roles by the names that data sets give them."""
 
 _MAY_BE_EMPTY = frozenset({"system", "developer"})
+_SYSTEM = "system"
+BESIDE_MESSAGES = (_SYSTEM, TOOLS)
+"""Fields of a record that belong to its conversation."""
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+"""Names of what the assistant thinks before it answers, which chat templates read beside the content."""
+
+
+_WEIGHTS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: DataSpec, place: Place) -> Conversation:
-    """Read the messages of a decoded record. An empty system message counts as absent.
+    """Read the messages of a decoded record, with its tools and its system message. An empty one counts as absent.
 
     Args:
         fields: The decoded record.
@@ -38,8 +48,8 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
         place: Location of the record.
 
     Raises:
-        ConfigError: there is no list of messages, a message has no text or an unknown role, or no message is the
-            assistant's.
+        ConfigError: there is no list of messages, a message has no text or an unknown role, no message is the
+            assistant's and learned, or system message or tools are malformed.
     """
     name = next((name for name in lists if fields.get(name) is not None), lists[0])
     given = fields.get(name)
@@ -51,14 +61,43 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
             remedy="Correct the record, or set data.fields.messages.",
         )
     read = (_message(each, spec, place, number) for number, each in enumerate(given, start=1))
-    messages = tuple(message for message in read if message is not None)
-    if not any(message.role == ASSISTANT for message in messages):
+    messages = _with_system(tuple(message for message in read if message is not None), fields.get(_SYSTEM), place)
+    answers = [message for message in messages if message.role == ASSISTANT]
+    if not answers:
         raise place.error(
             "has no message of the assistant, so there is nothing to learn from it",
             value=given,
             remedy="Remove the record, or add the assistant's message.",
         )
-    return Conversation(messages)
+    if not any(message.is_learned for message in (answers[-1:] if spec.loss_on == "last" else answers)):
+        raise place.error(
+            f"gives {'the last' if spec.loss_on == 'last' else 'every'} message of the assistant weight 0, so there is "
+            "nothing to learn from it",
+            value=given,
+            remedy="Remove the record, or give one weight 1.",
+        )
+    return Conversation(messages, tools_from(fields.get(TOOLS), place))
+
+
+def _with_system(messages: tuple[Message, ...], given: object, place: Place) -> tuple[Message, ...]:
+    """Put a system message that stands beside the messages (as in ShareGPT) before them."""
+    text = as_text(given)
+    if given is not None and text is None:
+        raise place.error(
+            f"has no text in its field {_SYSTEM!r} but {kind_of(given)}", value=given, remedy="Correct the record."
+        )
+    if not text or not text.strip():
+        return messages
+    own = [message.content for message in messages if message.role in _MAY_BE_EMPTY]
+    if own == [text]:
+        return messages
+    if own:
+        raise place.error(
+            f"has a system message in its field {_SYSTEM!r} and another one among its messages",
+            value=text,
+            remedy="Remove one of them.",
+        )
+    return (Message(_SYSTEM, valid_text(text, _SYSTEM, place)), *messages)
 
 
 def _message(given: object, spec: DataSpec, place: Place, number: int) -> Message | None:
@@ -85,7 +124,43 @@ def _message(given: object, spec: DataSpec, place: Place, number: int) -> Messag
             value=given.get(name),
             remedy="Correct the record, or set data.fields.content.",
         )
-    return Message(role, valid_text(text, name, place))
+    return Message(
+        role,
+        valid_text(text, name, place),
+        _reasoning(given, role, place, number),
+        is_learned=_is_learned(given.get("weight"), place, number),
+    )
+
+
+def _reasoning(given: Mapping[str, Any], role: str, place: Place, number: int) -> tuple[tuple[str, str], ...]:
+    found = list[tuple[str, str]]()
+    for name in _REASONING:
+        value = given.get(name)
+        text = as_text(value)
+        if value is None or (text is not None and not text.strip()):
+            continue
+        if text is None or role != ASSISTANT:
+            problem = "no text" if text is None else f"the reasoning of {role}"
+            raise place.error(
+                f"has {problem} in {name!r} of message {number}",
+                value=value,
+                remedy="Correct or remove it: it is the text that the assistant thinks before it answers.",
+            )
+        found.append((name, valid_text(text, name, place)))
+    return tuple(found)
+
+
+def _is_learned(weight: object, place: Place, number: int) -> bool:
+    """Return whether a message counts, by its ``weight``: 0 or 1, as in OpenAI's format."""
+    text = as_text(weight)
+    value = None if text is None else _WEIGHTS.get(text)
+    if weight is not None and value is None:
+        raise place.error(
+            f"has a weight in message {number} that is neither 0 nor 1, which training does not support",
+            value=weight,
+            remedy="Write 0 (the message does not count in the loss) or 1.",
+        )
+    return value is not False
 
 
 def _role(given: Mapping[str, Any], spec: DataSpec, place: Place, number: int) -> str:

@@ -10,7 +10,17 @@ from typing import Any
 from surogate_bench.errors import ConfigError
 from surogate_bench_trainer.data.text import shortened
 
-_KINDS = {dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes"}
+
+class Number(str):
+    """A number of JSON as it was written."""
+
+    __slots__ = ()
+
+
+_KINDS = {
+    dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes",
+    Number: "a number",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

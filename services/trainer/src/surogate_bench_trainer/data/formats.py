@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.errors import ConfigError
+from surogate_bench_trainer.data.fields import Number
 from surogate_bench_trainer.data.text import shortened, unusable
 
 
@@ -54,7 +55,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 # Numbers stay as written. NaN is not JSON, but pandas writes it for a missing value: it is read as null.
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=Number, parse_float=Number, parse_constant=lambda _: None
+)
 _BLANK = re.compile(r"[ \t\r\n\ufeff]*")
 
 

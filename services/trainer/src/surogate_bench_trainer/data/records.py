@@ -40,13 +40,19 @@ class Message:
 
     role: str
     content: str
+    reasoning: tuple[tuple[str, str], ...] = ()
+    """Name and text of fields for the chat template beside ``content``, such as ``reasoning_content``."""
+    is_learned: bool = True
+    """Whether the message counts in the loss if it is the assistant's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, at least one of which is the assistant's."""
+    """Messages, at least one of which is the assistant's and learned."""
 
     messages: tuple[Message, ...]
+    tools: str = ""
+    """Tools that the assistant may call, as a JSON list for the chat template; empty if there are none."""
 
 
 ReadRecord = Record | Completion | Text | Conversation

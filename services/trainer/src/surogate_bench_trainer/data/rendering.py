@@ -1,5 +1,6 @@
 """Conversion of records to those that are prepared: questions and answers as they are, everything else as text."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ def render(
     needed_by = "data.chat_template" if spec.chat_template else f"data.{split}"
     template = chat_template_of(tokenizer, spec.chat_template_arguments, needed_by=needed_by)
     return [
-        _templated(_messages(record, spec), template, spec, field=f"data.{split}:{number}")
+        _templated(record, template, spec, field=f"data.{split}:{number}")
         for number, record in enumerate(records, start=1)
     ]
 
@@ -94,7 +95,7 @@ def _ended(text: str, end: str) -> str:
 
 def _messages(record: ReadRecord, spec: DataSpec) -> tuple[Message, ...]:
     match record:
-        case Conversation(messages):
+        case Conversation(messages=messages):
             return messages
         case Text():
             raise ConfigError(
@@ -108,7 +109,10 @@ def _messages(record: ReadRecord, spec: DataSpec) -> tuple[Message, ...]:
             return (Message("user", prompt_of(record, spec)), Message(ASSISTANT, completion_of(record, spec).strip()))
 
 
-def _templated(messages: Sequence[Message], template: ChatTemplate, spec: DataSpec, *, field: str) -> Rendered:
+def _templated(record: ReadRecord, template: ChatTemplate, spec: DataSpec, *, field: str) -> Rendered:
+    messages = _messages(record, spec)
+    if isinstance(record, Conversation) and record.tools:
+        template = template.with_tools(json.loads(record.tools))
     try:
         return template.training_text(messages, spec.loss_on)
     except Exception as error:  # a template may raise anything

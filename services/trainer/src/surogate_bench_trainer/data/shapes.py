@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from surogate_bench.specs.data import DataFormat, DataSpec
-from surogate_bench_trainer.data.conversations import MESSAGE_LISTS, conversation_from
+from surogate_bench_trainer.data.conversations import BESIDE_MESSAGES, MESSAGE_LISTS, conversation_from
 from surogate_bench_trainer.data.fields import Place, as_text, kind_of, text_field, valid_text
 from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text
 
@@ -40,7 +40,7 @@ def columns(spec: DataSpec) -> tuple[str, ...]:
     """Return the names of all fields that a record may be made of."""
     roles = [role for required in _REQUIRED.values() for role in required]
     named = (_name(spec, role) for role in (*roles, *_OPTIONAL))
-    return tuple(dict.fromkeys((*named, *_message_lists(spec))))
+    return tuple(dict.fromkeys((*named, *_message_lists(spec), *BESIDE_MESSAGES)))
 
 
 def detect_format(fields: object, spec: DataSpec) -> DataFormat:

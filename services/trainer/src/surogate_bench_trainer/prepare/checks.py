@@ -7,8 +7,16 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
-from surogate_bench_trainer.data.records import FINAL_ANSWER, Completion, PreparedRecord, Rendered, ScoredRecord
+from surogate_bench_trainer.data.records import (
+    FINAL_ANSWER,
+    Completion,
+    Conversation,
+    PreparedRecord,
+    Rendered,
+    ScoredRecord,
+)
 from surogate_bench_trainer.data.rendering import is_templated, rendered_prompts
+from surogate_bench_trainer.prepare.splitting import Splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,6 +59,24 @@ def check_shots(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
         )
 
 
+def check_weights(splits: Splits, sweep: RecipeSweep) -> None:
+    """Check that no message has weight 0 where every token counts.
+
+    Raises:
+        ConfigError: one has.
+    """
+    if sweep.training.loss_on != "all":
+        return
+    for name, records in splits.items():
+        for number, record in enumerate(records, start=1):
+            if isinstance(record, Conversation) and not all(message.is_learned for message in record.messages):
+                raise ConfigError(
+                    "has a message of weight 0, but training.loss_on is all, which includes every message",
+                    field=f"data.{name}:{number}",
+                    remedy="Remove training.loss_on, or the weights.",
+                )
+
+
 def check_template_arguments(train: Sequence[PreparedRecord], sweep: RecipeSweep) -> None:
     """Check that a chat template is rendered if arguments are given for it.
 
@@ -65,6 +91,24 @@ def check_template_arguments(train: Sequence[PreparedRecord], sweep: RecipeSweep
             value=", ".join(given),
             remedy="Remove them, or set data.chat_template or evaluation.chat_template.",
         )
+
+
+def header_warnings(tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep) -> tuple[str, ...]:
+    """Warn if prompts for scoring end without the header of the answer, which training does not count either."""
+    if not sweep.evaluation.chat_template:
+        return ()
+    arguments = sweep.data.chat_template_arguments
+    template = chat_template_of(tokenizer, arguments, needed_by="evaluation.chat_template")
+    try:
+        lacking = template.lacks_header()
+    except Exception:  # noqa: BLE001 - a template may raise anything; records that it fails on are reported by number
+        return ()
+    if not lacking:
+        return ()
+    return (
+        "the model's chat template ignores add_generation_prompt: in scoring the model has to write the header of its "
+        "answer itself, and training does not teach it",
+    )
 
 
 def check_lengths(

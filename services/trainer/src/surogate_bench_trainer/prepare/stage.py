@@ -25,6 +25,8 @@ from surogate_bench_trainer.prepare.checks import (
     check_lengths,
     check_shots,
     check_template_arguments,
+    check_weights,
+    header_warnings,
 )
 from surogate_bench_trainer.prepare.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.disk import (
@@ -66,6 +68,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     test = scored_records(splits)
     if "data" not in sweep.evaluation.keep_from_task:
         check_answers(test)
+    check_weights(splits, sweep)
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
@@ -80,6 +83,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         check_shots(prepared["train"], sweep)
         check_template_arguments(prepared["train"], sweep)
         lengths, tokens = check_lengths(prepared, tokenizer, sweep)
+        warnings += header_warnings(tokenizer, sweep)
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
         warnings += check_checkpoint(location, sweep, config)
