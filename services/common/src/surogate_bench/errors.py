@@ -116,14 +116,19 @@ class ForeignTrainerError(PermanentError):
     """
 
     def __init__(self, problem: str, last_lines: str | None = "") -> None:
-        ending = f"\nThe last lines of its output:\n{last_lines}" if last_lines else "\nIt wrote nothing."
-        super().__init__(f"{problem.rstrip('.')}.{'' if last_lines is None else ending}")
+        super().__init__(f"{problem.rstrip('.')}." if last_lines is None else with_output(problem, last_lines))
 
 
 class UnsupportedRecipeError(PermanentError):
     """The recipe cannot run here with the requested engine; there is no silent fallback."""
 
     exit_code = ExitCode.UNSUPPORTED
+
+
+def with_output(problem: str, last_lines: str) -> str:
+    """Add to a problem of a command the last lines that it wrote, or that it wrote nothing."""
+    ending = f"The last lines of its output:\n{last_lines}" if last_lines else "It wrote nothing."
+    return f"{problem.rstrip('.')}.\n{ending}"
 
 
 def shorten(text: str, limit: int = _SHOWN_CHARACTERS) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from surogate_bench.contract import TRAINER_REQUEST_VARIABLE
-from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError
+from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, with_output
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.trainer_commands import full_command
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
@@ -48,9 +48,9 @@ def _require_success(ended: Ended, timeout_s: float) -> None:
     if ended.code is None:
         raise ForeignTrainerError(f"the command had not ended after {timeout_s:g} s", ended.last_lines)
     if ended.code < 0:
-        raise TransientError(f"the command was killed by signal {-ended.code}; it ended with: {ended.last_lines}")
+        raise TransientError(with_output(f"the command was killed by signal {-ended.code}", ended.last_lines))
     if ended.code == ExitCode.TRANSIENT:
-        raise TransientError(f"the command asks for another attempt (exit code 75): {ended.last_lines}")
+        raise TransientError(with_output("the command asks for another attempt (exit code 75)", ended.last_lines))
     raise ForeignTrainerError(f"the command ended with exit code {ended.code}", ended.last_lines)
 
 

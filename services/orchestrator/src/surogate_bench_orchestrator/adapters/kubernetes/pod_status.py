@@ -7,7 +7,7 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
-from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, printable
+from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, printable, with_output
 from surogate_bench.logs import redact
 from surogate_bench.progress import Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
@@ -117,10 +117,10 @@ def explain_command(ended: Object) -> Termination:
     if ended.get("reason") == "StartError":
         error: Exception = ForeignTrainerError(f"the command cannot be started: {output}", None)
     elif code == ExitCode.TRANSIENT:
-        error = TransientError(f"the command asks for another attempt (exit code 75): {output}")
+        error = TransientError(with_output("the command asks for another attempt (exit code 75)", output))
     elif code > _SIGNALLED:
         killed = f"the command was killed by signal {code - _SIGNALLED}"
-        return Termination(reason=KILLED, message=f"{killed}; it ended with: {output}" if output else killed)
+        return Termination(reason=KILLED, message=with_output(killed, output))
     else:
         error = ForeignTrainerError(f"the command ended with exit code {code}", output)
     return Termination(reason=type(error).__name__, message=str(error))
