@@ -68,7 +68,7 @@ def test_arguments_that_begin_with_a_dot_and_slash_are_relative_to_the_sweep_fil
         (trainer(name="bf16"), "trainers.bf16.name", "is the name of another row or run"),
         (trainer(name="bf16-s0"), "trainers.bf16-s0.name", "is the name of another row or run"),
         (trainer(command=[]), "trainers.0.command", "at least 1 item"),
-        (trainer(command="python train.py"), "trainers.0.command", "valid tuple"),
+        (trainer(command="python train.py"), "trainers.0.command", "must be a list"),
         (trainer(command=["python", ""]), "trainers.0.command.1", "at least 1 character"),
         (trainer(command=["python", "a\0b"]), "trainers.0.command.1", "NUL"),
         (trainer(timeout_s=0), "trainers.0.timeout_s", "greater than 0"),

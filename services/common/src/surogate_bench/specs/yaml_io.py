@@ -1,9 +1,10 @@
 """Read a sweep from YAML, with errors that name the location and the remedy."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -129,9 +130,19 @@ def _dotted(location: tuple[int | str, ...]) -> str:
     return ".".join(part if part.strip() and part.isprintable() else repr(part) for part in parts) or "sweep"
 
 
+_PROBLEMS: Mapping[str, str] = MappingProxyType(
+    {
+        "extra_forbidden": "there is no such field",
+        "tuple_type": "must be a list",
+        "dict_type": "must be a mapping",
+        "model_type": "must be a mapping",
+    }
+)
+"""Problems by pydantic's name, where its own words are those of Python."""
+
+
 def _problem(first: ErrorDetails) -> str:
-    unknown = first["type"] == "extra_forbidden"
-    return "there is no such field" if unknown else str(first["msg"]).removeprefix("Value error, ")
+    return _PROBLEMS.get(first["type"]) or str(first["msg"]).removeprefix("Value error, ")
 
 
 def _remedy(kind: str, location: tuple[int | str, ...]) -> str:
@@ -140,6 +151,8 @@ def _remedy(kind: str, location: tuple[int | str, ...]) -> str:
         return f"Did you mean {likely[0]}?" if likely else "Remove it or correct its spelling."
     if kind == "missing":
         return "Add this field."
+    if kind == "tuple_type":
+        return "Write a list, such as [one, two]."
     return "Correct it; `surogate-bench validate FILE` checks a file without running it."
 
 
