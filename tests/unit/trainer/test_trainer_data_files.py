@@ -90,6 +90,11 @@ def test_a_byte_order_mark_is_read(tmp_path: Path, write: Callable[[list[dict[st
     assert read(tmp_path, name, b"\xef\xbb\xbf" + write(ROWS)) == RECORDS
 
 
+def test_a_csv_value_of_any_length_is_read(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "long " * 100_000}]
+    assert read(tmp_path, "train.csv", as_csv(rows)) == [Record("q", rows[0]["answer"])]
+
+
 def test_files_with_byte_order_marks_may_have_been_joined(tmp_path: Path) -> None:
     assert read(tmp_path, "train.jsonl", (b"\xef\xbb\xbf" + as_jsonl(ROWS)) * 2) == RECORDS * 2
 
@@ -191,6 +196,8 @@ def test_text_after_an_array_is_refused(tmp_path: Path, data: str, message: str)
         ("train.jsonl", as_parquet(ROWS), ["contains Parquet data", "Name it train.parquet"]),
         ("train.json", b"PK\x03\x04rest", ["is a zip archive", "Unpack it"]),
         ("train.jsonl", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),
+        ("train.parquet", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),
+        ("train.jsonl.gz", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),
         ("train.jsonl.gz", as_jsonl(ROWS), ["is not complete gzip data"]),
         ("train.jsonl.gz", gzip.compress(as_jsonl(ROWS), mtime=0)[:-9], ["is not complete gzip data"]),
         ("train.parquet", as_jsonl(ROWS), ["is not a Parquet file"]),

@@ -298,8 +298,14 @@ def test_training_records_are_shuffled_by_the_seed_before_sizes_apply(tmp_path: 
     ("held_out", "message"),
     [
         ({"test": 3}, r"data\.hold_out\.test: the data set has a test split of its own"),
-        ({"validation": 50}, r"data\.hold_out\.validation: of 50 training records it takes 50"),
-        ({"validation": 0.001}, r"data\.hold_out\.validation: of 50 training records it takes 0"),
+        (
+            {"validation": 50},
+            r"data\.hold_out\.validation: takes 50 of 50 training records: none would remain.*than 50 records",
+        ),
+        (
+            {"validation": 0.001},
+            r"data\.hold_out\.validation: is less than one of 50 training records: validation would be empty.*Raise it",
+        ),
     ],
 )
 def test_records_that_cannot_be_held_out_are_refused(tmp_path: Path, held_out: dict[str, float], message: str) -> None:
@@ -307,6 +313,25 @@ def test_records_that_cannot_be_held_out_are_refused(tmp_path: Path, held_out: d
     write(tmp_path / "test.jsonl", *rows(5))
     with pytest.raises(ConfigError, match=message):
         load_splits(DataSpec(path=tmp_path, hold_out=held_out))
+
+
+def test_what_a_second_split_leaves_empty_is_named_with_what_was_left(tmp_path: Path) -> None:
+    write(tmp_path / "all.jsonl", *rows(10))
+    spec = DataSpec(path=tmp_path / "all.jsonl", hold_out={"validation": 4, "test": 6})
+    with pytest.raises(ConfigError, match=r"hold_out\.test: takes 6 of the 6 training records that are left: none"):
+        load_splits(spec)
+    with pytest.raises(ConfigError, match=r"validation_size: .*there are 6 training records besides those held out"):
+        load_splits(DataSpec(path=tmp_path / "all.jsonl", hold_out={"test": 4}))
+
+
+def test_a_file_whose_name_is_also_a_pattern_is_found(tmp_path: Path) -> None:
+    write(tmp_path / "train[1].jsonl", *rows(3))
+    write(tmp_path / "train1.jsonl", *rows(3, 50))
+    files = {"train": "train[1].jsonl"}
+    spec = DataSpec(path=tmp_path, files=files, validation_size=1)
+    assert [record.question for record in load_splits(spec, needs_test=False)["train"]] == ["q0", "q1"]
+    (tmp_path / "train[1].jsonl").unlink()
+    assert [record.question for record in load_splits(spec, needs_test=False)["train"]] == ["q50", "q51"]
 
 
 def test_test_records_without_answers_are_refused_unless_the_task_has_its_own(tmp_path: Path) -> None:
@@ -328,6 +353,15 @@ def test_test_records_have_a_shape_of_their_own(tmp_path: Path) -> None:
     splits = load_splits(DataSpec(path=tmp_path, validation_size=2, format="messages"))
     assert splits["train"] == [TALK] * 3
     assert splits["test"] == [Record("q0", "#### 0"), Record("q1", "#### 1")]
+
+
+def test_test_records_have_a_shape_of_their_own_beside_stated_prompts(tmp_path: Path) -> None:
+    write(tmp_path / "train.jsonl", *[{"prompt": "p", "completion": "c"}] * 5)
+    write(tmp_path / "test.jsonl", *rows(2))
+    spec = DataSpec(path=tmp_path, validation_size=2, format="prompt-completion")
+    assert load_splits(spec)["test"] == [Record("q0", "#### 0"), Record("q1", "#### 1")]
+    write(tmp_path / "test.jsonl", *[row | {"prompt": "p", "completion": "c"} for row in rows(2)])
+    assert load_splits(spec)["test"] == [Completion("p", "c")] * 2
 
 
 def test_validation_records_of_another_shape_are_refused(tmp_path: Path) -> None:

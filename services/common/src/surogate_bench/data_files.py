@@ -93,7 +93,9 @@ def _matching(folder: Path, split: str, patterns: tuple[str, ...]) -> tuple[Path
     found: dict[Path, None] = {}
     for pattern in patterns:
         try:
-            matching = [path for path in sorted(folder.glob(pattern)) if path.is_file() and _is_readable(path)]
+            named = folder / pattern  # a file of this name is meant, whatever the name would match as a pattern
+            paths = [named] if named.is_file() else sorted(folder.glob(pattern))
+            matching = [path for path in paths if path.is_file() and _is_readable(path)]
         except (ValueError, IndexError, NotImplementedError, OSError) as error:
             raise ConfigError(
                 f"is not a pattern of files: {error}",

@@ -118,12 +118,17 @@ def _skip_blanks(text: str, position: int) -> int:
     return found.end() if found else position
 
 
+_LONGEST_CSV_FIELD = 2**31 - 1
+"""Most characters of a value; the csv module takes 131,072 by default, which the trace of one answer may exceed."""
+
+
 def csv_records(text: str, source: Source) -> Iterator[RawRecord]:
     """Read comma-separated values with a header. Quoted values may contain line breaks; records are numbered by line.
 
     Raises:
         ConfigError: quotes do not match, or a row has more values than the header. The message names the line.
     """
+    csv.field_size_limit(_LONGEST_CSV_FIELD)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     line = 1

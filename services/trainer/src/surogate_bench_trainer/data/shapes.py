@@ -22,18 +22,16 @@ _ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-complet
 """The first shape whose fields a record has is the detected one, unless the sweep names fields of another. A ``text``
 beside others is often a rendering of them, so it comes last."""
 
-SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
+_SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
 """Shapes that have a question and an answer."""
 
 
 def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
     """Return the shape of a split's records as the sweep states it; None if it is to be detected.
 
-    Test records have a question and an answer whatever the training records are.
+    Test records have a question and an answer whatever the training records are: see :func:`detect_format`.
     """
-    if spec.format == "auto" or (split == "test" and spec.format not in SCORED_FORMATS):
-        return None
-    return spec.format
+    return None if spec.format == "auto" or split == "test" else spec.format
 
 
 def columns(spec: DataSpec) -> tuple[str, ...]:
@@ -46,10 +44,12 @@ def columns(spec: DataSpec) -> tuple[str, ...]:
 def detect_format(fields: object, spec: DataSpec) -> DataFormat:
     """Return the shape that the names of a record's fields fit, one of which the sweep names a field before others.
 
-    If none does, it is ``question-answer``, or the first of which the sweep names a field.
+    The shape that the sweep states for training records comes first. If none fits, it is that one, the first of which
+    the sweep names a field, or ``question-answer``.
     """
     present = fields if isinstance(fields, dict) else {}
-    order = sorted(_ORDER, key=lambda shape: shape not in spec.named_shapes)
+    stated = spec.format if spec.format in _SCORED_FORMATS else None
+    order = sorted(_ORDER, key=lambda shape: (shape != stated, shape not in spec.named_shapes))
     return next((shape for shape in order if _fits(shape, present, spec)), order[0])
 
 

@@ -12,8 +12,8 @@ _OTHER_CONTENT = (
     (b"\x1f\x8b", "contains gzip data", "Name it {name}.gz."),
     (b"PAR1", "contains Parquet data", "Name it {split}.parquet."),
     (b"PK\x03\x04", "is a zip archive", "Unpack it."),
-    (b"version https://git-lfs", "is a Git LFS pointer, not the data itself", "Fetch the data: git lfs pull"),
 )
+_LFS_POINTER = b"version https://git-lfs"
 _MAX_SHOWN = 120
 
 
@@ -26,10 +26,12 @@ def read_bytes(path: Path, split: str) -> bytes:
     """Read a data file, and decompress it if its name ends in ``.gz``.
 
     Raises:
-        ConfigError: the file cannot be read, or is not complete gzip data.
+        ConfigError: the file cannot be read, is a pointer of Git LFS, or is not complete gzip data.
     """
     try:
         data = path.read_bytes()
+        if data.startswith(_LFS_POINTER):
+            raise unusable(path, split, "is a Git LFS pointer, not the data itself", "Fetch the data: git lfs pull")
         return gzip.decompress(data) if path.suffix == COMPRESSED else data
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise unusable(path, split, f"is not complete gzip data: {error}", "Copy or compress it again.") from error

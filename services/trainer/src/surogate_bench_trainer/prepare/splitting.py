@@ -79,14 +79,31 @@ def hold_out(splits: Splits, spec: DataSpec) -> Splits:
             raise _hold_out_error(name, size, f"the data set has a {name} split of its own", "Remove this setting.")
         count = int(size) if size >= 1 else round(size * len(splits["train"]))
         if not 0 < count < len(order):
-            available = f"of {len(order)} training records it takes {count}, so a split would be empty"
-            raise _hold_out_error(name, size, available, "Change it.")
+            raise _hold_out_error(name, size, *_why_empty(name, count, len(order), len(splits["train"])))
         chosen, order = order[:count], order[count:]
         taken[name] = [splits["train"][index] for index in sorted(chosen)]
     if not taken and not spec.shuffle:
         return splits
     kept = order if spec.shuffle else sorted(order)
     return splits | taken | {"train": [splits["train"][index] for index in kept]}
+
+
+def _why_empty(name: str, count: int, left: int, total: int) -> tuple[str, str]:
+    """Return problem and remedy where a split would be empty.
+
+    Args:
+        name: Split that is taken.
+        count: Records that it would have.
+        left: Training records that are left to take it from.
+        total: Training records of the data set.
+    """
+    if count == 0:
+        return (
+            f"is less than one of {total} training records: {name} would be empty",
+            f"Raise it: 1 of {total} or more.",
+        )
+    available = f"{left} training records" if left == total else f"the {left} training records that are left"
+    return f"takes {count} of {available}: none would remain to train on", f"Lower it to less than {left} records."
 
 
 def _random_order(count: int, seed: int) -> list[int]:
@@ -150,12 +167,13 @@ def resize(splits: Splits, spec: DataSpec) -> Splits:
 def _with_validation(splits: Splits, spec: DataSpec) -> tuple[list[ReadRecord], list[ReadRecord]]:
     train, validation = splits["train"], splits.get("validation", [])
     if not validation:
+        others = "" if spec.hold_out.test is None else " besides those held out for the test"
         if len(train) <= spec.validation_size:
             raise ConfigError(
-                f"leaves nothing to train on: the data set has {len(train)} training records and no validation split",
+                f"leaves nothing to train on: there are {len(train)} training records{others}, and no validation split",
                 field="data.validation_size",
                 value=spec.validation_size,
-                remedy="Lower it, or add a validation split.",
+                remedy="Lower it, set data.hold_out.validation, or add a validation split.",
             )
         return train[: -spec.validation_size], train[-spec.validation_size :]
     if type(validation[0]) is not type(train[0]):
