@@ -241,6 +241,12 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
             r"data\.train:1: .*does not use the thinking of message 2 of this record",
         ),
         (
+            {"messages": [TALK["messages"][0], {"role": "assistant", "content": "1", "reasoning": "x"}]},
+            f"You do reasoning.{EQUIPPED}",
+            {},
+            r"data\.train:1: .*does not use the reasoning of message 2 of this record",
+        ),
+        (
             {"messages": [TALK["messages"][0], {"role": "assistant", "content": "1", "reasoning_content": "x"}]},
             EQUIPPED.partition("{% if add_gen")[0],
             {},

@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import compress, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import Environment, TemplateSyntaxError
+from jinja2 import Environment, TemplateSyntaxError, nodes
 from jinja2.meta import find_undeclared_variables
 
 from surogate_bench.errors import ConfigError
@@ -92,7 +92,7 @@ class ChatTemplate:
             raise UnusedPartError("tools")
         for number, message in enumerate(messages, start=1):
             for name, _ in message.reasoning:
-                if name not in self.source:
+                if name not in used_fields(self.source):
                     raise UnusedPartError(f"{name} of message {number}")
 
     def _marked(self, messages: Sequence[Message]) -> tuple[str, tuple[Part, ...]] | None:
@@ -248,8 +248,22 @@ def used_variables(template: str) -> frozenset[str]:
     Raises:
         TemplateSyntaxError: it is no template of Jinja.
     """
-    environment = Environment(autoescape=True, extensions=["jinja2.ext.loopcontrols"])  # parsed only, never rendered
-    return frozenset(find_undeclared_variables(environment.parse(_ALL_MARKS.sub("", template))))
+    return frozenset(find_undeclared_variables(_parsed(template)))
+
+
+@lru_cache(maxsize=4)
+def used_fields(template: str) -> frozenset[str]:
+    """Return the names of the fields that a chat template may read, as ``m.name``, ``m["name"]`` or ``"name" in m``."""
+    parsed = _parsed(template)
+    constants = (node.value for node in parsed.find_all(nodes.Const))
+    attributes = (node.attr for node in parsed.find_all(nodes.Getattr))
+    return frozenset(name for name in (*constants, *attributes) if isinstance(name, str))
+
+
+def _parsed(template: str) -> nodes.Template:
+    """Parse a template, which is not rendered here, without the marks that only transformers knows."""
+    environment = Environment(autoescape=True, extensions=["jinja2.ext.loopcontrols"])
+    return environment.parse(_ALL_MARKS.sub("", template))
 
 
 def _shared(start: str, text: str) -> int:

@@ -12,6 +12,7 @@ from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.records import Completion, PreparedRecord, Rendered, ScoredRecord
 
 if TYPE_CHECKING:
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 _AT_ONCE = 1000
@@ -108,22 +109,35 @@ def _encode_rendered(records: Sequence[Rendered], tokenizer: "PreTrainedTokenize
             remedy="Use a model with a tokenizer.json, or data of questions and answers.",
         )
     for added, group in groupby(records, lambda record: record.special_tokens):
-        same = list(group)
-        batch = tokenizer(
-            [record.text for record in same],
-            add_special_tokens=added,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
-        prompts = [record.text[: record.counted[0][0]] if record.follows_prompt else "" for record in same]
-        alone = token_ids(prompts, tokenizer, special_tokens=added)
-        for record, tokens, offsets, prompt in zip(
-            same, batch["input_ids"], batch["offset_mapping"], alone, strict=True
-        ):
-            counted = tuple(_covering(span, offsets, len(record.text)) for span in record.counted)
-            if record.follows_prompt:
-                counted = ((min(counted[0][0], _shared(prompt, tokens)), counted[0][1]),)
-            yield Sample(tokens, counted[0][0], counted)
+        yield from _encode_texts(list(group), tokenizer, special_tokens=added)
+
+
+def _encode_texts(
+    records: Sequence[Rendered], tokenizer: "PreTrainedTokenizerBase", *, special_tokens: bool
+) -> Iterator[Sample]:
+    batch = tokenizer(
+        [record.text for record in records], add_special_tokens=special_tokens, return_attention_mask=False
+    )
+    following = [record for record in records if record.follows_prompt]
+    prompts = [record.text[: record.counted[0][0]] for record in following]
+    alone = iter(token_ids(prompts, tokenizer, special_tokens=special_tokens))
+    for record, tokens, encoding in zip(records, batch["input_ids"], batch.encodings, strict=True):
+        prompt = next(alone) if record.follows_prompt else None
+        counted = _counted(record, tokens, encoding, prompt)
+        yield Sample(tokens, counted[0][0], counted)
+
+
+def _counted(
+    record: Rendered, tokens: Sequence[int], encoding: "Encoding", prompt: Sequence[int] | None
+) -> tuple[tuple[int, int], ...]:
+    """Return start and end of the tokens that count; ``prompt`` are the tokens of the prompt alone."""
+    length = len(record.text)
+    if prompt is None:
+        return tuple(_covering(span, encoding, len(tokens), length) for span in record.counted)
+    if tokens[: len(prompt)] == prompt and record.counted[0][1] >= length:
+        return ((len(prompt), len(tokens)),)  # the usual case, for which no place of a token is looked up
+    start, end = _covering(record.counted[0], encoding, len(tokens), length)
+    return ((min(start, _shared(prompt, tokens)), end),)
 
 
 def _shared(prompt: Sequence[int], tokens: Sequence[int]) -> int:
@@ -133,11 +147,34 @@ def _shared(prompt: Sequence[int], tokens: Sequence[int]) -> int:
     return next(index for index, (one, other) in enumerate(zip_longest(prompt, tokens)) if one != other)
 
 
-def _covering(span: tuple[int, int], offsets: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+def _covering(span: tuple[int, int], encoding: "Encoding", tokens: int, length: int) -> tuple[int, int]:
     """Return the range of tokens that cover a part of a text; at the end of the text with all tokens that follow.
 
     A token that is only partly inside counts: the model has to generate it.
+
+    Args:
+        span: Start and end (exclusive) of the part, in characters.
+        encoding: The tokenized text.
+        tokens: Number of its tokens.
+        length: Number of its characters.
     """
+    start, end = span
+    first = encoding.char_to_token(start)
+    last = tokens if end >= length else encoding.char_to_token(end)
+    if first is None or last is None:  # no token covers the character, as where blanks are dropped
+        return _covering_by_offsets(span, encoding.offsets, length)
+    while last < tokens:
+        place = encoding.token_to_chars(last)
+        if place is None:
+            return _covering_by_offsets(span, encoding.offsets, length)
+        if place[0] >= end:
+            break
+        last += 1
+    return first, last
+
+
+def _covering_by_offsets(span: tuple[int, int], offsets: Sequence[tuple[int, int]], length: int) -> tuple[int, int]:
+    """Do the same by the characters of every token, which takes longer."""
     start, end = span
     first = bisect_right(_ascending(offsets, 1), start)
     last = len(offsets) if end >= length else bisect_left(_ascending(offsets, 0), end)
