@@ -85,6 +85,7 @@ def test_a_stated_shape_is_not_detected(tmp_path: Path) -> None:
             TALK,
         ),
         ({"question": "x", "answer": "y", "talk": [ASKED, ANSWERED]}, {"messages": "talk"}, TALK),
+        ({"question": "x", "answer": "y", "messages": [ASKED, ANSWERED]}, {"messages": "messages"}, TALK),
         ({"question": "x", "answer": "y"}, {"prompt": "question", "completion": "answer"}, Completion("x", "y")),
     ],
 )

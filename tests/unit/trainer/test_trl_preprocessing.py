@@ -56,8 +56,7 @@ def prepared_by_trl(
     data = datasets.Dataset.from_list([row])
     trainer = trl.SFTTrainer(model=str(model), args=config, train_dataset=data, processing_class=tokenizer)
     (found,) = list(trainer.train_dataset)
-    masks = [found[name] for name in ("completion_mask", "assistant_masks") if name in found]
-    return found["input_ids"], [all(marks) for marks in zip(*masks, strict=True)] or [True] * len(found["input_ids"])
+    return found["input_ids"], [label >= 0 for label in found["labels"]]
 
 
 def prepared_here(tokenizer: PreTrainedTokenizerFast, row: dict[str, Any], **spec: Any) -> Sample:

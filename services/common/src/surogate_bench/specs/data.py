@@ -256,7 +256,7 @@ class DataSpec(Spec):
             if getattr(self.fields, role) not in (None, name) and name != role:
                 raise ValueError(f"{role}_field and fields.{role} differ: remove one")
         for roles in (*_SHAPE_ROLES.values(), _MESSAGE_ROLES):
-            named = [self.names.get(role, role) for role in roles]
+            named = [self.name_of(role) for role in roles]
             if repeated := next((name for name in named if named.count(name) > 1), None):
                 both = " and ".join(role for role, name in zip(roles, named, strict=True) if name == repeated)
                 raise ValueError(f"{both} would both be read from the field {repeated}: name another one in fields")
@@ -276,11 +276,15 @@ class DataSpec(Spec):
     def named_shapes(self) -> frozenset[DataFormat]:
         """Shapes of which the sweep names a field."""
         given = self.fields.model_dump(exclude_none=True).keys()
-        given |= {role for role in ("question", "answer") if self.names[role] != role}
-        return frozenset(shape for shape, roles in _SHAPE_ROLES.items() if given & set(roles))
+        return frozenset(
+            shape
+            for shape, roles in _SHAPE_ROLES.items()
+            if any(role in given or self.name_of(role) != role for role in roles)
+        )
 
-    @property
-    def names(self) -> Mapping[str, str]:
-        """Names of the fields that the sweep gives, by their usual ones."""
-        given = self.fields.model_dump(exclude_none=True)
-        return {"question": self.question_field, "answer": self.answer_field} | given
+    def name_of(self, role: str) -> str:
+        """Return the name of the field that has a role in a record, such as ``question``."""
+        given: str | None = getattr(self.fields, role)
+        if given is not None:
+            return given
+        return {"question": self.question_field, "answer": self.answer_field}.get(role, role)

@@ -37,7 +37,7 @@ def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
 def columns(spec: DataSpec) -> tuple[str, ...]:
     """Return the names of all fields that a record may be made of."""
     roles = [role for required in _REQUIRED.values() for role in required]
-    named = (_name(spec, role) for role in (*roles, *_OPTIONAL))
+    named = (spec.name_of(role) for role in (*roles, *_OPTIONAL))
     return tuple(dict.fromkeys((*named, *_message_lists(spec), *BESIDE_MESSAGES)))
 
 
@@ -56,7 +56,7 @@ def detect_format(fields: object, spec: DataSpec) -> DataFormat:
 def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool:
     if shape == "messages":
         return any(name in present for name in _message_lists(spec))
-    return all(_name(spec, role) in present for role in _REQUIRED[shape])
+    return all(spec.name_of(role) in present for role in _REQUIRED[shape])
 
 
 def record_from(fields: object, shape: DataFormat, *, spec: DataSpec, place: Place) -> ReadRecord:
@@ -99,7 +99,7 @@ def _prompt_completion(fields: Mapping[str, Any], spec: DataSpec, place: Place) 
 def _instruction(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Record:
     """Join instruction and input by a blank line, as the question."""
     question = _text(fields, "instruction", spec, place)
-    name = _name(spec, "input")
+    name = spec.name_of("input")
     given = fields.get(name)
     if given is not None and (context := as_text(given)) is None:
         raise place.error(
@@ -129,11 +129,7 @@ _READERS: Mapping[DataFormat, Callable[[Mapping[str, Any], DataSpec, Place], Rea
 
 def _text(fields: Mapping[str, Any], role: str, spec: DataSpec, place: Place) -> str:
     setting = f"data.{role}_field" if role in ("question", "answer") else f"data.fields.{role}"
-    return text_field(fields, _name(spec, role), place=place, setting=setting)
-
-
-def _name(spec: DataSpec, role: str) -> str:
-    return spec.names.get(role, role)
+    return text_field(fields, spec.name_of(role), place=place, setting=setting)
 
 
 def _message_lists(spec: DataSpec) -> tuple[str, ...]:
