@@ -72,7 +72,7 @@ def measured(folder: Path, model: Path) -> dict[str, object]:
 
     tokenizer = AutoTokenizer.from_pretrained(model)
     spec = DataSpec(path=folder, validation_size=1)
-    began, digest, tokens, counted = time.perf_counter(), hashlib.sha256(), 0, 0
+    began, busy, digest, tokens, counted = time.perf_counter(), time.process_time(), hashlib.sha256(), 0, 0
     splits = load_splits(spec, needs_test=False)
     read = time.perf_counter()
     prepared = {name: render(records, tokenizer, spec, split=name) for name, records in splits.items()}
@@ -85,6 +85,7 @@ def measured(folder: Path, model: Path) -> dict[str, object]:
     ended = time.perf_counter()
     return {
         "seconds": round(ended - began, 1),
+        "cpu_seconds": round(time.process_time() - busy, 1),
         "reading_s": round(read - began, 1),
         "rendering_s": round(rendered - read, 1),
         "tokenizing_s": round(ended - rendered, 1),

@@ -363,6 +363,9 @@ def test_test_records_have_a_shape_of_their_own_beside_stated_prompts(tmp_path: 
     assert load_splits(spec)["test"] == [Record("q0", "#### 0"), Record("q1", "#### 1")]
     write(tmp_path / "test.jsonl", *[row | {"prompt": "p", "completion": "c"} for row in rows(2)])
     assert load_splits(spec)["test"] == [Completion("p", "c")] * 2
+    write(tmp_path / "test.jsonl", {"q": "x", "a": "y"})
+    with pytest.raises(ConfigError, match=r"no text in its field 'question'; it has q, a .*set data\.question_field"):
+        load_splits(spec)
 
 
 def test_validation_records_of_another_shape_are_refused(tmp_path: Path) -> None:

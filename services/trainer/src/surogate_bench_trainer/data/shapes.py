@@ -44,13 +44,14 @@ def columns(spec: DataSpec) -> tuple[str, ...]:
 def detect_format(fields: object, spec: DataSpec) -> DataFormat:
     """Return the shape that the names of a record's fields fit, one of which the sweep names a field before others.
 
-    The shape that the sweep states for training records comes first. If none fits, it is that one, the first of which
-    the sweep names a field, or ``question-answer``.
+    The shape that the sweep states for training records comes before all. If none fits, it is the first of which the
+    sweep names a field, or ``question-answer``: test records may have fields of their own.
     """
     present = fields if isinstance(fields, dict) else {}
-    stated = spec.format if spec.format in _SCORED_FORMATS else None
-    order = sorted(_ORDER, key=lambda shape: (shape != stated, shape not in spec.named_shapes))
-    return next((shape for shape in order if _fits(shape, present, spec)), order[0])
+    stated = [shape for shape in _SCORED_FORMATS if shape == spec.format]
+    order = sorted(_ORDER, key=lambda shape: shape not in spec.named_shapes)
+    otherwise = "question-answer" if order[0] in stated else order[0]
+    return next((shape for shape in (*stated, *order) if _fits(shape, present, spec)), otherwise)
 
 
 def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool:
