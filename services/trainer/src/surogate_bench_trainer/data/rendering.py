@@ -42,7 +42,8 @@ def render(
         ConfigError: the tokenizer lacks what they need, or its chat template fails.
     """
     if not spec.chat_template and not any(isinstance(record, Conversation) for record in records):
-        return [_plain(record, tokenizer) for record in records]
+        end = end_of_text(tokenizer)
+        return [_plain(record, end) for record in records]
     needed_by = "data.chat_template" if spec.chat_template else f"data.{split}"
     template = chat_template_of(tokenizer, spec.chat_template_arguments, needed_by=needed_by)
     return [
@@ -75,13 +76,13 @@ def rendered_prompts(
     return prompts
 
 
-def _plain(record: ReadRecord, tokenizer: "PreTrainedTokenizerBase") -> PreparedRecord:
+def _plain(record: ReadRecord, end: str) -> PreparedRecord:
     match record:
         case Completion(prompt, completion):
-            text = prompt + _ended(completion, end_of_text(tokenizer))
+            text = prompt + _ended(completion, end)
             return Rendered(text, ((len(prompt), len(text)),), special_tokens=True, follows_prompt=True)
         case Text(whole):
-            text = _ended(whole, end_of_text(tokenizer))
+            text = _ended(whole, end)
             return Rendered(text, ((0, len(text)),), special_tokens=True)
         case Record():
             return record
