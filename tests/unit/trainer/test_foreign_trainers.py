@@ -234,11 +234,7 @@ ENDS: dict[str, tuple[str, type[Exception], str]] = {
     "with an error": ('save()\nsys.exit("no kernel")', ForeignTrainerError, r"exit code 1\.\n[^$]*no kernel"),
     "with an exception": ('raise MemoryError("of what")', ForeignTrainerError, "MemoryError: of what"),
     "asking for another attempt": ('print("busy")\nsys.exit(75)', TransientError, r"another attempt[^$]*busy"),
-    "asking for another attempt in silence": (
-        "sys.exit(75)",
-        TransientError,
-        r"another attempt \(exit code 75\)\.\nIt wrote nothing\.$",
-    ),
+    "asking again in silence": ("sys.exit(75)", TransientError, r"attempt \(exit code 75\)\.\nIt wrote nothing\.$"),
     "by a signal in silence": ("os.kill(os.getpid(), 9)", TransientError, r"signal 9\.\nIt wrote nothing\.$"),
     "by a signal": ('print("so far")\nsys.stdout.flush()\nos.kill(os.getpid(), 9)', TransientError, "signal 9"),
 }

@@ -18,7 +18,7 @@ FILES_NEED_PATH = "files are of a local folder: set path too"
 SPLITS_NEED_HUB = "splits are of the hub: set hub too"
 
 _PLACE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
-"""What looks like the place of a field in a prompt or completion."""
+"""The place of a field in a prompt or completion."""
 
 MANAGED_TEMPLATE_ARGUMENTS = frozenset(
     {

@@ -138,7 +138,7 @@ _PROBLEMS: Mapping[str, str] = MappingProxyType(
         "model_type": "must be a mapping",
     }
 )
-"""Problems by pydantic's name, where its own words are those of Python."""
+"""Problems by pydantic's name, where its own message names types of Python."""
 
 
 def _problem(first: ErrorDetails) -> str:

@@ -12,7 +12,7 @@ from surogate_bench.trainer_commands import command_files
 def read_sweep(path: Path) -> RecipeSweep:
     """Read a sweep, and check that the local files and the task that it names exist and fit it.
 
-    Programs of foreign trainers are not looked for: :func:`require_trainers` does that.
+    Programs of foreign trainers are checked by :func:`require_trainers`.
 
     Raises:
         ConfigError: it cannot be used as it is.
