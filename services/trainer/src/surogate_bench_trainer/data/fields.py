@@ -84,7 +84,7 @@ def as_text(value: object) -> str | None:
     """Return the text of a string, number or truth value, or None for any other value."""
     match value:
         case str():
-            return value
+            return str(value)  # no subclass, such as Number
         case bool():
             return "true" if value else "false"
         case float() if math.isnan(value):
