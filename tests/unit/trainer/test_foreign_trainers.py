@@ -234,9 +234,6 @@ ENDS: dict[str, tuple[str, type[Exception], str]] = {
     "with an error": ('save()\nsys.exit("no kernel")', ForeignTrainerError, r"exit code 1\.\n[^$]*no kernel"),
     "with an exception": ('raise MemoryError("of what")', ForeignTrainerError, "MemoryError: of what"),
     "asking for another attempt": ('print("busy")\nsys.exit(75)', TransientError, r"another attempt[^$]*busy"),
-    "asking again in silence": ("sys.exit(75)", TransientError, r"attempt \(exit code 75\)\.\nIt wrote nothing\.$"),
-    "by a signal in silence": ("os.kill(os.getpid(), 9)", TransientError, r"signal 9\.\nIt wrote nothing\.$"),
-    "by a signal": ('print("so far")\nsys.stdout.flush()\nos.kill(os.getpid(), 9)', TransientError, "signal 9"),
 }
 
 
@@ -244,6 +241,14 @@ ENDS: dict[str, tuple[str, type[Exception], str]] = {
 def test_a_command_that_fails_says_how(body: str, kind: type[Exception], problem: str, train: Train) -> None:
     with pytest.raises(kind, match=problem):
         train(body)
+
+
+@pytest.mark.parametrize(("script", "problem"), [("exit 75", r"\(exit code 75\)"), ("kill -9 $$", "signal 9")])
+def test_a_command_that_ends_in_silence_is_said_to_have_written_nothing(
+    script: str, problem: str, train: Train
+) -> None:
+    with pytest.raises(TransientError, match=rf"{problem}\.\nIt wrote nothing\.$"):
+        train(entry={"command": ["sh", "-c", script]})
 
 
 def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(train: Train, tmp_path: Path) -> None:
