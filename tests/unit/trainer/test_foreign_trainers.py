@@ -230,25 +230,21 @@ def test_what_is_no_usable_adapter_fails_the_run_with_its_reason_and_what_was_sa
     assert not list((tmp_path / "store").glob("sweeps/*/*/runs/other-s0/train/manifest.json"))
 
 
-ENDS: dict[str, tuple[str, type[Exception], str]] = {
+ENDS: dict[str, tuple[str | list[str], type[Exception], str]] = {
     "with an error": ('save()\nsys.exit("no kernel")', ForeignTrainerError, r"exit code 1\.\n[^$]*no kernel"),
     "with an exception": ('raise MemoryError("of what")', ForeignTrainerError, "MemoryError: of what"),
     "asking for another attempt": ('print("busy")\nsys.exit(75)', TransientError, r"another attempt[^$]*busy"),
+    "by a signal": ('print("so far")\nsys.stdout.flush()\nos.kill(os.getpid(), 9)', TransientError, "signal 9"),
+    "asking again in silence": (["sh", "-c", "exit 75"], TransientError, r"exit code 75\)\.\nIt wrote nothing\.$"),
+    "by a signal in silence": (["sh", "-c", "kill -9 $$"], TransientError, r"signal 9\.\nIt wrote nothing\.$"),
 }
 
 
 @pytest.mark.parametrize(("body", "kind", "problem"), ENDS.values(), ids=ENDS)
-def test_a_command_that_fails_says_how(body: str, kind: type[Exception], problem: str, train: Train) -> None:
+def test_a_command_that_fails_says_how(body: Any, kind: type[Exception], problem: str, train: Train) -> None:
+    given = {"entry": {"command": body}} if isinstance(body, list) else {"body": body}
     with pytest.raises(kind, match=problem):
-        train(body)
-
-
-@pytest.mark.parametrize(("script", "problem"), [("exit 75", r"\(exit code 75\)"), ("kill -9 $$", "signal 9")])
-def test_a_command_that_ends_in_silence_is_said_to_have_written_nothing(
-    script: str, problem: str, train: Train
-) -> None:
-    with pytest.raises(TransientError, match=rf"{problem}\.\nIt wrote nothing\.$"):
-        train(entry={"command": ["sh", "-c", script]})
+        train(**given)
 
 
 def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(train: Train, tmp_path: Path) -> None:
