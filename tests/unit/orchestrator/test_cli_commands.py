@@ -204,6 +204,8 @@ def test_a_trainer_whose_program_is_missing_is_refused_by_validate(call: Command
     code, _, err = call("validate", write(tmp_path / "sweep.yaml", trainers=trainers))
     assert code == 2
     assert "trainers.theirs.command: there is no such program (got 'no-such-program-here')" in err
+    in_an_image = [trainers[0] | {"image": "registry.example.com/trainer:1"}]
+    assert call("validate", write(tmp_path / "sweep.yaml", trainers=in_an_image))[0] == 0
 
 
 def test_render_on_kubernetes_shows_the_resource_and_needs_no_cluster(call: CommandLine, tmp_path: Path) -> None:

@@ -77,9 +77,13 @@ ENDS: dict[str, tuple[State, str, str]] = {
         ended(1), "ForeignTrainerError", "the command ended with exit code 1.\nIt wrote nothing.",
     ),
     "a wish for another attempt": (
-        ended(75, "busy"), "TransientError", "the command asks for another attempt (exit code 75): busy",
+        ended(75, "busy"), "TransientError",
+        "the command asks for another attempt (exit code 75).\nThe last lines of its output:\nbusy",
     ),
-    "a signal": (ended(143, "so far"), "Killed", "the command was killed by signal 15; it ended with: so far"),
+    "a signal": (
+        ended(143, "so far"), "Killed",
+        "the command was killed by signal 15.\nThe last lines of its output:\nso far",
+    ),
     "memory": (
         ended(137, "", "OOMKilled"), "OOMKilled", "exceeded its memory limit; raise it in the chart's values",
     ),

@@ -28,10 +28,11 @@ def read_sweep(path: Path) -> RecipeSweep:
 
 
 def require_trainers(sweep: RecipeSweep) -> None:
-    """Check that the commands of foreign trainers can start on this machine.
+    """Check that the commands of foreign trainers can start on this machine, unless they have an image for others.
 
     Raises:
         ConfigError: one cannot.
     """
     for trainer in sweep.trainers:
-        command_files(trainer)
+        if trainer.image is None:
+            command_files(trainer)
