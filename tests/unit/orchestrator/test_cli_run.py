@@ -198,6 +198,9 @@ def test_data_or_a_model_that_was_replaced_is_refused_before_the_old_table_is_sh
     code, out, _ = workplace("run")
     assert code == 0
     assert out in table
+    (workplace.folder / changed).parent.rename(workplace.folder / "moved")
+    assert workplace("run")[0] == 2
+    assert workplace("report")[0] == 0, "results can be read without what they were made from"
 
 
 def test_one_failing_run_does_not_stop_the_others_and_the_next_start_tries_only_it(workplace: Workplace) -> None:

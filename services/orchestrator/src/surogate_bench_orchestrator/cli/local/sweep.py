@@ -6,7 +6,7 @@ from pathlib import Path
 
 from surogate_bench.errors import StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder
-from surogate_bench.specs import RecipeSweep, with_seeds
+from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder, require_free_space
@@ -69,12 +69,13 @@ def open_local_sweep(argument: SweepArgument, options: LocalOptions, *, create: 
     Args:
         argument: The sweep's file, and seeds that replace those of the file.
         options: Store, state folder and settings of the run.
-        create: Create a local store that does not exist; otherwise it reads as empty, and is not created.
+        create: Create a local store that does not exist; otherwise it reads as empty, and is not created, and results
+            can be read without the files that the sweep names.
 
     Raises:
         ConfigError: the file or the store cannot be used.
     """
-    sweep = with_seeds(read_sweep(argument.path), argument.seeds)
+    sweep = with_seeds(read_sweep(argument.path) if create else load_sweep(argument.path), argument.seeds)
     state = _state_folder(str(options.state_dir))
     store = open_store(options.store, create=create)
     identity = hashlib.sha256(f"{sweep.spec_hash}/{store.url}".encode()).hexdigest()[:12]
