@@ -51,6 +51,10 @@ class FakeServer:
     """So often it answers that it is not ready."""
     can_unload: bool = True
     finish_reason: str = "stop"
+    is_cut_off: Callable[[str], bool] = lambda _: False
+    """Of the text of an answer: whether it was ended by the maximum number of tokens."""
+    states_usage: bool = True
+    """Whether it states the number of tokens: here the words of the answer."""
     adapters: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
     load_answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -114,7 +118,9 @@ class FakeServer:
         if isinstance(given, int):
             return given, {"error": {"message": "too long"}}
         text = {"message": {"content": given or None}} if messages else {"text": given}
-        return 200, {"choices": [{"index": 0, "finish_reason": self.finish_reason, **text}]}
+        usage = {"usage": {"completion_tokens": len(given.split())}} if self.states_usage else {}
+        reason = "length" if self.is_cut_off(given) else self.finish_reason
+        return 200, {"choices": [{"index": 0, "finish_reason": reason, **text}], **usage}
 
 
 @contextmanager

@@ -184,6 +184,10 @@ class ForeignTrainResult(_ForeignAdapterResult):
         return self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
 
 
+CUT_OFF = "length"
+"""Finish reason of an answer that max_gen_toks ended."""
+
+
 class Metric(_Result):
     """An accuracy and its standard error sqrt(p (1 - p) / (n - 1))."""
 
@@ -204,6 +208,12 @@ class EvalResult(_Result):
     """Exact match of the last number in the answer."""
     empty_answers: int
     """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
+    cut_off_answers: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Answers that max_gen_toks ended; None, as in the next two, in results of versions that did not record it."""
+    unformatted_answers: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Answers in which the strict filter found none."""
+    answer_tokens: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Generated tokens of all answers together."""
     seconds: float
     """Wall time of lm-eval, start-up excluded."""
     parallel_evaluations: int
@@ -245,3 +255,9 @@ class SampleLine(_Result):
     """The complete answer of the model."""
     strict_match: bool
     flexible_match: bool
+    formatted: bool | None = Field(None, exclude_if=lambda value: value is None)
+    """Whether the strict filter found an answer, right or wrong; None, as in the next two, where it is not known."""
+    finish_reason: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Why it ended, as vLLM states it; :data:`CUT_OFF` where max_gen_toks ended it."""
+    tokens: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Number of generated tokens."""

@@ -2,8 +2,31 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Self
 
 _REPORT_EVERY_S = 0.5
+
+
+class Answer(str):
+    """The text of an answer, and how it ended: lm-eval hands it on as text, up to the samples that it records.
+
+    Args:
+        text: The answer.
+        finish_reason: As the server states it: ``stop``, or ``length`` where max_gen_toks cut it off; None if it is not
+            known.
+        tokens: Number of generated tokens; None if it is not known.
+    """
+
+    __slots__ = ("finish_reason", "tokens")
+
+    def __new__(cls, text: str, *, finish_reason: str | None = None, tokens: int | None = None) -> Self:
+        """Make the text; see the class."""
+        answer = super().__new__(cls, text)
+        answer.finish_reason, answer.tokens = finish_reason, tokens
+        return answer
+
+    finish_reason: str | None
+    tokens: int | None
 
 
 class Answers:

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench_evaluator.answers import Answers
+from surogate_bench_evaluator.answers import Answer, Answers
 from surogate_bench_evaluator.server import ServedModel, ServerLostError
 
 _log = logging.getLogger(__name__)
@@ -102,18 +102,18 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own
-        """Return the text of every choice, which is empty if the model ended at once.
+        """Return every choice as an :class:`Answer`, which is empty if the model ended at once.
 
         Raises:
             aiohttp.ClientPayloadError: vLLM answered with status 200, but did not finish (an aborted request has no
                 text, or a part of it).
         """
         answers = outputs if isinstance(outputs, list) else [outputs]
-        for choice in (choice for answer in answers for choice in answer["choices"]):
-            reason = choice.get("finish_reason")
-            if reason not in _FINISHED or not isinstance(choice["text"], str):
-                raise aiohttp.ClientPayloadError(f"an answer did not finish (finish_reason {reason!r})")
-        generations: list[str] = LocalCompletionsAPI.parse_generations(outputs, **kwargs)
+        marked = [
+            {"choices": [{**choice, "text": _finished(choice, answer)} for choice in answer["choices"]]}
+            for answer in answers
+        ]
+        generations: list[str] = LocalCompletionsAPI.parse_generations(marked, **kwargs)
         return generations
 
     @property
@@ -160,10 +160,20 @@ class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[
         """Return the content of every message; see :meth:`ResumableCompletions.parse_generations`."""
         answers = outputs if isinstance(outputs, list) else [outputs]
         texts = [
-            {"choices": [{**choice, "text": choice["message"]["content"] or ""} for choice in answer["choices"]]}
+            answer
+            | {"choices": [{**choice, "text": choice["message"]["content"] or ""} for choice in answer["choices"]]}
             for answer in answers
         ]
         return ResumableCompletions.parse_generations(texts, **kwargs)
+
+
+def _finished(choice: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
+    reason = choice.get("finish_reason")
+    if reason not in _FINISHED or not isinstance(choice["text"], str):
+        raise aiohttp.ClientPayloadError(f"an answer did not finish (finish_reason {reason!r})")
+    tokens = (response.get("usage") or {}).get("completion_tokens")  # of all choices together
+    known = isinstance(tokens, int) and len(response["choices"]) == 1
+    return Answer(choice["text"], finish_reason=reason, tokens=tokens if known else None)
 
 
 def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

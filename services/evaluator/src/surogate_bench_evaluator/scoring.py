@@ -1,13 +1,13 @@
 """Convert lm-eval's results to those of the sweep, and check lm-eval's figures."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Literal, Self
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.results import EvalResult, Metric, SampleLine, ScoredData
+from surogate_bench.results import CUT_OFF, EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr
 from surogate_bench_evaluator.server import ServedModel
@@ -21,6 +21,8 @@ FLEXIBLE: Match = "flexible-extract"
 """Filter of the task that takes the last number."""
 
 _TOLERANCE = 1e-9
+_NOTHING_FOUND = "[invalid]"
+"""lm-eval's own fallback of a regular expression that matches nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,7 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
         strict=_metric(outcome, STRICT, [line.strict_match for line in samples]),
         flexible=_metric(outcome, FLEXIBLE, [line.flexible_match for line in samples]),
         empty_answers=empty,
+        **_endings(samples),
         seconds=outcome.seconds,
         parallel_evaluations=evaluation.parallel_evaluations,
     )
@@ -84,17 +87,44 @@ def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
     strict = _right_by_index(logged, STRICT, outcome.task)
     flexible = _right_by_index(logged, FLEXIBLE, outcome.task)
     by_index = {sample["doc_id"]: sample for sample in logged}
+    nothing_found = _fallback(outcome)
+    formatted = {
+        sample["doc_id"]: sample["filtered_resps"][0] != nothing_found
+        for sample in logged
+        if sample["filter"] == "strict-match" and "filtered_resps" in sample
+    }
     return tuple(
         SampleLine(
             index=index,
             question=str(sample["doc"].get("question") or sample["arguments"][0][0]),
             target=str(sample["target"]).rpartition("####")[2].strip(),
-            response=sample["resps"][0][0],
+            response=str(answer := sample["resps"][0][0]),
             strict_match=strict[index],
             flexible_match=flexible[index],
+            formatted=formatted.get(index),
+            finish_reason=getattr(answer, "finish_reason", None),
+            tokens=getattr(answer, "tokens", None),
         )
         for index, sample in sorted(by_index.items())
     )
+
+
+def _fallback(outcome: Outcome) -> str:
+    """Return what the strict filter gives where it finds no answer."""
+    filters = outcome.results.get("configs", {}).get(outcome.task, {}).get("filter_list") or []
+    steps = [step for each in filters if each["name"] == "strict-match" for step in each["filter"]]
+    return next((str(step["fallback"]) for step in steps if "fallback" in step), _NOTHING_FOUND)
+
+
+def _endings(samples: Sequence[SampleLine]) -> dict[str, int | None]:
+    """Count how answers ended; None where that of any answer is not known."""
+    reasons, formatted = [line.finish_reason for line in samples], [line.formatted for line in samples]
+    tokens = [line.tokens for line in samples if line.tokens is not None]
+    return {
+        "cut_off_answers": None if None in reasons else reasons.count(CUT_OFF),
+        "unformatted_answers": None if None in formatted else formatted.count(False),
+        "answer_tokens": sum(tokens) if len(tokens) == len(samples) else None,
+    }
 
 
 def _right_by_index(logged: list[dict[str, Any]], match: Match, task: str) -> dict[int, bool]:

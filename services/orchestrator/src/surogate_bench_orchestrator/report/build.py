@@ -102,7 +102,10 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
         footnotes=footnotes(sweep, rows.over_seeds, reference_row),
-        notes=(*warnings, *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served)),
+        notes=(
+            *warnings,
+            *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served, reference=reference_row),
+        ),
         warnings=warnings,
         served=served,
         merged=merged,

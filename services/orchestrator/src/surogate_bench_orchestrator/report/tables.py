@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.report.merged import MERGED_TITLE
 from surogate_bench_orchestrator.report.merged_files import merged_table
 from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.served import MATRIX_TITLE
-from surogate_bench_orchestrator.report.summary import Row, Summary
+from surogate_bench_orchestrator.report.summary import Row, Score, Summary
 
 CSV_COLUMNS = (
     "key", "title", "recipe", "seed", "seeds_scored", "state", "reason",
@@ -29,6 +29,8 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers",
+    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
+    "tokens_per_answer",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
@@ -36,6 +38,8 @@ CSV_COLUMNS = (
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
+``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
+``unfinished_share`` is that of wrong answers that were cut off or empty.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
 foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks."""
 
@@ -199,7 +203,8 @@ def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str,
 def _detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
     tested = any(row.versus_base and row.versus_base.p_adjusted is not None for row in rows)
     return (
-        "flexible accuracy", "questions", "SD between seeds", "empty answers",
+        "flexible accuracy", "questions", "SD between seeds", "empty answers", "cut off at max_gen_toks",
+        "no answer in the format", "tokens per answer",
         f"Δ base{' (adjusted p)' if tested else ''}", "train loss", "validation loss (under the recipe)",
         "validation loss (as served, bf16)", "block weights covered", "steps", "eval time", "resumed at step",
     )  # fmt: skip
@@ -212,6 +217,7 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
         f"{score.samples:,}" if score else formats.ABSENT,
         formats.fraction(score.seed_stddev if score else None),
         formats.empty_answers(row),
+        *_endings(score),
         formats.delta_to_base(row),
         formats.loss(training.final_train_loss if training else None),
         formats.loss(training.last_validation_loss if training else None),
@@ -220,6 +226,16 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
         f"{training.steps:,}" if training and training.steps is not None else formats.ABSENT,
         formats.duration(score.eval_seconds if score else None),
         str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
+    )
+
+
+def _endings(score: Score | None) -> tuple[str, str, str]:
+    if score is None:
+        return (formats.ABSENT,) * 3
+    return (
+        formats.count_of(score.cut_off_answers, score.cut_off_share),
+        formats.count_of(score.unformatted_answers, score.unformatted_share),
+        formats.ABSENT if score.tokens_per_answer is None else f"{score.tokens_per_answer:,.1f}",
     )
 
 
