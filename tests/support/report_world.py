@@ -108,12 +108,15 @@ class ReportWorld:
         samples: bool = True,
         lines: Sequence[SampleLine] | None = None,
         topic: str = "apples",
+        task: str | None = None,
+        accuracy_is: str | None = None,
         under: str | None = None,
         merged: bool = False,
     ) -> None:
         """Publish an evaluation; :attr:`outcomes` has it as ``run``, ``run under recipe``, ``run merged under …``.
 
-        ``lines`` are samples that say how answers ended; without, they do not, as those of earlier versions.
+        ``task`` is a further one. ``lines`` are samples that say how answers ended; without, they do not, as those of
+        earlier versions.
         """
         name = run + (" merged" if merged else "") + (f" under {under}" if under else "")
         right = outcomes if outcomes is not None else synthetic_outcomes(name, self.questions)
@@ -126,13 +129,14 @@ class ReportWorld:
             for index, strict in enumerate(right)
         ]  # fmt: skip
         result = EvalResult(
-            task="ro_gsm8k", model=run, samples=len(lines), strict=metric([line.strict_match for line in lines]),
+            task=task or "ro_gsm8k", metric=accuracy_is, model=run, samples=len(lines),
+            strict=metric([line.strict_match for line in lines]),
             flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
             seconds=12.25, parallel_evaluations=2, served_under=under,
             merged=merged, **endings(lines),
         )  # fmt: skip
         files = {"samples.jsonl": jsonl(lines)} if samples else {}
-        self._publish("eval", run, self.layout.eval(run, under, merged=merged), files, result)
+        self._publish("eval", run, self.layout.eval(run, under, merged=merged, task=task), files, result)
 
     def publish_run(self, recipe: str, seed: int = 0) -> None:
         self.publish_train(recipe, seed)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
+from surogate_bench_orchestrator.report.further_tables import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
 from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
 from surogate_bench_orchestrator.report.merged import MERGED_TITLE
@@ -50,11 +51,12 @@ def to_csv(summary: Summary) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary.all_rows():
-        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | _csv_cells(row))
+        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | row_cells(row))
     return out.getvalue()
 
 
-def _csv_cells(row: Row) -> dict[str, object]:
+def row_cells(row: Row) -> dict[str, object]:
+    """Return the cells of a row, but for those of its task."""
     cells: dict[str, object] = {
         "key": row.key, "title": inert(row.title), "recipe": row.recipe, "seed": row.seed,
         "seeds_scored": row.seeds_scored, "state": row.state, "reason": inert(row.reason), "seeds": numbers(row.seeds),
@@ -107,6 +109,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         _matrix(summary),
+        _further(summary),
         _merged(summary),
         "## More figures",
         _cell(summary.evaluated_on),
@@ -160,6 +163,18 @@ def _merged(summary: Summary) -> str:
         "\n\n".join(_cell(note) for note in summary.merged.footnotes),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _further(summary: Summary) -> str:
+    """Return the section on further tasks; empty where there are none."""
+    if not summary.further:
+        return ""
+    parts = [f"## {FURTHER_TITLE}"]
+    for further in summary.further:
+        table = further_table(summary, further)
+        notes = [_cell(note) for note in (*further.footnotes, *further.notes)]
+        parts += [f"### {_cell(table.title)}", _cell(table.caption), _text_table(table), *notes]
+    return "\n\n".join(parts)
 
 
 def _text_table(table: TextTable) -> str:
