@@ -15,6 +15,8 @@ class Completions:
 
     answer: Callable[[str], str]
     url: str = ""
+    tokens_of: Callable[[str], list[int]] = lambda text: list(text.encode())
+    """Tokens of a text; log-likelihoods follow from them and their places."""
     _bodies: list[dict[str, Any]] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -26,10 +28,17 @@ class Completions:
 
     def respond(self, path: str, body: Any) -> dict[str, Any]:
         """Answer one request."""
+        if path == "/tokenize":
+            return {"tokens": self.tokens_of(body["prompt"])}
         if path not in ("/v1/completions", "/v1/chat/completions"):
             return {"vllm_url": self.url, "model": "base", "max_model_len": 4096, "versions": {}}
         with self._lock:
             self._bodies.append(body)
+        if body.get("echo"):
+            likelihoods = [-((token * 37 + place) % 101) / 7 for place, token in enumerate(body["prompt"][0])]
+            tops = [{"this": each, "other": -5.0} for each in [*likelihoods, -1.0]]
+            logprobs = {"token_logprobs": [*likelihoods, -1.0], "top_logprobs": tops}
+            return {"choices": [{"index": 0, "text": "", "finish_reason": "length", "logprobs": logprobs}]}
         if "messages" in body:
             content = self.answer(body["messages"][-1]["content"])
             return {"choices": [{"index": 0, "message": {"content": content}, "finish_reason": "stop"}]}

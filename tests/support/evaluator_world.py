@@ -51,6 +51,10 @@ class FakeServer:
     """So often it answers that it is not ready."""
     can_unload: bool = True
     finish_reason: str = "stop"
+    is_cut_off: Callable[[str], bool] = lambda _: False
+    """Of the text of an answer: whether it was ended by the maximum number of tokens."""
+    states_usage: bool = True
+    """Whether it states the number of tokens: here the words of the answer."""
     adapters: dict[str, str] = field(default_factory=dict)
     calls: list[tuple[str, str, Any]] = field(default_factory=list)
     load_answers: list[tuple[int, dict[str, str]]] = field(default_factory=list)
@@ -79,6 +83,8 @@ class FakeServer:
             self.calls.append((method, path, body))
             if path.startswith("/adapters/"):
                 return self._load_or_unload(method, path.removeprefix("/adapters/"), body)
+            if path == "/tokenize":
+                return 200, {"tokens": list(body["prompt"].encode())}
             if path in ("/v1/completions", "/v1/chat/completions"):
                 return self._complete(body)
             status = {
@@ -109,12 +115,23 @@ class FakeServer:
     def _complete(self, body: Any) -> tuple[int, dict[str, Any]]:
         if body["model"] == MODEL and not self.adapters:
             return 404, {"error": {"message": "no such model"}}
+        if body.get("echo"):
+            return 200, self._likelihoods(bytes(body["prompt"][0]).decode())
         messages = body.get("messages")
         given = self.answer(messages[-1]["content"] if messages else body["prompt"])
         if isinstance(given, int):
             return given, {"error": {"message": "too long"}}
         text = {"message": {"content": given or None}} if messages else {"text": given}
-        return 200, {"choices": [{"index": 0, "finish_reason": self.finish_reason, **text}]}
+        usage = {"usage": {"completion_tokens": len(given.split())}} if self.states_usage else {}
+        reason = "length" if self.is_cut_off(given) else self.finish_reason
+        return 200, {"choices": [{"index": 0, "finish_reason": reason, **text}], **usage}
+
+    def _likelihoods(self, text: str) -> dict[str, Any]:
+        """Log-likelihoods of the bytes of a text, the last of which is generated: `answer` gives that of each."""
+        each = float(self.answer(text))
+        tops = [{"the likeliest": each}] * (len(text.encode()) + 1)
+        logprobs = {"token_logprobs": [each] * len(tops), "top_logprobs": tops}
+        return {"choices": [{"index": 0, "finish_reason": "length", "text": text, "logprobs": logprobs}]}
 
 
 @contextmanager

@@ -106,15 +106,22 @@ class ReportWorld:
         outcomes: list[bool] | None = None,
         *,
         samples: bool = True,
+        lines: Sequence[SampleLine] | None = None,
         topic: str = "apples",
+        task: str | None = None,
+        accuracy_is: str | None = None,
         under: str | None = None,
         merged: bool = False,
     ) -> None:
-        """Publish an evaluation; :attr:`outcomes` has it as ``run``, ``run under recipe``, ``run merged under …``."""
+        """Publish an evaluation; :attr:`outcomes` has it as ``run``, ``run under recipe``, ``run merged under …``.
+
+        ``task`` is a further one. ``lines`` are samples that say how answers ended; without, they do not, as those of
+        earlier versions.
+        """
         name = run + (" merged" if merged else "") + (f" under {under}" if under else "")
         right = outcomes if outcomes is not None else synthetic_outcomes(name, self.questions)
         self.outcomes[name] = right
-        lines = [
+        lines = lines or [
             SampleLine(
                 index=index, question=f"How many {topic} are {index}?", target=str(index), response=f"#### {index}",
                 strict_match=strict, flexible_match=strict or index % 50 == 0,
@@ -122,13 +129,14 @@ class ReportWorld:
             for index, strict in enumerate(right)
         ]  # fmt: skip
         result = EvalResult(
-            task="ro_gsm8k", model=run, samples=len(lines), strict=metric([line.strict_match for line in lines]),
+            task=task or "ro_gsm8k", metric=accuracy_is, model=run, samples=len(lines),
+            strict=metric([line.strict_match for line in lines]),
             flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
             seconds=12.25, parallel_evaluations=2, served_under=under,
-            merged=merged,
+            merged=merged, **endings(lines),
         )  # fmt: skip
         files = {"samples.jsonl": jsonl(lines)} if samples else {}
-        self._publish("eval", run, self.layout.eval(run, under, merged=merged), files, result)
+        self._publish("eval", run, self.layout.eval(run, under, merged=merged, task=task), files, result)
 
     def publish_run(self, recipe: str, seed: int = 0) -> None:
         self.publish_train(recipe, seed)
@@ -178,6 +186,17 @@ class ReportWorld:
             engine=engine, hardware=HARDWARE, versions=VERSIONS, result=result,
         )  # fmt: skip
         assert publish_stage(self.store, prefix, folder, manifest)
+
+
+def endings(lines: Sequence[SampleLine]) -> dict[str, int]:
+    """Return the sums of a result over samples that say how answers ended; nothing of others."""
+    if any(line.finish_reason is None for line in lines):
+        return {}
+    return {
+        "cut_off_answers": sum(line.finish_reason == "length" for line in lines),
+        "unformatted_answers": sum(line.formatted is False for line in lines),
+        "answer_tokens": sum(line.tokens or 0 for line in lines),
+    }
 
 
 def jsonl(lines: Sequence[BaseModel]) -> bytes:

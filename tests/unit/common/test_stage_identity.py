@@ -6,6 +6,7 @@ from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeSweep
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
+from surogate_bench.specs.tasks import TaskData, TaskEntry
 
 CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
     RecipeSweep: (
@@ -22,9 +23,15 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         set(),
     ),
     EvaluationSpec: (
-        {"task", "tasks_dir", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template"},
+        {
+            "task", "tasks_dir", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template", "metric",
+            "tasks",
+        },
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
+    # As the fields of evaluation and data that they replace for their task; metric and name by those of evaluation.
+    TaskEntry: ({*TaskEntry.model_fields} - {"primary"}, {"primary"}),
+    TaskData: ({*TaskData.model_fields}, set()),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import
     ForeignTrainer: ({"command", "environment", "image"}, {"name", "trained_under", "timeout_s"}),  # files by content
     ServingSpec: (

@@ -50,14 +50,17 @@ def test_the_users_own_task_comes_before_a_shipped_one_and_the_others_stay_avail
 def test_an_unknown_task_names_the_known_ones_but_not_the_included_parts(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "_common.yaml").touch()
-    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, mine, ro_gsm8k, or add nope\.yaml") as caught:
+    with pytest.raises(
+        ConfigError,
+        match=r"Choose one of en_gsm8k, gsm8k, mine, ro_gsm8k, word_problem_choice, another of .*, or add nope\.yaml",
+    ) as caught:
         TaskFolders.of(tmp_path).find("nope")
     assert caught.value.field == "evaluation.task"
 
 
 def test_without_any_folder_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(CONFIGS_VARIABLE, str(tmp_path))
-    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, or .*folders searched: none"):
+    with pytest.raises(ConfigError, match=r"Choose one of gsm8k, another of .*folders searched: none"):
         TaskFolders.of(None).find("ro_gsm8k")
 
 
@@ -81,7 +84,7 @@ def prepared(folder: Path) -> Path:
         "{question}",
         "{question}\n",
         "Twice: {question} / {question}?",
-        "Braces: {other} {{question}} {% raw %} {# no #} 'quoted' \"double\"",
+        "Braces: { other } {{question}} {% raw %} {# no #} 'quoted' \"double\"",
     ],
 )
 def test_lm_eval_shows_the_prompt_as_written_whatever_is_in_it(prompt: str, tmp_path: Path) -> None:

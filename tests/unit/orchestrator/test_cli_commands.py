@@ -94,7 +94,7 @@ def test_a_valid_sweep_is_reported_as_valid(call: CommandLine, tmp_path: Path) -
         ({"evaluation": {"tasks_dir": "nowhere"}}, ["evaluation.tasks_dir", "nowhere", "is not a folder"]),
         (
             {"evaluation": {"task": "mmlu"}},
-            ["evaluation.task", "mmlu", "no such task", "one of gsm8k, ro_gsm8k"],
+            ["evaluation.task", "mmlu", "no such task", "one of en_gsm8k, gsm8k, ro_gsm8k"],
         ),
         (
             {"training": {"max_steps": 2, "max_length": 100_000}},

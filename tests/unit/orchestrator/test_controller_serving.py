@@ -21,7 +21,7 @@ from surogate_bench.metrics import METRICS
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
-from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, SweepFigures
+from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, SweepFigures, TaskFigures
 from surogate_bench_orchestrator.controller.reports.maker import ReportMaker, ReportState, ReportStatus
 from surogate_bench_orchestrator.controller.reports.process import ReportRequest
 
@@ -70,6 +70,7 @@ FIGURES = SweepFigures(
         RunFigures(
             recipe="base", seed="", accuracy=0.25, stderr=0.1, samples=8, train_seconds=None, eval_seconds=2.0,
             final_loss=None, tokens_per_second=None, served=(),
+            tasks=(TaskFigures(task="en_gsm8k", accuracy=0.75, stderr=0.05),),
         ),
     ),
 )  # fmt: skip
@@ -94,6 +95,8 @@ def test_metrics_can_be_parsed_and_show_the_figures(site: Site) -> None:
     assert status == 200
     (accuracy,) = families["surogate_bench_accuracy"].samples
     assert (accuracy.labels, accuracy.value) == ({"sweep": "small", "recipe": "base", "seed": ""}, 0.25)
+    (of_task,) = families["surogate_bench_task_accuracy"].samples
+    assert (of_task.labels["task"], of_task.value) == ("en_gsm8k", 0.75)
     assert families["surogate_bench_train_seconds"].samples == []
     assert families["surogate_bench_leader"].samples[0].value == 0
     assert "process_resident_memory_bytes" in families

@@ -144,7 +144,7 @@ def test_other_field_names_can_be_chosen(make_sweep: MakeSweep, data_folder: Pat
         ({"training": {"max_length": 2048}}, "training.max_length", "at most 1024 positions"),
         ({"serving": {"max_model_len": 2048}}, "serving.max_model_len", "at most 1024 positions"),
         ({"serving": {"max_model_len": 100}}, "serving.max_model_len", "tokens together"),
-        ({"evaluation": {"task": "mmlu"}}, "evaluation.task", "Choose one of gsm8k, ro_gsm8k"),
+        ({"evaluation": {"task": "mmlu"}}, "evaluation.task", "Choose one of en_gsm8k, gsm8k, ro_gsm8k"),
         ({"evaluation": {"tasks_dir": "/nowhere"}}, "evaluation.tasks_dir", "is not a folder"),
         ({"evaluation": {"num_fewshot": 8}}, "serving.max_model_len", "tokens together"),
         ({"model": {"path": "/nowhere"}}, "model.path", "no config.json"),

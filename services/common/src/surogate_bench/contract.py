@@ -152,6 +152,11 @@ LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE
 """Reasons for which a run is skipped rather than failed: the hardware cannot run it."""
 
 
+def task_file(task: str) -> str:
+    """Return the name of the file in :data:`DATA_FOLDER` with the questions of a further task; lines as of a split."""
+    return f"task-{task}.jsonl"
+
+
 def split_file(split: str) -> str:
     """Return the name of a split's file in :data:`DATA_FOLDER`.
 

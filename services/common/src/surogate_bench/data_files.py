@@ -46,6 +46,23 @@ def split_files(
     return {split: files for split, files in found.items() if files}
 
 
+def scored_files(path: Path) -> tuple[Path, ...]:
+    """Find the files of a task's own questions: a single file, or those of ``test`` in a folder.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    if path.is_file():
+        if not _is_readable(path):
+            raise _error("is a file of an unknown format", path, f"Rename or convert it to {', '.join(FORMATS)}.")
+        return (path,)
+    if not path.is_dir():
+        raise _error("there is no such folder or file", path, "Correct the path.")
+    if not (found := _named_after(path, "test")):
+        raise _error("has no test file, such as test.jsonl", path, "Correct the path, or give the file itself.")
+    return found
+
+
 def _require_one_split_each(found: Mapping[str, tuple[Path, ...]]) -> None:
     """Check that no file belongs to two splits: what is trained on must not be scored.
 

@@ -10,6 +10,7 @@
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval-<served under>/    the same on a base served under a recipe
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/merged[-<served under>]/    the same, adapter merged into the base
+    sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/task-<task>/    the same of a further task, on the base as published
     sweeps/<name>/<spec-hash>/runs/<adapter>/train/   manifest.json adapter/*    a foreign adapter, imported
     sweeps/<name>/<spec-hash>/runs/<trainer>-s<seed>/train/  manifest.json adapter/* metrics.jsonl  a foreign trainer's
     sweeps/<name>/<spec-hash>/runs/base/eval*/    the unmodified base model
@@ -37,12 +38,14 @@ def run_name(recipe: str, seed: int) -> str:
     return f"{recipe}-s{seed}"
 
 
-def eval_stage(under: str | None, *, merged: bool = False) -> str:
+def eval_stage(under: str | None, *, merged: bool = False, task: str | None = None) -> str:
     """Name an evaluation among those of its run: ``eval`` on the base as published, else ``eval-<recipe>``.
 
     Of an adapter that was merged into the base, ``merged`` and ``merged-<recipe>``: no recipe has a name that leads to
-    one of the others.
+    one of the others. Of a further task, ``task-<task>``.
     """
+    if task is not None:
+        return f"task-{task}"
     stage = "merged" if merged else "eval"
     return stage if under is None else f"{stage}-{under}"
 
@@ -69,9 +72,9 @@ class SweepLayout:
         """Prefix of the prepared data (and model, where it had to be converted)."""
         return f"{self.root}/prepare"
 
-    def check(self, subject: CheckSubject) -> str:
-        """Prefix of the result of a check."""
-        return f"{self.root}/checks/{subject}"
+    def check(self, subject: CheckSubject, task: str | None = None) -> str:
+        """Prefix of the result of a check; ``task`` is a further one."""
+        return f"{self.root}/checks/{subject}" + ("" if task is None else f"-{task}")
 
     @property
     def report(self) -> str:
@@ -82,15 +85,16 @@ class SweepLayout:
         """Return the prefix of the outputs of a run's training, or import."""
         return f"{self.root}/runs/{run}/train"
 
-    def eval(self, run: str, under: str | None = None, *, merged: bool = False) -> str:
+    def eval(self, run: str, under: str | None = None, *, merged: bool = False, task: str | None = None) -> str:
         """Return the prefix of the outputs of one of a run's evaluations.
 
         Args:
             run: Name of the run.
             under: Recipe that the base was served under; None for the base as published.
             merged: Whether the adapter was merged into the base.
+            task: A further task, scored on the base as published; None for the primary one.
         """
-        return f"{self.root}/runs/{run}/{eval_stage(under, merged=merged)}"
+        return f"{self.root}/runs/{run}/{eval_stage(under, merged=merged, task=task)}"
 
 
 def manifest_key(prefix: str) -> str:

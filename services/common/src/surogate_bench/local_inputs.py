@@ -3,22 +3,24 @@
 Model and data of the hub are pinned by commit or kept in the store instead.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from surogate_bench.adapter_files import local_adapter_files
 from surogate_bench.content import Digests, digests_of, model_files, require_same, task_files
-from surogate_bench.data_files import split_files
+from surogate_bench.data_files import scored_files, split_files
 from surogate_bench.model_source import local_model_folder
 from surogate_bench.results import InputName, PrepareResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import TaskFolders
 from surogate_bench.trainer_commands import command_files
 
-INPUTS: tuple[InputName, ...] = ("data", "model", "tasks", "adapters", "trainers")
+INPUTS: tuple[InputName, ...] = ("data", "model", "tasks", "adapters", "trainers", "further_tasks", "task_data")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +41,7 @@ def local_input(sweep: RecipeSweep, name: InputName) -> LocalInput | None:
     Raises:
         ConfigError: its folder or a required file is missing.
     """
-    match name:
-        case "data":
-            return _data(sweep)
-        case "model":
-            return _model(sweep.model)
-        case "tasks":
-            return _tasks(sweep.evaluation)
-        case "adapters":
-            return _adapters(sweep)
-        case "trainers":
-            return _trainers(sweep)
+    return _FINDERS[name](sweep)
 
 
 def digest_inputs(sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> dict[InputName, Digests]:
@@ -113,6 +105,32 @@ def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
     return LocalInput(name="tasks", field=field, folder=evaluation.tasks_dir or task.parent, files=task_files(task))
 
 
+def _further_tasks(sweep: RecipeSweep) -> LocalInput | None:
+    """Files of every further task, as ``task/file``."""
+    found = {name: _tasks(sweep.evaluation.of_task(name)) for name in sweep.evaluation.further_tasks}
+    return _several("further_tasks", "evaluation.tasks", {name: each for name, each in found.items() if each})
+
+
+def _task_data(sweep: RecipeSweep) -> LocalInput | None:
+    """Files of the data of every further task, as ``task/file``."""
+    of_tasks = {name: sweep.of_task(name).data for name in sweep.evaluation.further_tasks}
+    own = {name: data for name, data in of_tasks.items() if data is not sweep.data and data.path is not None}
+    found = {name: _test_files(data) for name, data in own.items()}
+    return _several("task_data", "evaluation.tasks", found)
+
+
+def _test_files(data: DataSpec) -> LocalInput:
+    assert data.path is not None  # noqa: S101 - callers pass local data
+    files = scored_files(data.path)
+    return LocalInput(name="data", field="data.path", folder=data.path, files={file.name: file for file in files})
+
+
+def _several(name: InputName, field: str, parts: Mapping[str, LocalInput]) -> LocalInput | None:
+    files = {f"{task}/{file}": path for task, part in parts.items() for file, path in part.files.items()}
+    first = next(iter(parts.values()), None)
+    return None if first is None else LocalInput(name=name, field=field, folder=first.folder, files=files)
+
+
 def _adapters(sweep: RecipeSweep) -> LocalInput | None:
     """Files of every adapter in a local folder, as ``name/file``."""
     folders = {adapter: adapter.path for adapter in sweep.adapters if adapter.path is not None}
@@ -130,3 +148,16 @@ def _trainers(sweep: RecipeSweep) -> LocalInput | None:
     files = {name: path for trainer in sweep.trainers for name, path in command_files(trainer).items()}
     first = next(iter(files.values()), None)
     return None if first is None else LocalInput(name="trainers", field="trainers", folder=first.parent, files=files)
+
+
+_FINDERS: Mapping[InputName, Callable[[RecipeSweep], LocalInput | None]] = MappingProxyType(
+    {
+        "data": _data,
+        "model": lambda sweep: _model(sweep.model),
+        "tasks": lambda sweep: _tasks(sweep.evaluation),
+        "adapters": _adapters,
+        "trainers": _trainers,
+        "further_tasks": _further_tasks,
+        "task_data": _task_data,
+    }
+)

@@ -81,7 +81,8 @@ METRICS: tuple[MetricInfo, ...] = (
     MetricInfo("surogate_bench_runs", "gauge", "runs", (*_SWEEP, "state"), "Runs in each state.", "controller"),
     MetricInfo(
         "surogate_bench_accuracy", "gauge", "fraction", _RUN,
-        "Accuracy on the test questions (strict exact match), served as published.", "controller",
+        "Accuracy on the primary task (strict exact match unless it has another metric), served as published.",
+        "controller",
     ),
     MetricInfo(
         "surogate_bench_accuracy_stderr", "gauge", "fraction", _RUN, "Standard error of the accuracy.", "controller"
@@ -94,6 +95,14 @@ METRICS: tuple[MetricInfo, ...] = (
     ),
     MetricInfo(
         "surogate_bench_served_accuracy_stderr", "gauge", "fraction", (*_RUN, "served_under", "merged"),
+        "Standard error of that accuracy.", "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_task_accuracy", "gauge", "fraction", (*_RUN, "task"),
+        "Accuracy on a further task, served as published.", "controller",
+    ),
+    MetricInfo(
+        "surogate_bench_task_accuracy_stderr", "gauge", "fraction", (*_RUN, "task"),
         "Standard error of that accuracy.", "controller",
     ),
     MetricInfo("surogate_bench_eval_samples", "gauge", "questions", _RUN, "Test questions.", "controller"),

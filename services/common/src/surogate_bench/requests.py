@@ -48,6 +48,9 @@ class CheckRequest(StageRequest):
 
     kind: Literal["check"] = "check"
     subject: CheckSubject
+    task: str | None = Field(
+        None, exclude_if=lambda value: value is None, description="A further task to check; the primary one if absent."
+    )
 
 
 class TrainRequest(StageRequest):
@@ -115,6 +118,9 @@ class EvaluateRequest(StageRequest):
         False,
         exclude_if=lambda value: not value,
         description="Whether the server has the run's adapter merged into the base.",
+    )
+    task: str | None = Field(
+        None, exclude_if=lambda value: value is None, description="A further task to score; the primary one if absent."
     )
 
 

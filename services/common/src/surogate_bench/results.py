@@ -1,6 +1,6 @@
 """Results of stages, as their manifests record them, and lines of their output files."""
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,9 +9,9 @@ class _Result(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-InputName = Literal["data", "model", "tasks", "adapters", "trainers"]
-"""Local inputs that a sweep names: its data, its model, its lm-eval tasks, its foreign adapters, and files in the
-commands of its foreign trainers."""
+InputName = Literal["data", "model", "tasks", "adapters", "trainers", "further_tasks", "task_data"]
+"""Local inputs that a sweep names: its data, its model, its primary lm-eval task, its foreign adapters, files in the
+commands of its foreign trainers, its further tasks and their data."""
 
 
 class SplitInfo(_Result):
@@ -43,6 +43,23 @@ class PrepareResult(_Result):
     versions that ignored them."""
     chat_template: bool = Field(False, exclude_if=lambda value: not value)
     """Whether training records are conversations, rendered by the tokenizer's chat template."""
+    tasks: dict[str, SplitInfo] = Field({}, exclude_if=lambda value: not value)
+    """Test records of further tasks that score data given in the sweep, by task."""
+
+    def of_task(self, task: str | None) -> Self:
+        """Return what a further task scores in place of what the primary one does; as it is for None."""
+        if task is None:
+            return self
+        tests = {"test": self.tasks[task]} if task in self.tasks else {}
+        files = {
+            name.removeprefix(f"{task}/"): digest
+            for name, digest in self.inputs.get("further_tasks", {}).items()
+            if name.startswith(f"{task}/")
+        }
+        inputs = {name: found for name, found in self.inputs.items() if name != "tasks"}
+        return self.model_copy(
+            update={"data": self.data | tests, "inputs": inputs | ({"tasks": files} if files else {})}
+        )
 
 
 class ScoredData(_Result):
@@ -184,6 +201,10 @@ class ForeignTrainResult(_ForeignAdapterResult):
         return self.tokens / self.train_seconds if self.tokens and self.train_seconds else None
 
 
+CUT_OFF = "length"
+"""Finish reason of an answer that max_gen_toks ended."""
+
+
 class Metric(_Result):
     """An accuracy and its standard error sqrt(p (1 - p) / (n - 1))."""
 
@@ -202,8 +223,18 @@ class EvalResult(_Result):
     """Exact match of the number after ``####``: the headline."""
     flexible: Metric
     """Exact match of the last number in the answer."""
+    metric: str | None = Field(None, exclude_if=lambda value: value is None)
+    """What ``strict`` is, as lm-eval names it; None for the exact match above."""
+    second_metric: str | None = Field(None, exclude_if=lambda value: value is None)
+    """What ``flexible`` is; None where ``metric`` is None, and where there is one metric only."""
     empty_answers: int
     """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
+    cut_off_answers: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Answers that max_gen_toks ended; None, as in the next two, in results of versions that did not record it."""
+    unformatted_answers: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Answers in which the strict filter found none."""
+    answer_tokens: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Generated tokens of all answers together."""
     seconds: float
     """Wall time of lm-eval, start-up excluded."""
     parallel_evaluations: int
@@ -245,3 +276,9 @@ class SampleLine(_Result):
     """The complete answer of the model."""
     strict_match: bool
     flexible_match: bool
+    formatted: bool | None = Field(None, exclude_if=lambda value: value is None)
+    """Whether the strict filter found an answer, right or wrong; None, as in the next two, where it is not known."""
+    finish_reason: str | None = Field(None, exclude_if=lambda value: value is None)
+    """Why it ended, as vLLM states it; :data:`CUT_OFF` where max_gen_toks ended it."""
+    tokens: int | None = Field(None, exclude_if=lambda value: value is None)
+    """Number of generated tokens."""

@@ -42,7 +42,11 @@ VLLM_VERSION = "0.32.0"
 """The locked version of vLLM: answers of other versions are not reused."""
 
 BUILTIN_TASKS: Mapping[str, str] = MappingProxyType(
-    {"ro_gsm8k": "cd3fbfbfbf2f5a859a0ffe7a2e62bb8fa74e35c59e821f9b109f52c027242392"}
+    {
+        "ro_gsm8k": "cd3fbfbfbf2f5a859a0ffe7a2e62bb8fa74e35c59e821f9b109f52c027242392",
+        "en_gsm8k": "b6a31a7317d3fda9e88725ad8898443ec194100e77da60fd9f0305f898cf5f1e",
+        "word_problem_choice": "1616d54f5fe3f9b12bd604bc8bc4d45a426fcc04d6fcf1106389744d1b4f9019",
+    }
 )
 """SHA-256 over the files of each task in ``configs/tasks`` as shipped (:func:`surogate_bench.content.combined`).
 
@@ -133,7 +137,8 @@ def evaluation_identity(
         data=[prepared.data["test"].sha256, shown and shown.sha256],
         texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
         evaluation=evaluation.model_dump(
-            mode="json", include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template"}
+            mode="json",
+            include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template", "metric"},
         ),
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),

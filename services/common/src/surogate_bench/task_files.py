@@ -6,8 +6,10 @@ it), or else of the checkout this package is in.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -52,8 +54,12 @@ class TaskFolders:
             ConfigError: there is none; names those there are.
             PermanentError: it is lm-eval's own, which is not installed here.
         """
-        self.require(task)
-        return self.own(task) or _stock_tasks() / STOCK_TASKS[task]
+        if (own := self.own(task)) is not None:
+            return own
+        if (found := _in_collection(task)) is None:
+            self.require(task)
+            raise PermanentError("lm-eval is not installed here")
+        return found
 
     def require(self, task: str) -> None:
         """Check that there is such a task, whether or not lm-eval is installed here.
@@ -61,7 +67,7 @@ class TaskFolders:
         Raises:
             ConfigError: there is none; names those there are.
         """
-        if task in STOCK_TASKS or self.own(task) is not None:
+        if task in STOCK_TASKS or self.own(task) is not None or _in_collection(task) is not None:
             return
         own = {path.stem for folder in self.folders for path in folder.glob("[!_]*.yaml")}
         known = sorted({*own, *STOCK_TASKS})
@@ -69,7 +75,8 @@ class TaskFolders:
             "there is no such task",
             field="evaluation.task",
             value=task,
-            remedy=f"Choose one of {', '.join(known)}, or add {task}.yaml to evaluation.tasks_dir "
+            remedy=f"Choose one of {', '.join(known)}, another of lm-eval's collection if it is installed here, or add "
+            f"{task}.yaml to evaluation.tasks_dir "
             f"(folders searched: {', '.join(map(str, self.folders)) or 'none'}).",
         )
 
@@ -79,11 +86,21 @@ class TaskFolders:
         return next((path.resolve() for path in files if path.is_file()), None)
 
 
-def _stock_tasks() -> Path:
+@cache
+def _in_collection(task: str) -> Path | None:
+    """Return a task's file in lm-eval's own collection; None if it has none, or is not installed here.
+
+    Most files are named after their task; groups of tasks have no file that scores anything.
+    """
     package = find_spec("lm_eval")  # imports nothing
     if package is None or not package.submodule_search_locations:
-        raise PermanentError("lm-eval is not installed here")
-    return Path(package.submodule_search_locations[0]) / "tasks"
+        return None
+    folder = Path(package.submodule_search_locations[0]) / "tasks"
+    if task in STOCK_TASKS:
+        return folder / STOCK_TASKS[task]
+    named = re.compile(rf"^task:\s*[\"']?{re.escape(task)}[\"']?\s*$", re.MULTILINE)
+    paths = sorted(folder.rglob("*.y*ml"), key=lambda path: (path.stem != task, str(path)))
+    return next((path for path in paths if named.search(path.read_text(encoding="utf-8"))), None)
 
 
 def builtin_tasks() -> Path | None:

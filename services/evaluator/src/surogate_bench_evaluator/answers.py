@@ -2,15 +2,46 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 _REPORT_EVERY_S = 0.5
 
+Key = str | tuple[str, str]
+"""A prompt, or a prompt with a continuation."""
+
+
+class Answer(str):
+    """The text of an answer, and how it ended: lm-eval hands it on as text, up to the samples that it records.
+
+    Args:
+        text: The answer.
+        finish_reason: As the server states it: ``stop``, or ``length`` where max_gen_toks cut it off; None if it is not
+            known.
+        tokens: Number of generated tokens; None if it is not known.
+    """
+
+    __slots__ = ("finish_reason", "tokens")
+
+    def __new__(cls, text: str, *, finish_reason: str | None = None, tokens: int | None = None) -> Self:
+        """Make the text; see the class."""
+        answer = super().__new__(cls, text)
+        answer.finish_reason, answer.tokens = finish_reason, tokens
+        return answer
+
+    finish_reason: str | None
+    tokens: int | None
+
+
+Choice = tuple[float, bool]
+"""Log-likelihood of a continuation, and whether greedy decoding gives it."""
+
 
 class Answers:
-    """Answers by prompt, stored as they arrive, so that the loss of a server loses only the requests in flight.
+    """Answers by prompt, or by prompt and continuation, stored as they arrive.
 
-    Decoding is greedy: a prompt has one answer, however often it is sent. This is a cache hook in lm-eval's sense
-    (``lm_eval.api.model.CacheHook``), which calls ``add_partial`` for each answer.
+    The loss of a server loses only the requests in flight. Decoding is greedy: a prompt has one answer, however often
+    it is sent. This is a cache hook in lm-eval's sense (``lm_eval.api.model.CacheHook``), which calls ``add_partial``
+    for each answer.
 
     Args:
         report: Called with (answers so far, prompts in all), at most twice a second and at both ends.
@@ -18,29 +49,30 @@ class Answers:
 
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self._report = report
-        self._by_prompt: dict[str, str] = {}
+        self._found: dict[Key, str | Choice] = {}
         self._total = 0
         self._reported_at = -_REPORT_EVERY_S
 
-    def expect(self, prompts: Sequence[str]) -> None:
-        """Register all prompts that will be answered."""
-        self._total = len(set(prompts))
+    def expect(self, keys: Sequence[Key]) -> None:
+        """Register everything that will be answered."""
+        self._total = len(set(keys))
         self._report(len(self), self._total)
 
-    def add_partial(self, _method: str, request: Sequence[object], answer: str) -> None:
-        """Store one answer; the first item of the request is its prompt."""
+    def add_partial(self, method: str, request: Sequence[Any], answer: str | Choice) -> None:
+        """Store one answer; the first item of the request is its prompt, for a choice the second its continuation."""
         prompt = request[0]
-        self._by_prompt[str(getattr(prompt, "prompt", prompt))] = answer  # lm-eval wraps messages
+        text = str(getattr(prompt, "prompt", prompt))  # lm-eval wraps messages
+        self._found[text if method == "generate_until" else (text, str(request[1]))] = answer
         now = time.monotonic()
         if len(self) == self._total or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             self._report(len(self), self._total)
 
-    def __contains__(self, prompt: str) -> bool:
-        return prompt in self._by_prompt
+    def __contains__(self, key: Key) -> bool:
+        return key in self._found
 
-    def __getitem__(self, prompt: str) -> str:
-        return self._by_prompt[prompt]
+    def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - a text for a prompt, a Choice for a continuation
+        return self._found[key]
 
     def __len__(self) -> int:
-        return len(self._by_prompt)
+        return len(self._found)

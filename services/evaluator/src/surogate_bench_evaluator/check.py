@@ -9,12 +9,13 @@ from surogate_bench.errors import BenchError, ConfigError
 from surogate_bench.layout import manifest_key
 from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import CheckRequest
-from surogate_bench.results import CheckResult, SampleLine, ScoredData
+from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
-from surogate_bench_evaluator.scoring import FLEXIBLE, STRICT, score
+from surogate_bench_evaluator.measures import FLEXIBLE, STRICT
+from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.stage import isolate_libraries
 from surogate_bench_evaluator.tasks import prepare_task, require_records
 
@@ -33,16 +34,16 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
         TransientError: the store, or the hub that has the task's own data, is unavailable.
     """
     store = open_store(request.store)
-    prefix = request.layout.check(request.subject)
+    prefix, sweep = request.layout.check(request.subject, request.task), request.sweep.of_task(request.task)
     if store.exists(manifest_key(prefix)):
         return
     write_progress(work_dir, Progress(phase="checking"))
-    isolate_libraries(work_dir / "cache", request.sweep.evaluation)
-    scored = check_task(request.sweep, prepare_task(request, store, work_dir))
+    isolate_libraries(work_dir / "cache", sweep.evaluation)
+    scored = check_task(sweep, prepare_task(request, store, work_dir))
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
     publish_stage(store, prefix, output, new_manifest(request, CheckResult(scored=scored)))
-    _log.info("all %d reference answers are scored as correct by %s", scored.records, request.sweep.evaluation.task)
+    _log.info("all %d reference answers are scored as correct by %s", scored.records, sweep.evaluation.task)
 
 
 def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
@@ -71,7 +72,7 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
         raise
     except Exception as error:  # templates and functions of a task may raise anything
         raise unusable(sweep.evaluation.task, explain_task_error(error)) from error
-    _require_right(scores.samples, sweep)
+    _require_right(scores, sweep)
     return scored
 
 
@@ -96,17 +97,21 @@ def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) ->
         )
 
 
-def _require_right(samples: tuple[SampleLine, ...], sweep: RecipeSweep) -> None:
+def _require_right(scores: Scores, sweep: RecipeSweep) -> None:
     """Check that reference answers score 1.
 
     Raises:
         ConfigError: naming the first that does not, and how many do not.
     """
-    wrong = [line for line in samples if not (line.strict_match and line.flexible_match)]
+    wrong = [line for line in scores.samples if not (line.strict_match and line.flexible_match)]
     if not wrong:
         return
-    first = wrong[0]
-    match = FLEXIBLE if first.strict_match else STRICT
+    first, result = wrong[0], scores.result
+    first_metric, second = (
+        result.metric or STRICT.under,
+        result.second_metric if result.metric else FLEXIBLE.under,
+    )
+    match = (second or first_metric) if first.strict_match else first_metric
     others = f"; so are those of {len(wrong) - 1} more records" if len(wrong) > 1 else ""
     own = "data" in sweep.evaluation.keep_from_task
     raise ConfigError(

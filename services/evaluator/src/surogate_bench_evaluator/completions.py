@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench_evaluator.answers import Answers
+from surogate_bench_evaluator.answers import Answer, Answers, Choice
 from surogate_bench_evaluator.server import ServedModel, ServerLostError
 
 _log = logging.getLogger(__name__)
@@ -85,6 +85,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         self._deadline = deadline
         self._special_tokens = special_tokens
         self._in_flight = evaluation.num_concurrent
+        self._tokens: dict[str, list[int]] = {}
         self.set_cache_hook(answers)
 
     def generate_until(self, instances: list[Any], disable_tqdm: bool = False) -> list[str]:
@@ -96,24 +97,64 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
             super().generate_until(pending, disable_tqdm=disable_tqdm)
         return [self._answers[prompt] for prompt in prompts]
 
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Choice]:
+        """Return the log-likelihood of each continuation; called once by lm-eval.
+
+        Prompts are sent as tokens, which lm-eval counts to find where the continuation begins. vLLM tokenizes them.
+        """
+        keys = [(str(request.args[0]), str(request.args[1])) for request in requests]
+        if not all(context.strip() for context, _ in keys):
+            raise PermanentError("a question of the task has no prompt, for which vLLM gives no log-likelihood")
+        self._answers.expect(keys)
+        pending = [each for each, key in zip(requests, keys, strict=True) if key not in self._answers]
+        if pending:
+            self._tokens = self._tokenized(pending)
+            self.tokenizer = self  # lm-eval requires one, and asks tok_encode alone
+            self.tokenized_requests = True
+            super().loglikelihood(pending, disable_tqdm=disable_tqdm)
+        return [self._answers[key] for key in keys]
+
+    def tok_encode(self, string: str, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - lm-eval's own
+        """Return the tokens that vLLM gave for a text; without a tokenizer, the text, as lm-eval does."""
+        return [string] if self.tokenizer is None else self._tokens[string]
+
+    def _tokenized(self, requests: list[Any]) -> dict[str, list[int]]:
+        """Return the tokens of every prompt, with and without its continuation."""
+        texts = dict.fromkeys(text for request in requests for text in _texts_of(*request.args))
+        return asyncio.run(self._tokenize(list(texts)))
+
+    async def _tokenize(self, texts: list[str]) -> dict[str, list[int]]:
+        url = f"{self.base_url.removesuffix(self.path)}/tokenize"
+        connector = aiohttp.TCPConnector(limit=self._in_flight)
+
+        async def tokens_of(session: aiohttp.ClientSession, text: str) -> tuple[str, list[int]]:
+            body = {"model": self.model, "prompt": text, "add_special_tokens": self._special_tokens}
+            async with session.post(url, json=body, headers=self.header) as response:
+                response.raise_for_status()
+                return text, list((await response.json())["tokens"])
+
+        async with asyncio.timeout(self._deadline - time.monotonic()):
+            async with aiohttp.ClientSession(connector=connector) as session:
+                return dict(await asyncio.gather(*(tokens_of(session, text) for text in texts)))
+
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
         """Build the payload of a request; special tokens are added to the prompt if they were in training."""
         return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own
-        """Return the text of every choice, which is empty if the model ended at once.
+        """Return every choice as an :class:`Answer`, which is empty if the model ended at once.
 
         Raises:
             aiohttp.ClientPayloadError: vLLM answered with status 200, but did not finish (an aborted request has no
                 text, or a part of it).
         """
         answers = outputs if isinstance(outputs, list) else [outputs]
-        for choice in (choice for answer in answers for choice in answer["choices"]):
-            reason = choice.get("finish_reason")
-            if reason not in _FINISHED or not isinstance(choice["text"], str):
-                raise aiohttp.ClientPayloadError(f"an answer did not finish (finish_reason {reason!r})")
-        generations: list[str] = LocalCompletionsAPI.parse_generations(outputs, **kwargs)
+        marked = [
+            {"choices": [{**choice, "text": _finished(choice, answer)} for choice in answer["choices"]]}
+            for answer in answers
+        ]
+        generations: list[str] = LocalCompletionsAPI.parse_generations(marked, **kwargs)
         return generations
 
     @property
@@ -160,10 +201,25 @@ class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[
         """Return the content of every message; see :meth:`ResumableCompletions.parse_generations`."""
         answers = outputs if isinstance(outputs, list) else [outputs]
         texts = [
-            {"choices": [{**choice, "text": choice["message"]["content"] or ""} for choice in answer["choices"]]}
+            answer
+            | {"choices": [{**choice, "text": choice["message"]["content"] or ""} for choice in answer["choices"]]}
             for answer in answers
         ]
         return ResumableCompletions.parse_generations(texts, **kwargs)
+
+
+def _texts_of(context: str, continuation: str) -> tuple[str, str]:
+    """Return prompt and prompt with continuation as lm-eval tokenizes them: trailing blanks belong to the latter."""
+    return context.rstrip(), context + continuation
+
+
+def _finished(choice: Mapping[str, Any], response: Mapping[str, Any]) -> Answer:
+    reason = choice.get("finish_reason")
+    if reason not in _FINISHED or not isinstance(choice["text"], str):
+        raise aiohttp.ClientPayloadError(f"an answer did not finish (finish_reason {reason!r})")
+    tokens = (response.get("usage") or {}).get("completion_tokens")  # of all choices together
+    known = isinstance(tokens, int) and len(response["choices"]) == 1
+    return Answer(choice["text"], finish_reason=reason, tokens=tokens if known else None)
 
 
 def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ environment, which costs every evaluator of a sweep seconds of CPU time; the man
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -19,10 +20,13 @@ from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from surogate_bench.contract import DATASETS_OFFLINE_VARIABLE
 from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench.hub_environment import OFFLINE_SWITCHES
 from surogate_bench.results import ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.variables import is_on
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.completions import HTTP_ERRORS, ResumableChat, ResumableCompletions, explain_http_error
 from surogate_bench_evaluator.scoring import Outcome
@@ -32,6 +36,7 @@ _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
 """Two of lm-eval's bootstrap; only exact_match is reported, whose standard error has a closed form."""
 _MOST_STOPS = 4
+_GENERATION, _CHOICE = "generate_until", "multiple_choice"
 
 
 class Harness:
@@ -61,7 +66,9 @@ class Harness:
         template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._task = _load_task(task_file)
-        self._task.set_config(key="generation_kwargs", value={"max_gen_toks": evaluation.max_gen_toks}, update=True)
+        self._generates = self._task.get_config("output_type") == _GENERATION
+        if self._generates:
+            self._task.set_config(key="generation_kwargs", value={"max_gen_toks": evaluation.max_gen_toks}, update=True)
         self._name = task_file.stem
         self._evaluation = evaluation
         self._answers = answers
@@ -97,8 +104,13 @@ class Harness:
             sha256=digest.hexdigest(),
             prompt="task" if "prompt" in self._evaluation.keep_from_task else "sweep",
             num_fewshot=config.num_fewshot or 0,
-            chat_template=self._evaluation.chat_template,
+            chat_template=self._uses_messages,
         )
+
+    @property
+    def _uses_messages(self) -> bool:
+        """Whether prompts are sent as messages, for which servers give no log-likelihoods of choices."""
+        return self._evaluation.chat_template and self._generates
 
     def run(self, model: ServedModel, *, deadline: float) -> Outcome:
         """Send the prompts and score the answers.
@@ -111,7 +123,7 @@ class Harness:
             ServerLostError: vLLM stopped answering.
             PermanentError: vLLM refuses a question.
         """
-        chat = self._evaluation.chat_template
+        chat = self._uses_messages
         make = partial(ResumableChat, template_arguments=self._template_arguments) if chat else ResumableCompletions
         completions = make(
             model,
@@ -161,6 +173,7 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
         # By its path: the index of a folder silently omits files that cannot be parsed.
         task = TaskManager(include_defaults=False).load([str(task_file)])["tasks"][name]
     except (ConnectionError, TimeoutError, httpx.TransportError, OfflineModeIsEnabled) as error:
+        _require_online(name)
         raise TransientError(
             f"evaluation.task: the data of {name} cannot be loaded, because the hub cannot be reached: {error}. "
             "Check the network, or leave data out of evaluation.keep_from_task"
@@ -169,13 +182,32 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
         raise
     except Exception as error:  # functions of a task may raise anything
         raise unusable(name, explain_task_error(error)) from error
-    if (kind := task.get_config("output_type")) != "generate_until":
-        raise unusable(name, f"its output_type is {kind}, not generate_until")
+    if (kind := task.get_config("output_type")) not in {_GENERATION, _CHOICE}:
+        raise unusable(name, f"its output_type is {kind}, not {_GENERATION} or {_CHOICE}")
+    if kind == _CHOICE:
+        return task
     if (stops := len(stops_of(task.get_config("generation_kwargs")))) > _MOST_STOPS:
         raise unusable(
             name, f"it has {stops} stop strings (generation_kwargs.until), and vLLM takes {_MOST_STOPS} at most"
         )
     return task
+
+
+def _require_online(task: str) -> None:
+    """Check that the hub, which has a task's data, may be asked.
+
+    Raises:
+        ConfigError: a variable forbids it.
+    """
+    switches = (*OFFLINE_SWITCHES, DATASETS_OFFLINE_VARIABLE)
+    switch = next((each for each in switches if is_on(os.environ.get(each))), None)
+    if switch is not None:
+        raise ConfigError(
+            f"forbids to ask the hub, and the data of the task {task} is not in the cache",
+            field=switch,
+            value=os.environ[switch],
+            remedy="Unset it, fill the cache first, or give the task data of its own: evaluation.tasks.data.",
+        )
 
 
 def stops_of(generation: dict[str, Any]) -> list[str]:

@@ -26,7 +26,14 @@ class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
 
     @override
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
-        raise NotImplementedError  # generation tasks do not use it
+        del disable_tqdm
+        return [(0.0, True) if self._is_right(request) else (-1e6, False) for request in requests]
+
+    def _is_right(self, request: Any) -> bool:  # noqa: ANN401 - lm-eval's instance
+        target = self._task.doc_to_target(request.doc)
+        right = target if isinstance(target, list) else [target]
+        choice = self._task.doc_to_choice(request.doc)[request.idx]
+        return request.idx in right or choice in right
 
     @override
     def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:

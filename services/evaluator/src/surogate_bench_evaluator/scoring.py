@@ -1,26 +1,23 @@
 """Convert lm-eval's results to those of the sweep, and check lm-eval's figures."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
-from typing import Any, Literal, Self
+from typing import Any, Self
 
-from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.results import EvalResult, Metric, SampleLine, ScoredData
+from surogate_bench.errors import PermanentError
+from surogate_bench.results import CUT_OFF, EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr
+from surogate_bench_evaluator.measures import STRICT, Measure, measures_of, right_by_index
 from surogate_bench_evaluator.server import ServedModel
 
 _log = logging.getLogger(__name__)
 
-Match = Literal["strict-match", "flexible-extract"]
-STRICT: Match = "strict-match"
-"""Filter of the task that takes the number after ``####``."""
-FLEXIBLE: Match = "flexible-extract"
-"""Filter of the task that takes the last number."""
-
 _TOLERANCE = 1e-9
+_NOTHING_FOUND = "[invalid]"
+"""lm-eval's own fallback of a regular expression that matches nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +55,28 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
     """Convert lm-eval's results into figures and samples.
 
     Raises:
-        ConfigError: the task does not score exact_match with both filters.
+        ConfigError: the task lacks the metric, which by default is exact_match with both filters, or acc.
         PermanentError: lm-eval's figures differ from those computed from its samples.
     """
-    samples = _sample_lines(outcome)
+    chooses = _config(outcome).get("output_type") == "multiple_choice"
+    logged = outcome.results["samples"][outcome.task]
+    first, second = measures_of(outcome.task, logged, asked=evaluation.metric, chooses=chooses)
+    samples = _chosen_lines(outcome, first, second) if chooses else _sample_lines(outcome, first, second)
     empty = sum(not line.response.strip() for line in samples)
     if empty > evaluation.max_empty_fraction * len(samples):
         _log.warning("%d of %d answers are empty and count as incorrect", empty, len(samples))
+    headline = _metric(outcome, first, [line.strict_match for line in samples])
+    beside = _metric(outcome, second, [line.flexible_match for line in samples]) if second else headline
     result = EvalResult(
         task=outcome.task,
         model=model,
         samples=len(samples),
-        strict=_metric(outcome, STRICT, [line.strict_match for line in samples]),
-        flexible=_metric(outcome, FLEXIBLE, [line.flexible_match for line in samples]),
+        strict=headline,
+        flexible=beside,
+        metric=None if first == STRICT and second else first.label,
+        second_metric=second.label if second and first != STRICT else None,
         empty_answers=empty,
+        **_endings(samples),
         seconds=outcome.seconds,
         parallel_evaluations=evaluation.parallel_evaluations,
     )
@@ -79,17 +84,51 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
     return Scores(result=result, samples=samples, lm_eval=_plain(without_samples))
 
 
-def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
+def _config(outcome: Outcome) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = outcome.results.get("configs", {}).get(outcome.task, {})
+    return found
+
+
+def _sample_lines(outcome: Outcome, first: Measure, second: Measure | None) -> tuple[SampleLine, ...]:
+    """Return the generated answers."""
     logged = outcome.results["samples"][outcome.task]
-    strict = _right_by_index(logged, STRICT, outcome.task)
-    flexible = _right_by_index(logged, FLEXIBLE, outcome.task)
+    strict = right_by_index(logged, first)
+    flexible = right_by_index(logged, second) if second else strict
     by_index = {sample["doc_id"]: sample for sample in logged}
+    nothing_found = _fallback(outcome, first.under)
+    formatted = {
+        sample["doc_id"]: sample["filtered_resps"][0] != nothing_found
+        for sample in logged
+        if sample["filter"] == first.under and "filtered_resps" in sample
+    }
     return tuple(
         SampleLine(
             index=index,
             question=str(sample["doc"].get("question") or sample["arguments"][0][0]),
             target=str(sample["target"]).rpartition("####")[2].strip(),
-            response=sample["resps"][0][0],
+            response=str(answer := sample["resps"][0][0]),
+            strict_match=strict[index],
+            flexible_match=flexible[index],
+            formatted=formatted.get(index),
+            finish_reason=getattr(answer, "finish_reason", None),
+            tokens=getattr(answer, "tokens", None),
+        )
+        for index, sample in sorted(by_index.items())
+    )
+
+
+def _chosen_lines(outcome: Outcome, first: Measure, second: Measure | None) -> tuple[SampleLine, ...]:
+    """Return the choices with the largest log-likelihood."""
+    logged = outcome.results["samples"][outcome.task]
+    strict = right_by_index(logged, first)
+    flexible = right_by_index(logged, second) if second else strict
+    by_index = {sample["doc_id"]: sample for sample in logged}
+    return tuple(
+        SampleLine(
+            index=index,
+            question=str(sample["arguments"][0][0]),
+            target=str(sample["target"]),
+            response=_likeliest(sample),
             strict_match=strict[index],
             flexible_match=flexible[index],
         )
@@ -97,32 +136,39 @@ def _sample_lines(outcome: Outcome) -> tuple[SampleLine, ...]:
     )
 
 
-def _right_by_index(logged: list[dict[str, Any]], match: Match, task: str) -> dict[int, bool]:
-    right = {
-        sample["doc_id"]: bool(sample["exact_match"] == 1)
-        for sample in logged
-        if sample["filter"] == match and "exact_match" in sample
+def _likeliest(sample: Mapping[str, Any]) -> str:
+    likelihoods = [float(responses[0][0]) for responses in sample["resps"]]
+    return str(sample["arguments"][likelihoods.index(max(likelihoods))][1])
+
+
+def _fallback(outcome: Outcome, under: str) -> str:
+    """Return what a filter gives where it finds no answer."""
+    filters = _config(outcome).get("filter_list") or []
+    steps = [step for each in filters if each["name"] == under for step in each["filter"]]
+    return next((str(step["fallback"]) for step in steps if "fallback" in step), _NOTHING_FOUND)
+
+
+def _endings(samples: Sequence[SampleLine]) -> dict[str, int | None]:
+    """Count how answers ended; None where that of any answer is not known."""
+    reasons, formatted = [line.finish_reason for line in samples], [line.formatted for line in samples]
+    tokens = [line.tokens for line in samples if line.tokens is not None]
+    return {
+        "cut_off_answers": None if None in reasons else reasons.count(CUT_OFF),
+        "unformatted_answers": None if None in formatted else formatted.count(False),
+        "answer_tokens": sum(tokens) if len(tokens) == len(samples) else None,
     }
-    if not right:
-        raise ConfigError(
-            f"has no exact_match under a filter named {match}",
-            field="evaluation.task",
-            value=task,
-            remedy="Give its file the filter_list and metric_list of configs/tasks/ro_gsm8k.yaml.",
-        )
-    return right
 
 
-def _metric(outcome: Outcome, match: Match, right: list[bool]) -> Metric:
+def _metric(outcome: Outcome, measure: Measure, right: list[bool]) -> Metric:
     figures = outcome.results["results"][outcome.task]
-    accuracy, stderr = figures[f"exact_match,{match}"], figures[f"exact_match_stderr,{match}"]
+    accuracy, stderr = figures[measure.key], figures[f"{measure.metric}_stderr,{measure.under}"]
     expected = sum(right) / len(right), binomial_stderr(sum(right), len(right))
     if not all(
         isinstance(given, float) and isclose(given, ours, abs_tol=_TOLERANCE)
         for given, ours in zip((accuracy, stderr), expected, strict=True)
     ):
         raise PermanentError(
-            f"lm-eval reports {match} {accuracy} ± {stderr}, but its samples give {expected[0]} ± {expected[1]}"
+            f"lm-eval reports {measure.label} {accuracy} ± {stderr}, but its samples give {expected[0]} ± {expected[1]}"
         )
     return Metric(accuracy=float(accuracy), stderr=float(stderr))
 

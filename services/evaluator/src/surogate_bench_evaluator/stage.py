@@ -43,12 +43,12 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
         PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
     """
     store = open_store(request.store)
-    prefix = request.layout.eval(request.run, request.under, merged=request.merged)
+    prefix = request.layout.eval(request.run, request.under, merged=request.merged, task=request.task)
     if store.exists(manifest_key(prefix)):
         _log.info("already evaluated", extra={"run": request.run})
         return
     write_progress(work_dir, Progress(phase="starting"))
-    isolate_libraries(work_dir / "cache", request.sweep.evaluation)
+    isolate_libraries(work_dir / "cache", request.sweep.of_task(request.task).evaluation)
     task_file = prepare_task(request, store, work_dir)
     added = special_tokens(store, request.layout)
     scores, served_by = _evaluate(request, task_file, work_dir, added)
@@ -74,7 +74,7 @@ def _evaluate(
     # Not at the top: this import takes seconds, and reads the environment that has just been set.
     from surogate_bench_evaluator.harness import Harness  # noqa: PLC0415
 
-    sweep = request.sweep
+    sweep = request.sweep.of_task(request.task)
     deadline = time.monotonic() + sweep.evaluation.timeout_s
 
     reported_tenths = -1

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from surogate_bench.contract import DATA_FOLDER, split_file
+from surogate_bench.contract import DATA_FOLDER, split_file, task_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.prepared import prompt_and_completion
-from surogate_bench.requests import StageRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.sweep import RecipeSweep
@@ -23,23 +23,25 @@ FEWEST_RECORDS = 2
 """Minimum number of records: a standard error divides by n - 1."""
 
 
-def prepare_task(request: StageRequest, store: ObjectStore, work_dir: Path) -> Path:
-    """Fetch the test data and write the task file that lm-eval reads.
+def prepare_task(request: CheckRequest | EvaluateRequest, store: ObjectStore, work_dir: Path) -> Path:
+    """Fetch the test data and write the task file that lm-eval reads, of the request's task.
 
     Raises:
         ConfigError: the task is unknown or was changed since it was prepared, or there are too few test records.
         PermanentError: the data was not prepared.
     """
-    evaluation = request.sweep.evaluation
+    sweep = request.sweep.of_task(request.task)
+    evaluation = sweep.evaluation
     base = TaskFolders.of(evaluation.tasks_dir).find(evaluation.task)
     data = work_dir / "prepare" / DATA_FOLDER
     prepared = fetch_stage(store, request.layout.prepare, work_dir / "prepare", under=f"{DATA_FOLDER}/")
-    require_unchanged(prepared.require_result(PrepareResult), request.sweep, ["tasks"])
+    require_unchanged(prepared.require_result(PrepareResult), request.sweep, ["tasks", "further_tasks"])
+    test = split_file("test") if request.task is None else task_file(request.task)
     if "data" not in evaluation.keep_from_task:
-        with (data / split_file("test")).open(encoding="utf-8") as lines:
+        with (data / test).open(encoding="utf-8") as lines:
             records = min(sum(1 for line in lines if line.strip()), evaluation.limit or sys.maxsize)
         require_records(records)
-    return render_task(base, request.sweep, data=data, folder=work_dir / "task")
+    return render_task(base, sweep, data=data, folder=work_dir / "task", test=test)
 
 
 def require_records(records: int) -> None:
@@ -57,7 +59,7 @@ def require_records(records: int) -> None:
         )
 
 
-def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> Path:
+def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path, test: str = split_file("test")) -> Path:
     """Write the task that lm-eval reads: the base task with the sweep's data, prompt and examples.
 
     Parts in ``evaluation.keep_from_task`` are those of the base task.
@@ -70,6 +72,7 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
         sweep: The sweep to adapt it to.
         data: Folder with test.jsonl, and train.jsonl where examples are shown; records of question and answer.
         folder: Folder to write to; contains nothing else.
+        test: Name of the file in ``data`` with the questions.
 
     Returns:
         The task file, named after the task.
@@ -79,16 +82,11 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"include": str(base), "task": evaluation.task}
     if "data" not in kept:
-        document |= _sweep_data(sweep, data=data, folder=folder)
+        document |= _sweep_data(sweep, data=data, folder=folder, test=test)
     else:
         document |= _own_data(base)
     if "prompt" not in kept:
-        document |= {
-            "doc_to_text": "prompt",
-            "doc_to_target": "answer",
-            # Examples are formatted as in training: prompt and completion, concatenated.
-            "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
-        }
+        document |= _sweep_prompt(base)
     if "num_fewshot" not in kept:
         document["num_fewshot"] = evaluation.num_fewshot
     path = folder / f"{evaluation.task}.yaml"
@@ -96,12 +94,35 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path) -> 
     return path
 
 
-def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path) -> dict[str, Any]:
+def _sweep_prompt(base: Path) -> dict[str, Any]:
+    """Return the sweep's prompt; the choices of a task of multiple choice are its own."""
+    if _chooses(base):
+        return {"doc_to_text": "prompt"}
+    return {
+        "doc_to_text": "prompt",
+        "doc_to_target": "answer",
+        # Examples are formatted as in training: prompt and completion, concatenated.
+        "fewshot_config": {"doc_to_target": "completion", "target_delimiter": ""},
+    }
+
+
+def _chooses(base: Path) -> bool:
+    """Return whether a task is of multiple choice; False for one that cannot be read, which lm-eval refuses later."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
+
+    try:
+        return bool(load_yaml(base, resolve_func=False).get("output_type") == "multiple_choice")
+    except (yaml.YAMLError, ValueError, OSError):
+        return False
+
+
+def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path, test: str) -> dict[str, Any]:
     few_shot = sweep.evaluation.num_fewshot > 0 or "num_fewshot" in sweep.evaluation.keep_from_task
     files = {}
     for split in ("train", "test") if few_shot else ("test",):
         files[split] = str((folder / split_file(split)).resolve())
-        _write_out(data / split_file(split), folder / split_file(split), sweep.data)
+        source = data / (test if split == "test" else split_file(split))
+        _write_out(source, folder / split_file(split), sweep.data)
     return {
         "dataset_path": "json",
         "dataset_name": None,

@@ -1,11 +1,12 @@
 """How adapters are served and scored."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
+from surogate_bench.specs.tasks import KeptPart, TaskEntry
 
 MANAGED_ARGUMENTS = {
     "--model": "set model",
@@ -92,9 +93,6 @@ class ServingSpec(Spec):
         return value
 
 
-KeptPart = Literal["data", "prompt", "num_fewshot"]
-
-
 class EvaluationSpec(Spec):
     """The lm-eval run behind every accuracy (``local-completions``)."""
 
@@ -102,6 +100,14 @@ class EvaluationSpec(Spec):
         "ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks, or lm-eval's own gsm8k."
     )
     tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files.")
+    tasks: tuple[TaskEntry, ...] = Field(
+        (),
+        max_length=16,
+        exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
+        description="Tasks to score, each by name or with settings of its own. One is primary, and the same as task "
+        "with its settings beside it; where task is given, these are further ones. Further tasks are scored on the "
+        "base as published, and reported in tables of their own.",
+    )
     keep_from_task: tuple[KeptPart, ...] = Field(
         (),
         max_length=3,
@@ -114,6 +120,14 @@ class EvaluationSpec(Spec):
         exclude_if=lambda value: not value,
         description="Send each prompt as a message of the user, and solved examples as earlier messages, which the "
         "tokenizer's own chat template renders (lm-eval's local-chat-completions with --apply_chat_template).",
+    )
+    metric: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$",
+        exclude_if=lambda value: value is None,
+        description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
+        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
+        "acc_norm beside it.",
     )
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
     num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
@@ -129,6 +143,29 @@ class EvaluationSpec(Spec):
     parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time on one server.")
     timeout_s: float = Field(3600.0, gt=0, description="Seconds for one evaluation.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _primary_first(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
+        """Write the primary task as ``task``, so that both ways of writing a sweep are equal."""
+        if not isinstance(given, dict) or not isinstance(given.get("tasks"), list | tuple):
+            return given
+        entries = [_as_mapping(entry) for entry in given["tasks"]]
+        if not entries or not all(isinstance(entry, dict) for entry in entries):
+            return given | {"tasks": entries}
+        return given | (_with_primary(given, entries))
+
+    @model_validator(mode="after")
+    def _distinct_tasks(self) -> Self:
+        names = [self.task, *(entry.name for entry in self.tasks)]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"tasks: each may appear once; {twice} appears more often")
+        for entry in self.tasks:
+            if entry.keep_from_task:
+                raise ValueError(f"tasks: {entry.name} is not primary: leave keep_from_task out of it, or give data")
+            if entry.data is not None and entry.num_fewshot:
+                raise ValueError(f"tasks: {entry.name} has data without solved examples: leave num_fewshot out of it")
+        return self
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         kept = self.keep_from_task
@@ -137,3 +174,59 @@ class EvaluationSpec(Spec):
         if "num_fewshot" in kept and self.num_fewshot:
             raise ValueError("keep_from_task: leave num_fewshot out of it, or out of the evaluation")
         return self
+
+    @property
+    def further_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks beside the primary one."""
+        return tuple(entry.name for entry in self.tasks)
+
+    def of_task(self, name: str) -> Self:
+        """Return the settings with a further task in place of the primary one.
+
+        Raises:
+            KeyError: there is no further task of that name.
+        """
+        entry = {entry.name: entry for entry in self.tasks}[name]
+        return self.model_copy(
+            update={
+                "task": name,
+                "tasks_dir": entry.tasks_dir,
+                "keep_from_task": entry.kept,
+                "num_fewshot": entry.num_fewshot or 0,
+                "limit": entry.limit,
+                "metric": entry.metric,
+                "max_gen_toks": entry.max_gen_toks or self.max_gen_toks,
+                "tasks": (),
+            }
+        )
+
+
+def _as_mapping(entry: Any) -> Any:  # noqa: ANN401 - not validated yet
+    return {"name": entry} if isinstance(entry, str) else entry
+
+
+def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return ``tasks`` without the primary one, whose settings stand beside ``task``.
+
+    Raises:
+        ValueError: several are primary, or a setting of the primary one is given twice.
+    """
+    marked = [entry for entry in entries if entry.get("primary") is True]
+    names = [given["task"]] if "task" in given else []
+    if len(primaries := [*names, *(entry.get("name") for entry in marked)]) > 1:
+        raise ValueError(f"tasks: only one may be primary, and {' and '.join(map(str, primaries))} are")
+    if names:
+        return {"tasks": entries}
+    primary = marked[0] if marked else entries[0]
+    settings = {key: value for key, value in primary.items() if key not in {"name", "primary"} and value is not None}
+    if "data" in settings:
+        raise ValueError(
+            f"tasks: {primary.get('name')} is primary and scores the test records of data: remove its data"
+        )
+    if twice := sorted(settings.keys() & given.keys()):
+        raise ValueError(f"tasks: {twice[0]} is given in evaluation and for {primary.get('name')}: remove one")
+    return {
+        **({"task": primary["name"]} if "name" in primary else {}),
+        **settings,
+        "tasks": [entry for entry in entries if entry is not primary],
+    }

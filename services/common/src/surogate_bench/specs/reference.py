@@ -26,6 +26,8 @@ def reference() -> str:
     adapter, trainer = schema["$defs"]["ForeignAdapter"], schema["$defs"]["ForeignTrainer"]
     sections += [
         ("`training.lora`", lora or {}),
+        ("`evaluation.tasks`: the fields of a task", schema["$defs"]["TaskEntry"]),
+        ("`evaluation.tasks.data`", schema["$defs"]["TaskData"]),
         ("`recipes`: the fields of a recipe", recipe),
         ("`adapters`: the fields of an adapter", adapter),
         ("`trainers`: the fields of a trainer", trainer),

@@ -137,6 +137,24 @@ class RecipeSweep(Spec):
         """Whether the data set itself must have a test split."""
         return "data" not in self.evaluation.keep_from_task and self.data.hold_out.test is None
 
+    def of_task(self, task: str | None) -> Self:
+        """Return the sweep as if a further task were its primary one, with the data that the task scores.
+
+        It serves to score and to describe that task; its hash is that of no sweep.
+
+        Args:
+            task: Name of a further task; None for the primary one, and the sweep as it is.
+
+        Raises:
+            KeyError: there is no further task of that name.
+        """
+        if task is None:
+            return self
+        entry = {entry.name: entry for entry in self.evaluation.tasks}[task]
+        rendering = {"chat_template_arguments": self.data.chat_template_arguments}
+        data = self.data if entry.data is None else entry.data.as_data.model_copy(update=rendering)
+        return self.model_copy(update={"evaluation": self.evaluation.of_task(task), "data": data})
+
     def adapter(self, name: str) -> ForeignAdapter:
         """Return a foreign adapter of this sweep by name.
 

@@ -54,6 +54,11 @@ def _with_paths(document: dict[str, Any]) -> Iterator[tuple[str, Any, str]]:
         yield section, document.get(section), key
     for field, adapter in _entries(document, "adapters"):
         yield field, adapter, "path"
+    evaluation = document.get("evaluation")
+    for field, entry in _entries(evaluation if isinstance(evaluation, dict) else {}, "tasks"):
+        yield f"evaluation.{field}", entry, "tasks_dir"
+        if isinstance(entry, dict):
+            yield f"evaluation.{field}.data", entry.get("data"), "path"
 
 
 def _entries(document: dict[str, Any], section: str) -> Iterator[tuple[str, Any]]:

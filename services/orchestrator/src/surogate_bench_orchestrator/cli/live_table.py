@@ -194,8 +194,8 @@ def _describe(row: ProgressRow) -> list[str]:
 
 
 def _served(row: ProgressRow) -> str:
-    """Format the accuracies that were served under recipes, and merged; empty without any."""
-    ways = {"served under": row.served_accuracies, "merged:": row.merged_accuracies}
+    """Format the accuracies under recipes, of merged adapters and of further tasks; empty without any."""
+    ways = {"served under": row.served_accuracies, "merged:": row.merged_accuracies, "tasks:": row.task_accuracies}
     found = {way: [f"{under} {accuracy:.3f}" for under, accuracy in by.items()] for way, by in ways.items()}
     return "; ".join(f"{way} {', '.join(texts)}" for way, texts in found.items() if texts)
 

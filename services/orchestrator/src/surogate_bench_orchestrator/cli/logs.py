@@ -16,7 +16,8 @@ SERVICE_STAGES = {
 def service_stages(sweep: RecipeSweep) -> dict[str, str]:
     """Return the stages that the runs of a sweep share, every model server included, by the name for a run."""
     servers = {f"model-server-{under}": serve_stage(under) for under in sweep.served_under if under}
-    return SERVICE_STAGES | servers
+    checks = {f"task-check-{task}": f"check-task-{task}" for task in sweep.evaluation.further_tasks}
+    return SERVICE_STAGES | checks | servers
 
 
 def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...]:
@@ -25,9 +26,9 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
     Args:
         sweep: The sweep of the run.
         run: A run, or a name in :func:`service_stages`.
-        stage: ``train`` (of a foreign adapter ``import``), ``eval``, or ``eval-<recipe>`` for an evaluation served
-            under a recipe; ``merged`` and ``merged-<recipe>`` for those of the merged adapter, and with ``serving-``
-            before it for its model server; all if None.
+        stage: ``train`` (of a foreign adapter ``import``), ``eval``, ``eval-<recipe>`` for an evaluation served under a
+            recipe, or ``task-<task>`` for that of a further task; ``merged`` and ``merged-<recipe>`` for those of the
+            merged adapter, and with ``serving-`` before it for its model server; all if None.
 
     Raises:
         ConfigError: there is no such run, or it has no such stage.
@@ -48,6 +49,7 @@ def stages_of(sweep: RecipeSweep, run: str, stage: str | None) -> tuple[str, ...
     merged = sweep.scored_merged(recipe)
     evaluations = (
         *(eval_stage(under) for under in sweep.scored_under(recipe)),
+        *(eval_stage(None, task=task) for task in sweep.evaluation.further_tasks),
         *(eval_stage(under, merged=True) for under in merged),
         *(serve_stage(under, run) for under in merged),
     )

@@ -5,8 +5,11 @@ from pathlib import Path
 from surogate_bench.local_inputs import local_input
 from surogate_bench.model_limits import require_positions, stated_positions
 from surogate_bench.model_source import local_model_folder
+from surogate_bench.results import InputName
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.trainer_commands import command_files
+
+_CHECKED: tuple[InputName, ...] = ("data", "tasks", "adapters", "further_tasks", "task_data")
 
 
 def read_sweep(path: Path) -> RecipeSweep:
@@ -21,9 +24,8 @@ def read_sweep(path: Path) -> RecipeSweep:
     folder = local_model_folder(sweep.model)
     if folder is not None:
         require_positions(sweep, stated_positions(folder))
-    local_input(sweep, "data")
-    local_input(sweep, "tasks")
-    local_input(sweep, "adapters")
+    for name in _CHECKED:
+        local_input(sweep, name)
     return sweep
 
 

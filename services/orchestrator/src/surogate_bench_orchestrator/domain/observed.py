@@ -167,8 +167,8 @@ def _first_failure(tasks: Sequence[Task], observed: Observed) -> Failure | None:
 
 
 def _located(failure: Failure, evaluation: Evaluation) -> Failure:
-    """Add how the base was served."""
-    way = way_of_serving(evaluation.under, merged=evaluation.merged)
+    """Add how the base was served, or which further task was scored."""
+    way = evaluation.further or way_of_serving(evaluation.under, merged=evaluation.merged)
     return Failure(failure.reason, f"{way}: {failure.message}".removesuffix(": ")) if way else failure
 
 

@@ -21,6 +21,8 @@ class Evaluation:
     """Recipe that the base is served under; None for the base as published."""
     merged: bool = False
     """Whether the adapter is merged into the base, which the server then serves without an adapter."""
+    further: str | None = None
+    """The further task of lm-eval's that is scored; None for the primary one."""
     task: Task
     server: Task
     """The model server whose address the task is given; of a merged evaluation, a server of its own."""
@@ -38,7 +40,8 @@ class Run:
     train: Task | None
     """The task that produces the adapter: a training, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
-    """The evaluation on the base as published is the first; those of the merged adapter are the last."""
+    """The evaluation on the base as published is the first; those of further tasks follow those on the other ways of
+    serving, and those of the merged adapter are the last."""
 
     @property
     def row(self) -> str:
@@ -198,7 +201,13 @@ class _Planner:
             )
             for under in self.sweep.scored_merged(recipe)
         )
-        return (*unmerged, *merged)
+        further = (
+            Evaluation(
+                under=None, further=name, task=self.tasks.evaluate(run, None, task=name), server=self.servers[None]
+            )
+            for name in self.sweep.evaluation.further_tasks
+        )
+        return (*unmerged, *further, *merged)
 
 
 def _relative_cost(recipe: Recipe) -> float:

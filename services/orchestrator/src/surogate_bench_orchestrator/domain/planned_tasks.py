@@ -1,5 +1,6 @@
 """The tasks of a sweep: what each is named, requests, holds and may take."""
 
+import re
 from dataclasses import dataclass
 
 from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
@@ -61,17 +62,18 @@ class PlannedTasks:
     def checks(self) -> tuple[Task, ...]:
         """Return the checks; that of serving is omitted if the sweep has no extra arguments for the server."""
         serving = (self._check("serving", Service.MODEL_SERVER),) if self.sweep.serving.extra_args else ()
-        return (*serving, self._check("task", Service.EVALUATOR))
+        further = (self._check("task", Service.EVALUATOR, name) for name in self.sweep.evaluation.further_tasks)
+        return (*serving, self._check("task", Service.EVALUATOR), *further)
 
-    def _check(self, subject: CheckSubject, service: Service) -> Task:
+    def _check(self, subject: CheckSubject, service: Service, task: str | None = None) -> Task:
         return Task(
-            name=self._name("check", subject),
+            name=self._name("check", subject, of_task=task),
             service=service,
-            request=CheckRequest(sweep=self.sweep, store=self.store, subject=subject),
+            request=CheckRequest(sweep=self.sweep, store=self.store, subject=subject, task=task),
             slots=0,
             max_attempts=self.sweep.max_attempts,
             timeout_s=_CHECK_TIMEOUT_S,
-            output=self.layout.check(subject),
+            output=self.layout.check(subject, task),
         )
 
     def train(self, recipe: Recipe, seed: int) -> Task:
@@ -125,23 +127,32 @@ class PlannedTasks:
             output=None,
         )
 
-    def evaluate(self, run: str, under: str | None, *, merged: bool) -> Task:
-        """Return an evaluation of a run."""
+    def evaluate(self, run: str, under: str | None, *, merged: bool = False, task: str | None = None) -> Task:
+        """Return an evaluation of a run; ``task`` is a further one of lm-eval's, None for the primary one."""
         stage = ("eval", "merged") if merged else ("eval",)
         return Task(
-            name=self._name(run, *stage, under=under),
+            name=self._name(run, *stage, under=under, of_task=task),
             service=Service.EVALUATOR,
             request=EvaluateRequest(
-                sweep=self.sweep, store=self.store, run=run, server_url=UNADDRESSED, under=under, merged=merged
+                sweep=self.sweep,
+                store=self.store,
+                run=run,
+                server_url=UNADDRESSED,
+                under=under,
+                merged=merged,
+                task=task,
             ),
             slots=0,
             max_attempts=self.sweep.max_attempts,
             timeout_s=self.sweep.evaluation.timeout_s + _MARGIN_S,
-            output=self.layout.eval(run, under, merged=merged),
+            output=self.layout.eval(run, under, merged=merged, task=task),
         )
 
-    def _name(self, *parts: str, under: str | None = None) -> str:
+    def _name(self, *parts: str, under: str | None = None, of_task: str | None = None) -> str:
         identity = f"{self.layout.spec_hash}/{self.store}"
+        if of_task is not None:  # part of the identity, as different names can be equal as parts of DNS labels
+            label = re.sub("[^a-z0-9]+", "-", of_task.lower()).strip("-")
+            return task_name(self.sweep.name, *parts, label, identity=f"{identity}/task/{of_task}")
         if under is None:
             return task_name(self.sweep.name, *parts, identity=identity)
         # Part of the identity too, as different names of runs and recipes can be equal once joined by dashes.

@@ -18,6 +18,7 @@ the number of placed tasks is taken as the number of slots. Servers are queued o
 trainers if that number of slots permits overlapping.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from surogate_bench.requests import CheckRequest
@@ -32,7 +33,7 @@ from surogate_bench_orchestrator.domain.serving import (
     servers_after_trainers,
     servers_to_stop,
 )
-from surogate_bench_orchestrator.domain.tasks import Phase, Task
+from surogate_bench_orchestrator.domain.tasks import Phase, Task, adapter_of
 
 MAX_QUEUED = 64
 """Maximum number of trainers that wait for a slot if slots are not counted: enough for an autoscaler to recognize the
@@ -159,8 +160,19 @@ def _evaluations(plan: Plan, works: tuple[ServerWork, ...], observed: Observed) 
             actions += [Delete(task) for task in active]
         elif observed.of(work.server).phase is Phase.RUNNING:
             room = max(0, plan.sweep.evaluation.parallel_evaluations - len(active))
-            actions += [Submit(task) for task in work.ready[:room]]
+            actions += [Submit(task) for task in _side_by_side(work.ready, active)[:room]]
     return tuple(actions)
+
+
+def _side_by_side(ready: Sequence[Task], active: Sequence[Task]) -> list[Task]:
+    """Return evaluations that may be started, one of each adapter at a time: the first to end would unload it."""
+    busy, chosen = {adapter_of(task) for task in active}, list[Task]()
+    for task in ready:
+        adapter = adapter_of(task)
+        if adapter is None or adapter not in busy:
+            busy.add(adapter)
+            chosen.append(task)
+    return chosen
 
 
 def _waiting_trainers(plan: Plan, observed: Observed) -> list[Task]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from surogate_bench.contract import Service
-from surogate_bench.layout import eval_stage
+from surogate_bench.layout import BASE_RUN, eval_stage
 from surogate_bench.progress import Progress
 from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ForeignTrainRequest, ServeRequest
 
@@ -99,12 +99,14 @@ def stage_of(task: Task) -> str:
     """Return the name of a task's stage for labels and logs."""
     request = task.request
     if isinstance(request, CheckRequest):
-        return f"check-{request.subject}"
+        return f"check-{request.subject}" + ("" if request.task is None else f"-{request.task}")
     if isinstance(request, ServeRequest):
         return serve_stage(request.under, request.merged)
     if isinstance(request, ForeignTrainRequest):
         return "train"
-    return eval_stage(request.under, merged=request.merged) if isinstance(request, EvaluateRequest) else request.kind
+    if isinstance(request, EvaluateRequest):
+        return eval_stage(request.under, merged=request.merged, task=request.task)
+    return request.kind
 
 
 def serve_stage(under: str | None, merged: str | None = None) -> str:
@@ -118,6 +120,19 @@ def serve_stage(under: str | None, merged: str | None = None) -> str:
     if merged is not None:
         return f"serving-{eval_stage(under, merged=True)}"
     return "serve" if under is None else f"serve-{under}"
+
+
+def further_of(task: Task) -> str | None:
+    """Return the further task of lm-eval's that a check or evaluation is of; None for the primary one, and others."""
+    request = task.request
+    return request.task if isinstance(request, CheckRequest | EvaluateRequest) else None
+
+
+def adapter_of(task: Task) -> str | None:
+    """Return the run whose adapter an evaluation loads; None for the base model, a merged adapter, and other tasks."""
+    request = task.request
+    loads = isinstance(request, EvaluateRequest) and request.run != BASE_RUN and not request.merged
+    return request.run if isinstance(request, EvaluateRequest) and loads else None
 
 
 def under_of(task: Task) -> str | None:

@@ -7,6 +7,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
+from surogate_bench_orchestrator.report.further_build import build_further
 from surogate_bench_orchestrator.report.headline import headline
 from surogate_bench_orchestrator.report.matrix import build_matrix
 from surogate_bench_orchestrator.report.merged_build import build_merged
@@ -20,6 +21,7 @@ from surogate_bench_orchestrator.report.scoring import (
     caption,
     chat_note,
     data_of,
+    metrics_of,
     scored_on,
     special_tokens_text,
     tokens_note,
@@ -92,7 +94,8 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         task_data="; ".join(dict.fromkeys(each.source for each in scored)) or data_of(sweep),
         scored=scored,
         special_tokens=special_tokens_text(prepared, scored),
-        evaluated_on=caption(sweep, scored),
+        metric=metrics_of(records)[0],
+        evaluated_on=caption(sweep, scored, metrics_of(records)[0]),
         machines=machines(manifests),
         versions=versions(manifests),
         reference=reference.name if reference else None,
@@ -102,10 +105,14 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
         footnotes=footnotes(sweep, rows.over_seeds, reference_row),
-        notes=(*warnings, *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served)),
+        notes=(
+            *warnings,
+            *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served, reference=reference_row),
+        ),
         warnings=warnings,
         served=served,
         merged=merged,
+        further=build_further(records, sweep, missing, reference.name if reference else None),
     )
 
 

@@ -31,6 +31,17 @@ class Score(Part):
     """Over all seeds."""
     largest_empty_share: float = 0.0
     """Largest share of empty answers that a seed has."""
+    empty_share: float = 0.0
+    """Over all seeds, as the following."""
+    cut_off_answers: int | None = None
+    """Answers that max_gen_toks ended; None, as in the following, where a result does not have it."""
+    cut_off_share: float | None = None
+    unformatted_answers: int | None = None
+    """Answers without one in the format that strict exact match reads."""
+    unformatted_share: float | None = None
+    unfinished_share: float | None = None
+    """Share of answers that are wrong and were cut off or empty: accuracy can be too low by no more than that."""
+    tokens_per_answer: float | None = None
     eval_seconds: float
     parallel_evaluations: int
 

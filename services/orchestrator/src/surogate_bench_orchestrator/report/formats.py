@@ -32,7 +32,14 @@ def empty_answers(row: Row) -> str:
     if row.score is None:
         return ABSENT
     count, total = row.score.empty_answers, row.score.samples * max(1, row.seeds_scored)
-    return f"{count:,} ({share(count / total)}){SECTION if row.many_empty else ''}" if count else "0"
+    return count_of(count, count / total) + (SECTION if row.many_empty else "")
+
+
+def count_of(count: int | None, of_all: float | None) -> str:
+    """Format a number of answers and their share."""
+    if count is None or of_all is None:
+        return ABSENT
+    return f"{count:,} ({share(of_all)})" if count else "0"
 
 
 def share(value: float | None) -> str:

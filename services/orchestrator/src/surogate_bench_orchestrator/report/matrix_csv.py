@@ -13,6 +13,8 @@ MATRIX_COLUMNS = (
     "delta_reference", "delta_reference_stderr", "delta_reference_low", "delta_reference_high",
     "seeds_compared_reference", "p_reference", "p_reference_adjusted", "p_questions_reference",
     "p_questions_reference_adjusted",
+    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
+    "tokens_per_answer",
 )  # fmt: skip
 """Columns of matrix.csv: a line for each row and way of serving; numbers unrounded, an absent one empty.
 

@@ -13,6 +13,8 @@ MERGED_COLUMNS = (
     "delta_unmerged", "delta_unmerged_stderr", "delta_unmerged_low", "delta_unmerged_high",
     "seeds_compared_unmerged", "p_unmerged", "p_unmerged_adjusted", "p_questions_unmerged",
     "p_questions_unmerged_adjusted",
+    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
+    "tokens_per_answer",
 )  # fmt: skip
 """Columns of merged.csv: a line for each row and way of serving; numbers unrounded, an absent one empty.
 

@@ -7,6 +7,7 @@ from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.endings import cut_off_note, near_zero_footnotes, unfinished_note
 from surogate_bench_orchestrator.report.foreign import foreign_note, single_kinds, trained_elsewhere, trainers_note
 from surogate_bench_orchestrator.report.formats import listed, plural, seeds
 from surogate_bench_orchestrator.report.recipe_texts import mismatch_details
@@ -17,7 +18,12 @@ _POWER = 0.8
 
 
 def notes(
-    sweep: RecipeSweep, rows: Sequence[Row], further: Sequence[str], matrix: Served | None = None
+    sweep: RecipeSweep,
+    rows: Sequence[Row],
+    further: Sequence[str],
+    matrix: Served | None = None,
+    *,
+    reference: Row | None = None,
 ) -> tuple[str, ...]:
     """Return the notes that apply to this sweep.
 
@@ -26,6 +32,7 @@ def notes(
         rows: The base model and every recipe over its seeds.
         further: Notes about how and where stages were made, and rows that could not be compared.
         matrix: Accuracies by way of serving; None where there is one way only.
+        reference: The row that others are compared with.
     """
     candidates = (
         _seeds_note(sweep, rows),
@@ -39,6 +46,8 @@ def notes(
         _emulation_note(rows),
         _loss_note(sweep, rows),
         _empty_note(sweep, rows),
+        cut_off_note(sweep, rows),
+        unfinished_note(rows, reference),
         *further,
     )
     return tuple(note for note in candidates if note)
@@ -56,6 +65,7 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
         if several and single_kinds(rows)
         else "",
         *(trained_elsewhere(row, row.foreign) for row in rows if row.foreign),
+        *near_zero_footnotes(rows),
         f"{formats.SECTION} More than {_limit(sweep)} of the answers are empty."
         if any(row.many_empty for row in rows)
         else "",

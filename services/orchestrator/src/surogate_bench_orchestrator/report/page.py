@@ -11,6 +11,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.accuracy_chart import accuracy_caption
 from surogate_bench_orchestrator.report.charts import HEAT_MAP, OWN_CHART, Charts
+from surogate_bench_orchestrator.report.further_tables import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind
 from surogate_bench_orchestrator.report.matrix_chart import heat_map_caption
 from surogate_bench_orchestrator.report.matrix_tables import matrix_tables
@@ -51,6 +52,8 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         matrix_title=MATRIX_TITLE,
         matrix_tables=matrix_tables(summary),
         matrix_captions=_matrix_captions(summary),
+        further_title=FURTHER_TITLE,
+        further_tables=[(further, further_table(summary, further)) for further in summary.further],
         merged_title=MERGED_TITLE,
         merged_table=merged_table(summary.merged) if summary.merged else None,
         css=Markup(source),  # noqa: S704 - our own style sheet, not input

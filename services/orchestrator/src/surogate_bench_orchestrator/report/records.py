@@ -87,6 +87,13 @@ class RunRecord:
     """Further evaluations that the sweep requests, by the recipe that the base is served under."""
     merged: Mapping[str | None, ServedRecord] = field(default_factory=dict)
     """Those of the adapter merged into the base, by recipe; None for the merged weights as they are."""
+    tasks: Mapping[str, ServedRecord] = field(default_factory=dict)
+    """Those of further tasks on the base as published, by task."""
+
+    def of_task(self, task: str) -> "RunRecord":
+        """Return the run as if a further task were the primary one."""
+        found = self.tasks[task]
+        return replace(self, evaluation=found.evaluation, damage=found.damage, under={}, merged={}, tasks={})
 
     def served(self, under: str | None, *, merged: bool = False) -> ServedRecord | None:
         """Return the evaluation on one way of serving, and its damage; None if it is not requested."""
@@ -109,6 +116,7 @@ class RunRecord:
             "merged evaluation" + (f" under {name}" if name else ""): served.evaluation
             for name, served in self.merged.items()
         }
+        further |= {f"evaluation of {task}": found.evaluation for task, found in self.tasks.items()}
         is_foreign = self.train is not None and self.train.manifest.stage == "foreign-train"
         training = "foreign training" if is_foreign else "training"
         stages = {training: self.train, "import": self.imported, "evaluation": self.evaluation, **further}
@@ -132,6 +140,11 @@ class SweepRecords:
     def every_run(self) -> tuple[RunRecord, ...]:
         """Return the base model if it is scored, then every run."""
         return self.runs if self.base is None else (self.base, *self.runs)
+
+    def of_task(self, task: str) -> "SweepRecords":
+        """Return the records as if a further task were the primary one."""
+        base = None if self.base is None else self.base.of_task(task)
+        return replace(self, base=base, runs=tuple(run.of_task(task) for run in self.runs))
 
     def manifests(self) -> list[Manifest]:
         """Return the manifests of all finished stages."""
@@ -187,8 +200,8 @@ def _read_run(
     except PermanentError as error:
         damage = str(error)
 
-    def served(under: str | None, *, merged: bool) -> ServedRecord:
-        return _read_served(store, layout.eval(name, under, merged=merged), under, merged=merged)
+    def served(under: str | None = None, *, merged: bool = False, task: str | None = None) -> ServedRecord:
+        return _read_served(store, layout.eval(name, under, merged=merged, task=task), under, merged=merged)
 
     return RunRecord(
         name=name,
@@ -198,6 +211,7 @@ def _read_run(
         evaluation=evaluation,
         damage=damage,
         under={each: served(each, merged=False) for each in sweep.scored_under(trained_under) if each is not None},
+        tasks={each: served(task=each) for each in sweep.evaluation.further_tasks},
         merged={each: served(each, merged=True) for each in sweep.scored_merged(trained_under)},
     )
 

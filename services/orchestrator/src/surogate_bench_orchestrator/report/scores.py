@@ -2,8 +2,9 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from surogate_bench.results import CUT_OFF, SampleLine
 from surogate_bench.statistics import (
     PooledComparison,
     aligned_outcomes,
@@ -58,9 +59,39 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
         samples=results[0].samples,
         empty_answers=sum(result.empty_answers for result in results),
         largest_empty_share=max(result.empty_answers / result.samples for result in results),
+        **_endings(evaluations),
         eval_seconds=_mean([result.seconds for result in results]),
         parallel_evaluations=max(result.parallel_evaluations for result in results),
     )
+
+
+def _endings(evaluations: Sequence[EvalRecord]) -> dict[str, Any]:
+    """Return how answers ended, over all evaluations; what one of them does not have is None."""
+    results = [record.result for record in evaluations]
+    answers = sum(result.samples for result in results)
+    cut_off = _total([result.cut_off_answers for result in results])
+    unformatted = _total([result.unformatted_answers for result in results])
+    tokens = _total([result.answer_tokens for result in results])
+    lines = [line for record in evaluations for line in record.samples]
+    known = len(lines) == answers and all(line.finish_reason is not None for line in lines)
+    return {
+        "empty_share": sum(result.empty_answers for result in results) / answers,
+        "cut_off_answers": cut_off,
+        "cut_off_share": None if cut_off is None else cut_off / answers,
+        "unformatted_answers": unformatted,
+        "unformatted_share": None if unformatted is None else unformatted / answers,
+        "unfinished_share": sum(map(_is_unfinished, lines)) / answers if known else None,
+        "tokens_per_answer": None if tokens is None else tokens / answers,
+    }
+
+
+def _is_unfinished(line: SampleLine) -> bool:
+    return not line.strict_match and (line.finish_reason == CUT_OFF or not line.response.strip())
+
+
+def _total(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecord]) -> Difference | None:

@@ -7,7 +7,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.results import EvalResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.formats import listed, plural
-from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord
+from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.summary import ScoredOn, Summary
 
 
@@ -62,7 +62,19 @@ def data_of(sweep: RecipeSweep) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def caption(sweep: RecipeSweep, scored: Sequence[ScoredOn]) -> str:
+STRICT, FLEXIBLE = "strict exact match", "flexible exact match"
+"""Metrics of generated answers, where a result names none."""
+
+
+def metrics_of(records: SweepRecords) -> tuple[str, str | None]:
+    """Return what a task's accuracy is, and its second metric if it has one, as the results name them."""
+    found = next((run.evaluation.result for run in records.every_run() if run.evaluation), None)
+    if found is None or found.metric is None:
+        return STRICT, FLEXIBLE
+    return found.metric, found.second_metric
+
+
+def caption(sweep: RecipeSweep, scored: Sequence[ScoredOn], metric: str = STRICT) -> str:
     """Return task, source and number of its questions, on one line."""
     if len(scored) > 1:
         what = "; ".join(f"{_questions(each)} ({', '.join(each.runs)})" for each in scored)
@@ -70,7 +82,7 @@ def caption(sweep: RecipeSweep, scored: Sequence[ScoredOn]) -> str:
         what = _questions(scored[0])
     else:
         what = f"test questions of {data_of(sweep)}{_shown(sweep.evaluation.num_fewshot)}"
-    return f"Task {sweep.evaluation.task}: {what}; accuracy is strict exact match."
+    return f"Task {sweep.evaluation.task}: {what}; accuracy is {metric}."
 
 
 def scored_texts(summary: Summary) -> tuple[str, ...]:

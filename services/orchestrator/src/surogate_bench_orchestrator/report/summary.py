@@ -15,6 +15,7 @@ __all__ = [
     "Comparison",
     "DataDigest",
     "Foreign",
+    "FurtherTask",
     "Machine",
     "RecipeText",
     "Row",
@@ -134,6 +135,23 @@ class Row(Part):
         return self.recipe is None and self.foreign is None
 
 
+class FurtherTask(Part):
+    """What a task beside the primary one shows, on the base as published; rows have no figures of trainings."""
+
+    task: str
+    metric: str
+    """What ``accuracy`` of its scores is."""
+    second_metric: str | None
+    """What ``flexible_accuracy`` of its scores is; None where the task has one metric."""
+    evaluated_on: str
+    scored: tuple[ScoredOn, ...]
+    rows: tuple[Row, ...]
+    """As in the summary, compared within this task."""
+    runs: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 class RecipeText(Part):
     """Description of one recipe."""
 
@@ -175,6 +193,8 @@ class Summary(Part):
     data: str
     splits: tuple[DataDigest, ...]
     task: str
+    metric: str = Field("strict exact match", exclude_if=lambda value: value == "strict exact match")
+    """What accuracy is."""
     task_data: str
     """Where the task's questions come from."""
     scored: tuple[ScoredOn, ...] = ()
@@ -204,6 +224,8 @@ class Summary(Part):
     """Accuracies by way of serving; absent where every adapter was scored on the base as published alone."""
     merged: Merged | None = Field(None, exclude_if=lambda value: value is None)
     """Accuracies of adapters merged into their base; absent where none was to be."""
+    further: tuple[FurtherTask, ...] = Field((), exclude_if=lambda value: not value)
+    """Tasks beside the primary one, in the sweep's order."""
 
     @property
     def tested(self) -> bool:

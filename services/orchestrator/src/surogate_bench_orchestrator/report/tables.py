@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
+from surogate_bench_orchestrator.report.further_tables import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
 from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
 from surogate_bench_orchestrator.report.merged import MERGED_TITLE
 from surogate_bench_orchestrator.report.merged_files import merged_table
 from surogate_bench_orchestrator.report.scoring import scored_texts
 from surogate_bench_orchestrator.report.served import MATRIX_TITLE
-from surogate_bench_orchestrator.report.summary import Row, Summary
+from surogate_bench_orchestrator.report.summary import Row, Score, Summary
 
 CSV_COLUMNS = (
     "key", "title", "recipe", "seed", "seeds_scored", "state", "reason",
@@ -29,6 +30,8 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers",
+    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
+    "tokens_per_answer",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
@@ -36,6 +39,8 @@ CSV_COLUMNS = (
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
+``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
+``unfinished_share`` is that of wrong answers that were cut off or empty.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
 foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks."""
 
@@ -46,11 +51,12 @@ def to_csv(summary: Summary) -> str:
     writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     for row in summary.all_rows():
-        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | _csv_cells(row))
+        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | row_cells(row))
     return out.getvalue()
 
 
-def _csv_cells(row: Row) -> dict[str, object]:
+def row_cells(row: Row) -> dict[str, object]:
+    """Return the cells of a row, but for those of its task."""
     cells: dict[str, object] = {
         "key": row.key, "title": inert(row.title), "recipe": row.recipe, "seed": row.seed,
         "seeds_scored": row.seeds_scored, "state": row.state, "reason": inert(row.reason), "seeds": numbers(row.seeds),
@@ -103,6 +109,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         _matrix(summary),
+        _further(summary),
         _merged(summary),
         "## More figures",
         _cell(summary.evaluated_on),
@@ -158,6 +165,18 @@ def _merged(summary: Summary) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
+def _further(summary: Summary) -> str:
+    """Return the section on further tasks; empty where there are none."""
+    if not summary.further:
+        return ""
+    parts = [f"## {FURTHER_TITLE}"]
+    for further in summary.further:
+        table = further_table(summary, further)
+        notes = [_cell(note) for note in (*further.footnotes, *further.notes)]
+        parts += [f"### {_cell(table.title)}", _cell(table.caption), _text_table(table), *notes]
+    return "\n\n".join(parts)
+
+
 def _text_table(table: TextTable) -> str:
     return _table([_cell(name) for name in table.header], [[_cell(text) for text in row] for row in table.rows])
 
@@ -199,7 +218,8 @@ def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str,
 def _detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
     tested = any(row.versus_base and row.versus_base.p_adjusted is not None for row in rows)
     return (
-        "flexible accuracy", "questions", "SD between seeds", "empty answers",
+        "flexible accuracy", "questions", "SD between seeds", "empty answers", "cut off at max_gen_toks",
+        "no answer in the format", "tokens per answer",
         f"Δ base{' (adjusted p)' if tested else ''}", "train loss", "validation loss (under the recipe)",
         "validation loss (as served, bf16)", "block weights covered", "steps", "eval time", "resumed at step",
     )  # fmt: skip
@@ -212,6 +232,7 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
         f"{score.samples:,}" if score else formats.ABSENT,
         formats.fraction(score.seed_stddev if score else None),
         formats.empty_answers(row),
+        *_endings(score),
         formats.delta_to_base(row),
         formats.loss(training.final_train_loss if training else None),
         formats.loss(training.last_validation_loss if training else None),
@@ -220,6 +241,16 @@ def _detail_cells(row: Row) -> tuple[str, ...]:
         f"{training.steps:,}" if training and training.steps is not None else formats.ABSENT,
         formats.duration(score.eval_seconds if score else None),
         str(training.resumed_from_step) if training and training.resumed_from_step else formats.ABSENT,
+    )
+
+
+def _endings(score: Score | None) -> tuple[str, str, str]:
+    if score is None:
+        return (formats.ABSENT,) * 3
+    return (
+        formats.count_of(score.cut_off_answers, score.cut_off_share),
+        formats.count_of(score.unformatted_answers, score.unformatted_share),
+        formats.ABSENT if score.tokens_per_answer is None else f"{score.tokens_per_answer:,.1f}",
     )
 
 

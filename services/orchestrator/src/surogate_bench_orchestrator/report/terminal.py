@@ -4,6 +4,7 @@ from rich.text import Text
 
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
+from surogate_bench_orchestrator.report.further_tables import further_line
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
 from surogate_bench_orchestrator.report.summary import Row, Summary
 
@@ -40,6 +41,7 @@ def _caption(summary: Summary) -> list[str]:
         summary.headline,
         *(split.sentence for split in (summary.served.splits if summary.served else ())),
         *((summary.merged.sentence,) if summary.merged and summary.merged.sentence else ()),
+        *map(further_line, summary.further),
         *summary.footnotes,
         *(f"{row.title} {row.state}: {row.reason}" for row in summary.rows if row.state != "succeeded"),
     ]

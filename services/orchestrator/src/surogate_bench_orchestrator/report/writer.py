@@ -4,6 +4,7 @@ from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
+from surogate_bench_orchestrator.report.further_csv import to_tasks_csv
 from surogate_bench_orchestrator.report.matrix_csv import to_matrix_csv
 from surogate_bench_orchestrator.report.merged_files import to_merged_csv
 from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
@@ -15,8 +16,8 @@ def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> 
     """Write summary.json, summary.csv, summary.md, sweep.yaml, report.html and charts/ under the sweep's report prefix.
 
     Where the base is served in several ways, matrix.csv has the accuracies on each of them; merged.csv has those of
-    merged adapters. The same summary gives the
-    same bytes. summary.json is written last: if it is the same already, the report is complete and nothing is written.
+    merged adapters, tasks.csv those of further tasks. The same summary gives the same bytes. summary.json is written
+    last: if it is the same already, the report is complete and nothing is written.
 
     Args:
         store: Where to.
@@ -47,6 +48,8 @@ def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> 
         store.put(f"{layout.report}/matrix.csv", to_matrix_csv(summary.served).encode())
     if summary.merged is not None:
         store.put(f"{layout.report}/merged.csv", to_merged_csv(summary.merged).encode())
+    if summary.further:
+        store.put(f"{layout.report}/tasks.csv", to_tasks_csv(summary).encode())
     store.put(f"{layout.report}/summary.md", to_markdown(summary, pictures).encode())
     store.put(f"{layout.report}/sweep.yaml", sweep_yaml(sweep).encode())
     store.put(f"{layout.report}/{PAGE_FILE}", render_page(summary, charts, sweep).encode())

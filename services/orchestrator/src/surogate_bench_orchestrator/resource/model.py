@@ -150,6 +150,11 @@ def _local_paths(sweep: RecipeSweep) -> Iterator[tuple[str, Path, str]]:
     for section, key, instead in _LOCAL_PATHS:
         if (path := getattr(getattr(sweep, section), key)) is not None:
             yield f"{section}.{key}", path, instead
+    for entry in sweep.evaluation.tasks:
+        if entry.tasks_dir is not None:
+            yield f"evaluation.tasks.{entry.name}.tasks_dir", entry.tasks_dir, _LOCAL_PATHS[2][2]
+        if entry.data is not None and entry.data.path is not None:
+            yield f"evaluation.tasks.{entry.name}.data.path", entry.data.path, _LOCAL_PATHS[1][2]
     for adapter in sweep.adapters:
         if adapter.path is not None:
             yield adapter.field, adapter.path, "Copy it into a bucket and use url, or use hub"

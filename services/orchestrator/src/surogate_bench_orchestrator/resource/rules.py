@@ -12,6 +12,7 @@ from surogate_bench.specs.evaluation import NO_REMOTE_CODE
 from surogate_bench.specs.lora import ALL_LINEAR, ALL_LINEAR_ALONE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
 from surogate_bench.specs.sweep import EACH_SEED_ONCE
+from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE
 from surogate_bench.specs.training import ONE_LENGTH
 
 Rule = dict[str, Any]
@@ -28,6 +29,8 @@ NAME_RULE: Rule = {
         "other names: choose a shorter or simpler name"
     ),
 }
+
+PRIMARY_IS_TASK = "name the primary task as evaluation.task: tasks are the further ones of a RecipeSweep"
 
 IMAGE_REQUIRED = "is required on Kubernetes, where the command runs in a container of its own"
 NO_LOCAL_FILES = "is a path beside the sweep file, which the image does not have"
@@ -49,6 +52,12 @@ RULES: dict[str, list[Rule]] = {
         },
         {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
         {"rule": "self.completion.contains('{answer}')", "message": COMPLETION_NEEDS_ANSWER},
+    ],
+    "TaskEntry": [{"rule": "!self.primary", "message": PRIMARY_IS_TASK}],
+    "TaskData": [
+        _ONE_SOURCE,
+        {"rule": "!has(self.builtin) || has(self.test_size)", "message": BUILTIN_TASK_NEEDS_SIZE},
+        {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
     ],
     "ForeignAdapter": [
         {

@@ -109,6 +109,11 @@ class StatusRow(StatusModel):
         "bf16 for the merged weights as they are.",
         json_schema_extra={"x-kubernetes-map-type": "atomic"},
     )
+    task_accuracies: dict[str, float] = Field(
+        {},
+        description="Fraction of questions answered correctly by further task, served as published.",
+        json_schema_extra={"x-kubernetes-map-type": "atomic"},
+    )
     uri: str = Field("", description="Location of its results in the object store.")
     reason: str = Field("", description="CamelCase reason why it failed, was skipped, or is retried.")
     message: str = Field("", description="Details of the reason.")

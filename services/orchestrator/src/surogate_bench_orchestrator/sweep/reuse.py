@@ -29,6 +29,9 @@ from surogate_bench_orchestrator.domain.tasks import Task
 
 _log = logging.getLogger(__name__)
 
+_Way = tuple[str | None, bool, str | None]
+"""Recipe that the base is served under, whether the adapter is merged into it, and the further task that is scored."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FinishedStages:
@@ -98,7 +101,7 @@ class ReusableStages:
         adapter = _content_of(manifests.get(run.train.name)) if run.train else None
         if (run.train is not None and adapter is None) or not self._is_new(evaluation.task.name, manifests):
             return
-        sweep = self._plan.sweep
+        sweep, prepared = self._plan.sweep.of_task(evaluation.further), prepared.of_task(evaluation.further)
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
         identity = evaluation_identity(sweep, prepared, adapter, under, scales, merged=evaluation.merged)
@@ -152,9 +155,11 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
             adapter = _NO_ADAPTER if run == BASE_RUN else _adapter(store, layout.train(run))
             if adapter is None:
                 continue
-            for (under, merged), prefix in scored.items():
+            for (under, merged, task), prefix in scored.items():
                 recipe, scales = sweep.recipe(under) if under else None, adapter.input_scales_sha256
-                found = evaluation_identity(sweep, prepared, adapter.sha256, recipe, scales, merged=merged)
+                found = evaluation_identity(
+                    sweep.of_task(task), prepared.of_task(task), adapter.sha256, recipe, scales, merged=merged
+                )
                 evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
@@ -198,15 +203,16 @@ def _training_identities(sweep: RecipeSweep, prepared: PrepareResult) -> Iterato
 
 def _scored_runs(
     sweep: RecipeSweep, layout: SweepLayout, written: Container[str]
-) -> Iterator[tuple[str, Mapping[tuple[str | None, bool], str]]]:
-    """Yield runs that have evaluations in the store: prefixes by the recipe served under, and whether merged."""
+) -> Iterator[tuple[str, Mapping[_Way, str]]]:
+    """Yield runs that have evaluations in the store: prefixes by what was scored in which way."""
     trained = ((run_name(each.name, seed), each.name) for each in sweep.recipes for seed in sweep.seeds)
     others = ((run_name(each.name, seed), each.trained_under or "") for each in sweep.trainers for seed in sweep.seeds)
     imported = ((each.name, each.trained_under or "") for each in sweep.adapters)
     for run, recipe in ((BASE_RUN, None), *trained, *others, *imported):
-        ways = [(under, False) for under in sweep.scored_under(recipe)]
-        ways += [(under, True) for under in sweep.scored_merged(recipe)]
-        prefixes = {(under, merged): layout.eval(run, under, merged=merged) for under, merged in ways}
+        ways: list[_Way] = [(under, False, None) for under in sweep.scored_under(recipe)]
+        ways += [(None, False, task) for task in sweep.evaluation.further_tasks]
+        ways += [(under, True, None) for under in sweep.scored_merged(recipe)]
+        prefixes = {way: layout.eval(run, way[0], merged=way[1], task=way[2]) for way in ways}
         scored = {way: prefix for way, prefix in prefixes.items() if manifest_key(prefix) in written}
         if scored:
             yield run, scored

@@ -13,12 +13,11 @@ from surogate_bench.specs.evaluation import AS_PUBLISHED
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.serving import server_work
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, is_merged, stage_of, under_of
+from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, further_of, is_merged, stage_of, under_of
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 WARNING = "Warning"
 """Reason of a row that is done but has a warning."""
-_NAMES = {"check-task": "task check", "check-serving": "serving check"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +44,8 @@ class ProgressRow:
     stderr: float | None = None
     served_accuracies: Mapping[str, float] = field(default_factory=dict)
     """By the recipe that the base was served under."""
+    task_accuracies: Mapping[str, float] = field(default_factory=dict)
+    """By further task."""
     merged_accuracies: Mapping[str, float] = field(default_factory=dict)
     """Of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
 
@@ -82,7 +83,13 @@ def _check_rows(snapshot: Snapshot) -> Iterator[ProgressRow]:
     for task in snapshot.plan.checks:
         is_known = snapshot.observed.is_done(task) or snapshot.observed.of(task).phase is not Phase.ABSENT
         if is_known or not snapshot.is_finished:
-            yield _service_row(snapshot, _NAMES[stage_of(task)], task)
+            yield _service_row(snapshot, _check_name(task), task)
+
+
+def _check_name(task: Task) -> str:
+    if stage_of(task) == "check-serving":
+        return "serving check"
+    return "task check" if (further := further_of(task)) is None else f"task check of {further}"
 
 
 def all_rows(snapshot: Snapshot) -> tuple[ProgressRow, ...]:
@@ -145,6 +152,7 @@ def _run_row(snapshot: Snapshot, run: Run, status: RunStatus) -> ProgressRow:
         attempt=observation.attempt,
         accuracy=scored.strict.accuracy if scored else None,
         stderr=scored.strict.stderr if scored else None,
+        task_accuracies=_task_accuracies(snapshot, run),
         served_accuracies={under: found for under, found in _accuracies(snapshot, run, merged=False) if under},
         merged_accuracies={under or AS_PUBLISHED: found for under, found in _accuracies(snapshot, run, merged=True)},
         step=figures.step,
@@ -165,6 +173,8 @@ def _current_task(run: Run, status: RunStatus, observed: Observed) -> Task:
 def _served(task: Task) -> str:
     """Return how the base is served to an evaluation, to be appended; empty for the base as published."""
     under = under_of(task)
+    if (further := further_of(task)) is not None:
+        return f" of {further}"
     return (" merged" if is_merged(task) else "") + (f" under {under}" if under else "")
 
 
@@ -181,8 +191,13 @@ def _accuracies(snapshot: Snapshot, run: Run, *, merged: bool) -> Iterator[tuple
     """Yield the accuracies of a run by the recipe that the base was served under, those merged or the others."""
     for each in run.evaluations:
         result = result_of(snapshot.manifests.get(each.task.name), EvalResult)
-        if result is not None and each.merged is merged:
+        if result is not None and each.merged is merged and each.further is None:
             yield each.under, result.strict.accuracy
+
+
+def _task_accuracies(snapshot: Snapshot, run: Run) -> dict[str, float]:
+    found = ((each.further, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in run.evaluations)
+    return {task: result.strict.accuracy for task, result in found if task is not None and result is not None}
 
 
 def _origin(snapshot: Snapshot, run: Run) -> str:

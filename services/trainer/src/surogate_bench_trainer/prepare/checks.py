@@ -130,7 +130,7 @@ def check_lengths(
     shortest = sum(sorted(training)[: sweep.evaluation.num_fewshot])
     test = [record for record in splits.get("test", ()) if not isinstance(record, Rendered)]
     if test:
-        used.update(*_check_prompts(test, tokenizer, sweep, shots=shortest))
+        used.update(*check_prompts(test, tokenizer, sweep, shots=shortest))
     return training, used
 
 
@@ -155,7 +155,7 @@ def _check_samples(
     return lengths
 
 
-def _check_prompts(
+def check_prompts(
     test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
     """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from surogate_bench.data_files import SPLITS, split_files
+from surogate_bench.data_files import SPLITS, scored_files, split_files
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.logs import take_over_logs
 from surogate_bench.service import is_transient
@@ -49,6 +49,29 @@ def load_splits(spec: DataSpec, *, needs_test: bool = True) -> Splits:
     require_splits(splits, spec, needs_test=from_source)
     require_named_fields(splits, spec)
     return resize(with_scorable_test(hold_out(splits, spec), needed=needs_test), spec)
+
+
+def load_test(spec: DataSpec) -> list[ReadRecord]:
+    """Load the test records alone, for a task that is not trained for.
+
+    Raises:
+        ConfigError: there are none, or a record is malformed.
+        TransientError: the hub cannot be reached.
+    """
+    if spec.builtin is not None:
+        records = _generated(spec, _LANGUAGE[spec.builtin])["test"]
+    elif spec.path is not None:
+        records = read_records(*scored_files(spec.path), spec=spec, split="test")
+    else:
+        records = _from_hub(spec, str(spec.hub)).get("test", [])
+    if not records or len(records) < (spec.test_size or 0):
+        raise ConfigError(
+            f"has {len(records)} test records",
+            field="evaluation.tasks",
+            value=spec.label,
+            remedy="A task's data needs a test split, with test_size records or more.",
+        )
+    return records[: spec.test_size]
 
 
 def _generated(spec: DataSpec, language: Language) -> Splits:

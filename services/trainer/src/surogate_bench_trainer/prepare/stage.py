@@ -1,10 +1,10 @@
 """The prepare stage: checks model and data, and publishes the data splits."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
+from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file, task_file
 from surogate_bench.files import sha256_of
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.local_inputs import INPUTS, digest_inputs
@@ -17,12 +17,13 @@ from surogate_bench.stages import new_manifest, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
-from surogate_bench_trainer.data.records import PreparedRecord, write_records
+from surogate_bench_trainer.data.records import PreparedRecord, ScoredRecord, write_records
 from surogate_bench_trainer.data.rendering import is_templated, render
 from surogate_bench_trainer.prepare.checks import (
     PreparedSplits,
     check_answers,
     check_lengths,
+    check_prompts,
     check_shots,
     check_template_arguments,
     check_weights,
@@ -41,6 +42,7 @@ from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.schedule import check_schedule
 from surogate_bench_trainer.prepare.sources import load_splits
 from surogate_bench_trainer.prepare.splitting import scored_records
+from surogate_bench_trainer.prepare.task_data import task_records
 from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
 
 _log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if "data" not in sweep.evaluation.keep_from_task:
         check_answers(test)
     check_weights(splits, sweep)
+    tasks = {name: task_records(sweep.of_task(name)) for name in sweep.evaluation.further_tasks}
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
@@ -88,6 +91,9 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         warnings += check_schedule(lengths, sweep)
         warnings += check_checkpoint(location, sweep, config)
         data = _write_splits(prepared, outputs / DATA_FOLDER)
+        further = {name: records for name, records in tasks.items() if records}
+        for name, questions in further.items():
+            check_prompts(questions, tokenizer, sweep.of_task(name), shots=0)
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
@@ -99,6 +105,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         special_tokens=special_tokens_of(tokenizer),
         full_attention=has_full_attention(config),
         chat_template=is_templated(prepared["train"]),
+        tasks=_write_tasks(further, outputs / DATA_FOLDER),
     )
     for warning in result.warnings:
         _log.warning("%s", warning)
@@ -109,8 +116,10 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
 
 
 def _check_environment(sweep: RecipeSweep, store: ObjectStore, work_dir: Path) -> None:
-    check_hub_environment(sweep)
-    TaskFolders.of(sweep.evaluation.tasks_dir).require(sweep.evaluation.task)
+    for task in (None, *sweep.evaluation.further_tasks):
+        check_hub_environment(sweep.of_task(task))
+        evaluation = sweep.of_task(task).evaluation
+        TaskFolders.of(evaluation.tasks_dir).require(evaluation.task)
     converted = is_converted(sweep.model)
     check_disk_space(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:
@@ -124,6 +133,14 @@ def _locate_or_convert(request: PrepareRequest, store: ObjectStore, work_dir: Pa
     folder = work_dir / "outputs" / MODEL_FOLDER
     convert_smollm2(folder)
     return ModelLocation(str(folder))
+
+
+def _write_tasks(tasks: Mapping[str, Sequence[ScoredRecord]], folder: Path) -> dict[str, SplitInfo]:
+    written = {}
+    for name, records in tasks.items():
+        write_records(folder / task_file(name), records)
+        written[name] = SplitInfo(records=len(records), sha256=sha256_of(folder / task_file(name)))
+    return written
 
 
 def _write_splits(splits: PreparedSplits, folder: Path) -> dict[str, SplitInfo]:

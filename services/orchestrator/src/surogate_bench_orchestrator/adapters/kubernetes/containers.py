@@ -19,7 +19,7 @@ from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
-from surogate_bench_orchestrator.domain.tasks import Task
+from surogate_bench_orchestrator.domain.tasks import Task, further_of
 
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own
 USER_NAME = "bench"
@@ -126,7 +126,7 @@ def _environment(task: Task, settings: ClusterSettings, workload: Workload) -> l
 def uses_hub(task: Task) -> bool:
     """Whether a task downloads from the hub; an evaluator only if the lm-eval task keeps its own data."""
     if task.service is Service.EVALUATOR:
-        return "data" in task.request.sweep.evaluation.keep_from_task
+        return "data" in task.request.sweep.of_task(further_of(task)).evaluation.keep_from_task
     return not isinstance(task.request, CheckRequest)
 
 

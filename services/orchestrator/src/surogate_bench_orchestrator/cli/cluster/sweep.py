@@ -116,4 +116,5 @@ def _row(row: StatusRow) -> ProgressRow:
         accuracy=row.accuracy,
         stderr=row.stderr,
         served_accuracies=row.served_accuracies,
+        task_accuracies=row.task_accuracies,
     )

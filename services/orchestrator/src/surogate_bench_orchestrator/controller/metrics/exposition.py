@@ -65,6 +65,8 @@ class ResultsCollector(Collector):
             yield family(name, _of_runs(sweeps, field))
         yield family("surogate_bench_served_accuracy", _served(sweeps, "accuracy"))
         yield family("surogate_bench_served_accuracy_stderr", _served(sweeps, "stderr"))
+        yield family("surogate_bench_task_accuracy", _of_tasks(sweeps, "accuracy"))
+        yield family("surogate_bench_task_accuracy_stderr", _of_tasks(sweeps, "stderr"))
 
 
 def _about(figures: SweepFigures) -> dict[str, str]:
@@ -91,6 +93,14 @@ def _served(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, 
             for served in run.served:
                 merged = "true" if served.merged else "false"
                 yield {**labels, "served_under": served.served_under, "merged": merged}, getattr(served, field)
+
+
+def _of_tasks(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+    for figures in sweeps:
+        for run in figures.runs:
+            labels = {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}
+            for each in run.tasks:
+                yield {**labels, "task": each.task}, getattr(each, field)
 
 
 class Metrics:

@@ -25,6 +25,15 @@ class ServedFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFigures:
+    """Accuracy of a run on a further task."""
+
+    task: str
+    accuracy: float
+    stderr: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunFigures:
     """Results of one run that are in the store; None for all others."""
 
@@ -40,6 +49,8 @@ class RunFigures:
     tokens_per_second: float | None
     served: tuple[ServedFigures, ...]
     """By way of serving; empty where the sweep requests one way only."""
+    tasks: tuple[TaskFigures, ...]
+    """By further task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +85,8 @@ def figures_of(snapshot: Snapshot) -> SweepFigures:
 def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
     trained = training_of(snapshot.manifests.get(run.train.name)) if run.train else None
     scored = result_of(snapshot.manifests.get(run.evaluate.name), EvalResult)
-    served = _served(snapshot, run)
-    if trained is None and scored is None and not served:
+    served, tasks = _served(snapshot, run), _of_tasks(snapshot, run)
+    if trained is None and scored is None and not served and not tasks:
         return None
     return RunFigures(
         recipe=run.row,
@@ -88,13 +99,25 @@ def _run_figures(snapshot: Snapshot, run: Run) -> RunFigures | None:
         final_loss=trained.final_train_loss if trained else None,
         tokens_per_second=trained.tokens_per_second if trained else None,
         served=served,
+        tasks=tasks,
+    )
+
+
+def _of_tasks(snapshot: Snapshot, run: Run) -> tuple[TaskFigures, ...]:
+    further = {each.further: each.task for each in run.evaluations if each.further is not None}
+    results = {name: result_of(snapshot.manifests.get(task.name), EvalResult) for name, task in further.items()}
+    return tuple(
+        TaskFigures(task=name, accuracy=result.strict.accuracy, stderr=result.strict.stderr)
+        for name, result in results.items()
+        if result is not None
     )
 
 
 def _served(snapshot: Snapshot, run: Run) -> tuple[ServedFigures, ...]:
     if len(snapshot.plan.servers) == 1:
         return ()
-    results = [(each, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in run.evaluations]
+    primary = [each for each in run.evaluations if each.further is None]
+    results = [(each, result_of(snapshot.manifests.get(each.task.name), EvalResult)) for each in primary]
     return tuple(
         ServedFigures(
             served_under=each.under or AS_PUBLISHED,

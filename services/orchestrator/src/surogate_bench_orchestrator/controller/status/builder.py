@@ -115,6 +115,7 @@ def _row(row: ProgressRow, limit: int) -> StatusRow:
         stderr=_rounded(row.stderr, 6),
         served_accuracies={under: round(value, 6) for under, value in row.served_accuracies.items()},
         merged_accuracies={under: round(value, 6) for under, value in row.merged_accuracies.items()},
+        task_accuracies={task: round(value, 6) for task, value in row.task_accuracies.items()},
         reason=row.failure.reason if row.failure else "",
         message=shortened(row.failure.message, limit) if row.failure else "",
     )

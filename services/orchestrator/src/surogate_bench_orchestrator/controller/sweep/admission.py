@@ -54,15 +54,16 @@ def _require_task(resource: ResourceSweep) -> None:
     Raises:
         ConfigError: they do not.
     """
-    evaluation = resource.sweep.evaluation
-    if evaluation.tasks_dir is not None:  # the folder is mounted into the pods
-        return
-    try:
-        TaskFolders.of(None).require(evaluation.task)
-    except ConfigError as error:
-        raise ConfigError(
-            "there is no such task in the images",
-            field="spec.evaluation.task",
-            value=evaluation.task,
-            remedy=error.remedy,
-        ) from error
+    for further in (None, *resource.sweep.evaluation.further_tasks):
+        evaluation = resource.sweep.of_task(further).evaluation
+        if evaluation.tasks_dir is not None:  # the folder is mounted into the pods
+            continue
+        try:
+            TaskFolders.of(None).require(evaluation.task)
+        except ConfigError as error:
+            raise ConfigError(
+                "there is no such task in the images",
+                field="spec.evaluation.task" + ("" if further is None else "s"),
+                value=evaluation.task,
+                remedy=error.remedy,
+            ) from error

@@ -1,0 +1,93 @@
+"""Further lm-eval tasks of a sweep, beside its primary one."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from surogate_bench.specs.base import Spec
+from surogate_bench.specs.data import PROMPT_NEEDS_QUESTION, DataSpec, FieldNames
+from surogate_bench.specs.model import ONE_SOURCE, HubName
+
+KeptPart = Literal["data", "prompt", "num_fewshot"]
+
+BUILTIN_TASK_NEEDS_SIZE = "a built-in data set needs test_size"
+
+TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
+"""Safe in paths, and in labels of Kubernetes behind ``check-task-``."""
+
+
+class TaskData(Spec):
+    """Questions and answers that a task scores in place of its own: exactly one of ``hub``, ``path`` or ``builtin``."""
+
+    hub: HubName | None = Field(None, description="Name on the Hugging Face hub; its test split is scored.")
+    config: str | None = Field(None, description="Hub configuration, where the data set has several.")
+    revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
+    path: Path | None = Field(None, description="Local file, or folder with test.jsonl or the like.")
+    builtin: Literal["word-problems-ro", "word-problems-en"] | None = Field(
+        None, description="Generated grade-school word problems in Romanian or English."
+    )
+    fields: FieldNames = Field(FieldNames(), description="Names of the fields, where they are not the usual ones.")
+    test_size: int | None = Field(None, ge=2, description="Use the first N records (all if absent).")
+    seed: int = Field(0, ge=0, description="Seed of the built-in generator.")
+    prompt: str = Field("Question: {question}\nAnswer:", description="Prompt that the model receives.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        given = [name for name in ("hub", "path", "builtin") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"{ONE_SOURCE}; {' and '.join(given) or 'none'} given")
+        if self.builtin and self.test_size is None:
+            raise ValueError(BUILTIN_TASK_NEEDS_SIZE)
+        if "{question}" not in self.prompt:
+            raise ValueError(PROMPT_NEEDS_QUESTION)
+        return self
+
+    @property
+    def as_data(self) -> DataSpec:
+        """The same as the data of a sweep; nothing is trained on it."""
+        given = self.model_dump(exclude_unset=True)
+        return DataSpec.model_validate(given | ({"train_size": 1} if self.builtin else {}))
+
+
+class TaskEntry(Spec):
+    """One task of ``evaluation.tasks``.
+
+    A further task uses its own file's data, prompt and number of solved examples, unless ``data`` gives others.
+    """
+
+    name: str = Field(
+        pattern=TASK_NAME, description="Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
+    )
+    primary: bool = Field(
+        False,
+        exclude_if=lambda value: not value,
+        description="Whether it is the task of the headline, the main table and the metrics. The first one is, if none "
+        "is marked.",
+    )
+    tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files, for this task.")
+    keep_from_task: tuple[KeptPart, ...] = Field(
+        (), max_length=3, description="As evaluation.keep_from_task; of the primary task only."
+    )
+    data: TaskData | None = Field(None, description="Questions and answers in place of the task's own.")
+    num_fewshot: int | None = Field(
+        None, ge=0, le=64, description="Solved examples shown before each question; the task's own number if absent."
+    )
+    metric: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$",
+        exclude_if=lambda value: value is None,
+        description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
+        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
+        "acc_norm beside it.",
+    )
+    limit: int | None = Field(None, ge=2, description="Score the first N records only.")
+    max_gen_toks: int | None = Field(
+        None, ge=1, description="Maximum number of tokens of an answer; evaluation.max_gen_toks if absent."
+    )
+
+    @property
+    def kept(self) -> tuple[KeptPart, ...]:
+        """Parts of the task's own file that a further task uses."""
+        own_shots: tuple[KeptPart, ...] = ("num_fewshot",) if self.num_fewshot is None else ()
+        return () if self.data is not None else ("data", "prompt", *own_shots)

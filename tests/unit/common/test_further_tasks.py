@@ -1,0 +1,136 @@
+"""``evaluation.tasks``: one primary task, equal to ``evaluation.task``, and further ones."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sweeps import small_document, small_sweep
+
+from surogate_bench.errors import ConfigError
+from surogate_bench.results import PrepareResult, SplitInfo
+from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stage_identity import evaluation_identity
+from surogate_bench.task_files import TaskFolders
+
+ENGLISH = {"name": "en", "data": {"builtin": "word-problems-en", "test_size": 5}}
+TASKS_DIR = {"tasks_dir": "/tasks"}
+
+
+def scored(tasks: list[Any], **evaluation: Any) -> RecipeSweep:
+    return small_sweep(evaluation={"tasks": tasks, **evaluation})
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        ["mine"],
+        [{"name": "mine"}],
+        [{"name": "mine", "primary": True}],
+    ],
+)
+def test_a_single_task_in_the_list_is_the_same_sweep_as_without_a_list(tasks: list[Any]) -> None:
+    assert scored(tasks).spec_hash == small_sweep(evaluation={"task": "mine"}).spec_hash
+
+
+def test_settings_of_the_primary_task_are_those_of_the_evaluation() -> None:
+    listed = scored([ENGLISH, {"name": "mine", "primary": True, "limit": 4, "max_gen_toks": 9, **TASKS_DIR}])
+    plain = small_sweep(
+        evaluation={"task": "mine", "limit": 4, "max_gen_toks": 9, "tasks": [ENGLISH], **TASKS_DIR},
+    )
+    assert listed == plain
+    assert listed.evaluation.further_tasks == ("en",)
+
+
+def test_the_first_task_is_primary_where_none_is_marked() -> None:
+    assert scored(["mine", ENGLISH]).evaluation.task == "mine"
+
+
+def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
+    sweep = scored(["mine", ENGLISH, {"name": "other", "num_fewshot": 3}])
+    assert parse_sweep(sweep.model_dump(mode="json", exclude_none=True)) == sweep
+    assert RecipeSweep.model_validate_json(sweep.model_dump_json()).spec_hash == sweep.spec_hash
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "why"),
+    [
+        ({"tasks": ["mine", "mine"]}, "each may appear once; mine"),
+        ({"task": "mine", "tasks": [{"name": "mine"}]}, "each may appear once; mine"),
+        (
+            {"tasks": [{"name": "a", "primary": True}, {"name": "b", "primary": True}]},
+            "only one may be primary, and a and b are",
+        ),
+        ({"task": "mine", "tasks": [{"name": "b", "primary": True}]}, "only one may be primary, and mine and b are"),
+        ({"tasks": [{"name": "mine", "limit": 3}], "limit": 4}, "limit is given in evaluation and for mine"),
+        ({"tasks": [ENGLISH]}, "en is primary and scores the test records of data"),
+        ({"tasks": ["mine", {"name": "b", "keep_from_task": ["prompt"]}]}, "leave keep_from_task out"),
+        ({"tasks": ["mine", ENGLISH | {"num_fewshot": 2}]}, "leave num_fewshot out"),
+        ({"tasks": ["mine", {"name": "b", "data": {"builtin": "word-problems-en"}}]}, "needs test_size"),
+        ({"tasks": ["mine", {"name": "b", "data": {}}]}, "exactly one"),
+        ({"tasks": ["mine", {"name": "../b"}]}, "pattern"),
+        ({"tasks": ["mine", {"name": "b", "seed": 1}]}, "no such field"),
+        ({"tasks": [7]}, "valid dictionary|instance of TaskEntry"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_by_name(evaluation: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        parse_sweep(small_document(evaluation=evaluation))
+
+
+def test_a_further_task_is_scored_on_its_own_file_s_data_unless_others_are_given() -> None:
+    sweep = scored(["mine", ENGLISH, "other"], max_gen_toks=50)
+    english, other = sweep.of_task("en"), sweep.of_task("other")
+    assert (english.data.builtin, english.data.test_size) == ("word-problems-en", 5)
+    assert english.evaluation.keep_from_task == ()
+    assert english.evaluation.max_gen_toks == 50
+    assert other.evaluation.keep_from_task == ("data", "prompt", "num_fewshot")
+    assert other.data == sweep.data
+    assert sweep.of_task(None) is sweep
+
+
+def test_paths_of_further_tasks_are_relative_to_the_sweep_file(tmp_path: Path) -> None:
+    document = small_document(
+        evaluation={"tasks": ["mine", {"name": "b", "tasks_dir": "tasks", "data": {"path": "records"}}]}
+    )
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(document))
+    sweep = load_sweep(tmp_path / "sweep.yaml")
+    assert sweep.evaluation.tasks[0].tasks_dir == tmp_path / "tasks"
+    assert sweep.of_task("b").data.path == tmp_path / "records"
+
+
+def prepared(**tasks: str) -> PrepareResult:
+    return PrepareResult(
+        data={"train": SplitInfo(records=8, sha256="a"), "test": SplitInfo(records=8, sha256="b")},
+        model_source="tiny",
+        model_in_store=False,
+        tasks={name: SplitInfo(records=5, sha256=digest) for name, digest in tasks.items()},
+    )
+
+
+def test_a_further_task_is_the_same_evaluation_as_that_task_alone() -> None:
+    english = {"builtin": "word-problems-en", "test_size": 5}
+    sweep = scored(["gsm8k", {"name": "ro_gsm8k", "data": english}], max_gen_toks=128)
+    found = evaluation_identity(sweep.of_task("ro_gsm8k"), prepared(ro_gsm8k="c").of_task("ro_gsm8k"), "adapter")
+    alone = small_sweep(
+        data={"builtin": "word-problems-en", "test_size": 5, "prompt": "Question: {question}\nAnswer:"},
+        evaluation={"task": "ro_gsm8k", "max_gen_toks": 128},
+    )
+    other = prepared().model_copy(update={"data": {"test": SplitInfo(records=5, sha256="c")}})
+    assert found is not None
+    assert found == evaluation_identity(alone, other, "adapter")
+    assert found != evaluation_identity(sweep, prepared(ro_gsm8k="c"), "adapter")
+
+
+def test_a_metric_is_part_of_what_determines_an_evaluation() -> None:
+    sweeps = (small_sweep(evaluation=each) for each in ({}, {"metric": "exact_match,flexible-extract"}))
+    assert len({evaluation_identity(each, prepared(), "adapter") for each in sweeps}) == 2
+
+
+def test_any_task_of_lm_evals_collection_is_found_by_name() -> None:
+    folders = TaskFolders.of(None)
+    assert folders.find("arc_challenge").name == "arc_challenge.yaml"
+    assert folders.find("gsm8k").name == "gsm8k.yaml"
+    with pytest.raises(ConfigError, match="there is no such task"):
+        folders.require("arc_impossible")
