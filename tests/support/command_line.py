@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import yaml
-from sweeps import changed, small_document
+from sweeps import fitting_document
 
 from surogate_bench_orchestrator.cli import app as cli
 
@@ -36,7 +36,6 @@ class CommandLine:
 
 
 def write_sweep(path: Path, **changes: Any) -> Path:
-    """Write the file of a small sweep whose sequences fit its model; see :func:`sweeps.small_document`."""
-    fitting = changed(small_document(training={"max_length": 512}, serving={"max_model_len": 512}), changes)
-    path.write_text(yaml.safe_dump(fitting, allow_unicode=True), encoding="utf-8")
+    """Write the file of a small sweep; see :func:`sweeps.fitting_document`."""
+    path.write_text(yaml.safe_dump(fitting_document(**changes), allow_unicode=True), encoding="utf-8")
     return path

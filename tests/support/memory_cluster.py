@@ -7,11 +7,12 @@ from typing import Any
 
 from fake_clock import FakeClock
 from rich.console import Console
-from sweeps import small_sweep
+from sweeps import fitting_document
 from typing_extensions import override
 
 from surogate_bench.errors import BenchError, ExitCode, PermanentError
 from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi, Pod, Resource
 from surogate_bench_orchestrator.cli.cluster.target import ClusterTarget
 from surogate_bench_orchestrator.cli.consoles import Consoles
@@ -132,9 +133,9 @@ class Desk:
 
 
 def cluster_with_sweep(*statuses: Status | BenchError | None) -> MemoryCluster:
-    """Make a cluster that has the small sweep already."""
+    """Make a cluster that has the sweep of :func:`command_line.write_sweep` already."""
     cluster = MemoryCluster(*statuses)
-    cluster.create(resource_of(small_sweep(), cluster.namespace))
+    cluster.create(resource_of(parse_sweep(fitting_document()), cluster.namespace))
     return cluster
 
 

@@ -30,6 +30,11 @@ def small_document(**changes: Any) -> dict[str, Any]:
     return changed(_SMALL, changes)
 
 
+def fitting_document(**changes: Any) -> dict[str, Any]:
+    """Make the document of a small sweep whose sequences fit its model; see :func:`small_document`."""
+    return changed(small_document(training={"max_length": 512}, serving={"max_model_len": 512}), changes)
+
+
 def small_sweep(**changes: Any) -> RecipeSweep:
     """Make a small sweep; see :func:`small_document`."""
     return parse_sweep(small_document(**changes))

@@ -71,7 +71,7 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ({"tasks": ["mine", {"name": "b", "data": {}}]}, "exactly one"),
         ({"tasks": ["mine", {"name": "../b"}]}, "pattern"),
         ({"tasks": ["mine", {"name": "b", "seed": 1}]}, "no such field"),
-        ({"tasks": [7]}, "valid dictionary|instance of TaskEntry"),
+        ({"tasks": [7]}, "must be a mapping"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_by_name(evaluation: dict[str, Any], why: str) -> None:
