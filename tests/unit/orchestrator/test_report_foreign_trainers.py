@@ -76,6 +76,7 @@ def test_figures_that_were_not_reported_are_dashes_and_empty_cells_and_never_zer
     known = row.training.model_dump(exclude_none=True)
     assert known == {
         "steps": 10, "side_by_side": 1, "final_train_loss": 0.5, "served_validation_loss": 0.42, "resumed_from_step": 0,
+        "kept_layers": (),
     }  # fmt: skip
     (line,) = (line for line in csv.DictReader(io.StringIO(to_csv(summary))) if line["key"] == "other")
     assert (line["tokens_per_second"], line["weight_bytes"], line["threads"]) == ("", "", "")
