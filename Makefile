@@ -40,7 +40,7 @@ WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Coverage almost doubles the time of the tests in Python.
 COVERAGE ?=
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests, real vLLM and lm-eval included, except those on a cluster; about 15 min on 2 cores (TEST_WORKERS=2). COVERAGE=1 also measures what they reach (25 min)
+test: $(VENV)/dev.stamp ## Run all tests, real vLLM and lm-eval included, except those on a cluster; about 20 min on 2 cores (TEST_WORKERS=2). COVERAGE=1 also measures what they reach (30 min)
 	@$(BIN)/pytest tests/chart
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest $(WORKERS) -m 'not cluster' --ignore tests/chart $(if $(COVERAGE),--cov --cov-report=)
