@@ -47,10 +47,11 @@ TRAINERS: list[dict[str, Any]] = [
     {"name": "absent", "image": "surogate-bench/no-such-trainer:1", "command": ["train"]},
     {"name": "missing", "image": IMAGE, "command": ["no-such-program"]},
 ]
+LAST_LINES = "The last lines of its output:"
 FAILURES = {
-    "failing": ("ForeignTrainerError", "exit code 3.\nThe last lines of its output:\nno kernel for this", 1),
-    "asking": ("TransientError", "another attempt (exit code 75): the licence server is busy", 2),
-    "killed": ("Killed", "killed by signal 9; it ended with: so far", 2),
+    "failing": ("ForeignTrainerError", f"exit code 3.\n{LAST_LINES}\nno kernel for this", 1),
+    "asking": ("TransientError", f"another attempt (exit code 75).\n{LAST_LINES}\nthe licence server is busy", 2),
+    "killed": ("Killed", f"killed by signal 9.\n{LAST_LINES}\nso far", 2),
     "hanging": ("ForeignTrainerError", "the command had not ended after 5 s", 1),
     "lazy": ("ForeignTrainerError", "there is no folder adapter in the output folder", 1),
     "absent": ("Image", "no-such-trainer:1", 1),
