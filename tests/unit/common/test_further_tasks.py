@@ -18,6 +18,11 @@ ENGLISH = {"name": "en", "data": {"builtin": "word-problems-en", "test_size": 5}
 TASKS_DIR = {"tasks_dir": "/tasks"}
 
 
+def with_data(**changes: Any) -> dict[str, Any]:
+    """A further task with other settings of its data."""
+    return {**ENGLISH, "data": {"builtin": "word-problems-en", "test_size": 5, **changes}}
+
+
 def scored(tasks: list[Any], **evaluation: Any) -> RecipeSweep:
     return small_sweep(evaluation={"tasks": tasks, **evaluation})
 
@@ -69,6 +74,12 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ({"tasks": ["mine", ENGLISH | {"num_fewshot": 2}]}, "leave num_fewshot out"),
         ({"tasks": ["mine", {"name": "b", "data": {"builtin": "word-problems-en"}}]}, "needs test_size"),
         ({"tasks": ["mine", {"name": "b", "data": {}}]}, "exactly one"),
+        (
+            {"tasks": ["mine", with_data(prompt="Q: {question} {other}")]},
+            r"^evaluation.tasks.0.data: prompt has {other}",
+        ),
+        ({"tasks": ["mine", with_data(prompt="Q:")]}, "^evaluation.tasks.0.data: prompt must contain {question}"),
+        ({"tasks": ["mine", with_data(fields={"question": "q"})]}, "is generated as it is: remove fields"),
         ({"tasks": ["mine", {"name": "../b"}]}, "pattern"),
         ({"tasks": ["mine", {"name": "b", "seed": 1}]}, "no such field"),
         ({"tasks": [7]}, "must be a mapping"),

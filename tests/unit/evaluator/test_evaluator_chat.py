@@ -1,7 +1,5 @@
 """Scoring with prompts as messages, which vLLM renders by the chat template."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +9,7 @@ from evaluator_world import ANSWERS, answer_by_table, make_request, published, s
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import open_store
-from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.stage import evaluate_stage
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
-    monkeypatch.setattr(server_module, "_POLL_S", 0.01)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def chat_sweep(arguments: dict[str, Any], **evaluation: Any) -> RecipeSweep:

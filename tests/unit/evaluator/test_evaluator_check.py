@@ -1,8 +1,6 @@
 """The check of a task before training: would the reference answers themselves be scored as right?"""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -21,14 +19,6 @@ from surogate_bench_evaluator.main import handle
 
 RO_GSM8K = Path(__file__).parents[3] / "configs" / "tasks" / "ro_gsm8k.yaml"
 GOOD = "Are 9*2=18 mere.\n#### 18"
-
-
-@pytest.fixture(autouse=True)
-def _own_environment() -> Iterator[None]:
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def request_of(folder: Path, **evaluation: Any) -> CheckRequest:

@@ -1,8 +1,6 @@
 """Multiple choice: log-likelihoods of the choices through vLLM's completions, scored by lm-eval."""
 
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,6 @@ from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import CheckResult, EvalResult, SampleLine
 from surogate_bench.stages import read_result
 from surogate_bench.store import open_store
-from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.check import check_stage
 from surogate_bench_evaluator.stage import evaluate_stage
 from surogate_bench_trainer.embedded.word_problems import split
@@ -37,15 +34,6 @@ RECORDS = [
     {"land": "Austria", "choices": ["Paris", "Rome", "Vienna"], "right": 2},
     {"land": "Spain", "choices": ["Paris", "Madrid", "Bern"], "right": 1},
 ]
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
-    monkeypatch.setattr(server_module, "_POLL_S", 0.01)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def request_of(folder: Path, url: str, task: str = TASK, records: Any = RECORDS, **entry: Any) -> EvaluateRequest:

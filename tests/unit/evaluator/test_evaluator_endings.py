@@ -1,7 +1,5 @@
 """Each answer keeps how it ended: the finish reason, the number of tokens, whether it has the task's format."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +19,7 @@ from evaluator_world import (
 from surogate_bench.results import EvalResult, SampleLine
 from surogate_bench.store import open_store
 from surogate_bench.task_files import builtin_tasks
-from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.stage import evaluate_stage
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
-    monkeypatch.setattr(server_module, "_POLL_S", 0.01)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def evaluated(tmp_path: Path, fake: FakeServer, **evaluation: Any) -> tuple[EvalResult, list[SampleLine]]:

@@ -1,8 +1,6 @@
 """The questions on their way to vLLM: concurrency, proxies, failures and empty answers. Real lm-eval."""
 
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +9,7 @@ from evaluator_world import ANSWERS, RUN, answer_by_table, index_of, make_reques
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
-from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.stage import evaluate_stage
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
-    monkeypatch.setattr(server_module, "_POLL_S", 0.01)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def test_a_lost_server_costs_only_the_answers_under_way(tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
 """The whole stage, with real lm-eval, against an HTTP server that plays the model server and vLLM."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,18 +27,8 @@ from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.results import EvalResult
 from surogate_bench.stages import fetch_stage, publish_stage, read_manifest, read_result
 from surogate_bench.store import open_store
-from surogate_bench_evaluator import server as server_module
 from surogate_bench_evaluator.main import handle
 from surogate_bench_evaluator.stage import evaluate_stage
-
-
-@pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = dict(os.environ)
-    monkeypatch.setattr(server_module, "_POLL_S", 0.01)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.mark.parametrize("num_concurrent", [1, 4])

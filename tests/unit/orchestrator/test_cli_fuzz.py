@@ -11,8 +11,8 @@ from command_line import CommandLine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-EMBEDDED = Path(__file__).parents[3] / "configs" / "sweeps" / "embedded.yaml"
-TEXT = EMBEDDED.read_text(encoding="utf-8")
+SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
+TEXT, WITH_TASKS = ((SWEEPS / f"{name}.yaml").read_text(encoding="utf-8") for name in ("embedded", "embedded-tasks"))
 NAMED = re.compile(r"surogate-bench: [^\n]+: [^\n]+\.( [^\n]+)?\n")
 
 ODD_TEXTS = [
@@ -63,12 +63,13 @@ def quiet(**more: Any) -> Any:
     return settings(suppress_health_check=list(HealthCheck), deadline=None, **more)
 
 
+@pytest.mark.parametrize("text", [TEXT, WITH_TASKS], ids=["embedded", "embedded-tasks"])
 @given(data=st.data())
 @quiet(max_examples=100)
 def test_a_sweep_with_any_other_value_is_valid_or_refused_by_name(
-    data: st.DataObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    text: str, data: st.DataObject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    document = yaml.safe_load(TEXT)
+    document = yaml.safe_load(text)
     container, key = data.draw(st.sampled_from(places(document)))
     match data.draw(st.sampled_from(["replace", "delete", "rename"])):
         case "replace":

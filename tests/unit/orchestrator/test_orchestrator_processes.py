@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import psutil
@@ -60,6 +61,25 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
     processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
     child.wait(timeout=PATIENCE_S)
     assert marker.exists()
+
+
+def test_what_has_ended_is_not_waited_for_although_nobody_collects_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
+    program = "import time; time.sleep(600)"
+    child = processes.start([sys.executable, "-c", program], environment=environment, log=tmp_path / "log")
+    seen_dead = []
+
+    def sleep(seconds: float) -> None:
+        if psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE:
+            seen_dead.append(child.pid)
+        assert len(seen_dead) < 3, "it waits for a process that has ended"
+        time.sleep(seconds)
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    assert processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=PATIENCE_S) == 1
+    assert child.wait(PATIENCE_S) == -signal.SIGTERM
 
 
 def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:

@@ -56,6 +56,11 @@ class Pod:
         command = [sys.executable, str(self.script)]
         subprocess.run(command, env=environment, cwd=self.shared / "scratch", check=True)
 
+    def run_all(self) -> None:
+        self.step("prepare")
+        self.run_command()
+        self.step("collect")
+
     def result(self) -> ForeignTrainResult | None:
         prefix = self.request.layout.train(f"other-s{self.request.seed}")
         return read_result(open_store(self.request.store), prefix, ForeignTrainResult)
@@ -81,9 +86,7 @@ def test_a_command_between_two_steps_of_ours_leaves_a_training_like_that_of_one_
     pod_of: Callable[..., Pod],
 ) -> None:
     pod = pod_of()
-    pod.step("prepare")
-    pod.run_command()
-    pod.step("collect")
+    pod.run_all()
     result = pod.result()
     assert result is not None
     assert (result.command, result.image) == (("/in/the/image.py",), "team/other:1")
@@ -169,9 +172,7 @@ def test_a_finished_training_is_not_prepared_again_and_collecting_it_again_chang
     pod_of: Callable[..., Pod],
 ) -> None:
     pod = pod_of()
-    pod.step("prepare")
-    pod.run_command()
-    pod.step("collect")
+    pod.run_all()
     prefix = pod.request.layout.train("other-s1")
     first = read_manifest(open_store(pod.request.store), prefix)
     pod.step("collect")

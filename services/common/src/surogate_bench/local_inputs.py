@@ -14,7 +14,6 @@ from surogate_bench.data_files import scored_files, split_files
 from surogate_bench.model_source import local_model_folder
 from surogate_bench.results import InputName, PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.task_files import TaskFolders
@@ -113,16 +112,14 @@ def _further_tasks(sweep: RecipeSweep) -> LocalInput | None:
 
 def _task_data(sweep: RecipeSweep) -> LocalInput | None:
     """Files of the data of every further task, as ``task/file``."""
-    of_tasks = {name: sweep.of_task(name).data for name in sweep.evaluation.further_tasks}
-    own = {name: data for name, data in of_tasks.items() if data is not sweep.data and data.path is not None}
-    found = {name: _test_files(data) for name, data in own.items()}
+    paths = {entry.name: entry.data.path for entry in sweep.evaluation.tasks if entry.data is not None}
+    found = {name: _test_files(path) for name, path in paths.items() if path is not None}
     return _several("task_data", "evaluation.tasks", found)
 
 
-def _test_files(data: DataSpec) -> LocalInput:
-    assert data.path is not None  # noqa: S101 - callers pass local data
-    files = scored_files(data.path)
-    return LocalInput(name="data", field="data.path", folder=data.path, files={file.name: file for file in files})
+def _test_files(path: Path) -> LocalInput:
+    files = {file.name: file for file in scored_files(path)}
+    return LocalInput(name="data", field="data.path", folder=path, files=files)
 
 
 def _several(name: InputName, field: str, parts: Mapping[str, LocalInput]) -> LocalInput | None:

@@ -49,7 +49,8 @@ class Answers:
 
     def __init__(self, report: Callable[[int, int], None]) -> None:
         self._report = report
-        self._found: dict[Key, str | Choice] = {}
+        self._texts: dict[str, str] = {}
+        self._choices: dict[tuple[str, str], Choice] = {}
         self._total = 0
         self._reported_at = -_REPORT_EVERY_S
 
@@ -62,17 +63,26 @@ class Answers:
         """Store one answer; the first item of the request is its prompt, for a choice the second its continuation."""
         prompt = request[0]
         text = str(getattr(prompt, "prompt", prompt))  # lm-eval wraps messages
-        self._found[text if method == "generate_until" else (text, str(request[1]))] = answer
+        del method  # the answer shows it
+        if isinstance(answer, str):
+            self._texts[text] = answer
+        else:
+            self._choices[text, str(request[1])] = answer
         now = time.monotonic()
         if len(self) == self._total or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
             self._report(len(self), self._total)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._found
+        return key in self._texts if isinstance(key, str) else key in self._choices
 
-    def __getitem__(self, key: Key) -> Any:  # noqa: ANN401 - a text for a prompt, a Choice for a continuation
-        return self._found[key]
+    def text(self, prompt: str) -> str:
+        """Return the answer to a prompt."""
+        return self._texts[prompt]
+
+    def choice(self, key: tuple[str, str]) -> Choice:
+        """Return the score of a continuation of a prompt."""
+        return self._choices[key]
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._texts) + len(self._choices)

@@ -95,7 +95,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         pending = [each for each, prompt in zip(instances, prompts, strict=True) if prompt not in self._answers]
         if pending:
             super().generate_until(pending, disable_tqdm=disable_tqdm)
-        return [self._answers[prompt] for prompt in prompts]
+        return [self._answers.text(prompt) for prompt in prompts]
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Choice]:
         """Return the log-likelihood of each continuation; called once by lm-eval.
@@ -112,9 +112,9 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
             self.tokenizer = self  # lm-eval requires one, and asks tok_encode alone
             self.tokenized_requests = True
             super().loglikelihood(pending, disable_tqdm=disable_tqdm)
-        return [self._answers[key] for key in keys]
+        return [self._answers.choice(key) for key in keys]
 
-    def tok_encode(self, string: str, *_: Any, **__: Any) -> Any:  # noqa: ANN401 - lm-eval's own
+    def tok_encode(self, string: str, *_: object, **__: object) -> list[str] | list[int]:
         """Return the tokens that vLLM gave for a text; without a tokenizer, the text, as lm-eval does."""
         return [string] if self.tokenizer is None else self._tokens[string]
 

@@ -108,10 +108,8 @@ def _sweep_prompt(base: Path) -> dict[str, Any]:
 
 def _chooses(base: Path) -> bool:
     """Return whether a task is of multiple choice; False for one that cannot be read, which lm-eval refuses later."""
-    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
-
     try:
-        return bool(load_yaml(base, resolve_func=False).get("output_type") == "multiple_choice")
+        return bool(_read_task(base).get("output_type") == "multiple_choice")
     except (yaml.YAMLError, ValueError, OSError):
         return False
 
@@ -135,7 +133,6 @@ def _sweep_data(sweep: RecipeSweep, *, data: Path, folder: Path, test: str) -> d
 
 def _own_data(base: Path) -> dict[str, Any]:
     """Resolve files of a task's own data relative to the task's file, if they exist there."""
-    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - slow to import; reads what a task includes
 
     def located(value: Any) -> Any:  # noqa: ANN401 - whatever the YAML holds
         if isinstance(value, dict):
@@ -146,11 +143,18 @@ def _own_data(base: Path) -> dict[str, Any]:
             return str((base.parent / value).resolve())
         return value
 
-    arguments = load_yaml(base, resolve_func=False).get("dataset_kwargs")
+    arguments = _read_task(base).get("dataset_kwargs")
     if not isinstance(arguments, dict):
         return {}
     files = {key: located(arguments[key]) for key in ("data_files", "data_dir") if key in arguments}
     return {"dataset_kwargs": arguments | files}
+
+
+def _read_task(base: Path) -> dict[str, Any]:
+    """Read a task's file with what it includes, and without importing the functions that it names."""
+    from lm_eval.tasks._yaml_loader import load_yaml  # noqa: PLC0415 - takes a second to import
+
+    return dict(load_yaml(base, resolve_func=False))
 
 
 def _write_out(source: Path, target: Path, data: DataSpec) -> None:

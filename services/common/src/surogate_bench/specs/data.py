@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
@@ -39,9 +39,10 @@ FilePattern = Annotated[str, StringConstraints(pattern=r"^[^/\\\x00][^\\\x00]*$"
 """A file or a pattern such as ``chat/*.jsonl``, relative to a folder."""
 
 
-def _usual(description: str) -> Any:  # noqa: ANN401 - as pydantic's Field
+def _usual(description: str) -> FieldName | None:
     """Make an optional field that is not dumped while it is None: hashes stay the same when others are added."""
-    return Field(None, description=description, exclude_if=lambda value: value is None)
+    field: FieldName | None = Field(None, description=description, exclude_if=lambda value: value is None)
+    return field
 
 
 _SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(

@@ -6,7 +6,7 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
-from surogate_bench.specs.tasks import KeptPart, TaskEntry
+from surogate_bench.specs.tasks import KeptPart, MetricName, TaskEntry, metric_field
 
 MANAGED_ARGUMENTS = {
     "--model": "set model",
@@ -121,14 +121,7 @@ class EvaluationSpec(Spec):
         description="Send each prompt as a message of the user, and solved examples as earlier messages, which the "
         "tokenizer's own chat template renders (lm-eval's local-chat-completions with --apply_chat_template).",
     )
-    metric: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$",
-        exclude_if=lambda value: value is None,
-        description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
-        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
-        "acc_norm beside it.",
-    )
+    metric: MetricName | None = metric_field()
     num_fewshot: int = Field(0, ge=0, le=64, description="Solved examples shown before each question.")
     num_concurrent: int = Field(50, ge=1, le=1024, description="Requests in flight per evaluation.")
     max_retries: int = Field(3, ge=0, description="Retries of a failed request.")
@@ -145,14 +138,15 @@ class EvaluationSpec(Spec):
 
     @model_validator(mode="before")
     @classmethod
-    def _primary_first(cls, given: Any) -> Any:  # noqa: ANN401 - not validated yet
+    def _primary_first(cls, given: object) -> object:
         """Write the primary task as ``task``, so that both ways of writing a sweep are equal."""
         if not isinstance(given, dict) or not isinstance(given.get("tasks"), list | tuple):
             return given
         entries = [_as_mapping(entry) for entry in given["tasks"]]
-        if not entries or not all(isinstance(entry, dict) for entry in entries):
+        mappings = [entry for entry in entries if isinstance(entry, dict)]
+        if not entries or len(mappings) < len(entries):
             return given | {"tasks": entries}
-        return given | (_with_primary(given, entries))
+        return given | _with_primary(given, mappings)
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Self:
@@ -201,7 +195,7 @@ class EvaluationSpec(Spec):
         )
 
 
-def _as_mapping(entry: Any) -> Any:  # noqa: ANN401 - not validated yet
+def _as_mapping(entry: object) -> object:
     return {"name": entry} if isinstance(entry, str) else entry
 
 

@@ -1,13 +1,13 @@
 """Further lm-eval tasks of a sweep, beside its primary one."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from surogate_bench.specs.base import Spec
-from surogate_bench.specs.data import PROMPT_NEEDS_QUESTION, DataSpec, FieldNames
-from surogate_bench.specs.model import ONE_SOURCE, HubName
+from surogate_bench.specs.data import DataSpec, FieldNames
+from surogate_bench.specs.model import HubName
 
 KeptPart = Literal["data", "prompt", "num_fewshot"]
 
@@ -15,6 +15,21 @@ BUILTIN_TASK_NEEDS_SIZE = "a built-in data set needs test_size"
 
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
 """Safe in paths, and in labels of Kubernetes behind ``check-task-``."""
+
+
+MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$")]
+
+
+def metric_field() -> MetricName | None:
+    """Make the field of a task's metric."""
+    field: MetricName | None = Field(
+        None,
+        exclude_if=lambda value: value is None,
+        description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
+        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
+        "acc_norm beside it.",
+    )
+    return field
 
 
 class TaskData(Spec):
@@ -34,13 +49,12 @@ class TaskData(Spec):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        given = [name for name in ("hub", "path", "builtin") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"{ONE_SOURCE}; {' and '.join(given) or 'none'} given")
         if self.builtin and self.test_size is None:
             raise ValueError(BUILTIN_TASK_NEEDS_SIZE)
-        if "{question}" not in self.prompt:
-            raise ValueError(PROMPT_NEEDS_QUESTION)
+        try:
+            _ = self.as_data
+        except ValidationError as error:
+            raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         return self
 
     @property
@@ -73,14 +87,7 @@ class TaskEntry(Spec):
     num_fewshot: int | None = Field(
         None, ge=0, le=64, description="Solved examples shown before each question; the task's own number if absent."
     )
-    metric: str | None = Field(
-        None,
-        pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$",
-        exclude_if=lambda value: value is None,
-        description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
-        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
-        "acc_norm beside it.",
-    )
+    metric: MetricName | None = metric_field()
     limit: int | None = Field(None, ge=2, description="Score the first N records only.")
     max_gen_toks: int | None = Field(
         None, ge=1, description="Maximum number of tokens of an answer; evaluation.max_gen_toks if absent."

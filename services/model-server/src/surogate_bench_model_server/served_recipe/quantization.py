@@ -113,7 +113,7 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
         recipe = self.served.recipe
         return bool(numbers) and recipe.skip_first_layers <= numbers[0] < self._blocks - recipe.skip_last_layers
 
-    def _is_kept(self, layer: Any, prefix: str) -> bool:  # noqa: ANN401 - any of vLLM's linear layers
+    def _is_kept(self, layer: LinearBase, prefix: str) -> bool:
         """Return whether the recipe leaves a layer in bf16 because its blocks do not divide the dimensions."""
         recipe = self.served.recipe
         if recipe.on_indivisible != "keep":

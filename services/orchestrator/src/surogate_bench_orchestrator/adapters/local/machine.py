@@ -12,6 +12,7 @@ from surogate_bench.contract import GPUS_VARIABLE
 from surogate_bench.nvidia_smi import query_nvidia_smi
 
 _CGROUP = Path("/sys/fs/cgroup")
+_GPU_FIELDS = ("index", "compute_cap", "name")
 _NVIDIA_PROC = Path("/proc/driver/nvidia/gpus")
 _MEMORY_PER_SLOT = 2 * 1024**3
 """Minimum memory of a trainer or vLLM on a CPU, in bytes."""
@@ -106,8 +107,8 @@ def _detect_gpus() -> tuple[Gpu, ...]:
 
 def query_gpus() -> tuple[Gpu, ...]:
     """List the GPUs that nvidia-smi reports, whether or not torch can use them; empty without nvidia-smi."""
-    lines = query_nvidia_smi("index", "compute_cap", "name")
-    return tuple(parse_gpu(line) for line in lines if line.count(",") >= 2)  # noqa: PLR2004 - 3 columns
+    separators = len(_GPU_FIELDS) - 1
+    return tuple(parse_gpu(line) for line in query_nvidia_smi(*_GPU_FIELDS) if line.count(",") >= separators)
 
 
 def parse_gpu(line: str) -> Gpu:
