@@ -16,6 +16,7 @@ from surogate_bench_orchestrator.resource.model import parse_resource, resource_
 SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
 SWEEPS = [path for path in SHIPPED if not load_sweep(path).trainers]
 SPEC = {field: value for field, value in small_document().items() if field != "name"}
+RECIPES = ["bf16", "fp8", "fp4", "qbnb"]
 OWN_RECIPE = {
     "name": "nf4-tail", "title": "NF4, last layer whole", "weight_storage": "nf4", "compute": "bf16",
     "skip_last_layers": 1,
@@ -155,3 +156,25 @@ def test_a_local_folder_is_not_sent_to_a_cluster_but_may_stand_in_a_resource(
     with pytest.raises(ConfigError, match="mounted into the pods") as caught:
         resource_of(mounted)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"seeds": list(range(251)), "recipes": RECIPES}, "seeds", "1,004 runs, and a RecipeSweep may have 1,000"),
+        (
+            {"seeds": list(range(126)), "recipes": RECIPES, "evaluation": {"tasks": ["a", "b", "c", "d", "e"]}},
+            "seeds",
+            "504 runs, and a RecipeSweep with 4 further tasks may have 500",
+        ),
+        ({"trainers": [trainer(image="a:1", command=["run", *["x" * 4000] * 30])]}, "", "bytes as JSON"),
+    ],
+)
+def test_what_does_not_fit_into_an_object_of_the_cluster_is_refused(
+    changes: dict[str, Any], field: str, message: str
+) -> None:
+    sweep = small_sweep(**changes)
+    for where, call in (("spec", lambda: parse_resource(resource(**changes))), ("", lambda: resource_of(sweep, None))):
+        with pytest.raises(ConfigError, match=message) as caught:
+            call()
+        assert caught.value.field == ".".join(part for part in (where, field) if part) or not field

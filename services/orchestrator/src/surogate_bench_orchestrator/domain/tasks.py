@@ -131,8 +131,9 @@ def further_of(task: Task) -> str | None:
 def adapter_of(task: Task) -> str | None:
     """Return the run whose adapter an evaluation loads; None for the base model, a merged adapter, and other tasks."""
     request = task.request
-    loads = isinstance(request, EvaluateRequest) and request.run != BASE_RUN and not request.merged
-    return request.run if isinstance(request, EvaluateRequest) and loads else None
+    if not isinstance(request, EvaluateRequest) or request.merged or request.run == BASE_RUN:
+        return None
+    return request.run
 
 
 def under_of(task: Task) -> str | None:

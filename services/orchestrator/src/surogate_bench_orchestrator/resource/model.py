@@ -10,7 +10,14 @@ from pydantic import ValidationError
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.resource import API_VERSION, KIND
-from surogate_bench_orchestrator.resource.rules import FILES_IN_IMAGE, IMAGE_REQUIRED, MAX_RUNS, NO_LOCAL_FILES
+from surogate_bench_orchestrator.resource.rules import (
+    FILES_IN_IMAGE,
+    IMAGE_REQUIRED,
+    MAX_REQUEST_BYTES,
+    MAX_RUNS,
+    NO_LOCAL_FILES,
+    TASKS_PER_ROW,
+)
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 _FIX = "Correct it: delete the RecipeSweep, change its manifest and apply it again."
@@ -64,6 +71,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
         raise _explained(error, ("spec",), remedy=_FIX) from error
     _require_images(sweep, "spec.")
     _require_few_runs(sweep, "spec.seeds")
+    _require_short(sweep, "spec")
     return ResourceSweep(
         name=name,
         namespace=metadata.get("namespace", ""),
@@ -106,6 +114,7 @@ def resource_of(sweep: RecipeSweep, namespace: str | None = None) -> dict[str, A
         )
     _require_images(sweep, "")
     _require_few_runs(sweep, "seeds")
+    _require_short(sweep, "sweep")
     metadata = {"name": sweep.name} | ({"namespace": namespace} if namespace else {})
     spec = sweep.model_dump(mode="json", exclude={"name"}, exclude_none=True)
     return {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}
@@ -134,11 +143,26 @@ def _require_images(sweep: RecipeSweep, prefix: str) -> None:
                 )
 
 
-def _require_few_runs(sweep: RecipeSweep, field: str) -> None:
-    if (runs := len(sweep.trained) * len(sweep.seeds)) > MAX_RUNS:
+def _require_short(sweep: RecipeSweep, field: str) -> None:
+    size = len(sweep.model_dump_json().encode())
+    if size > MAX_REQUEST_BYTES:
         raise ConfigError(
-            f"with {len(sweep.trained)} recipes and trainers these are {runs:,} runs, and a RecipeSweep may have "
-            f"{MAX_RUNS:,}",
+            f"has {size:,} bytes as JSON, and a RecipeSweep may have {MAX_REQUEST_BYTES:,}, as its pods carry it in "
+            "their annotations",
+            field=field,
+            value=sweep.name,
+            remedy="Shorten it: put long commands and environments of trainers into their images.",
+        )
+
+
+def _require_few_runs(sweep: RecipeSweep, field: str) -> None:
+    tasks = len(sweep.evaluation.further_tasks)
+    most = MAX_RUNS * TASKS_PER_ROW // (TASKS_PER_ROW + tasks)
+    if (runs := len(sweep.trained) * len(sweep.seeds)) > most:
+        among = f" with {tasks} further tasks" if tasks else ""
+        raise ConfigError(
+            f"with {len(sweep.trained)} recipes and trainers these are {runs:,} runs, and a RecipeSweep{among} may "
+            f"have {most:,}",
             field=field,
             value=len(sweep.seeds),
             remedy="Split it into several sweeps.",

@@ -38,6 +38,10 @@ FILES_IN_IMAGE = "put the file into the image, and name it by its path there"
 
 MAX_RUNS = 1000
 """Recipes and foreign trainers times seeds: the status has a row for each run, and an object may have 1.5 MiB."""
+TASKS_PER_ROW = 4
+"""Further tasks whose accuracies take as much of that as the rest of a row."""
+MAX_REQUEST_BYTES = 100 * 1024
+"""Length of a sweep as JSON: a pod has up to two requests with it in its annotations, which may have 256 KiB."""
 
 RULES: dict[str, list[Rule]] = {
     "ModelSpec": [

@@ -112,7 +112,8 @@ class _Converter:
             items = self._value(source["items"], at)
             if at in _MINIMUM_OF_ITEMS:
                 items["minimum"] = _MINIMUM_OF_ITEMS[at]
-            return {"items": items, "maxItems": _ITEMS.get(at, _MAX_ITEMS), "x-kubernetes-list-type": "atomic"}
+            most = _ITEMS.get(at, min(source.get("maxItems", _MAX_ITEMS), _MAX_ITEMS))
+            return {"items": items, "maxItems": most, "x-kubernetes-list-type": "atomic"}
         if kind == "object":
             return {
                 "additionalProperties": self._value(source["additionalProperties"], at),
