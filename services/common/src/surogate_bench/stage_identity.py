@@ -44,7 +44,7 @@ VLLM_VERSION = "0.32.0"
 BUILTIN_TASKS: Mapping[str, str] = MappingProxyType(
     {
         "ro_gsm8k": "cd3fbfbfbf2f5a859a0ffe7a2e62bb8fa74e35c59e821f9b109f52c027242392",
-        "en_gsm8k": "b6a31a7317d3fda9e88725ad8898443ec194100e77da60fd9f0305f898cf5f1e",
+        "en_gsm8k": "1c8e3abd548eb7be1eeb6bbb8d22dceea3afaa2957bab5de13adf58e0ff624a2",
         "word_problem_choice": "1616d54f5fe3f9b12bd604bc8bc4d45a426fcc04d6fcf1106389744d1b4f9019",
     }
 )
