@@ -110,13 +110,14 @@ class ReportWorld:
         topic: str = "apples",
         task: str | None = None,
         accuracy_is: str | None = None,
+        beside: str | None = None,
         under: str | None = None,
         merged: bool = False,
     ) -> None:
         """Publish an evaluation; :attr:`outcomes` has it as ``run``, ``run under recipe``, ``run merged under …``.
 
-        ``task`` is a further one. ``lines`` are samples that say how answers ended; without, they do not, as those of
-        earlier versions.
+        ``task`` is a further one; ``accuracy_is`` and ``beside`` are metrics other than strict and flexible match.
+        ``lines`` are samples that say how answers ended; without, they do not, as those of earlier versions.
         """
         name = run + (" merged" if merged else "") + (f" under {under}" if under else "")
         right = outcomes if outcomes is not None else synthetic_outcomes(name, self.questions)
@@ -129,8 +130,8 @@ class ReportWorld:
             for index, strict in enumerate(right)
         ]  # fmt: skip
         result = EvalResult(
-            task=task or "ro_gsm8k", metric=accuracy_is, model=run, samples=len(lines),
-            strict=metric([line.strict_match for line in lines]),
+            task=task or "ro_gsm8k", metric=accuracy_is, second_metric=beside, model=run,
+            samples=len(lines), strict=metric([line.strict_match for line in lines]),
             flexible=metric([line.flexible_match for line in lines]), empty_answers=3 if run == BASE_RUN else 0,
             seconds=12.25, parallel_evaluations=2, served_under=under,
             merged=merged, **endings(lines),

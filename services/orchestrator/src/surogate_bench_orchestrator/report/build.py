@@ -73,6 +73,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     prepared = records.prepare[1] if records.prepare else None
     warnings = (*(prepared.warnings if prepared else ()), *_import_warnings(records))
     scored = scored_on(records.every_run(), sweep)
+    metric, second_metric = metrics_of(records)
     conditions = (tokens_note(prepared, scored), chat_note(prepared, scored))
     origins = (*conditions, unlike_note(records, sweep), *reuse_notes(records, sweep))
     not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()), *not_compared_merged)
@@ -94,8 +95,9 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         task_data="; ".join(dict.fromkeys(each.source for each in scored)) or data_of(sweep),
         scored=scored,
         special_tokens=special_tokens_text(prepared, scored),
-        metric=metrics_of(records)[0],
-        evaluated_on=caption(sweep, scored, metrics_of(records)[0]),
+        metric=metric,
+        second_metric=second_metric,
+        evaluated_on=caption(sweep, scored, metric),
         machines=machines(manifests),
         versions=versions(manifests),
         reference=reference.name if reference else None,
@@ -104,7 +106,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         rows=rows.over_seeds,
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
-        footnotes=footnotes(sweep, rows.over_seeds, reference_row),
+        footnotes=footnotes(sweep, rows.over_seeds, reference_row, metric),
         notes=(
             *warnings,
             *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served, reference=reference_row),

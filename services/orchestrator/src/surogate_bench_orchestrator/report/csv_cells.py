@@ -9,6 +9,11 @@ from surogate_bench_orchestrator.report.figures import Comparison
 from surogate_bench_orchestrator.report.merged import MergedRow
 from surogate_bench_orchestrator.report.served import ServedCell, ServedRow
 
+ENDING_COLUMNS = (
+    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
+    "tokens_per_answer",
+)  # fmt: skip
+"""Columns of every file with scores: how answers ended."""
 _SPREADSHEET_TRIGGERS = ("=", "+", "-", "@", "\t", "\r")
 
 

@@ -3,38 +3,44 @@
 from collections.abc import Iterator, Sequence
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.formats import count_of, fraction, listed
+from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.figures import STRICT
 from surogate_bench_orchestrator.report.summary import Comparison, Row, Score
 
 _NEAR_ZERO = 0.05
 _MOST = 0.5
 
 
-def near_zero_footnotes(rows: Sequence[Row]) -> Iterator[str]:
-    """Explain accuracies near zero where the answers show why: most have none in the format."""
-    for row in rows:
+def near_zero_footnotes(rows: Sequence[Row], metric: str) -> Iterator[str]:
+    """Explain strict accuracies near zero where the answers show why: most have none in the format.
+
+    By another metric there may be no format, nor a second metric that reads answers without it.
+    """
+    for row in rows if metric == STRICT else ():
         score = row.score
-        if score is None or score.accuracy >= _NEAR_ZERO or (score.unformatted_share or 0.0) < _MOST:
+        if score is None or score.accuracy >= _NEAR_ZERO or not score.unformatted_answers:
+            continue
+        if (score.unformatted_share or 0.0) < _MOST:
             continue
         yield (
-            f"{row.title}: {_of_all(row, score, score.unformatted_answers, score.unformatted_share)} answers have no "
-            "answer in the format that strict exact match reads, so its accuracy shows that it does not keep to "
-            "the format, and not what it can solve. Flexible accuracy, which takes the last number in the answer, is "
-            f"{fraction(score.flexible_accuracy)}."
+            f"{row.title}: {_of_all(row, score, score.unformatted_answers)} answers have no answer in the format "
+            f"that {STRICT} reads, so its accuracy shows that it does not keep to the format, and not what "
+            "it can solve. Flexible accuracy, which takes the last number in the answer, is "
+            f"{formats.fraction(score.flexible_accuracy)}."
         )
 
 
 def cut_off_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
     """State how many answers were cut off; empty where none is known to be."""
     counts = [
-        f"{row.title} {_of_all(row, row.score, row.score.cut_off_answers, row.score.cut_off_share)}"
+        f"{row.title} {_of_all(row, row.score, row.score.cut_off_answers)}"
         for row in rows
         if row.score and row.score.cut_off_answers
     ]
     if not counts:
         return ""
     return (
-        f"Answers were cut off at {sweep.evaluation.max_gen_toks} tokens (evaluation.max_gen_toks): {listed(counts)}. "
+        f"Answers were cut off at {sweep.evaluation.max_gen_toks} tokens (evaluation.max_gen_toks): {formats.listed(counts)}. "
         "Such an answer is scored by what it holds until there."
     )
 
@@ -54,7 +60,7 @@ def unfinished_note(rows: Sequence[Row], reference: Row | None) -> str:
     if not pairs:
         return ""
     return (
-        f"Cut-off and empty answers could explain by themselves the differences of {listed(pairs)}: the row with the "
+        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row with the "
         "lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its samples.jsonl; "
         "a larger evaluation.max_gen_toks shows what cut-off answers would have been."
     )
@@ -66,7 +72,7 @@ def _could_explain(row: Row, other: Row, found: Comparison) -> bool:
     return found.delta != 0 and share is not None and share >= abs(found.delta)
 
 
-def _of_all(row: Row, score: Score, count: int | None, share: float | None) -> str:
+def _of_all(row: Row, score: Score, count: int) -> str:
     """Format a number of answers, of how many, and their share."""
-    counted, _, rest = count_of(count, share).partition(" ")
-    return f"{counted} of {score.samples * max(1, row.seeds_scored):,} {rest}".rstrip()
+    total = score.samples * max(1, row.seeds_scored)
+    return f"{count:,} of {total:,} ({formats.share(count / total)})"

@@ -5,6 +5,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 RowState = Literal["succeeded", "failed", "skipped", "pending"]
+STRICT, FLEXIBLE = "strict exact match", "flexible exact match"
+"""Metrics of generated answers, where a result names none."""
 
 
 class Part(BaseModel):
@@ -17,14 +19,15 @@ class Score(Part):
     """Accuracy on the test questions; fractions in 0..1. Over several seeds: means over them."""
 
     accuracy: float
-    """Strict exact match: the headline."""
+    """By the metric of the task, which is strict exact match if nothing else is named: the headline."""
     stderr: float
     low: float
     """Lower end of the 95 % interval: over questions with one seed, over seeds and questions with several."""
     high: float
     seed_stddev: float | None
     """Standard deviation of the seeds' accuracies; None with one seed."""
-    flexible_accuracy: float
+    flexible_accuracy: float | None
+    """By the second metric of the task, as a rule flexible exact match; None where it has one metric."""
     samples: int
     """Distinct test questions."""
     empty_answers: int
@@ -37,7 +40,7 @@ class Score(Part):
     """Answers that max_gen_toks ended; None, as in the following, where a result does not have it."""
     cut_off_share: float | None = None
     unformatted_answers: int | None = None
-    """Answers without one in the format that strict exact match reads."""
+    """Answers without one in the format that the metric reads."""
     unformatted_share: float | None = None
     unfinished_share: float | None = None
     """Share of answers that are wrong and were cut off or empty: accuracy can be too low by no more than that."""

@@ -39,7 +39,7 @@ def _further(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReasons
         scored=scored,
         rows=over_seeds,
         runs=tuple(map(_untrained, rows.per_run)),
-        footnotes=footnotes(sweep, over_seeds, reference_row),
+        footnotes=footnotes(sweep, over_seeds, reference_row, metric),
         notes=tuple(
             note
             for note in (

@@ -1,8 +1,8 @@
 """The tables of further tasks as text."""
 
 from surogate_bench_orchestrator.report import formats
+from surogate_bench_orchestrator.report.figures import STRICT
 from surogate_bench_orchestrator.report.matrix_tables import TextTable
-from surogate_bench_orchestrator.report.scoring import STRICT
 from surogate_bench_orchestrator.report.summary import FurtherTask, Row, Summary
 
 FURTHER_TITLE = "Further tasks"

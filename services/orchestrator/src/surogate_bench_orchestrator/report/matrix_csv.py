@@ -1,6 +1,12 @@
 """The matrix *trained under* times *served under* as CSV, for programs."""
 
-from surogate_bench_orchestrator.report.csv_cells import difference_cells, flag, served_cells, to_csv_text
+from surogate_bench_orchestrator.report.csv_cells import (
+    ENDING_COLUMNS,
+    difference_cells,
+    flag,
+    served_cells,
+    to_csv_text,
+)
 from surogate_bench_orchestrator.report.served import Served, ServedCell, ServedRow
 
 MATRIX_COLUMNS = (
@@ -13,14 +19,14 @@ MATRIX_COLUMNS = (
     "delta_reference", "delta_reference_stderr", "delta_reference_low", "delta_reference_high",
     "seeds_compared_reference", "p_reference", "p_reference_adjusted", "p_questions_reference",
     "p_questions_reference_adjusted",
-    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
-    "tokens_per_answer",
+    *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of matrix.csv: a line for each row and way of serving; numbers unrounded, an absent one empty.
 
 ``served_under`` is ``bf16`` for the base as published. ``own`` is ``true`` where it is the recipe of the training.
 ``…_published`` compares with the same adapters as published, ``…_reference`` with the reference served the same way;
-``p_…`` are over seeds and questions, ``p_questions_…`` of one seed, over questions only."""
+``p_…`` are over seeds and questions, ``p_questions_…`` of one seed, over questions only. Metrics are those
+of summary.csv."""
 
 
 def to_matrix_csv(served: Served) -> str:

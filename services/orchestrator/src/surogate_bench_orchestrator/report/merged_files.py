@@ -1,7 +1,7 @@
 """The table of merged adapters as text, and as CSV for programs."""
 
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.csv_cells import difference_cells, served_cells, to_csv_text
+from surogate_bench_orchestrator.report.csv_cells import ENDING_COLUMNS, difference_cells, served_cells, to_csv_text
 from surogate_bench_orchestrator.report.matrix_tables import TextTable
 from surogate_bench_orchestrator.report.merged import Merged, MergedCell, MergedRow, p_value
 from surogate_bench_orchestrator.report.served import ServedCell
@@ -13,8 +13,7 @@ MERGED_COLUMNS = (
     "delta_unmerged", "delta_unmerged_stderr", "delta_unmerged_low", "delta_unmerged_high",
     "seeds_compared_unmerged", "p_unmerged", "p_unmerged_adjusted", "p_questions_unmerged",
     "p_questions_unmerged_adjusted",
-    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
-    "tokens_per_answer",
+    *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of merged.csv: a line for each row and way of serving; numbers unrounded, an absent one empty.
 

@@ -53,8 +53,8 @@ def notes(
     return tuple(note for note in candidates if note)
 
 
-def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) -> tuple[str, ...]:
-    """Explain the marks in the tables of these rows."""
+def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None, metric: str) -> tuple[str, ...]:
+    """Explain the marks in the tables of these rows, and accuracies by ``metric`` that are near zero."""
     starred = any(row.versus_reference and formats.significance(row.versus_reference.p_adjusted) for row in rows)
     several = any(len(row.seeds) > 1 for row in rows)
     candidates = [
@@ -65,7 +65,7 @@ def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None) ->
         if several and single_kinds(rows)
         else "",
         *(trained_elsewhere(row, row.foreign) for row in rows if row.foreign),
-        *near_zero_footnotes(rows),
+        *near_zero_footnotes(rows, metric),
         f"{formats.SECTION} More than {_limit(sweep)} of the answers are empty."
         if any(row.many_empty for row in rows)
         else "",

@@ -11,6 +11,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report import formats
 from surogate_bench_orchestrator.report.accuracy_chart import accuracy_caption
 from surogate_bench_orchestrator.report.charts import HEAT_MAP, OWN_CHART, Charts
+from surogate_bench_orchestrator.report.figures import STRICT
 from surogate_bench_orchestrator.report.further_tables import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind
 from surogate_bench_orchestrator.report.matrix_chart import heat_map_caption
@@ -62,6 +63,7 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
         row_title=ROW_TITLE,
         kinds=Kind,
         detail_table=detail_table,
+        strict=STRICT,
         served=any(row.training and row.training.served_validation_loss is not None for row in summary.rows),
         scored_texts=scored_texts(summary),
         meter=lambda row: _meter(row, scale),

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from surogate_bench.results import CUT_OFF, SampleLine
+from surogate_bench.results import CUT_OFF, EvalResult, SampleLine
 from surogate_bench.statistics import (
     PooledComparison,
     aligned_outcomes,
@@ -55,7 +55,7 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
         low=low,
         high=high,
         seed_stddev=spread,
-        flexible_accuracy=_mean([result.flexible.accuracy for result in results]),
+        flexible_accuracy=_second(results),
         samples=results[0].samples,
         empty_answers=sum(result.empty_answers for result in results),
         largest_empty_share=max(result.empty_answers / result.samples for result in results),
@@ -63,6 +63,13 @@ def score(evaluations: Sequence[EvalRecord]) -> Score:
         eval_seconds=_mean([result.seconds for result in results]),
         parallel_evaluations=max(result.parallel_evaluations for result in results),
     )
+
+
+def _second(results: Sequence[EvalResult]) -> float | None:
+    """Return the mean by the second metric; None where there is none: such a result repeats its first one."""
+    if any(result.metric and not result.second_metric for result in results):
+        return None
+    return _mean([result.flexible.accuracy for result in results])
 
 
 def _endings(evaluations: Sequence[EvalRecord]) -> dict[str, Any]:

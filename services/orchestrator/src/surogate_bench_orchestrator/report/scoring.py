@@ -6,6 +6,7 @@ from typing import NamedTuple
 from surogate_bench.errors import PermanentError
 from surogate_bench.results import EvalResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.figures import FLEXIBLE, STRICT
 from surogate_bench_orchestrator.report.formats import listed, plural
 from surogate_bench_orchestrator.report.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.summary import ScoredOn, Summary
@@ -60,10 +61,6 @@ def data_of(sweep: RecipeSweep) -> str:
         f"revision {data.revision}" if data.revision else "",
     ]
     return ", ".join(part for part in parts if part)
-
-
-STRICT, FLEXIBLE = "strict exact match", "flexible exact match"
-"""Metrics of generated answers, where a result names none."""
 
 
 def metrics_of(records: SweepRecords) -> tuple[str, str | None]:

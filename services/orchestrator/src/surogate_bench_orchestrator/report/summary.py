@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from surogate_bench.manifest import Hardware
-from surogate_bench_orchestrator.report.figures import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.figures import FLEXIBLE, STRICT, Comparison, Part, RowState, Score
 from surogate_bench_orchestrator.report.merged import Merged
 from surogate_bench_orchestrator.report.served import Served
 
@@ -193,8 +193,13 @@ class Summary(Part):
     data: str
     splits: tuple[DataDigest, ...]
     task: str
-    metric: str = Field("strict exact match", exclude_if=lambda value: value == "strict exact match")
-    """What accuracy is."""
+    metric: str = Field(STRICT, exclude_if=lambda value: value == STRICT)
+    """What ``accuracy`` of scores is."""
+    second_metric: str | None = Field(
+        default_factory=lambda known: FLEXIBLE if known["metric"] == STRICT else None,
+        exclude_if=lambda value: value == FLEXIBLE,
+    )
+    """What ``flexible_accuracy`` of scores is; None where the task has one metric."""
     task_data: str
     """Where the task's questions come from."""
     scored: tuple[ScoredOn, ...] = ()

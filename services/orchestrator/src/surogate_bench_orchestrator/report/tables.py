@@ -1,11 +1,10 @@
 """The summary as CSV for programs and as Markdown for people."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.csv_cells import flag, inert, numbers
+from surogate_bench_orchestrator.report.csv_cells import ENDING_COLUMNS, flag, inert, numbers, to_csv_text
+from surogate_bench_orchestrator.report.figures import FLEXIBLE, STRICT
 from surogate_bench_orchestrator.report.further_tables import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
 from surogate_bench_orchestrator.report.matrix_tables import TextTable, matrix_tables
@@ -30,8 +29,7 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers",
-    "empty_share", "cut_off_answers", "cut_off_share", "unformatted_answers", "unformatted_share", "unfinished_share",
-    "tokens_per_answer",
+    *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
@@ -42,17 +40,16 @@ Differences are over ``seeds_compared…``: where these are not ``seeds``, ``acc
 ``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
 ``unfinished_share`` is that of wrong answers that were cut off or empty.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
-foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks."""
+foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks.
+``accuracy`` is strict and ``flexible_accuracy`` flexible exact match; where they are not, columns ``metric`` and
+``second_metric`` follow, and ``flexible_accuracy`` is empty where a task has one metric."""
 
 
 def to_csv(summary: Summary) -> str:
     """Return CSV: one line per row of the summary, then one per run where there are several seeds."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for row in summary.all_rows():
-        writer.writerow({"task": summary.task, "task_data": inert(summary.task_data)} | row_cells(row))
-    return out.getvalue()
+    named = {} if summary.metric == STRICT else {"metric": summary.metric, "second_metric": summary.second_metric}
+    task = {"task": summary.task, "task_data": inert(summary.task_data), **named}
+    return to_csv_text((*CSV_COLUMNS, *named), (task | row_cells(row) for row in summary.all_rows()))
 
 
 def row_cells(row: Row) -> dict[str, object]:
@@ -201,24 +198,27 @@ def _main_cell(column: MainColumn, row: Row, summary: Summary) -> str:
 
 
 def _details(summary: Summary, rows: Sequence[Row]) -> str:
-    header, cells = detail_table(rows)
+    header, cells = detail_table(summary, rows)
+    # The other names are ours; one of them has underscores, which are shown as they are.
+    escaped = (_cell(name) if name == summary.second_metric else name for name in header)
     return _table(
-        (ROW_TITLE, *header),
+        (ROW_TITLE, *escaped),
         [(_cell(formats.title(row, summary)), *map(_cell, texts)) for row, texts in zip(rows, cells, strict=True)],
     )
 
 
-def detail_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+def detail_table(summary: Summary, rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
     """Return header and cells, a tuple for each row, of the second table; a column without any figure is left out."""
-    header, cells = _detail_header(rows), [_detail_cells(row) for row in rows]
+    header, cells = _detail_header(summary, rows), [_detail_cells(row) for row in rows]
     kept = [index for index in range(len(header)) if any(texts[index] != formats.ABSENT for texts in cells)]
     return tuple(header[index] for index in kept), tuple(tuple(texts[index] for index in kept) for texts in cells)
 
 
-def _detail_header(rows: Sequence[Row]) -> tuple[str, ...]:
+def _detail_header(summary: Summary, rows: Sequence[Row]) -> tuple[str, ...]:
+    second = "flexible accuracy" if summary.second_metric == FLEXIBLE else summary.second_metric or "second metric"
     tested = any(row.versus_base and row.versus_base.p_adjusted is not None for row in rows)
     return (
-        "flexible accuracy", "questions", "SD between seeds", "empty answers", "cut off at max_gen_toks",
+        second, "questions", "SD between seeds", "empty answers", "cut off at max_gen_toks",
         "no answer in the format", "tokens per answer",
         f"Δ base{' (adjusted p)' if tested else ''}", "train loss", "validation loss (under the recipe)",
         "validation loss (as served, bf16)", "block weights covered", "steps", "eval time", "resumed at step",
