@@ -40,8 +40,8 @@ def cut_off_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
     if not counts:
         return ""
     return (
-        f"Answers were cut off at {sweep.evaluation.max_gen_toks} tokens (evaluation.max_gen_toks): {formats.listed(counts)}. "
-        "Such an answer is scored by what it holds until there."
+        f"Answers were cut off at {sweep.evaluation.max_gen_toks} tokens (evaluation.max_gen_toks): "
+        f"{formats.listed(counts)}. Such an answer is scored by what it holds until there."
     )
 
 
@@ -60,8 +60,8 @@ def unfinished_note(rows: Sequence[Row], reference: Row | None) -> str:
     if not pairs:
         return ""
     return (
-        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row with the "
-        "lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its samples.jsonl; "
+        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row with "
+        "the lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its samples.jsonl; "
         "a larger evaluation.max_gen_toks shows what cut-off answers would have been."
     )
 
