@@ -60,9 +60,9 @@ def unfinished_note(rows: Sequence[Row], reference: Row | None) -> str:
     if not pairs:
         return ""
     return (
-        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row with "
-        "the lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its samples.jsonl; "
-        "a larger evaluation.max_gen_toks shows what cut-off answers would have been."
+        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row "
+        "with the lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its "
+        "samples.jsonl; a larger evaluation.max_gen_toks shows what cut-off answers would have been."
     )
 
 
