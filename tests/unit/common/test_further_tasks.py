@@ -7,9 +7,11 @@ import pytest
 import yaml
 from sweeps import small_document, small_sweep
 
+from surogate_bench.content import output_type
 from surogate_bench.errors import ConfigError
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep, load_sweep
+from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stage_identity import evaluation_identity
 from surogate_bench.task_files import TaskFolders
@@ -145,3 +147,51 @@ def test_any_task_of_lm_evals_collection_is_found_by_name() -> None:
     assert folders.find("gsm8k").name == "gsm8k.yaml"
     with pytest.raises(ConfigError, match="there is no such task"):
         folders.require("arc_impossible")
+
+
+@pytest.mark.parametrize(
+    ("field", "of_entry"),
+    [
+        ("evaluation.task", "evaluation.tasks.en"),
+        ("evaluation.limit", "evaluation.tasks.en.limit"),
+        ("evaluation.max_gen_toks", "evaluation.max_gen_toks"),  # of the whole sweep: the entry has none
+        ("data", "evaluation.tasks.en.data"),
+        ("data.test:3", "evaluation.tasks.en.data:3"),
+        ("data.test_size", "evaluation.tasks.en.data.test_size"),
+        ("serving.max_model_len", "serving.max_model_len"),
+        ("test.jsonl:3", "test.jsonl:3"),
+    ],
+)
+def test_an_error_about_a_further_task_names_the_settings_of_its_entry(field: str, of_entry: str) -> None:
+    sweep = RecipeSweep.model_validate_json(scored(["mine", {**ENGLISH, "limit": 4}]).model_dump_json())
+    for task, expected in ((None, field), ("en", of_entry)):
+        with pytest.raises(ConfigError) as caught, errors_of_task(sweep.evaluation, task):
+            raise ConfigError("is wrong", field=field, value=3, remedy="Correct it.")
+        assert (caught.value.field, caught.value.value, caught.value.remedy) == (expected, 3, "Correct it.")
+        assert caught.value.problem == "is wrong"
+
+
+def test_an_error_about_the_sweeps_data_stays_where_a_task_has_none_of_its_own() -> None:
+    sweep = scored(["mine", "other"])
+    with pytest.raises(ConfigError) as caught, errors_of_task(sweep.evaluation, "other"):
+        raise ConfigError("is wrong", field="data.path", remedy="Correct it.")
+    assert caught.value.field == "data.path"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a.yaml": "task: a\noutput_type: multiple_choice  # of four\n"}, "multiple_choice"),
+        ({"a.yaml": "task: a\n"}, None),
+        ({"a.yaml": "include: b.yaml\n", "b.yaml": "output_type: 'multiple_choice'\n"}, "multiple_choice"),
+        ({"a.yaml": "include: b.yaml\noutput_type: generate_until\n", "b.yaml": "output_type: x\n"}, "generate_until"),
+        ({"a.yaml": "include: b.yaml\n", "b.yaml": "include: a.yaml\n"}, None),
+        ({"a.yaml": "include: gone.yaml\n"}, None),
+    ],
+)
+def test_the_output_type_of_a_task_is_read_without_lm_eval(
+    tmp_path: Path, files: dict[str, str], expected: str | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert output_type(tmp_path / "a.yaml") == expected

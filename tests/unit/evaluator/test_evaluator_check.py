@@ -10,6 +10,7 @@ import yaml
 from evaluator_world import publish_prepared
 from sweeps import small_sweep
 
+from surogate_bench.contract import task_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, ScoredData
@@ -195,6 +196,40 @@ def test_the_references_of_a_tasks_own_data_are_checked_too(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="strict-match of mine") as caught:
         check_own(tmp_path, ["#### 1", "2", "#### 3"])
     assert caught.value.field == "mine:2"
+
+
+def test_an_answer_under_a_filter_of_its_own_is_not_advised_to_be_as_in_gsm8k(tmp_path: Path) -> None:
+    steps = [{"function": "regex", "regex_pattern": "^(yes|no)"}, {"function": "take_first"}]
+    task = yaml.safe_dump({"include": "BASE", "filter_list": [{"name": "first", "filter": steps}]})
+    with pytest.raises(ConfigError, match="scored as wrong by exact_match,first of mine") as caught:
+        check(tmp_path, ["no", "perhaps"], task=task, metric="exact_match,first")
+    assert "doc_to_target" in caught.value.remedy
+    assert "####" not in caught.value.remedy
+
+
+def check_english(folder: Path, answers: list[str], **entry: Any) -> ConfigError:
+    """Check a further task with data of its own; return the error."""
+    data = {"path": str(folder)}
+    request = request_of(folder, tasks=["ro_gsm8k", {"name": "en_gsm8k", "data": data, **entry}])
+    lines = [json.dumps({"question": "Why?", "answer": answer}) + "\n" for answer in answers]
+    prepared = folder / "prepared" / "data" / task_file("en_gsm8k")
+    prepared.parent.mkdir(parents=True)
+    prepared.write_text("".join(lines))
+    publish_prepared(request, folder / "prepared")
+    with pytest.raises(ConfigError) as caught:
+        handle(request.model_copy(update={"task": "en_gsm8k"}), folder / "work")
+    return caught.value
+
+
+def test_errors_about_the_data_of_a_further_task_name_it(tmp_path: Path) -> None:
+    error = check_english(tmp_path, [GOOD, "18 lei\n#### 18 lei"])
+    assert error.field == "evaluation.tasks.en_gsm8k.data:2"
+    assert "bare number" in error.remedy
+
+
+def test_a_further_task_that_lacks_a_metric_is_named_itself(tmp_path: Path) -> None:
+    error = check_english(tmp_path, [GOOD, GOOD], metric="bleu")
+    assert (error.field, error.value) == ("evaluation.tasks.en_gsm8k", "en_gsm8k")
 
 
 def test_a_finished_check_is_not_repeated(tmp_path: Path) -> None:

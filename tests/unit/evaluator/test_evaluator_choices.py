@@ -8,12 +8,13 @@ import pytest
 from evaluator_world import RUN, FakeServer, make_request, published, serving, sweep
 
 from surogate_bench.contract import task_file
-from surogate_bench.errors import ConfigError
+from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import CheckResult, EvalResult, SampleLine
 from surogate_bench.stages import read_result
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.check import check_stage
+from surogate_bench_evaluator.main import handle
 from surogate_bench_evaluator.stage import evaluate_stage
 from surogate_bench_trainer.embedded.word_problems import split
 
@@ -104,9 +105,7 @@ def test_another_metric_may_be_the_accuracy(tmp_path: Path) -> None:
 
 def check(folder: Path, **changes: Any) -> None:
     request = request_of(folder, "http://127.0.0.1:9", **changes)
-    check_stage(
-        CheckRequest(sweep=request.sweep, store=request.store, subject="task", task="capitals"), folder / "check"
-    )
+    handle(CheckRequest(sweep=request.sweep, store=request.store, subject="task", task="capitals"), folder / "check")
 
 
 def test_the_reference_choices_of_a_task_score_one(tmp_path: Path) -> None:
@@ -175,6 +174,91 @@ def test_the_choices_of_a_word_problem_differ_in_its_last_result_alone(tmp_path:
     result = read_result(open_store(request.store), request.layout.eval(RUN, task="word_problem_choice"), EvalResult)
     assert result is not None
     assert result.strict.accuracy == 1
+
+
+FILLED_IN = TASK.replace('"The capital of {{land}} is"', "right").replace("doc_to_target: right", "doc_to_target: rest")
+"""Of winogrande's kind: choices are prompts, and what follows them is the same."""
+SENTENCES = [
+    {"choices": ["Ana thanked Ion, as Ana", "Ana thanked Ion, as Ion"], "right": 1, "rest": "had helped."},
+    {
+        "choices": ["A cup is in the box, as the cup", "A cup is in the box, as the box"],
+        "right": 0,
+        "rest": "fits.",
+    },
+]
+
+
+def test_choices_may_be_prompts_that_the_same_text_follows(tmp_path: Path) -> None:
+    check(tmp_path, task=FILLED_IN, records=SENTENCES)
+    with serving(lambda text: "-1.0" if "as Ion" in text or "as the box" in text else "-2.0") as fake:
+        (tmp_path / "scored").mkdir()
+        result, samples = evaluated(tmp_path / "scored", fake, task=FILLED_IN, records=SENTENCES)
+    assert [line.response for line in samples] == [
+        "Ana thanked Ion, as Ion had helped.",
+        "A cup is in the box, as the box fits.",
+    ]
+    assert ([line.strict_match for line in samples], result.strict.accuracy) == ([True, False], 0.5)
+
+
+def test_prompts_as_choices_whose_right_one_does_not_exist_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="scored as wrong by acc of capitals"):
+        check(tmp_path, task=FILLED_IN, records=[SENTENCES[0], SENTENCES[1] | {"right": 2}])
+
+
+@pytest.mark.parametrize("prompt", ["", " ", "\n"])
+def test_a_question_without_a_prompt_is_refused_before_training(tmp_path: Path, prompt: str) -> None:
+    bare = TASK.replace("The capital of {{land}} is", "{{land}}")
+    with pytest.raises(ConfigError, match="a choice without a prompt, of record 2,") as caught:
+        check(tmp_path, task=bare, records=[RECORDS[0], RECORDS[1] | {"land": prompt}])
+    assert (caught.value.field, caught.value.value) == ("evaluation.tasks.capitals", "capitals")
+    assert "word_problem_choice.yaml" in caught.value.remedy
+
+
+def longest(tokens: int) -> list[dict[str, Any]]:
+    """Records of which the longest prompt and choice have so many tokens, which are bytes here."""
+    land = "a" * (tokens - len("The capital of  is Paris"))
+    return [RECORDS[1], {"land": land, "choices": ["Paris", "Rome"], "right": 1}]
+
+
+def test_a_question_fits_if_one_token_of_the_server_is_left_and_is_never_cut(tmp_path: Path) -> None:
+    with serving(by_length) as fake:
+        evaluated(tmp_path, fake, records=longest(511))
+        sent = [body["prompt"][0] for _, path, body in fake.calls if path == "/v1/completions"]
+        assert max(map(len, sent)) == 511
+        (tmp_path / "longer").mkdir()
+        fake.calls.clear()
+        with pytest.raises(PermanentError, match=r"512 tokens.* must fit into serving.max_model_len \(512 tokens\)"):
+            evaluated(tmp_path / "longer", fake, records=longest(512))
+    assert not [path for _, path, _ in fake.calls if path == "/v1/completions"]
+
+
+def test_progress_is_counted_in_requests_of_which_a_question_has_one_for_each_choice(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(by_length) as fake, caplog.at_level("INFO", "surogate_bench_evaluator"):
+        evaluated(tmp_path, fake)
+    assert "12 of 12 requests answered" in caplog.messages
+
+
+def test_a_maximum_of_generated_tokens_is_refused_where_none_are_generated(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no effect: capitals is of multiple choice") as caught:
+        check(tmp_path, max_gen_toks=8)
+    assert (caught.value.field, caught.value.value) == ("evaluation.tasks.capitals.max_gen_toks", 8)
+
+
+def test_a_right_choice_that_is_scored_as_wrong_is_refused_with_what_can_be_done_about_choices(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="scored as wrong by acc of capitals") as caught:
+        check(tmp_path, records=[*RECORDS, {"land": "Peru", "choices": ["Lima", "Bern"], "right": 7}])
+    assert (caught.value.field, caught.value.value) == ("capitals:5", "7")
+    assert "doc_to_choice" in caught.value.remedy
+    assert "####" not in caught.value.remedy
+
+
+def test_a_metric_that_a_further_task_lacks_is_refused_under_its_own_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has no acc_bytes") as caught:
+        check(tmp_path, metric="acc_bytes")
+    assert caught.value.field == "evaluation.tasks.capitals"
+    assert "word_problem_choice.yaml" in caught.value.remedy
 
 
 def test_the_primary_task_is_scored_beside_it(tmp_path: Path) -> None:

@@ -63,6 +63,22 @@ def test_a_filter_with_a_fallback_of_its_own_is_understood(tmp_path: Path) -> No
     assert result.unformatted_answers == 6
 
 
+def test_a_filter_that_searches_for_nothing_finds_every_answer_and_none(tmp_path: Path) -> None:
+    folder = builtin_tasks()
+    assert folder is not None
+    task = yaml.safe_load((folder / "ro_gsm8k.yaml").read_text()) | {"task": "mine"}
+    task["filter_list"] = [
+        {"name": "trimmed", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+    ]
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "mine.yaml").write_text(yaml.safe_dump(task))
+    given = {"task": "mine", "tasks_dir": tmp_path / "tasks", "metric": "exact_match,trimmed"}
+    with serving(answer_by_table) as fake:
+        result, samples = evaluated(tmp_path, fake, **given)
+    assert (result.unformatted_answers, result.cut_off_answers) == (None, 0)
+    assert {line.formatted for line in samples} == {None}
+
+
 def test_a_server_that_states_no_usage_gives_no_number_of_tokens(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         fake.states_usage = False

@@ -15,6 +15,7 @@ from sweeps import small_sweep
 
 from surogate_bench.manifest import Manifest
 from surogate_bench.requests import CheckRequest, EvaluateRequest
+from surogate_bench.results import SampleLine
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
@@ -26,6 +27,7 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
+from surogate_bench_orchestrator.report.further_tables import further_table
 from surogate_bench_orchestrator.report.summary import FurtherTask, Row
 from surogate_bench_orchestrator.resource.model import resource_of
 from surogate_bench_orchestrator.sweep.reuse import ReusableStages
@@ -195,6 +197,22 @@ def test_the_tables_are_in_every_file_and_the_main_table_is_that_of_the_primary_
     out = io.StringIO()
     Console(width=160, file=out).print(render_terminal_table(summary))
     assert "ro_gsm8k (strict exact match): Base model 0.5000, BF16 0.4000, FP8 0.2800" in out.getvalue()
+
+
+@pytest.mark.parametrize(("metric", "has_ends"), [("exact_match,remove_whitespace", True), ("acc", False)])
+def test_empty_answers_are_a_column_of_every_task_that_generates_and_of_no_other(
+    report_world: MakeWorld, metric: str, has_ends: bool
+) -> None:
+    world = report_world(recipes=["bf16"], evaluation=TASKS)
+    world.publish_everything()
+    ends = {"finish_reason": "stop", "tokens": 1} if has_ends else {}
+    lines = [
+        SampleLine(index=i, question="?", target="a", response="a", strict_match=True, flexible_match=True, **ends)
+        for i in range(100)
+    ]
+    world.publish_eval("base", [True] * 100, lines=lines, task="ro_gsm8k", accuracy_is=metric)
+    summary = summarized(world)
+    assert ("empty answers" in further_table(summary, summary.further[0]).header) == has_ends
 
 
 def test_a_sweep_with_one_task_has_nothing_about_further_ones(report_world: MakeWorld) -> None:

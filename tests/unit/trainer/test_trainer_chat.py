@@ -364,18 +364,19 @@ def test_scoring_through_a_chat_template_needs_one(make_sweep: MakeSweep, tmp_pa
         prepared(make_sweep(evaluation={"chat_template": True}), tmp_path)
 
 
-def test_prompts_are_measured_as_the_template_renders_them(
-    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path
+# <|im_start|>, "user" and a line break; <|im_end|> and a line break; <|im_start|>, "assistant" and a line break
+@pytest.mark.parametrize(("task", "added"), [("ro_gsm8k", 6 + 2 + 11), ("word_problem_choice", 0)])
+def test_prompts_are_measured_as_the_template_renders_them_unless_answers_are_chosen(
+    make_sweep: MakeSweep, chat_model: Path, tmp_path: Path, task: str, added: int
 ) -> None:
     model = {"path": str(chat_model)}
     longest = {"model": model, "serving": {"max_model_len": 100}}
     needed = []
     for chat in (False, True):
         with pytest.raises(ConfigError, match="tokens together") as caught:
-            prepared(make_sweep(**longest, evaluation={"chat_template": chat}), tmp_path)
+            prepared(make_sweep(**longest, evaluation={"chat_template": chat, "task": task}), tmp_path)
         needed.append(int(str(caught.value).partition("need ")[2].split()[0]))
-    # <|im_start|>, "user" and a line break; <|im_end|> and a line break; <|im_start|>, "assistant" and a line break
-    assert needed[1] - needed[0] == 6 + 2 + 11
+    assert needed[1] - needed[0] == added
 
 
 @pytest.mark.parametrize("evaluation", [{"num_fewshot": 1}, {"keep_from_task": ["num_fewshot"]}])

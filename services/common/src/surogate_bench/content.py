@@ -23,6 +23,7 @@ _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 _WEIGHTS = (".safetensors", ".bin")
 """In the order in which transformers and vLLM prefer them: the later ones are not read."""
 _INCLUDE = re.compile(r"^include:\s*(\S+)", re.MULTILINE)
+_OUTPUT_TYPE = re.compile(r"^output_type:\s*[\"']?(\w+)", re.MULTILINE)
 _FUNCTION = re.compile(r"!function\s+([\w.]+)")
 """A function of a module beside the YAML file, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
 
@@ -72,6 +73,28 @@ def task_files(task: Path) -> dict[str, Path]:
             pending += [path.parent / included.strip("'\"") for included in _INCLUDE.findall(text)]
             pending += [path.parent / f"{module.partition('.')[0]}.py" for module in _FUNCTION.findall(text)]
     return dict(sorted(found.items()))
+
+
+def output_type(task: Path) -> str | None:
+    """Read an lm-eval task's output_type from its file or those it includes, without lm-eval.
+
+    Args:
+        task: The task's YAML.
+
+    Returns:
+        The output type; None if no file states it.
+    """
+    pending, seen = [task], set[Path]()
+    while pending:
+        path = pending.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if stated := _OUTPUT_TYPE.search(text):
+            return stated[1]
+        pending += [path.parent / included.strip("'\"") for included in _INCLUDE.findall(text)]
+    return None
 
 
 def require_same(recorded: Mapping[str, str], files: Mapping[str, Path], *, field: str, folder: Path) -> None:

@@ -76,7 +76,7 @@ class TaskFolders:
             field="evaluation.task",
             value=task,
             remedy=f"Choose one of {', '.join(known)}, another of lm-eval's collection if it is installed here, or add "
-            f"{task}.yaml to evaluation.tasks_dir "
+            f"{task}.yaml to its tasks_dir "
             f"(folders searched: {', '.join(map(str, self.folders)) or 'none'}).",
         )
 

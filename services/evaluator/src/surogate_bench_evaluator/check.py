@@ -11,6 +11,7 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.specs.tasks import TaskEntry
 from surogate_bench.stages import new_manifest, publish_stage
 from surogate_bench.store import open_store
 from surogate_bench_evaluator.answers import Answers
@@ -39,15 +40,21 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
         return
     write_progress(work_dir, Progress(phase="checking"))
     isolate_libraries(work_dir / "cache", sweep.evaluation)
-    scored = check_task(sweep, prepare_task(request, store, work_dir))
+    entry = None if request.task is None else request.sweep.evaluation.entry(request.task)
+    scored = check_task(sweep, prepare_task(request, store, work_dir), entry)
     output = work_dir / "output"
     output.mkdir(parents=True, exist_ok=True)
     publish_stage(store, prefix, output, new_manifest(request, CheckResult(scored=scored)))
     _log.info("all %d reference answers are scored as correct by %s", scored.records, sweep.evaluation.task)
 
 
-def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
+def check_task(sweep: RecipeSweep, task_file: Path, entry: TaskEntry | None = None) -> ScoredData:
     """Check a task that was adapted to a sweep.
+
+    Args:
+        sweep: The sweep as of that task.
+        task_file: The adapted task.
+        entry: The task's entry; None for the primary task.
 
     Returns:
         The records that it scores.
@@ -62,6 +69,7 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
 
     harness = Harness(task_file, sweep.evaluation, Answers(lambda *_: None))
     try:
+        _require_effect(harness, entry)
         scored = harness.scored_data(sweep)
         require_records(scored.records)
         if scored.prompt == "sweep":
@@ -72,8 +80,23 @@ def check_task(sweep: RecipeSweep, task_file: Path) -> ScoredData:
         raise
     except Exception as error:  # templates and functions of a task may raise anything
         raise unusable(sweep.evaluation.task, explain_task_error(error)) from error
-    _require_right(scores, sweep)
+    _require_right(scores, sweep, generates=harness.generates)
     return scored
+
+
+def _require_effect(harness: "Harness", entry: TaskEntry | None) -> None:
+    """Check that settings of a further task have an effect. Those of the primary one also hold for further tasks.
+
+    Raises:
+        ConfigError: one has not.
+    """
+    if entry is not None and entry.max_gen_toks is not None and not harness.generates:
+        raise ConfigError(
+            f"has no effect: {entry.name} is of multiple choice, and generates no answers",
+            field="evaluation.max_gen_toks",
+            value=entry.max_gen_toks,
+            remedy="Remove it.",
+        )
 
 
 def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) -> None:
@@ -93,11 +116,11 @@ def _require_prompts(harness: "Harness", sweep: RecipeSweep, task_file: Path) ->
         raise unusable(
             sweep.evaluation.task,
             f"its process_docs or custom_dataset replaces the {expected} test records by {len(records)} others; remove "
-            "it, or let the task keep its own data and prompt (evaluation.keep_from_task)",
+            "it, or let the task keep its own data and prompt (primary: keep_from_task; others: without data)",
         )
 
 
-def _require_right(scores: Scores, sweep: RecipeSweep) -> None:
+def _require_right(scores: Scores, sweep: RecipeSweep, *, generates: bool) -> None:
     """Check that reference answers score 1.
 
     Raises:
@@ -117,7 +140,20 @@ def _require_right(scores: Scores, sweep: RecipeSweep) -> None:
     raise ConfigError(
         f"the reference answer itself is scored as wrong by {match} of {sweep.evaluation.task}{others}",
         field=f"{sweep.evaluation.task}:{first.index + 1}" if own else f"data.test:{first.index + 1}",
-        value=first.response[-80:],
-        remedy="End each test answer with one line '#### ' and a bare number, without unit, blank, percent sign or "
-        "text after it, and use '####' nowhere else; or score by a task whose filters take such answers.",
+        value=(first.response if generates else first.target)[-80:],
+        remedy=_remedy(generates=generates, reads_numbers=result.metric is None),
+    )
+
+
+def _remedy(*, generates: bool, reads_numbers: bool) -> str:
+    if not generates:
+        return (
+            "Correct the record, or the task's file: doc_to_target has to name one of the choices of doc_to_choice, by "
+            "its number from 0 or its text."
+        )
+    if not reads_numbers:
+        return "Correct the answer, or the task's file: its filters have to find in an answer what doc_to_target gives."
+    return (
+        "End each test answer with one line '#### ' and a bare number, without unit, blank, percent sign or text after "
+        "it, and use '####' nowhere else; or score by a task whose filters take such answers."
     )

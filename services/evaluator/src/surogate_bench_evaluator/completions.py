@@ -101,6 +101,9 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         """Return the log-likelihood of each continuation; called once by lm-eval.
 
         Prompts are sent as tokens, which lm-eval counts to find where the continuation begins. vLLM tokenizes them.
+
+        Raises:
+            PermanentError: a question has no prompt, or is too long: lm-eval would cut it.
         """
         keys = [(str(request.args[0]), str(request.args[1])) for request in requests]
         if not all(context.strip() for context, _ in keys):
@@ -109,10 +112,19 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         pending = [each for each, key in zip(requests, keys, strict=True) if key not in self._answers]
         if pending:
             self._tokens = self._tokenized(pending)
+            self._require_room()
             self.tokenizer = self  # lm-eval requires one, and asks tok_encode alone
             self.tokenized_requests = True
             super().loglikelihood(pending, disable_tqdm=disable_tqdm)
         return [self._answers.choice(key) for key in keys]
+
+    def _require_room(self) -> None:
+        longest = max(map(len, self._tokens.values()))
+        if longest > self.max_length:  # of lm-eval: one less than the server's, for the token that vLLM generates
+            raise PermanentError(
+                f"a question is too long ({longest} tokens): "
+                + _must_fit("question, examples, a choice and one token that is generated", self.max_length + 1)
+            )
 
     def tok_encode(self, string: str, *_: object, **__: object) -> list[str] | list[int]:
         """Return the tokens that vLLM gave for a text; without a tokenizer, the text, as lm-eval does."""
@@ -227,6 +239,10 @@ def _ignore_further_failures(_loop: asyncio.AbstractEventLoop, context: dict[str
         _log.error("event loop: %s", context.get("message"), extra={"error": type(context.get("exception")).__name__})
 
 
+def _must_fit(parts: str, max_model_len: int) -> str:
+    return f"{parts} together must fit into serving.max_model_len ({max_model_len} tokens)"
+
+
 HTTP_ERRORS = (aiohttp.ClientError, TimeoutError)
 """Errors that lm-eval raises when its retries are exhausted."""
 
@@ -237,7 +253,7 @@ def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError 
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:
         return PermanentError(
-            f"vLLM refuses a question ({what}). Where it is too long: question, examples and evaluation.max_gen_toks "
-            f"together must fit into serving.max_model_len ({model.max_model_len} tokens). {_last_message.text}"
+            f"vLLM refuses a question ({what}). Where it is too long: "
+            f"{_must_fit('question, examples and evaluation.max_gen_toks', model.max_model_len)}. {_last_message.text}"
         )
     return ServerLostError(f"vLLM at {model.vllm_url} failed while answering: {what}")

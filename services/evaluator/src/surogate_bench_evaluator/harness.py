@@ -66,8 +66,7 @@ class Harness:
         template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._task = _load_task(task_file)
-        self._generates = self._task.get_config("output_type") == _GENERATION
-        if self._generates:
+        if self.generates:
             self._task.set_config(key="generation_kwargs", value={"max_gen_toks": evaluation.max_gen_toks}, update=True)
         self._name = task_file.stem
         self._evaluation = evaluation
@@ -108,9 +107,14 @@ class Harness:
         )
 
     @property
+    def generates(self) -> bool:
+        """Whether answers are generated, and not chosen."""
+        return bool(self._task.get_config("output_type") == _GENERATION)
+
+    @property
     def _uses_messages(self) -> bool:
         """Whether prompts are sent as messages, for which servers give no log-likelihoods of choices."""
-        return self._evaluation.chat_template and self._generates
+        return self._evaluation.chat_template and self.generates
 
     def run(self, model: ServedModel, *, deadline: float) -> Outcome:
         """Send the prompts and score the answers.
@@ -163,7 +167,7 @@ def unusable(task: str, why: object) -> ConfigError:
         f"cannot be used: {why}",
         field="evaluation.task",
         value=task,
-        remedy="Compare its file with configs/tasks/ro_gsm8k.yaml.",
+        remedy="Compare its file with configs/tasks/ro_gsm8k.yaml, or word_problem_choice.yaml for multiple choice.",
     )
 
 
@@ -175,8 +179,8 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
     except (ConnectionError, TimeoutError, httpx.TransportError, OfflineModeIsEnabled) as error:
         _require_online(name)
         raise TransientError(
-            f"evaluation.task: the data of {name} cannot be loaded, because the hub cannot be reached: {error}. "
-            "Check the network, or leave data out of evaluation.keep_from_task"
+            f"the data of the task {name} cannot be loaded, because the hub cannot be reached: {error}. "
+            "Check the network, or let the task score other data"
         ) from error
     except BenchError:
         raise
@@ -206,7 +210,7 @@ def _require_online(task: str) -> None:
             f"forbids to ask the hub, and the data of the task {task} is not in the cache",
             field=switch,
             value=os.environ[switch],
-            remedy="Unset it, fill the cache first, or give the task data of its own: evaluation.tasks.data.",
+            remedy="Unset it, fill the cache first, or let the task score other data.",
         )
 
 

@@ -7,6 +7,7 @@ from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
 from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
 from surogate_bench.service import Exposition, run_service
+from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench_evaluator.check import check_stage
 from surogate_bench_evaluator.stage import evaluate_stage
 
@@ -20,16 +21,18 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
     """Run the requested stage.
 
     Raises:
-        ConfigError: it is a request for another service.
+        ConfigError: it is a request for another service, or see the stage.
     """
     if isinstance(request, CheckRequest) and request.subject == "task":
-        check_stage(request, work_dir)
+        with errors_of_task(request.sweep.evaluation, request.task):
+            check_stage(request, work_dir)
         return
     if not isinstance(request, EvaluateRequest):
         raise ConfigError(
             "is not for the evaluator", field="request.kind", value=request.kind, remedy="Send it to its own service."
         )
-    evaluate_stage(request, work_dir)
+    with errors_of_task(request.sweep.evaluation, request.task):
+        evaluate_stage(request, work_dir)
 
 
 def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:

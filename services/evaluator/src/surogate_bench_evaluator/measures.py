@@ -10,6 +10,7 @@ Samples = Sequence[Mapping[str, Any]]
 """lm-eval's samples: one for each record and filter."""
 
 _REMEDY = "Give its file the filter_list and metric_list of configs/tasks/ro_gsm8k.yaml, or name one in metric."
+_REMEDY_OF_CHOICE = "Give its file the metric_list of configs/tasks/word_problem_choice.yaml, or name one in metric."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +53,17 @@ def measures_of(task: str, logged: Samples, *, asked: str | None, chooses: bool)
         first, second = Measure(metric, under or "none"), None
     else:
         first, second = (_CHOSEN, _CHOSEN_BY_LENGTH) if chooses else (STRICT, FLEXIBLE)
-    require(task, logged, first)
+    remedy = _REMEDY_OF_CHOICE if chooses else _REMEDY
+    require(task, logged, first, remedy)
     if second is not None and chooses and not right_by_index(logged, second):
         return first, None
     if second is not None:
-        require(task, logged, second)
+        require(task, logged, second, remedy)
     return first, second
 
 
-def require(task: str, logged: Samples, measure: Measure) -> None:
-    """Check that each question has a score of 0 or 1.
+def require(task: str, logged: Samples, measure: Measure, remedy: str) -> None:
+    """Check that each question has a score of 0 or 1; ``remedy`` is what to do where it has not.
 
     Raises:
         ConfigError: it has not.
@@ -73,7 +75,7 @@ def require(task: str, logged: Samples, measure: Measure) -> None:
     has = sorted({str(name) for sample in logged for name in sample.get("metrics", ())})
     known = f" (it has {', '.join(has)})" if has else ""
     problem = f"scores {measure.metric} by more than right or wrong" if values else f"has no {measure.metric}{under}"
-    raise ConfigError(f"{problem}{known}", field="evaluation.task", value=task, remedy=_REMEDY)
+    raise ConfigError(f"{problem}{known}", field="evaluation.task", value=task, remedy=remedy)
 
 
 def right_by_index(logged: Samples, measure: Measure) -> dict[int, bool]:

@@ -5,7 +5,7 @@ from typing import Any
 from lm_eval.api.model import LM
 from typing_extensions import override
 
-from surogate_bench_evaluator.harness import stops_of
+from surogate_bench_evaluator.harness import stops_of, unusable
 
 
 class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
@@ -27,9 +27,26 @@ class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
     @override
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
         del disable_tqdm
+        for request in requests:
+            self._require_prompt(request)
         return [(0.0, True) if self._is_right(request) else (-1e6, False) for request in requests]
 
+    def _require_prompt(self, request: Any) -> None:  # noqa: ANN401 - lm-eval's instance
+        """Check that a choice stands behind a prompt.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not str(request.args[0]).strip():
+            raise unusable(
+                self._task.task_name,
+                f"it asks for a choice without a prompt, of record {request.doc_id + 1}, for which vLLM gives no "
+                "log-likelihood",
+            )
+
     def _is_right(self, request: Any) -> bool:  # noqa: ANN401 - lm-eval's instance
+        if self._task.multiple_input:  # each choice is a prompt of its own, and doc_to_text the number of the right one
+            return bool(request.idx == self._task.doc_to_text(request.doc))
         target = self._task.doc_to_target(request.doc)
         right = target if isinstance(target, list) else [target]
         choice = self._task.doc_to_choice(request.doc)[request.idx]

@@ -18,6 +18,8 @@ _log = logging.getLogger(__name__)
 _TOLERANCE = 1e-9
 _NOTHING_FOUND = "[invalid]"
 """lm-eval's own fallback of a regular expression that matches nothing."""
+_EXTRACTING = frozenset({"regex", "multi_choice_regex"})
+"""lm-eval's filters that search an answer by a regular expression."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +63,7 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
     chooses = _config(outcome).get("output_type") == "multiple_choice"
     logged = outcome.results["samples"][outcome.task]
     first, second = measures_of(outcome.task, logged, asked=evaluation.metric, chooses=chooses)
-    samples = _chosen_lines(outcome, first, second) if chooses else _sample_lines(outcome, first, second)
+    samples = _sample_lines(outcome, first, second, chooses=chooses)
     empty = sum(not line.response.strip() for line in samples)
     if empty > evaluation.max_empty_fraction * len(samples):
         _log.warning("%d of %d answers are empty and count as incorrect", empty, len(samples))
@@ -89,63 +91,69 @@ def _config(outcome: Outcome) -> Mapping[str, Any]:
     return found
 
 
-def _sample_lines(outcome: Outcome, first: Measure, second: Measure | None) -> tuple[SampleLine, ...]:
-    """Return the generated answers."""
+def _sample_lines(outcome: Outcome, first: Measure, second: Measure | None, *, chooses: bool) -> tuple[SampleLine, ...]:
     logged = outcome.results["samples"][outcome.task]
     strict = right_by_index(logged, first)
     flexible = right_by_index(logged, second) if second else strict
+    formatted = _formatted(outcome, first.under)
     by_index = {sample["doc_id"]: sample for sample in logged}
-    nothing_found = _fallback(outcome, first.under)
-    formatted = {
-        sample["doc_id"]: sample["filtered_resps"][0] != nothing_found
-        for sample in logged
-        if sample["filter"] == first.under and "filtered_resps" in sample
+    return tuple(
+        SampleLine(
+            index=index,
+            strict_match=strict[index],
+            flexible_match=flexible[index],
+            **(_chosen(sample) if chooses else _generated(sample) | {"formatted": formatted.get(index)}),
+        )
+        for index, sample in sorted(by_index.items())
+    )
+
+
+def _generated(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return question and generated answer as fields of a sample's line."""
+    answer = sample["resps"][0][0]
+    return {
+        "question": str(sample["doc"].get("question") or sample["arguments"][0][0]),
+        "target": str(sample["target"]).rpartition("####")[2].strip(),
+        "response": str(answer),
+        "finish_reason": getattr(answer, "finish_reason", None),
+        "tokens": getattr(answer, "tokens", None),
     }
-    return tuple(
-        SampleLine(
-            index=index,
-            question=str(sample["doc"].get("question") or sample["arguments"][0][0]),
-            target=str(sample["target"]).rpartition("####")[2].strip(),
-            response=str(answer := sample["resps"][0][0]),
-            strict_match=strict[index],
-            flexible_match=flexible[index],
-            formatted=formatted.get(index),
-            finish_reason=getattr(answer, "finish_reason", None),
-            tokens=getattr(answer, "tokens", None),
-        )
-        for index, sample in sorted(by_index.items())
-    )
 
 
-def _chosen_lines(outcome: Outcome, first: Measure, second: Measure | None) -> tuple[SampleLine, ...]:
-    """Return the choices with the largest log-likelihood."""
-    logged = outcome.results["samples"][outcome.task]
-    strict = right_by_index(logged, first)
-    flexible = right_by_index(logged, second) if second else strict
-    by_index = {sample["doc_id"]: sample for sample in logged}
-    return tuple(
-        SampleLine(
-            index=index,
-            question=str(sample["arguments"][0][0]),
-            target=str(sample["target"]),
-            response=_likeliest(sample),
-            strict_match=strict[index],
-            flexible_match=flexible[index],
-        )
-        for index, sample in sorted(by_index.items())
-    )
+def _chosen(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """Return question and the choice with the largest log-likelihood as fields of a sample's line.
 
-
-def _likeliest(sample: Mapping[str, Any]) -> str:
+    Where prompts differ and not what follows them, as in winogrande, that is the prompt with what follows it.
+    """
     likelihoods = [float(responses[0][0]) for responses in sample["resps"]]
-    return str(sample["arguments"][likelihoods.index(max(likelihoods))][1])
+    prompt, continuation = sample["arguments"][likelihoods.index(max(likelihoods))][:2]
+    first_prompt = str(sample["arguments"][0][0])
+    are_prompts = any(arguments[0] != first_prompt for arguments in sample["arguments"])
+    return {
+        "question": first_prompt,
+        "target": str(sample["target"]),
+        "response": f"{prompt}{continuation}" if are_prompts else str(continuation),
+    }
 
 
-def _fallback(outcome: Outcome, under: str) -> str:
-    """Return what a filter gives where it finds no answer."""
+def _formatted(outcome: Outcome, under: str) -> dict[int, bool]:
+    """Return whether a filter found an answer, by the number of its record; empty if it looks for none."""
+    nothing_found = _fallback(outcome, under)
+    if nothing_found is None:
+        return {}
+    return {
+        sample["doc_id"]: sample["filtered_resps"][0] != nothing_found
+        for sample in outcome.results["samples"][outcome.task]
+        if sample["filter"] == under and "filtered_resps" in sample
+    }
+
+
+def _fallback(outcome: Outcome, under: str) -> str | None:
+    """Return what a filter gives where its regular expression finds no answer; None if it has none."""
     filters = _config(outcome).get("filter_list") or []
     steps = [step for each in filters if each["name"] == under for step in each["filter"]]
-    return next((str(step["fallback"]) for step in steps if "fallback" in step), _NOTHING_FOUND)
+    fallbacks = (str(step.get("fallback", _NOTHING_FOUND)) for step in steps if step["function"] in _EXTRACTING)
+    return next(fallbacks, None)
 
 
 def _endings(samples: Sequence[SampleLine]) -> dict[str, int | None]:

@@ -84,7 +84,7 @@ def _evaluate(
         write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
         if (tenths := done * 10 // max(1, total)) > reported_tenths:
             reported_tenths = tenths
-            _log.info("%d of %d questions answered", done, total)
+            _log.info("%d of %d requests answered", done, total)
 
     answers = Answers(report)
     harness = Harness(

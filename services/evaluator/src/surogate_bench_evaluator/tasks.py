@@ -55,7 +55,7 @@ def require_records(records: int) -> None:
             "are too few test records for a standard error",
             field="data.test_size",
             value=records,
-            remedy=f"Score at least {FEWEST_RECORDS}: raise data.test_size or evaluation.limit.",
+            remedy=f"Score at least {FEWEST_RECORDS}: raise test_size or limit.",
         )
 
 

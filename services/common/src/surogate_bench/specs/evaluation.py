@@ -174,13 +174,21 @@ class EvaluationSpec(Spec):
         """Names of the tasks beside the primary one."""
         return tuple(entry.name for entry in self.tasks)
 
+    def entry(self, name: str) -> TaskEntry:
+        """Return the settings of a further task.
+
+        Raises:
+            KeyError: there is no further task of that name.
+        """
+        return {entry.name: entry for entry in self.tasks}[name]
+
     def of_task(self, name: str) -> Self:
         """Return the settings with a further task in place of the primary one.
 
         Raises:
             KeyError: there is no further task of that name.
         """
-        entry = {entry.name: entry for entry in self.tasks}[name]
+        entry = self.entry(name)
         return self.model_copy(
             update={
                 "task": name,

@@ -150,7 +150,7 @@ class RecipeSweep(Spec):
         """
         if task is None:
             return self
-        entry = {entry.name: entry for entry in self.evaluation.tasks}[task]
+        entry = self.evaluation.entry(task)
         rendering = {"chat_template_arguments": self.data.chat_template_arguments}
         data = self.data if entry.data is None else entry.data.as_data.model_copy(update=rendering)
         return self.model_copy(update={"evaluation": self.evaluation.of_task(task), "data": data})

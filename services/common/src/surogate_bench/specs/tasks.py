@@ -90,7 +90,10 @@ class TaskEntry(Spec):
     metric: MetricName | None = metric_field()
     limit: int | None = Field(None, ge=2, description="Score the first N records only.")
     max_gen_toks: int | None = Field(
-        None, ge=1, description="Maximum number of tokens of an answer; evaluation.max_gen_toks if absent."
+        None,
+        ge=1,
+        description="Maximum number of tokens of an answer; evaluation.max_gen_toks if absent. Not for multiple "
+        "choice, which generates none.",
     )
 
     @property

@@ -1,7 +1,6 @@
 """The tables of further tasks as text."""
 
 from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.figures import STRICT
 from surogate_bench_orchestrator.report.matrix_tables import TextTable
 from surogate_bench_orchestrator.report.summary import FurtherTask, Row, Summary
 
@@ -28,7 +27,8 @@ def further_table(summary: Summary, further: FurtherTask) -> TextTable:
 
 
 def _cells(row: Row, summary: Summary, further: FurtherTask) -> tuple[str, ...]:
-    score, generates = row.score, further.metric == STRICT
+    score = row.score
+    generates = score is not None and score.cut_off_answers is not None  # a choice has no end
     second = score.flexible_accuracy if score and further.second_metric else None
     return (
         formats.title(row, summary),

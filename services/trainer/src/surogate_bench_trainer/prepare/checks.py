@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from surogate_bench.content import output_type
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import (
@@ -24,6 +27,10 @@ if TYPE_CHECKING:
 
 PreparedSplits = Mapping[str, Sequence[PreparedRecord]]
 """``train``, ``validation`` and, unless the task has its own data, ``test``."""
+
+
+_ROOM_OF_CHOICE = 2
+"""Tokens behind a prompt of multiple choice at least: one of the choice, and one that vLLM generates."""
 
 
 def check_answers(test: Sequence[ScoredRecord]) -> None:
@@ -159,19 +166,27 @@ def check_prompts(
     test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
     """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""
-    chat = sweep.evaluation.chat_template
+    chooses = _chooses(sweep.evaluation)
+    chat = sweep.evaluation.chat_template and not chooses
     texts = (
         rendered_prompts(test, tokenizer, sweep.data) if chat else [prompt_of(record, sweep.data) for record in test]
     )
     prompts = token_ids(texts, tokenizer, special_tokens=not chat)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
-    needed = shots + len(prompts[longest]) + sweep.evaluation.max_gen_toks
-    if needed > sweep.serving.max_model_len:
+    room = _ROOM_OF_CHOICE if chooses else sweep.evaluation.max_gen_toks
+    if (needed := shots + len(prompts[longest]) + room) > sweep.serving.max_model_len:
+        answer = "a choice" if chooses else f"evaluation.max_gen_toks ({room})"
         raise ConfigError(
-            f"the prompt of test record {longest + 1} and evaluation.max_gen_toks "
-            f"({sweep.evaluation.max_gen_toks}) need {needed} tokens together",
+            f"the prompt of test record {longest + 1} of {sweep.evaluation.task} and {answer} need {needed} tokens "
+            "together",
             field="serving.max_model_len",
             value=sweep.serving.max_model_len,
-            remedy=f"Raise it to {needed} or more, or lower evaluation.max_gen_toks.",
+            remedy=f"Raise it to {needed} or more" + ("." if chooses else ", or lower evaluation.max_gen_toks."),
         )
     return prompts
+
+
+def _chooses(evaluation: EvaluationSpec) -> bool:
+    """Return whether a task is of multiple choice; False where only lm-eval, which is not here, has its file."""
+    file = TaskFolders.of(evaluation.tasks_dir).own(evaluation.task)
+    return file is not None and output_type(file) == "multiple_choice"

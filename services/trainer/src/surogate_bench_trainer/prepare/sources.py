@@ -67,7 +67,7 @@ def load_test(spec: DataSpec) -> list[ReadRecord]:
     if not records or len(records) < (spec.test_size or 0):
         raise ConfigError(
             f"has {len(records)} test records",
-            field="evaluation.tasks",
+            field="data",
             value=spec.label,
             remedy="A task's data needs a test split, with test_size records or more.",
         )

@@ -13,6 +13,7 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench.stages import new_manifest, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
@@ -71,7 +72,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if "data" not in sweep.evaluation.keep_from_task:
         check_answers(test)
     check_weights(splits, sweep)
-    tasks = {name: task_records(sweep.of_task(name)) for name in sweep.evaluation.further_tasks}
+    tasks = {name: task_records(sweep, name) for name in sweep.evaluation.further_tasks}
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
@@ -117,9 +118,10 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
 
 def _check_environment(sweep: RecipeSweep, store: ObjectStore, work_dir: Path) -> None:
     for task in (None, *sweep.evaluation.further_tasks):
-        check_hub_environment(sweep.of_task(task))
         evaluation = sweep.of_task(task).evaluation
-        TaskFolders.of(evaluation.tasks_dir).require(evaluation.task)
+        with errors_of_task(sweep.evaluation, task):
+            check_hub_environment(sweep.of_task(task))
+            TaskFolders.of(evaluation.tasks_dir).require(evaluation.task)
     converted = is_converted(sweep.model)
     check_disk_space(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:
