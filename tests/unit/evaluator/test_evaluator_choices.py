@@ -1,6 +1,7 @@
 """Multiple choice: log-likelihoods of the choices through vLLM's completions, scored by lm-eval."""
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -176,23 +177,26 @@ def test_the_choices_of_a_word_problem_differ_in_its_last_result_alone(tmp_path:
     assert result.strict.accuracy == 1
 
 
-FILLED_IN = TASK.replace('"The capital of {{land}} is"', "right").replace("doc_to_target: right", "doc_to_target: rest")
-"""Of winogrande's kind: choices are prompts, and what follows them is the same."""
+WINOGRANDE = f"""
+include: {files("lm_eval")}/tasks/winogrande/default.yaml
+task: capitals
+dataset_path: json
+dataset_name: null
+dataset_kwargs: {{data_files: {{validation: capitals.jsonl}}}}
+training_split: null
+"""
+"""lm-eval's own, on these records: choices are prompts, and what follows them is the same."""
 SENTENCES = [
-    {"choices": ["Ana thanked Ion, as Ana", "Ana thanked Ion, as Ion"], "right": 1, "rest": "had helped."},
-    {
-        "choices": ["A cup is in the box, as the cup", "A cup is in the box, as the box"],
-        "right": 0,
-        "rest": "fits.",
-    },
+    {"sentence": "Ana thanked Ion, as _ had helped.", "option1": "Ana", "option2": "Ion", "answer": "2"},
+    {"sentence": "A cup is in the box, as the _ fits.", "option1": "cup", "option2": "box", "answer": "1"},
 ]
 
 
 def test_choices_may_be_prompts_that_the_same_text_follows(tmp_path: Path) -> None:
-    check(tmp_path, task=FILLED_IN, records=SENTENCES)
+    check(tmp_path, task=WINOGRANDE, records=SENTENCES)
     with serving(lambda text: "-1.0" if "as Ion" in text or "as the box" in text else "-2.0") as fake:
         (tmp_path / "scored").mkdir()
-        result, samples = evaluated(tmp_path / "scored", fake, task=FILLED_IN, records=SENTENCES)
+        result, samples = evaluated(tmp_path / "scored", fake, task=WINOGRANDE, records=SENTENCES)
     assert [line.response for line in samples] == [
         "Ana thanked Ion, as Ion had helped.",
         "A cup is in the box, as the box fits.",
@@ -201,8 +205,10 @@ def test_choices_may_be_prompts_that_the_same_text_follows(tmp_path: Path) -> No
 
 
 def test_prompts_as_choices_whose_right_one_does_not_exist_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="scored as wrong by acc of capitals"):
-        check(tmp_path, task=FILLED_IN, records=[SENTENCES[0], SENTENCES[1] | {"right": 2}])
+    numbered = [each | {"answer": answer} for each, answer in zip(SENTENCES, (1, 2), strict=True)]
+    with pytest.raises(ConfigError, match="scored as wrong by acc of capitals") as caught:
+        check(tmp_path, task=f"{WINOGRANDE}doc_to_text: answer\n", records=numbered)
+    assert caught.value.field == "capitals:2"
 
 
 @pytest.mark.parametrize("prompt", ["", " ", "\n"])

@@ -84,12 +84,12 @@ def output_type(task: Path) -> str | None:
     Returns:
         The output type; None if no file states it.
     """
-    pending, seen = [task], set[Path]()
+    pending, known = [task], set[Path]()
     while pending:
         path = pending.pop()
-        if path in seen or not path.is_file():
+        if path in known or not path.is_file():
             continue
-        seen.add(path)
+        known.add(path)
         text = path.read_text(encoding="utf-8", errors="replace")
         if stated := _OUTPUT_TYPE.search(text):
             return stated[1]

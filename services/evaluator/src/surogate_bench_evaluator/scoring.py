@@ -137,7 +137,7 @@ def _chosen(sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _formatted(outcome: Outcome, under: str) -> dict[int, bool]:
-    """Return whether a filter found an answer, by the number of its record; empty if it looks for none."""
+    """Return whether a filter found an answer, by the number of its record; empty if it searches for none."""
     nothing_found = _fallback(outcome, under)
     if nothing_found is None:
         return {}
