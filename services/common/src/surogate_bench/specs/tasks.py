@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StrictBool, StringConstraints, ValidationError, model_validator
 
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.data import DataSpec, FieldNames
@@ -73,7 +73,7 @@ class TaskEntry(Spec):
     name: str = Field(
         pattern=TASK_NAME, description="Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
     )
-    primary: bool = Field(
+    primary: StrictBool = Field(
         False,
         exclude_if=lambda value: not value,
         description="Whether it is the task of the headline, the main table and the metrics. The first one is, if none "

@@ -30,8 +30,6 @@ NAME_RULE: Rule = {
     ),
 }
 
-PRIMARY_IS_TASK = "name the primary task as evaluation.task: tasks are the further ones of a RecipeSweep"
-
 IMAGE_REQUIRED = "is required on Kubernetes, where the command runs in a container of its own"
 NO_LOCAL_FILES = "is a path beside the sweep file, which the image does not have"
 FILES_IN_IMAGE = "put the file into the image, and name it by its path there"
@@ -53,7 +51,6 @@ RULES: dict[str, list[Rule]] = {
         {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
         {"rule": "self.completion.contains('{answer}')", "message": COMPLETION_NEEDS_ANSWER},
     ],
-    "TaskEntry": [{"rule": "!self.primary", "message": PRIMARY_IS_TASK}],
     "TaskData": [
         _ONE_SOURCE,
         {"rule": "!has(self.builtin) || has(self.test_size)", "message": BUILTIN_TASK_NEEDS_SIZE},
