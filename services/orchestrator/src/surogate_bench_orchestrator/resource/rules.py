@@ -7,12 +7,17 @@ They are equal to the validators of the Pydantic models; tests compare both. A f
 from typing import Any
 
 from surogate_bench.specs.adapters import ONE_ADAPTER_SOURCE
-from surogate_bench.specs.data import BUILTIN_NEEDS_SIZES, COMPLETION_NEEDS_ANSWER, PROMPT_NEEDS_QUESTION
+from surogate_bench.specs.data import (
+    BUILTIN_NEEDS_SIZES,
+    COMPLETION_NEEDS_ANSWER,
+    CONFIG_NEEDS_HUB,
+    PROMPT_NEEDS_QUESTION,
+)
 from surogate_bench.specs.evaluation import NO_REMOTE_CODE
 from surogate_bench.specs.lora import ALL_LINEAR, ALL_LINEAR_ALONE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
 from surogate_bench.specs.sweep import EACH_SEED_ONCE
-from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE
+from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE, SEED_NEEDS_BUILTIN
 from surogate_bench.specs.training import ONE_LENGTH
 
 Rule = dict[str, Any]
@@ -21,6 +26,12 @@ _ONE_SOURCE: Rule = {
     "rule": "[has(self.hub), has(self.path), has(self.builtin)].exists_one(given, given)",
     "message": ONE_SOURCE,
 }
+
+_REVISION_NEEDS_HUB: Rule = {
+    "rule": "!has(self.revision) || has(self.hub)",
+    "message": f"{REVISION_NEEDS_HUB}: remove it",
+}
+_CONFIG_NEEDS_HUB: Rule = {"rule": "!has(self.config) || has(self.hub)", "message": f"{CONFIG_NEEDS_HUB}: remove it"}
 
 NAME_RULE: Rule = {
     "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$')",
@@ -40,10 +51,12 @@ MAX_RUNS = 1000
 RULES: dict[str, list[Rule]] = {
     "ModelSpec": [
         _ONE_SOURCE,
-        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
+        _REVISION_NEEDS_HUB,
     ],
     "DataSpec": [
         _ONE_SOURCE,
+        _CONFIG_NEEDS_HUB,
+        _REVISION_NEEDS_HUB,
         {
             "rule": "!has(self.builtin) || (has(self.train_size) && has(self.test_size))",
             "message": BUILTIN_NEEDS_SIZES,
@@ -53,6 +66,9 @@ RULES: dict[str, list[Rule]] = {
     ],
     "TaskData": [
         _ONE_SOURCE,
+        _CONFIG_NEEDS_HUB,
+        _REVISION_NEEDS_HUB,
+        {"rule": "self.seed == 0 || has(self.builtin)", "message": SEED_NEEDS_BUILTIN},
         {"rule": "!has(self.builtin) || has(self.test_size)", "message": BUILTIN_TASK_NEEDS_SIZE},
         {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
     ],
@@ -61,7 +77,7 @@ RULES: dict[str, list[Rule]] = {
             "rule": "[has(self.path), has(self.url), has(self.hub)].exists_one(given, given)",
             "message": ONE_ADAPTER_SOURCE,
         },
-        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
+        _REVISION_NEEDS_HUB,
     ],
     "LoraSpec": [
         {
