@@ -56,7 +56,10 @@ def test_settings_that_are_left_out_are_not_part_of_a_sweeps_hash() -> None:
         ({"target_modules": []}, "at least 1 item"),
         ({"target_modules": ""}, "at least 1 character"),
         ({"target_modules": ["all-linear", "q_proj"]}, "all-linear stands for every layer: leave out the others"),
-        ({"target_modules": "(?i)q_proj"}, r"sets flags of the whole expression: write them around it, as \(\?i:q_proj"),
+        (
+            {"target_modules": "(?i)q_proj"},
+            r"sets flags of the whole expression: write them around it, as \(\?i:q_proj",
+        ),
         ({"target_modules": "a)|(b"}, "is neither a layer's name nor a regular expression: unbalanced"),
         ({"target_modules": "a{99999999999}"}, "is neither a layer's name nor a regular expression: the repetition"),
         ({"target_modules": r"layers\.(.)\.mlp\.\1"}, "refers to a group by number, and PEFT puts groups before it"),

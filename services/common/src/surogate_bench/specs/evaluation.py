@@ -221,9 +221,7 @@ def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[
     primary = marked[0] if marked else entries[0]
     settings = {key: value for key, value in primary.items() if key not in {"name", "primary"} and value is not None}
     if "data" in settings:
-        raise ValueError(
-            f"tasks: {primary['name']} is primary and scores the test records of data: remove its data"
-        )
+        raise ValueError(f"tasks: {primary['name']} is primary and scores the test records of data: remove its data")
     if twice := sorted(settings.keys() & given.keys()):
         raise ValueError(f"tasks: {twice[0]} is given in evaluation and for {primary['name']}: remove one")
     return {"task": primary["name"], **settings, "tasks": [entry for entry in entries if entry is not primary]}
