@@ -86,6 +86,12 @@ def test_what_is_left_out_is_filled_in_with_the_models_defaults(sweeps: Sweeps) 
     assert parse_resource(stored).sweep == parse_resource(made).sweep
 
 
+def test_the_first_of_a_list_of_tasks_is_primary_as_on_one_machine(sweeps: Sweeps) -> None:
+    sweeps.create(manifest(evaluation={"tasks": [{"name": "en_gsm8k"}, {"name": "arc_easy"}]}))
+    evaluation = parse_resource(sweeps.get("embedded")).sweep.evaluation
+    assert (evaluation.task, evaluation.further_tasks) == ("en_gsm8k", ("arc_easy",))
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -102,6 +108,9 @@ def test_what_is_left_out_is_filled_in_with_the_models_defaults(sweeps: Sweeps) 
         ({"model": {"hub": "a/b", "builtin": "tiny-qwen3-en"}}, "set exactly one of hub, path, builtin"),
         ({"model": {}}, "set exactly one of hub, path, builtin"),
         ({"model__revision": "main"}, "revision only applies to hub"),
+        ({"data__revision": "main"}, "revision only applies to hub"),
+        ({"data__config": "main"}, "config only applies to hub"),
+        ({"evaluation__tasks": [{"name": "b", "data": {"hub": "a/b", "seed": 1}}]}, "seed is of a built-in data set"),
         ({"data__test_size": None}, "needs train_size and test_size"),
         ({"data__prompt": "?"}, "prompt must contain {question}"),
         ({"data__completion": "!"}, "completion must contain {answer}"),

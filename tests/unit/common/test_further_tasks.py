@@ -82,6 +82,15 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ),
         ({"tasks": ["mine", with_data(prompt="Q:")]}, "^evaluation.tasks.0.data: prompt must contain {question}"),
         ({"tasks": ["mine", with_data(fields={"question": "q"})]}, "is generated as it is: remove fields"),
+        ({"tasks": ["mine", with_data(revision="main")]}, "^evaluation.tasks.0.data: revision only applies to hub"),
+        ({"tasks": ["mine", {"name": "b", "data": {"path": "/x", "config": "main"}}]}, "config only applies to hub"),
+        ({"tasks": ["mine", {"name": "b", "data": {"path": "/x", "seed": 1}}]}, "seed is of a built-in data set"),
+        ({"tasks": ["mine", {"name": "b", "primary": 1}]}, r"^evaluation.tasks.1.primary: .* valid boolean"),
+        ({"tasks": [{"name": "mine", "primary": "true"}]}, r"^evaluation.tasks.0.primary: .* valid boolean"),
+        ({"tasks": [{"name": "mine", "task": "other"}, "b"]}, r"^evaluation.tasks.0.task: there is no such field"),
+        ({"tasks": ["b", {"name": "mine", "primary": True, "timeout_s": 5}]}, r"^evaluation.tasks.1.timeout_s: there"),
+        ({"tasks": [{"name": "mine", "limt": 5}]}, r"^evaluation.tasks.0.limt: there is no such field"),
+        ({"tasks": [{"limit": 5}]}, r"^evaluation.tasks.0.name: Field required"),
         ({"tasks": ["mine", {"name": "../b"}]}, "pattern"),
         ({"tasks": ["mine", {"name": "b", "seed": 1}]}, "no such field"),
         ({"tasks": [7]}, "must be a mapping"),
@@ -154,9 +163,9 @@ def test_any_task_of_lm_evals_collection_is_found_by_name() -> None:
     [
         ("evaluation.task", "evaluation.tasks.en"),
         ("evaluation.limit", "evaluation.tasks.en.limit"),
-        ("evaluation.max_gen_toks", "evaluation.max_gen_toks"),  # of the whole sweep: the entry has none
+        ("evaluation.max_gen_toks", "evaluation.tasks.en.max_gen_toks"),
         ("data", "evaluation.tasks.en.data"),
-        ("data.test:3", "evaluation.tasks.en.data:3"),
+        ("data.test:3", "evaluation.tasks.en.data.test:3"),
         ("data.test_size", "evaluation.tasks.en.data.test_size"),
         ("serving.max_model_len", "serving.max_model_len"),
         ("test.jsonl:3", "test.jsonl:3"),
@@ -169,6 +178,14 @@ def test_an_error_about_a_further_task_names_the_settings_of_its_entry(field: st
             raise ConfigError("is wrong", field=field, value=3, remedy="Correct it.")
         assert (caught.value.field, caught.value.value, caught.value.remedy) == (expected, 3, "Correct it.")
         assert caught.value.problem == "is wrong"
+
+
+def test_problem_and_remedy_name_the_settings_of_the_entry_too() -> None:
+    sweep = scored(["mine", ENGLISH])
+    with pytest.raises(ConfigError) as caught, errors_of_task(sweep.evaluation, "en"):
+        raise ConfigError("data.path has no data", field="data.path", remedy="Set data.question_field or evaluation.limit.")
+    assert caught.value.problem == "evaluation.tasks.en.data.path has no data"
+    assert caught.value.remedy == "Set evaluation.tasks.en.data.fields.question or evaluation.tasks.en.limit."
 
 
 def test_an_error_about_the_sweeps_data_stays_where_a_task_has_none_of_its_own() -> None:

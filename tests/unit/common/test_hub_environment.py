@@ -107,3 +107,12 @@ def test_a_sweep_without_the_hub_needs_none_of_it(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, "nonsense")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     check_hub_environment(small_sweep())
+
+
+def test_data_of_further_tasks_is_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    further = {"name": "en", "data": {"hub": "owner/questions"}}
+    error = refused(small_sweep(evaluation={"tasks": ["ro_gsm8k", further]}))
+    assert error.field == "HF_HUB_OFFLINE"
+    assert "owner/questions is not in the cache" in error.problem
+    assert "evaluation.tasks.en.data.path" in error.remedy

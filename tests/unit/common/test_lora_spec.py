@@ -24,6 +24,9 @@ QUERY = "model.layers.3.self_attn.q_proj"
         ("proj", False),
         ("q_pro", False),
         (r".*\.(q|v)_proj", True),
+        ("(?i:Q_PROJ)", True),
+        (r"(?P<first>q)_proj(?!(?P=first))", True),
+        (r"[\\12]_proj", False),
     ],
 )
 def test_a_target_matches_the_end_of_a_name_from_a_dot_on(targets: Any, is_target: bool) -> None:
@@ -53,6 +56,14 @@ def test_settings_that_are_left_out_are_not_part_of_a_sweeps_hash() -> None:
         ({"target_modules": []}, "at least 1 item"),
         ({"target_modules": ""}, "at least 1 character"),
         ({"target_modules": ["all-linear", "q_proj"]}, "all-linear stands for every layer: leave out the others"),
+        (
+            {"target_modules": "(?i)q_proj"},
+            r"sets flags of the whole expression: write them around it, as \(\?i:q_proj",
+        ),
+        ({"target_modules": "a)|(b"}, "is neither a layer's name nor a regular expression: unbalanced"),
+        ({"target_modules": "a{99999999999}"}, "is neither a layer's name nor a regular expression: the repetition"),
+        ({"target_modules": r"layers\.(.)\.mlp\.\1"}, "refers to a group by number, and PEFT puts groups before it"),
+        ({"alpha_pattern": {r"(q)?(?(1)_proj|up)": 8}}, "refers to a group by number"),
         ({"rank_pattern": {"*": 8}}, "is neither a layer's name nor a regular expression: nothing to repeat"),
         ({"rank_pattern": {"q_proj": 0}}, "greater than or equal to 1"),
         ({"alpha_pattern": {"q_proj": 0}}, "greater than 0"),

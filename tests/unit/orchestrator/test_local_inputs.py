@@ -211,3 +211,17 @@ def test_a_split_is_found_in_any_format_and_two_files_for_it_are_refused(folders
     (folders / "data/train.jsonl").touch()
     with pytest.raises(ConfigError, match=rf"2 files for the train split: train\.jsonl, train\.{name}"):
         split_files(folders / "data")
+
+
+def test_a_folder_that_a_further_task_names_is_missed_by_that_setting(folders: Path) -> None:
+    missing, doubled = str(folders / "nowhere"), folders / "data"
+    (doubled / "test.csv").touch()
+    for entry, why in (
+        ({"data": {"path": missing}}, r"^evaluation\.tasks\.other\.data\.path: there is no such folder or file"),
+        ({"data": {"path": str(doubled)}}, r"^evaluation\.tasks\.other\.data\.path: .* or give the file itself"),
+        ({"tasks_dir": missing}, r"^evaluation\.tasks\.other\.tasks_dir: is not a folder"),
+        ({}, r"^evaluation\.tasks\.other\.name: .* add other\.yaml to evaluation\.tasks\.other\.tasks_dir"),
+    ):
+        sweep = sweep_on(folders, evaluation={"task": "ro_gsm8k", "tasks": [{"name": "other", **entry}]})
+        with pytest.raises(ConfigError, match=why):
+            digest_inputs(sweep, ["further_tasks"] if "data" not in entry else ["task_data"])

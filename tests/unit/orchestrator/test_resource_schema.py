@@ -7,7 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from sweeps import small_sweep
+from sweeps import small_document, small_sweep
 
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench_orchestrator.resource.definition import definition, definition_yaml
@@ -82,8 +82,30 @@ def test_defaults_are_those_of_the_models() -> None:
     assert spelled_out["spec"]["suspend"] is False
 
 
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {"tasks": [{"name": "en_gsm8k"}, {"name": "arc_easy"}]},
+        {"tasks": [{"name": "en_gsm8k"}, {"name": "arc_easy", "primary": True}], "max_gen_toks": 9},
+        {"tasks": [{"name": "en_gsm8k", "max_gen_toks": 9, "num_fewshot": 2, "keep_from_task": ["prompt"]}]},
+        {"tasks": [{"name": "en_gsm8k"}], "keep_from_task": ["prompt"], "num_fewshot": 2},
+        {"task": "en_gsm8k", "tasks": [{"name": "b", "data": {"builtin": "word-problems-en", "test_size": 2}}]},
+        {"tasks": [{"name": "b"}, {"name": "en_gsm8k", "data": {"hub": "a/b"}}]},
+        {},
+    ],
+)
+def test_tasks_mean_the_same_in_a_cluster_as_on_one_machine(evaluation: dict[str, Any]) -> None:
+    spec = defaulted(spec_schema(), small_document(evaluation=evaluation))
+    jsonschema.Draft4Validator(spec_schema()).validate({name: spec[name] for name in spec.keys() - {"name"}})
+    stored = parse_resource({"metadata": {"name": spec.pop("name")}, "spec": spec}).sweep
+    assert stored == small_sweep(evaluation=evaluation)
+    assert parse_resource(resource_of(stored)).sweep.spec_hash == stored.spec_hash
+
+
 def defaulted(schema: dict[str, Any], value: Any) -> Any:
     """Fill defaults in as the API server does."""
+    if isinstance(value, list):
+        return [defaulted(schema.get("items", {}), inner) for inner in value]
     if not isinstance(value, dict):
         return value
     properties = schema.get("properties", {})

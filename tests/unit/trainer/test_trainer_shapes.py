@@ -244,9 +244,20 @@ def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_pa
         ({"path": "x", "prompt": "{question} {answer}"}, r"prompt has \{answer\}"),
         ({"path": "x", "completion": "{answer}{eos}"}, r"completion has \{eos\}.*only \{answer\} is replaced"),
         ({"path": "x", "fields": {"answr_text": "a"}}, "Extra inputs"),
-        ({"path": "x", "fields": {"prompt": "x", "completion": "x"}}, "completion and prompt are both read from x"),
-        ({"path": "x", "fields": {"text": "x", "output": "x"}}, "output and text are both read from x"),
-        ({"path": "x", "fields": {"role": "x", "content": "x"}}, "content and role are both read from x"),
+        ({"path": "x", "config": "main"}, "config only applies to hub: remove it"),
+        ({"path": "x", "revision": "main"}, "revision only applies to hub: remove it"),
+        (
+            {"path": "x", "fields": {"prompt": "x", "completion": "x"}},
+            "prompt and completion would both be read from the field x",
+        ),
+        (
+            {"path": "x", "fields": {"instruction": "x", "output": "x"}},
+            "instruction and output would both be read from the field x",
+        ),
+        (
+            {"path": "x", "fields": {"role": "x", "content": "x"}},
+            "content and role would both be read from the field x",
+        ),
         (
             {"path": "x", "fields": {"question": "answer"}},
             "question and answer would both be read from the field answer",
@@ -261,6 +272,15 @@ def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_pa
 def test_settings_that_do_not_fit_together_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DataSpec.model_validate(changes)
+
+
+def test_training_and_test_records_of_different_shapes_may_share_the_name_of_a_field(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text('{"input": "Say 1.", "output": "1"}\n' * 2)
+    (tmp_path / "test.jsonl").write_text('{"input": "1?", "label": "#### 1"}\n')
+    fields = {"prompt": "input", "completion": "output", "question": "input", "answer": "label"}
+    splits = load_splits(DataSpec.model_validate({"path": tmp_path, "fields": fields, "validation_size": 1}))
+    assert splits["train"] == [Completion("Say 1.", "1")]
+    assert splits["test"] == [Record("1?", "#### 1")]
 
 
 def test_a_message_may_have_a_field_of_the_name_of_the_list(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def scored_files(path: Path) -> tuple[Path, ...]:
         return (path,)
     if not path.is_dir():
         raise _error("there is no such folder or file", path, "Correct the path.")
-    if not (found := _named_after(path, "test")):
+    if not (found := _named_after(path, "test", otherwise="give the file itself")):
         raise _error("has no test file, such as test.jsonl", path, "Correct the path, or give the file itself.")
     return found
 
@@ -93,14 +93,14 @@ def _single(path: Path, *, needs_test: bool) -> dict[str, tuple[Path, ...]]:
     return {"train": (path,)}
 
 
-def _named_after(folder: Path, split: str) -> tuple[Path, ...]:
+def _named_after(folder: Path, split: str, *, otherwise: str = "") -> tuple[Path, ...]:
     candidates = [folder / f"{split}{suffix}{gz}" for suffix in FORMATS for gz in ("", COMPRESSED)]
     present = tuple(path for path in candidates if path.is_file())
     if len(present) > 1:
         raise _error(
             f"has {len(present)} files for the {split} split: {', '.join(path.name for path in present)}",
             folder,
-            f"Keep one of them, or list them as data.files.{split}.",
+            f"Keep one of them, or {otherwise or f'list them as data.files.{split}'}.",
         )
     return present
 

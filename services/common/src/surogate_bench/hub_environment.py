@@ -19,6 +19,7 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.specs.task_errors import data_field
 from surogate_bench.user_paths import expand_home
 from surogate_bench.variables import is_on, require_address
 
@@ -39,13 +40,14 @@ class _Cache:
 def check_hub_environment(sweep: RecipeSweep) -> None:
     """Check what a sweep needs from the hub: a valid address, a writable cache, and the files if offline.
 
-    Does nothing for a sweep that uses no hub model, data or adapters.
+    Does nothing for a sweep that uses no hub model, adapters, or data, of further tasks too.
 
     Raises:
         ConfigError: names the variable, its value and the remedy.
     """
     adapters = [adapter for adapter in sweep.adapters if adapter.hub is not None]
-    if sweep.model.hub is None and sweep.data.hub is None and not adapters:
+    data_sets = data_on_hub(sweep)
+    if sweep.model.hub is None and not data_sets and not adapters:
         return
     endpoint = os.environ.get(HUB_ENDPOINT_VARIABLE)
     if endpoint is not None:
@@ -59,15 +61,18 @@ def check_hub_environment(sweep: RecipeSweep) -> None:
     for adapter in adapters:
         name = str(adapter.hub)
         _check_offline(f"adapters.{adapter.name}", name, OFFLINE_SWITCHES, [hub.folder / _repository("models", name)])
-    if sweep.data.hub is not None:
-        switches = (DATASETS_OFFLINE_VARIABLE,) if DATASETS_OFFLINE_VARIABLE in os.environ else OFFLINE_SWITCHES
-        places = [
-            hub.folder / _repository("datasets", sweep.data.hub),
-            data.folder / sweep.data.hub.replace("/", "___"),
-        ]
-        _check_offline("data", sweep.data.hub, switches, places)
-    for cache in (hub, data)[: 1 + (sweep.data.hub is not None)]:
+    switches = (DATASETS_OFFLINE_VARIABLE,) if DATASETS_OFFLINE_VARIABLE in os.environ else OFFLINE_SWITCHES
+    for section, name in data_sets.items():
+        places = [hub.folder / _repository("datasets", name), data.folder / name.replace("/", "___")]
+        _check_offline(section, name, switches, places)
+    for cache in (hub, data) if data_sets else (hub,):
         _check_writable(cache)
+
+
+def data_on_hub(sweep: RecipeSweep) -> dict[str, str]:
+    """Return the data sets that a sweep loads from the hub, by the section that names them."""
+    tasks = {data_field(entry.name): entry.data.hub for entry in sweep.evaluation.tasks if entry.data is not None}
+    return {section: name for section, name in {"data": sweep.data.hub, **tasks}.items() if name is not None}
 
 
 def _cache(variable: str, name: str) -> _Cache:

@@ -16,6 +16,8 @@ from surogate_bench.results import InputName, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.specs.task_errors import errors_of_task
+from surogate_bench.specs.tasks import TaskEntry
 from surogate_bench.task_files import TaskFolders
 from surogate_bench.trainer_commands import command_files
 
@@ -53,7 +55,7 @@ def digest_inputs(sweep: RecipeSweep, names: Iterable[InputName] = INPUTS) -> di
     Raises:
         ConfigError: a folder or a required file is missing.
     """
-    found = (local_input(sweep, name) for name in names)
+    found = [local_input(sweep, name) for name in names]  # all, before large files are read
     return {each.name: digests_of(each.files) for each in found if each is not None}
 
 
@@ -105,27 +107,31 @@ def _tasks(evaluation: EvaluationSpec) -> LocalInput | None:
 
 
 def _further_tasks(sweep: RecipeSweep) -> LocalInput | None:
-    """Files of every further task, as ``task/file``."""
-    found = {name: _tasks(sweep.evaluation.of_task(name)) for name in sweep.evaluation.further_tasks}
-    return _several("further_tasks", "evaluation.tasks", {name: each for name, each in found.items() if each})
+    return _of_tasks("further_tasks", sweep, lambda entry: _tasks(sweep.evaluation.of_task(entry.name)))
 
 
 def _task_data(sweep: RecipeSweep) -> LocalInput | None:
-    """Files of the data of every further task, as ``task/file``."""
-    paths = {entry.name: entry.data.path for entry in sweep.evaluation.tasks if entry.data is not None}
-    found = {name: _test_files(path) for name, path in paths.items() if path is not None}
-    return _several("task_data", "evaluation.tasks", found)
+    return _of_tasks("task_data", sweep, _test_files)
 
 
-def _test_files(path: Path) -> LocalInput:
+def _test_files(entry: TaskEntry) -> LocalInput | None:
+    path = None if entry.data is None else entry.data.path
+    if path is None:
+        return None
     files = {file.name: file for file in scored_files(path)}
     return LocalInput(name="data", field="data.path", folder=path, files=files)
 
 
-def _several(name: InputName, field: str, parts: Mapping[str, LocalInput]) -> LocalInput | None:
-    files = {f"{task}/{file}": path for task, part in parts.items() for file, path in part.files.items()}
-    first = next(iter(parts.values()), None)
-    return None if first is None else LocalInput(name=name, field=field, folder=first.folder, files=files)
+def _of_tasks(name: InputName, sweep: RecipeSweep, find: Callable[[TaskEntry], LocalInput | None]) -> LocalInput | None:
+    """Join the inputs of all further tasks, whose files are named ``task/file``."""
+    files, folders = dict[str, Path](), list[Path]()
+    for entry in sweep.evaluation.tasks:
+        with errors_of_task(sweep.evaluation, entry.name):
+            part = find(entry)
+        if part is not None:
+            files |= {f"{entry.name}/{file}": path for file, path in part.files.items()}
+            folders.append(part.folder)
+    return LocalInput(name=name, field="evaluation.tasks", folder=folders[0], files=files) if folders else None
 
 
 def _adapters(sweep: RecipeSweep) -> LocalInput | None:

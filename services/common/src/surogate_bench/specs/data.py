@@ -9,13 +9,14 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
-from surogate_bench.specs.model import ONE_SOURCE, HubName
+from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB, HubName
 
 BUILTIN_NEEDS_SIZES = "a built-in data set needs train_size and test_size"
 PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
 COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
 FILES_NEED_PATH = "files are of a local folder: set path too"
 SPLITS_NEED_HUB = "splits are of the hub: set hub too"
+CONFIG_NEEDS_HUB = "config only applies to hub"
 
 _PLACE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 """The place of a field in a prompt or completion."""
@@ -72,17 +73,6 @@ class FieldNames(Spec):
     messages: FieldName | None = _usual("Instead of messages, or conversations.")
     role: FieldName | None = _usual("In a message, instead of role, or from.")
     content: FieldName | None = _usual("In a message, instead of content, or value.")
-
-    @model_validator(mode="after")
-    def _one_role_each(self) -> Self:
-        """Check that no field is named for two roles; those of a message are apart from those of a record."""
-        given = self.model_dump(exclude_none=True)
-        for roles in (given.keys() - set(_MESSAGE_ROLES), given.keys() & set(_MESSAGE_ROLES)):
-            by_name: dict[str, str] = {}
-            for role in sorted(roles):
-                if (other := by_name.setdefault(given[role], role)) != role:
-                    raise ValueError(f"{other} and {role} are both read from {given[role]}: name another field for one")
-        return self
 
 
 class SplitNames(Spec):
@@ -249,6 +239,9 @@ class DataSpec(Spec):
     def _fits_its_source(self) -> Self:
         if self.builtin and (without_effect := self._of_other_sources()):
             raise ValueError(f"a built-in data set is generated as it is: remove {', '.join(without_effect)}")
+        for value, problem in ((self.config, CONFIG_NEEDS_HUB), (self.revision, REVISION_NEEDS_HUB)):
+            if value is not None and self.hub is None:
+                raise ValueError(f"{problem}: remove it")
         if self.files != SplitFiles() and self.path is None:
             raise ValueError(FILES_NEED_PATH)
         if self.splits != SplitNames() and self.hub is None:

@@ -1,7 +1,7 @@
 """How adapters are served and scored."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 from pydantic import Field, field_validator, model_validator
 
@@ -143,10 +143,10 @@ class EvaluationSpec(Spec):
         if not isinstance(given, dict) or not isinstance(given.get("tasks"), list | tuple):
             return given
         entries = [_as_mapping(entry) for entry in given["tasks"]]
-        mappings = [entry for entry in entries if isinstance(entry, dict)]
-        if not entries or len(mappings) < len(entries):
-            return given | {"tasks": entries}
-        return given | _with_primary(given, mappings)
+        sound = [entry for entry in entries if _may_be_primary(entry)]
+        if not entries or len(sound) < len(entries):
+            return given | {"tasks": entries}  # refused where it is written
+        return given | _with_primary(given, sound)
 
     @model_validator(mode="after")
     def _distinct_tasks(self) -> Self:
@@ -207,28 +207,29 @@ def _as_mapping(entry: object) -> object:
     return {"name": entry} if isinstance(entry, str) else entry
 
 
+def _may_be_primary(entry: object) -> TypeGuard[dict[str, Any]]:
+    """Return whether an entry has a name and settings of tasks alone, so that they may become the evaluation's."""
+    if not isinstance(entry, dict) or not entry.keys() <= TaskEntry.model_fields.keys():
+        return False
+    return isinstance(entry.get("name"), str) and isinstance(entry.get("primary", False), bool)
+
+
 def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
     """Return ``tasks`` without the primary one, whose settings stand beside ``task``.
 
     Raises:
         ValueError: several are primary, or a setting of the primary one is given twice.
     """
-    marked = [entry for entry in entries if entry.get("primary") is True]
+    marked = [entry for entry in entries if entry.get("primary")]
     names = [given["task"]] if "task" in given else []
-    if len(primaries := [*names, *(entry.get("name") for entry in marked)]) > 1:
+    if len(primaries := [*names, *(entry["name"] for entry in marked)]) > 1:
         raise ValueError(f"tasks: only one may be primary, and {' and '.join(map(str, primaries))} are")
     if names:
         return {"tasks": entries}
     primary = marked[0] if marked else entries[0]
     settings = {key: value for key, value in primary.items() if key not in {"name", "primary"} and value is not None}
     if "data" in settings:
-        raise ValueError(
-            f"tasks: {primary.get('name')} is primary and scores the test records of data: remove its data"
-        )
+        raise ValueError(f"tasks: {primary['name']} is primary and scores the test records of data: remove its data")
     if twice := sorted(settings.keys() & given.keys()):
-        raise ValueError(f"tasks: {twice[0]} is given in evaluation and for {primary.get('name')}: remove one")
-    return {
-        **({"task": primary["name"]} if "name" in primary else {}),
-        **settings,
-        "tasks": [entry for entry in entries if entry is not primary],
-    }
+        raise ValueError(f"tasks: {twice[0]} is given in evaluation and for {primary['name']}: remove one")
+    return {"task": primary["name"], **settings, "tasks": [entry for entry in entries if entry is not primary]}

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator
@@ -16,13 +17,32 @@ LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_pr
 ALL_LINEAR_ALONE = f"{ALL_LINEAR} stands for every layer: leave out the others"
 
 _LARGEST_RANK = 512
+_GLOBAL_FLAGS = re.compile(r"\(\?[a-zA-Z]+\)")
+_NUMBERED_GROUP = re.compile(r"\\([1-9])|\\.|\(\?\(([1-9])", re.DOTALL)
+"""References such as ``\\1`` and ``(?(1)…)``; other escapes match without a group."""
 _Value = TypeVar("_Value", int, float)
 
 
+@cache
+def _pattern(expression: str) -> re.Pattern[str]:
+    """Compile what a layer's full name is matched against, as PEFT builds it from the keys of its tables.
+
+    Raises:
+        re.error: the expression is none, or cannot be part of another.
+        OverflowError: it has too large a number of repetitions.
+    """
+    re.compile(expression)  # alone too: a)|(b would change the pattern around it
+    return re.compile(rf"(.*\.)?({expression})$")
+
+
 def _expression(text: str) -> str:
+    if _GLOBAL_FLAGS.match(text):
+        raise ValueError(f"{text!r} sets flags of the whole expression: write them around it, as (?i:q_proj)")
+    if any(map(any, _NUMBERED_GROUP.findall(text))):
+        raise ValueError(f"{text!r} refers to a group by number, and PEFT puts groups before it: give it a name")
     try:
-        re.compile(text)
-    except re.error as error:
+        _pattern(text)
+    except (re.error, OverflowError) as error:
         raise ValueError(f"{text!r} is neither a layer's name nor a regular expression: {error}") from error
     return text
 
@@ -99,7 +119,7 @@ class LoraSpec(Spec):
 
 def is_layer(expression: str, layer: str) -> bool:
     """Return whether a name or regular expression matches a layer's full name, by the rule of PEFT's patterns."""
-    return re.match(rf"(.*\.)?({expression})$", layer) is not None
+    return _pattern(expression).match(layer) is not None
 
 
 def _first(patterns: Mapping[str, _Value], layer: str, otherwise: _Value) -> _Value:

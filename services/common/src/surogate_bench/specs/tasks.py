@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import Field, StrictBool, StringConstraints, ValidationError, model_validator
 
 from surogate_bench.specs.base import Spec
 from surogate_bench.specs.data import DataSpec, FieldNames
@@ -12,6 +12,7 @@ from surogate_bench.specs.model import HubName
 KeptPart = Literal["data", "prompt", "num_fewshot"]
 
 BUILTIN_TASK_NEEDS_SIZE = "a built-in data set needs test_size"
+SEED_NEEDS_BUILTIN = "seed is of a built-in data set: remove it"
 
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
 """Safe in paths, and in labels of Kubernetes behind ``check-task-``."""
@@ -51,6 +52,8 @@ class TaskData(Spec):
     def _consistent(self) -> Self:
         if self.builtin and self.test_size is None:
             raise ValueError(BUILTIN_TASK_NEEDS_SIZE)
+        if self.seed and not self.builtin:
+            raise ValueError(SEED_NEEDS_BUILTIN)
         try:
             _ = self.as_data
         except ValidationError as error:
@@ -73,7 +76,7 @@ class TaskEntry(Spec):
     name: str = Field(
         pattern=TASK_NAME, description="Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
     )
-    primary: bool = Field(
+    primary: StrictBool = Field(
         False,
         exclude_if=lambda value: not value,
         description="Whether it is the task of the headline, the main table and the metrics. The first one is, if none "

@@ -7,12 +7,17 @@ They are equal to the validators of the Pydantic models; tests compare both. A f
 from typing import Any
 
 from surogate_bench.specs.adapters import ONE_ADAPTER_SOURCE
-from surogate_bench.specs.data import BUILTIN_NEEDS_SIZES, COMPLETION_NEEDS_ANSWER, PROMPT_NEEDS_QUESTION
+from surogate_bench.specs.data import (
+    BUILTIN_NEEDS_SIZES,
+    COMPLETION_NEEDS_ANSWER,
+    CONFIG_NEEDS_HUB,
+    PROMPT_NEEDS_QUESTION,
+)
 from surogate_bench.specs.evaluation import NO_REMOTE_CODE
 from surogate_bench.specs.lora import ALL_LINEAR, ALL_LINEAR_ALONE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
 from surogate_bench.specs.sweep import EACH_SEED_ONCE
-from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE
+from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE, SEED_NEEDS_BUILTIN
 from surogate_bench.specs.training import ONE_LENGTH
 
 Rule = dict[str, Any]
@@ -22,6 +27,12 @@ _ONE_SOURCE: Rule = {
     "message": ONE_SOURCE,
 }
 
+_REVISION_NEEDS_HUB: Rule = {
+    "rule": "!has(self.revision) || has(self.hub)",
+    "message": f"{REVISION_NEEDS_HUB}: remove it",
+}
+_CONFIG_NEEDS_HUB: Rule = {"rule": "!has(self.config) || has(self.hub)", "message": f"{CONFIG_NEEDS_HUB}: remove it"}
+
 NAME_RULE: Rule = {
     "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$')",
     "message": (
@@ -29,8 +40,6 @@ NAME_RULE: Rule = {
         "other names: choose a shorter or simpler name"
     ),
 }
-
-PRIMARY_IS_TASK = "name the primary task as evaluation.task: tasks are the further ones of a RecipeSweep"
 
 IMAGE_REQUIRED = "is required on Kubernetes, where the command runs in a container of its own"
 NO_LOCAL_FILES = "is a path beside the sweep file, which the image does not have"
@@ -46,10 +55,12 @@ MAX_REQUEST_BYTES = 100 * 1024
 RULES: dict[str, list[Rule]] = {
     "ModelSpec": [
         _ONE_SOURCE,
-        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
+        _REVISION_NEEDS_HUB,
     ],
     "DataSpec": [
         _ONE_SOURCE,
+        _CONFIG_NEEDS_HUB,
+        _REVISION_NEEDS_HUB,
         {
             "rule": "!has(self.builtin) || (has(self.train_size) && has(self.test_size))",
             "message": BUILTIN_NEEDS_SIZES,
@@ -57,9 +68,11 @@ RULES: dict[str, list[Rule]] = {
         {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
         {"rule": "self.completion.contains('{answer}')", "message": COMPLETION_NEEDS_ANSWER},
     ],
-    "TaskEntry": [{"rule": "!self.primary", "message": PRIMARY_IS_TASK}],
     "TaskData": [
         _ONE_SOURCE,
+        _CONFIG_NEEDS_HUB,
+        _REVISION_NEEDS_HUB,
+        {"rule": "self.seed == 0 || has(self.builtin)", "message": SEED_NEEDS_BUILTIN},
         {"rule": "!has(self.builtin) || has(self.test_size)", "message": BUILTIN_TASK_NEEDS_SIZE},
         {"rule": "self.prompt.contains('{question}')", "message": PROMPT_NEEDS_QUESTION},
     ],
@@ -68,7 +81,7 @@ RULES: dict[str, list[Rule]] = {
             "rule": "[has(self.path), has(self.url), has(self.hub)].exists_one(given, given)",
             "message": ONE_ADAPTER_SOURCE,
         },
-        {"rule": "!has(self.revision) || has(self.hub)", "message": f"{REVISION_NEEDS_HUB}: remove it"},
+        _REVISION_NEEDS_HUB,
     ],
     "LoraSpec": [
         {

@@ -1,10 +1,12 @@
 """The schema of a RecipeSweep's spec for the API server, generated from the Pydantic models."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from surogate_bench.recipes import RECIPES
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.specs.tasks import TaskEntry
 from surogate_bench_orchestrator.resource.rules import FIELD_RULES, RULES, immutable, immutable_untyped
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
@@ -23,6 +25,13 @@ _LENGTHS = {
 
 _ITEMS = {("RecipeSweep", "seeds"): 200, ("RecipeSweep", "trainers"): 16}
 _MINIMUM_OF_ITEMS = {("RecipeSweep", "seeds"): 0}
+_OF_TASKS = {"task", *(EvaluationSpec.model_fields.keys() & TaskEntry.model_fields.keys())}
+_WITHOUT_DEFAULT = {
+    "EvaluationSpec": _OF_TASKS,
+    "TaskEntry": TaskEntry.model_fields.keys(),
+}
+"""Settings whose absence has a meaning, by model: without a task the first of the list is primary, and what it is given
+must not be given beside it."""
 _KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "minItems")
 
 
@@ -82,9 +91,9 @@ class _Converter:
         made = self._recipes(source) if at == ("RecipeSweep", _UNTYPED) else self._value(source, at)
         if text := _prose(source.get("description", "")):
             made["description"] = text
-        default = source.get("default")
+        default = None if at[1] in _WITHOUT_DEFAULT.get(at[0], ()) else source.get("default")
         if default is not None:
-            made["default"] = _given(default)
+            made["default"] = _given(default, _WITHOUT_DEFAULT.get(_name_of(source), ()))
         if at in FIELD_RULES:
             made["x-kubernetes-validations"] = [dict(rule) for rule in FIELD_RULES[at]]
         return made
@@ -93,7 +102,7 @@ class _Converter:
         if not source:  # any JSON
             return {"x-kubernetes-preserve-unknown-fields": True}
         if "$ref" in source:
-            name = source["$ref"].rsplit("/", 1)[-1]
+            name = _name_of(source)
             target = self._document["$defs"][name]
             return self._object(target, name) if "properties" in target else self._value(target, at)
         made = {key: source[key] for key in _KEPT if key in source}
@@ -150,11 +159,16 @@ def _without_null(source: Schema) -> Schema:
     return {**present, **{key: value for key, value in source.items() if key not in {"anyOf", "default"}}}
 
 
-def _given(default: Any) -> Any:  # noqa: ANN401 - any JSON
-    """Return a default without its null fields; rules are checked on it unchanged."""
+def _name_of(source: Schema) -> str:
+    """Return the name of the model that a schema refers to; empty if it refers to none."""
+    return str(source.get("$ref", "")).rpartition("/")[2]
+
+
+def _given(default: Any, left_out: Collection[str] = ()) -> Any:  # noqa: ANN401 - any JSON
+    """Return a default without its null fields and those that are left out; rules are checked on it unchanged."""
     if not isinstance(default, dict):
         return default
-    return {name: _given(value) for name, value in default.items() if value is not None}
+    return {name: _given(value) for name, value in default.items() if value is not None and name not in left_out}
 
 
 def _exclusive_bounds(source: Mapping[str, Any]) -> Schema:

@@ -1,6 +1,6 @@
 """Sources of records: the built-in generator, a local folder, or the Hugging Face hub."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,9 @@ from surogate_bench_trainer.prepare.splitting import (
 )
 
 _LANGUAGE: dict[str, Language] = {"word-problems-ro": "ro", "word-problems-en": "en"}
+
+_FEWEST_SCORED = 2
+"""A standard error needs two."""
 
 
 def load_splits(spec: DataSpec, *, needs_test: bool = True) -> Splits:
@@ -55,22 +58,23 @@ def load_test(spec: DataSpec) -> list[ReadRecord]:
     """Load the test records alone, for a task that is not trained for.
 
     Raises:
-        ConfigError: there are none, or a record is malformed.
+        ConfigError: there are too few, a record is malformed, or a named field has no effect.
         TransientError: the hub cannot be reached.
     """
     if spec.builtin is not None:
-        records = _generated(spec, _LANGUAGE[spec.builtin])["test"]
-    elif spec.path is not None:
+        return _generated(spec, _LANGUAGE[spec.builtin])["test"]
+    if spec.path is not None:
         records = read_records(*scored_files(spec.path), spec=spec, split="test")
     else:
-        records = _from_hub(spec, str(spec.hub)).get("test", [])
-    if not records or len(records) < (spec.test_size or 0):
+        records = _from_hub(spec, str(spec.hub), wanted=("test",)).get("test", [])
+    if len(records) < (needed := spec.test_size or _FEWEST_SCORED):
         raise ConfigError(
-            f"has {len(records)} test records",
-            field="data",
+            f"has {len(records)} test records, and {needed} are needed",
+            field="data.test",
             value=spec.label,
-            remedy="A task's data needs a test split, with test_size records or more.",
+            remedy=f"Give a test split with more, or lower data.test_size; the least is {_FEWEST_SCORED}.",
         )
+    require_named_fields({"test": records}, spec)
     return records[: spec.test_size]
 
 
@@ -85,7 +89,7 @@ def _generated(spec: DataSpec, language: Language) -> Splits:
     }
 
 
-def _from_hub(spec: DataSpec, name: str) -> Splits:
+def _from_hub(spec: DataSpec, name: str, *, wanted: Collection[str] = SPLITS) -> Splits:
     import datasets  # noqa: PLC0415 - only for hub data
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FILE_FORMATS  # noqa: PLC0415
 
@@ -96,7 +100,8 @@ def _from_hub(spec: DataSpec, name: str) -> Splits:
     with _translate_hub_errors(name):
         # With this prefix only the hub is searched, not the current folder.
         loaded: Any = datasets.load_dataset(f"hf://datasets/{name}", spec.config, revision=spec.revision)
-    return {split: _hub_records(rows, spec, split) for split, rows in _hub_splits(loaded, spec).items()}
+    found = _hub_splits(loaded, spec)
+    return {split: _hub_records(rows, spec, split) for split, rows in found.items() if split in wanted}
 
 
 def _hub_splits(loaded: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Splits of a data set: shuffled, taken out of the training split, and cut to the requested sizes."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from surogate_bench.errors import ConfigError
@@ -121,18 +121,30 @@ def with_scorable_test(splits: Splits, *, needed: bool) -> Splits:
     Raises:
         ConfigError: they are needed and have none.
     """
-    test = splits.get("test")
-    kind = _WITHOUT_ANSWERS.get(type(test[0])) if test else None
-    if kind is None:
-        return splits
+    test = splits.get("test", [])
     if needed:
-        raise ConfigError(
-            f"the test records are {kind}, and the task scores an answer to a question",
-            field="data.test",
+        require_answers(
+            test,
             remedy="Give test records with question and answer (data.files.test or data.splits.test), or let the task "
             "keep its own data and prompt: evaluation.keep_from_task: [data, prompt].",
         )
-    return {name: records for name, records in splits.items() if name != "test"}
+    elif test and type(test[0]) in _WITHOUT_ANSWERS:
+        return {name: records for name, records in splits.items() if name != "test"}
+    return splits
+
+
+def require_answers(test: Sequence[ReadRecord], *, remedy: str) -> None:
+    """Check that records have questions and answers; all are of the first one's shape.
+
+    Raises:
+        ConfigError: they have none.
+    """
+    if test and (kind := _WITHOUT_ANSWERS.get(type(test[0]))):
+        raise ConfigError(
+            f"the test records are {kind}, and the task scores an answer to a question",
+            field="data.test",
+            remedy=remedy,
+        )
 
 
 def scored_records(splits: Splits) -> list[ScoredRecord]:

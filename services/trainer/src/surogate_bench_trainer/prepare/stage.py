@@ -1,7 +1,7 @@
 """The prepare stage: checks model and data, and publishes the data splits."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file, task_file
@@ -13,18 +13,15 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench.stages import new_manifest, publish_stage, read_manifest
 from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.encoding import special_tokens_of
-from surogate_bench_trainer.data.records import PreparedRecord, ScoredRecord, write_records
+from surogate_bench_trainer.data.records import PreparedRecord, write_records
 from surogate_bench_trainer.data.rendering import is_templated, render
 from surogate_bench_trainer.prepare.checks import (
     PreparedSplits,
     check_answers,
     check_lengths,
-    check_prompts,
     check_shots,
     check_template_arguments,
     check_weights,
@@ -43,7 +40,7 @@ from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.schedule import check_schedule
 from surogate_bench_trainer.prepare.sources import load_splits
 from surogate_bench_trainer.prepare.splitting import scored_records
-from surogate_bench_trainer.prepare.task_data import task_records
+from surogate_bench_trainer.prepare.task_data import check_task_prompts, task_records
 from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
 
 _log = logging.getLogger(__name__)
@@ -72,7 +69,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     if "data" not in sweep.evaluation.keep_from_task:
         check_answers(test)
     check_weights(splits, sweep)
-    tasks = {name: task_records(sweep, name) for name in sweep.evaluation.further_tasks}
+    tasks = task_records(sweep)
     warnings = repetition_warnings(splits)
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
@@ -87,14 +84,13 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         check_shots(prepared["train"], sweep)
         check_template_arguments(prepared["train"], sweep)
         lengths, tokens = check_lengths(prepared, tokenizer, sweep)
+        tokens |= check_task_prompts(tasks, tokenizer, sweep)
         warnings += header_warnings(tokenizer, sweep)
         warnings += check_vocabulary(tokenizer, config.vocab_size, tokens)
         warnings += check_schedule(lengths, sweep)
         warnings += check_checkpoint(location, sweep, config)
-        data = _write_splits(prepared, outputs / DATA_FOLDER)
-        further = {name: records for name, records in tasks.items() if records}
-        for name, questions in further.items():
-            check_prompts(questions, tokenizer, sweep.of_task(name), shots=0)
+        data = _written(prepared, outputs / DATA_FOLDER, split_file)
+        questions = _written(tasks, outputs / DATA_FOLDER, task_file)
     commit = Path(location.name_or_path).name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
@@ -106,7 +102,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         special_tokens=special_tokens_of(tokenizer),
         full_attention=has_full_attention(config),
         chat_template=is_templated(prepared["train"]),
-        tasks=_write_tasks(further, outputs / DATA_FOLDER),
+        tasks=questions,
     )
     for warning in result.warnings:
         _log.warning("%s", warning)
@@ -117,11 +113,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
 
 
 def _check_environment(sweep: RecipeSweep, store: ObjectStore, work_dir: Path) -> None:
-    for task in (None, *sweep.evaluation.further_tasks):
-        evaluation = sweep.of_task(task).evaluation
-        with errors_of_task(sweep.evaluation, task):
-            check_hub_environment(sweep.of_task(task))
-            TaskFolders.of(evaluation.tasks_dir).require(evaluation.task)
+    check_hub_environment(sweep)
     converted = is_converted(sweep.model)
     check_disk_space(store, work_dir, needed_mib=NEEDED_FOR_MODEL_MIB if converted else NEEDED_MIB)
     if converted:
@@ -137,18 +129,11 @@ def _locate_or_convert(request: PrepareRequest, store: ObjectStore, work_dir: Pa
     return ModelLocation(str(folder))
 
 
-def _write_tasks(tasks: Mapping[str, Sequence[ScoredRecord]], folder: Path) -> dict[str, SplitInfo]:
+def _written(records_of: PreparedSplits, folder: Path, file_of: Callable[[str], str]) -> dict[str, SplitInfo]:
+    """Write the records of each split or task to a file of its own."""
     written = {}
-    for name, records in tasks.items():
-        write_records(folder / task_file(name), records)
-        written[name] = SplitInfo(records=len(records), sha256=sha256_of(folder / task_file(name)))
-    return written
-
-
-def _write_splits(splits: PreparedSplits, folder: Path) -> dict[str, SplitInfo]:
-    written = {}
-    for name, records in splits.items():
-        path = folder / split_file(name)
+    for name, records in records_of.items():
+        path = folder / file_of(name)
         write_records(path, records)
         written[name] = SplitInfo(records=len(records), sha256=sha256_of(path))
     return written

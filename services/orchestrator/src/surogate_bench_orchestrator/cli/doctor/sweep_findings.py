@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.hub_environment import check_hub_environment, data_on_hub
 from surogate_bench.machine_checks import Device
 from surogate_bench.model_source import local_model_folder
 from surogate_bench.specs import RecipeSweep
@@ -33,7 +33,8 @@ def sweep_findings(sweep: RecipeSweep, device: Device | None, hub: Hub) -> Itera
 
 
 def _hub(sweep: RecipeSweep, hub: Hub) -> Iterator[Finding]:
-    needed = sweep.model.hub or sweep.data.hub or next((each.hub for each in sweep.adapters if each.hub), None)
+    adapters = (each.hub for each in sweep.adapters)
+    needed = next(filter(None, (sweep.model.hub, *data_on_hub(sweep).values(), *adapters)), None)
     if needed is None:
         return
     try:
