@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from foreign_adapters import make_adapter
 from foreign_trainers import GOOD, entry, lines_of, write_trainer
 from sweeps import MakeSweep
+from transformers import AutoModelForCausalLM
 
 from surogate_bench.errors import ForeignTrainerError, PermanentError
 from surogate_bench.requests import ContainerStep, ForeignTrainRequest, PrepareRequest
@@ -20,6 +22,8 @@ from surogate_bench.results import ForeignTrainResult, PrepareResult
 from surogate_bench.specs import LoraSpec
 from surogate_bench.stages import read_manifest, read_result
 from surogate_bench.store import open_store
+from surogate_bench_trainer.data.records import PreparedRecord
+from surogate_bench_trainer.foreign import attempt
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
@@ -72,7 +76,8 @@ def pod_of(make_sweep: MakeSweep, template: Path, tmp_path: Path) -> Callable[..
 
     def make(body: str = GOOD, **changes: Any) -> Pod:
         script = write_trainer(tmp_path, body)
-        trainer = entry(script, template, command=["/in/the/image.py"], image="team/other:1", **changes)
+        in_image = {"command": ["/in/the/image.py"], "image": "team/other:1"}
+        trainer = entry(script, template, **in_image | changes)
         sweep = make_sweep(recipes=["bf16"], trainers=[trainer], seeds=[0, 1])
         store = str(tmp_path / "store")
         handle(PrepareRequest(sweep=sweep, store=store, in_images=True), tmp_path / "prepare")
@@ -93,6 +98,28 @@ def test_a_command_between_two_steps_of_ours_leaves_a_training_like_that_of_one_
     assert (result.steps, result.tokens, result.train_seconds) == (6, 600, 3.0)
     assert result.served_validation_loss is not None
     assert (result.seconds, result.peak_memory_bytes, result.warnings) == (None, None, ())
+
+
+def test_one_process_reads_the_modules_of_the_base_and_the_training_records_once(
+    pod_of: Callable[..., Pod], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Counter[str]()
+    build, records = AutoModelForCausalLM.from_config, attempt.read_prepared
+
+    def counted_build(*given: Any, **named: Any) -> Any:
+        read["modules"] += 1
+        return build(*given, **named)
+
+    def counted_records(path: Path) -> list[PreparedRecord]:
+        read[path.name] += 1
+        return records(path)
+
+    pod = pod_of(command=[sys.executable, str(tmp_path / "trainer.py")], image=None)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_config", counted_build)
+    monkeypatch.setattr(attempt, "read_prepared", counted_records)
+    handle(pod.request, tmp_path / "work")
+    assert pod.result() is not None
+    assert (read["modules"], read["train.jsonl"]) == (1, 1)
 
 
 def test_preparation_leaves_programs_that_are_in_an_image_alone(pod_of: Callable[..., Pod]) -> None:

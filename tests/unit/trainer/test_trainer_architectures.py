@@ -15,7 +15,7 @@ from surogate_bench_trainer.data.encoding import Sample
 from surogate_bench_trainer.model import attention_layout
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.model.attention import IMPLEMENTATION, segments_of
-from surogate_bench_trainer.model.attention_layout import kv_heads_of
+from surogate_bench_trainer.model.heads import kv_heads_of
 from surogate_bench_trainer.model.lean_layers import make_lean
 
 CPU = torch.device("cpu")

@@ -31,6 +31,9 @@ from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, REASONS
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, uncovered_matrices
 from surogate_bench_trainer.prepare import model_checks
+from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors
+from surogate_bench_trainer.prepare.config_checks import check_config
+from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
@@ -288,6 +291,56 @@ def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
     )
     with pytest.raises(ConfigError, match=problem):
         prepared(sweep, tmp_path)
+
+
+def own(make_sweep: MakeSweep, **recipe: Any) -> RecipeSweep:
+    """A sweep with one recipe, NVFP4 storage unless it says otherwise."""
+    return make_sweep(recipes=[{"name": "own", "title": "O", "weight_storage": "nvfp4", "compute": "bf16"} | recipe])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "unfit"),
+    [({}, "1 of 14 layers have others; model.layers.0.mlp.down_proj"), ({"skip_last_layers": 1}, "1 of 7"),
+     ({"skip_first_layers": 1}, None)],
+)  # fmt: skip
+def test_only_layers_that_a_recipe_does_not_skip_have_to_fit_its_blocks(
+    make_sweep: MakeSweep, recipe: dict[str, int], unfit: str | None
+) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(TinyModel(kind="llama").config())
+        model.model.layers[0].mlp.down_proj = nn.Linear(100, 64)
+    whole = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
+    facts = CheckpointFacts(
+        sweep=own(make_sweep, **recipe),
+        config=model.config,
+        model=model,
+        loading=whole,
+        names=tuple(model.state_dict()),
+    )
+    if unfit is None:
+        check_tensors(facts)
+        return
+    with pytest.raises(ConfigError, match=f"recipe own: model: NVFP4 needs dimensions divisible by 16, but {unfit}"):
+        check_tensors(facts)
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ("bf16", None),
+        ("nvfp4", "own: model: NVFP4 needs dimensions divisible by 16, .* num_key_value_heads x head_dim is 8"),
+    ],
+)
+def test_widths_that_are_outputs_only_have_to_fit_the_blocks_of_products(
+    make_sweep: MakeSweep, compute: str, message: str | None
+) -> None:
+    config = TinyModel(kind="llama", settings={"num_attention_heads": 8, "head_dim": 8}).config()
+    facts = ConfigFacts(sweep=own(make_sweep, compute=compute), config=config, served_on_cpu=False)
+    if message is None:
+        check_config(facts)
+        return
+    with pytest.raises(ConfigError, match=message):
+        check_config(facts)
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))

@@ -1,6 +1,8 @@
 """Shapes of records: detected or stated, in any file format, and refused by file, record and field."""
 
 import json
+from datetime import UTC, date, datetime
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +206,30 @@ def test_fields_may_have_other_names(
             "no list of tools in its field 'tools' but an object",
             "remove the field",
         ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED], "tools": 0},
+            "no list of tools in its field 'tools' but a number",
+            "remove the field",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED], "tools": []},
+            {"messages": [ASKED, ANSWERED], "tools": False},
+            "no list of tools in its field 'tools' but a truth value",
+            "remove the field",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED], "tools": "null"},
+            {"messages": [ASKED, ANSWERED], "tools": '[{"name": "f", "least": NaN}]'},
+            "a value in its field 'tools' that cannot be written as JSON: Out of range float",
+            "finite numbers",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED], "tools": [{"name": "ă"}]},
+            {"messages": [ASKED, ANSWERED], "tools": [{"name": "\ud800"}]},
+            "a lone surrogate, '\\ud800', in its field 'tools'",
+            "Correct the character",
+        ),
     ],
 )
 def test_a_bad_record_is_named_with_file_record_and_remedy(
@@ -216,6 +242,26 @@ def test_a_bad_record_is_named_with_file_record_and_remedy(
     assert message in str(caught.value)
     assert setting in caught.value.remedy
     assert len(str(caught.value)) < 600 + 2 * len(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (date(2024, 2, 29), "Object of type date"),
+        (datetime(2024, 2, 29, tzinfo=UTC), "Object of type datetime"),
+        (b"f", "Object of type bytes"),
+        (nan, "Out of range float values"),
+    ],
+    ids=["date", "timestamp", "bytes", "nan"],
+)
+def test_a_value_of_parquet_that_json_does_not_have_is_named_with_its_record(
+    tmp_path: Path, value: object, problem: str
+) -> None:
+    rows = [{"messages": [ASKED, ANSWERED], "tools": [{"name": "f", "least": each}]} for each in (None, value)]
+    parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "train.parquet")
+    with pytest.raises(ConfigError, match=rf"record 2 of .*train\.parquet .*'tools' .*as JSON: {problem}") as caught:
+        read_records(tmp_path / "train.parquet", spec=DataSpec(path=tmp_path), split="train")
+    assert caught.value.field == "data.train:2"
 
 
 def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def _usual(description: str) -> FieldName | None:
     return field
 
 
-_SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
+SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
     {
         "question-answer": ("question", "answer"),
         "prompt-completion": ("prompt", "completion"),
@@ -55,7 +55,7 @@ _SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
         "messages": ("messages",),
     }
 )
-"""Roles of the fields of each shape; those of a message are :data:`_MESSAGE_ROLES`."""
+"""Roles of the fields of each shape, required or not. A message has ``role`` and ``content`` beside them."""
 _MESSAGE_ROLES = ("content", "role")
 
 
@@ -249,7 +249,7 @@ class DataSpec(Spec):
         for role, name in (("question", self.question_field), ("answer", self.answer_field)):
             if getattr(self.fields, role) not in (None, name) and name != role:
                 raise ValueError(f"{role}_field and fields.{role} differ: remove one")
-        for roles in (*_SHAPE_ROLES.values(), _MESSAGE_ROLES):
+        for roles in (*SHAPE_ROLES.values(), _MESSAGE_ROLES):
             named = [self.name_of(role) for role in roles]
             if repeated := next((name for name in named if named.count(name) > 1), None):
                 both = " and ".join(role for role, name in zip(roles, named, strict=True) if name == repeated)
@@ -272,7 +272,7 @@ class DataSpec(Spec):
         given = self.fields.model_dump(exclude_none=True).keys()
         return frozenset(
             shape
-            for shape, roles in _SHAPE_ROLES.items()
+            for shape, roles in SHAPE_ROLES.items()
             if any(role in given or self.name_of(role) != role for role in roles)
         )
 

@@ -6,19 +6,18 @@ The same parts count in TRL's ``SFTTrainer``.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import compress, takewhile, zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import Environment, TemplateSyntaxError, nodes
-from jinja2.meta import find_undeclared_variables
+from jinja2 import TemplateSyntaxError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
 from surogate_bench_trainer.data.conversations import ASSISTANT, TOOLS
 from surogate_bench_trainer.data.records import Message, Rendered
+from surogate_bench_trainer.data.template_names import FUNCTIONS, used_fields, used_variables
 from surogate_bench_trainer.data.text import shortened
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ Part = tuple[int, int]
 """Start and end (exclusive), in characters."""
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_ALL_MARKS = re.compile(r"\{%[-+]?\s*(end)?generation\s*[-+]?%\}")
 _PROBE = "\ue000"
 """A character of the private use area, which no template treats specially."""
 
@@ -195,7 +193,7 @@ def chat_template_of(
         needed_by: Setting that needs it.
 
     Raises:
-        ConfigError: there is none, it is not valid, or it uses no variable of an argument's name.
+        ConfigError: there is none, it is not valid, or an argument has the name of no variable that is left to it.
     """
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -213,16 +211,25 @@ def chat_template_of(
             value=f"line {error.lineno}",
             remedy="Correct chat_template in the tokenizer's files.",
         ) from error
+    taken = FUNCTIONS | tokenizer.special_tokens_map.keys()
     for name, value in arguments.items():
-        if name not in used:
-            others = ", ".join(sorted(used - MANAGED_TEMPLATE_ARGUMENTS)) or "no other variables"
-            raise ConfigError(
-                "the model's chat template uses no variable of this name, so the argument would have no effect",
-                field=f"data.chat_template_arguments.{name}",
-                value=str(value),
-                remedy=f"Remove or correct it: the template uses {others}.",
-            )
+        if name in taken or name not in used:
+            raise _unusable_argument(name, value, used - MANAGED_TEMPLATE_ARGUMENTS - taken, is_taken=name in taken)
     return ChatTemplate(tokenizer, arguments)
+
+
+def _unusable_argument(name: str, value: object, usable: Set[str], *, is_taken: bool) -> ConfigError:
+    problem = (
+        "every chat template is given this function or special token, which the argument would replace"
+        if is_taken
+        else "the model's chat template uses no variable of this name, so the argument would have no effect"
+    )
+    return ConfigError(
+        problem,
+        field=f"data.chat_template_arguments.{name}",
+        value=str(value),
+        remedy=f"Remove or correct it: the template uses {', '.join(sorted(usable)) or 'no other variables'}.",
+    )
 
 
 def template_error(error: Exception, messages: Sequence[Message], *, field: str) -> ConfigError:
@@ -239,31 +246,6 @@ def template_error(error: Exception, messages: Sequence[Message], *, field: str)
         problem = f"the model's chat template fails on a conversation of {_roles(messages)}: {_described(error)}"
         remedy = "Correct the record or data.chat_template_arguments: the roles and their order are the template's."
     return ConfigError(problem, field=field, value=shortened(messages[0].content), remedy=remedy)
-
-
-@lru_cache(maxsize=4)
-def used_variables(template: str) -> frozenset[str]:
-    """Return the names of the variables that a chat template takes from outside.
-
-    Raises:
-        TemplateSyntaxError: it is no template of Jinja.
-    """
-    return frozenset(find_undeclared_variables(_parsed(template)))
-
-
-@lru_cache(maxsize=4)
-def used_fields(template: str) -> frozenset[str]:
-    """Return the names of the fields that a chat template may read, as ``m.name``, ``m["name"]`` or ``"name" in m``."""
-    parsed = _parsed(template)
-    constants = (node.value for node in parsed.find_all(nodes.Const))
-    attributes = (node.attr for node in parsed.find_all(nodes.Getattr))
-    return frozenset(name for name in (*constants, *attributes) if isinstance(name, str))
-
-
-def _parsed(template: str) -> nodes.Template:
-    """Parse a template, which is not rendered here, without the marks that only transformers knows."""
-    environment = Environment(autoescape=True, extensions=["jinja2.ext.loopcontrols"])
-    return environment.parse(_ALL_MARKS.sub("", template))
 
 
 def _shared(start: str, text: str) -> int:

@@ -4,20 +4,15 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from surogate_bench.specs.data import DataFormat, DataSpec
+from surogate_bench.specs.data import SHAPE_ROLES, DataFormat, DataSpec
 from surogate_bench_trainer.data.conversations import BESIDE_MESSAGES, MESSAGE_LISTS, conversation_from
 from surogate_bench_trainer.data.fields import Place, as_text, kind_of, text_field, valid_text
 from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text
 
+_OPTIONAL = frozenset({"input"})
 _REQUIRED: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
-    {
-        "question-answer": ("question", "answer"),
-        "prompt-completion": ("prompt", "completion"),
-        "instruction": ("instruction", "output"),
-        "text": ("text",),
-    }
+    {shape: tuple(role for role in roles if role not in _OPTIONAL) for shape, roles in SHAPE_ROLES.items()}
 )
-_OPTIONAL = ("input",)
 _ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-completion", "instruction", "text")
 """The first shape whose fields a record has is the detected one, unless the sweep names fields of another. A ``text``
 beside others is often a rendering of them, so it comes last."""
@@ -36,8 +31,7 @@ def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
 
 def columns(spec: DataSpec) -> tuple[str, ...]:
     """Return the names of all fields that a record may be made of."""
-    roles = [role for required in _REQUIRED.values() for role in required]
-    named = (spec.name_of(role) for role in (*roles, *_OPTIONAL))
+    named = (spec.name_of(role) for roles in SHAPE_ROLES.values() for role in roles)
     return tuple(dict.fromkeys((*named, *_message_lists(spec), *BESIDE_MESSAGES)))
 
 
@@ -73,7 +67,7 @@ def record_from(fields: object, shape: DataFormat, *, spec: DataSpec, place: Pla
         ConfigError: the record is not an object, or a field is missing, empty, or not of the required type.
     """
     if not isinstance(fields, dict):
-        example = ", ".join(f'"{role}": ...' for role in _REQUIRED.get(shape, ("messages",)))
+        example = ", ".join(f'"{role}": ...' for role in _REQUIRED[shape])
         raise place.error(
             f"must be an object, not {kind_of(fields)}", value=fields, remedy=f"Write records such as {{{example}}}."
         )

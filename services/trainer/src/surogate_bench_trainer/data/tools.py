@@ -4,7 +4,8 @@ import json
 from collections.abc import Mapping
 from decimal import Decimal
 
-from surogate_bench_trainer.data.fields import Number, Place, kind_of
+from surogate_bench.errors import ConfigError
+from surogate_bench_trainer.data.fields import Number, Place, kind_of, valid_text
 
 
 def tools_from(given: object, place: Place) -> str:
@@ -18,18 +19,30 @@ def tools_from(given: object, place: Place) -> str:
         A JSON list; empty if there are no tools.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is something else, or has values that JSON or Unicode does not have.
     """
-    tools = _parsed(given, place) if isinstance(given, str) else _plain(given)
-    if not tools:
-        return ""
-    if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+    try:
+        tools = _parsed(given, place) if isinstance(given, str) else _plain(given)
+        if tools is None or tools in ("", [], {}):  # but not 0 or false, which are mistakes
+            return ""
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise _no_list(given, place)
+        text = json.dumps(tools, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
         raise place.error(
-            f"has no list of tools in its field 'tools' but {kind_of(given)}",
+            f"has a value in its field 'tools' that cannot be written as JSON: {error}",
             value=given,
-            remedy='Write a list such as [{"type": "function", "function": {"name": ...}}], or remove the field.',
-        )
-    return json.dumps(tools, ensure_ascii=False)
+            remedy="Write texts, finite numbers, truth values, lists and objects, or remove the field.",
+        ) from error
+    return valid_text(text, "tools", place)
+
+
+def _no_list(given: object, place: Place) -> ConfigError:
+    return place.error(
+        f"has no list of tools in its field 'tools' but {kind_of(given)}",
+        value=given,
+        remedy='Write a list such as [{"type": "function", "function": {"name": ...}}], or remove the field.',
+    )
 
 
 def _parsed(text: str, place: Place) -> object:

@@ -11,6 +11,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_trainer.model.coverage import linear_paths, transformer_blocks
+from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 
 Layers = Mapping[str, nn.Linear]
 """Linear layers by name in the model."""
@@ -84,7 +85,7 @@ def _widths(model: PreTrainedModel, name: str, layer: nn.Linear) -> list[int]:
         case "gate_up_proj":
             return [layer.out_features // 2] * 2
         case "qkv_proj":
-            head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-            return [heads * head for heads in (config.num_attention_heads, *[config.num_key_value_heads] * 2)]
+            heads, size = config.num_attention_heads, head_size_of(config)
+            return [heads * size, *[kv_heads_of(config) * size] * 2]
         case _:
             return [layer.out_features]

@@ -2,7 +2,9 @@
 
 import shutil
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -11,12 +13,17 @@ from surogate_bench.model_source import ModelLocation
 from surogate_bench.requests import ForeignTrainRequest
 from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench_trainer.data.records import PreparedRecord, read_prepared
+from surogate_bench_trainer.foreign.base_layers import BaseLayers, read_base_layers
 from surogate_bench_trainer.model.loading import loading_model
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)  # without slots, which a cached property cannot have
 class Attempt:
-    """One attempt, or the part of it that this process does."""
+    """One attempt, or the part of it that this process does.
+
+    Tokenizer and base layers are kept from before the command until after it. Records are not: all of them would take
+    memory from the command for as long as it runs, and only those for validation are needed again.
+    """
 
     request: ForeignTrainRequest
     trainer: ForeignTrainer
@@ -61,15 +68,20 @@ class Attempt:
         """Folder of what is published."""
         return self.work_dir / "outputs"
 
+    @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Load the tokenizer of the model."""
+        """The tokenizer of the model."""
         with loading_model(self.location.name_or_path):
             return AutoTokenizer.from_pretrained(self.location.name_or_path)
 
-    def splits(self) -> dict[str, list[PreparedRecord]]:
-        """Read the prepared records for training and validation."""
-        folder = self.work_dir / "prepared" / DATA_FOLDER
-        return {name: read_prepared(folder / split_file(name)) for name in ("train", "validation")}
+    @cached_property
+    def base(self) -> BaseLayers:
+        """The layers of the model that an adapter can change."""
+        return read_base_layers(self.location)
+
+    def records(self, split: Literal["train", "validation"]) -> list[PreparedRecord]:
+        """Read the prepared records of a split."""
+        return read_prepared(self.work_dir / "prepared" / DATA_FOLDER / split_file(split))
 
 
 def fresh_folder(folder: Path) -> Path:

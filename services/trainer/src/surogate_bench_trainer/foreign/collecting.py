@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from surogate_bench.adapter_files import local_adapter_files
 from surogate_bench.contract import ADAPTER_FOLDER, METRICS_FILE
@@ -13,14 +12,13 @@ from surogate_bench.progress import Progress, write_progress
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
-from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.checked import CheckedAdapter, check_adapter, last_part, write_adapter
 from surogate_bench_trainer.foreign.command import Ended
 from surogate_bench_trainer.foreign.reported import Reported, read_reported
 from surogate_bench_trainer.foreign.sources import copy_adapter, limits_of
 from surogate_bench_trainer.model.coverage import short_name
 from surogate_bench_trainer.training.served_validation import served_validation_loss
-from surogate_bench_trainer.training.setup import build_data, training_device
+from surogate_bench_trainer.training.setup import training_device, validation_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +51,7 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     if reported.lines:
         (attempt.outputs / METRICS_FILE).write_bytes(reported.content())
     write_progress(attempt.work_dir, Progress(phase="validating as served"))
-    loss = _served_loss(attempt, attempt.tokenizer())
-    return _result(attempt, ended, reported, taken, loss)
+    return _result(attempt, ended, reported, taken, _served_loss(attempt))
 
 
 def _take_over(attempt: Attempt) -> _Taken:
@@ -72,7 +69,7 @@ def _take_over(attempt: Attempt) -> _Taken:
             remedy=f"Save the adapter there with PEFT: save_pretrained(output + '/{ADAPTER_FOLDER}').",
         )
     source = fresh_folder(attempt.work_dir / "source")
-    base, max_rank = read_base_layers(attempt.location), attempt.sweep.serving.max_lora_rank
+    base, max_rank = attempt.base, attempt.sweep.serving.max_lora_rank
     copy_adapter(trainer, local_adapter_files(trainer, folder), source, limits_of(base.largest_file(max_rank)))
     checked = check_adapter(source, base, max_rank=max_rank, field=trainer.field)
     target = fresh_folder(attempt.outputs) / ADAPTER_FOLDER
@@ -81,17 +78,16 @@ def _take_over(attempt: Attempt) -> _Taken:
     return _Taken(digest, checked, _unlike_sweep(checked, lora, base.targets(lora)))
 
 
-def _served_loss(attempt: Attempt, tokenizer: PreTrainedTokenizerBase) -> float | None:
+def _served_loss(attempt: Attempt) -> float | None:
     device = training_device()
-    data = build_data(
-        attempt.splits(),
-        tokenizer,
+    validation = validation_batches(
+        attempt.records("validation"),
+        attempt.tokenizer,
         attempt.sweep,
-        seed=attempt.request.seed,
         device=device,
         special_tokens=attempt.special_tokens,
     )
-    return served_validation_loss(attempt.location, attempt.outputs / ADAPTER_FOLDER, data.validation, device)
+    return served_validation_loss(attempt.location, attempt.outputs / ADAPTER_FOLDER, validation, device)
 
 
 def _result(

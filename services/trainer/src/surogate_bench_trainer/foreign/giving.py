@@ -6,7 +6,6 @@ from pathlib import Path
 from surogate_bench.content import model_files
 from surogate_bench.model_source import ModelLocation
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
-from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.trainer_request import TrainerInput, TrainerRequest, write_trainer_request
 
 
@@ -34,13 +33,12 @@ def give_copies(attempt: Attempt) -> None:
 
 
 def _write(attempt: Attempt, model: ModelLocation) -> tuple[Path, TrainerRequest]:
-    base = read_base_layers(attempt.location)
     given = TrainerInput(
         request=attempt.request,
         location=model,
-        tokenizer=attempt.tokenizer(),
-        splits=attempt.splits(),
+        tokenizer=attempt.tokenizer,
+        splits={"train": attempt.records("train"), "validation": attempt.records("validation")},
         special_tokens=attempt.special_tokens,
-        target_modules=base.selection(base.targets(attempt.sweep.training.lora)),
+        target_modules=attempt.base.selection(attempt.base.targets(attempt.sweep.training.lora)),
     )
     return write_trainer_request(given, fresh_folder(attempt.given), fresh_folder(attempt.left))

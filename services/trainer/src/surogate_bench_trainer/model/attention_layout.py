@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,11 +62,6 @@ class Segments:
     """Used on CPU."""
     offsets: Tensor
     """int32 (samples + 1,): start of each sample, and the end of the last. Used on CUDA."""
-
-
-def kv_heads_of(config: Any) -> int:  # noqa: ANN401 - transformers is untyped
-    """Return a model's key-value heads: as many as query heads where its configuration does not state them."""
-    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
 
 
 def segments_of(lengths: Sequence[int], *, heads: int, kv_heads: int, device: torch.device) -> Segments:

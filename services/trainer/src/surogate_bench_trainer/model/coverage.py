@@ -6,6 +6,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from surogate_bench.errors import PermanentError
+from surogate_bench.recipes import Recipe
+from surogate_bench_trainer.model.recipe_errors import skips_everything
 
 
 def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
@@ -19,6 +21,35 @@ def transformer_blocks(model: PreTrainedModel) -> nn.ModuleList:
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return module
     raise PermanentError(f"{type(model).__name__}: no list of {count} transformer blocks found in this architecture")
+
+
+def quantized_blocks(model: PreTrainedModel, recipe: Recipe) -> range:
+    """Return the indices of the transformer blocks that a recipe does not skip.
+
+    Raises:
+        ConfigError: it skips all.
+        PermanentError: as :func:`transformer_blocks`.
+    """
+    count = len(transformer_blocks(model))
+    blocks = range(recipe.skip_first_layers, count - recipe.skip_last_layers)
+    if not blocks:
+        raise skips_everything(recipe, count)
+    return blocks
+
+
+def target_layers(model: PreTrainedModel, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
+    """Return the linear layers of the blocks that a recipe does not skip, by name within the list of blocks.
+
+    Raises:
+        ConfigError, PermanentError: as :func:`quantized_blocks`.
+    """
+    blocks = transformer_blocks(model)
+    return [
+        (f"{index}.{name}", module)
+        for index in quantized_blocks(model, recipe)
+        for name, module in blocks[index].named_modules()
+        if isinstance(module, nn.Linear)
+    ]
 
 
 def path_of(module: nn.Module, model: nn.Module) -> str:
@@ -55,22 +86,20 @@ def matrices(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, parameter) for name, parameter in module.named_parameters() if parameter.ndim > 1)
 
 
-def uncovered_matrices(model: PreTrainedModel, *, first: int = 0, last: int | None = None) -> dict[str, int]:
+def uncovered_matrices(model: PreTrainedModel, among: Collection[int] | None = None) -> dict[str, int]:
     """Return the weights that no recipe can quantize because they do not belong to linear layers.
 
     Args:
         model: A bf16 model, or one on the meta device.
-        first: First transformer block to include.
-        last: End of the blocks to include (exclusive); the last one if None.
+        among: Indices of the transformer blocks to include; all if None.
 
     Returns:
         Number of elements by the weight's name within the list of blocks.
     """
     blocks = transformer_blocks(model)
-    stop = len(blocks) if last is None else last
     return {
         f"{index}.{name}": parameter.numel()
-        for index in range(first, stop)
+        for index in (range(len(blocks)) if among is None else among)
         for name, parameter in matrices(blocks[index])
         if not isinstance(blocks[index].get_submodule(name.rpartition(".")[0]), nn.Linear)
     }

@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.attention import Segments, segments_of
-from surogate_bench_trainer.model.attention_layout import kv_heads_of
+from surogate_bench_trainer.model.heads import kv_heads_of
 from surogate_bench_trainer.model.loss import cross_entropy
 
 

@@ -7,14 +7,20 @@ from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import PermanentError
 from surogate_bench.recipes import Recipe
-from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_quantization.engines import Engine, EngineSession
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.nf4 import nf4_nbytes
-from surogate_bench_trainer.model.coverage import matrices, path_of, transformer_blocks, uncovered_matrices
-from surogate_bench_trainer.model.recipe_errors import not_covered, skips_everything, unfit_width
+from surogate_bench_trainer.model.coverage import (
+    matrices,
+    path_of,
+    quantized_blocks,
+    target_layers,
+    transformer_blocks,
+    uncovered_matrices,
+)
+from surogate_bench_trainer.model.recipe_errors import not_covered, unfit_width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,16 +82,15 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
     blocks = transformer_blocks(model)
-    candidates = _target_layers(blocks, recipe)
+    candidates = target_layers(model, recipe)
     targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, recipe)]
     if recipe.quantizes:
-        last = len(blocks) - recipe.skip_last_layers
-        _check_coverage(uncovered_matrices(model, first=recipe.skip_first_layers, last=last), recipe)
+        _check_coverage(uncovered_matrices(model, quantized_blocks(model, recipe)), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
     kept = tuple(dict.fromkeys(name.partition(".")[2] for name, linear in candidates if _is_kept(linear, recipe)))
     if not targets:
-        raise _indivisible("every layer of the transformer blocks has such a dimension", recipe)
+        raise unfit_width(recipe, "every layer of the transformer blocks has such a dimension", can_keep=False)
     total = sum(weight.numel() for _, weight in matrices(blocks))
     covered = sum(linear.weight.numel() for _, linear in targets)
     session = engine.start(recipe, layers=len(targets), device=model.device, seed=seed)
@@ -107,19 +112,6 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
     )
 
 
-def _target_layers(blocks: nn.ModuleList, recipe: Recipe) -> list[tuple[str, nn.Linear]]:
-    """Return name and module of the linear layers that the recipe replaces."""
-    last = len(blocks) - recipe.skip_last_layers
-    if recipe.quantizes and recipe.skip_first_layers >= last:
-        raise skips_everything(recipe, len(blocks))
-    return [
-        (f"{index}.{name}", module)
-        for index in range(recipe.skip_first_layers, last)
-        for name, module in blocks[index].named_modules()
-        if isinstance(module, nn.Linear)
-    ]
-
-
 def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:
     if left:
         raise not_covered(
@@ -139,21 +131,13 @@ def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
     if linear.weight.dtype != torch.bfloat16:
         raise PermanentError(f"block {name} is {linear.weight.dtype}: recipes start from a bf16 model")
     if not recipe.fits(linear.in_features, linear.out_features):
-        raise _indivisible(
-            f"transformer block layer {name} has {linear.in_features} inputs and {linear.out_features} outputs", recipe
+        raise unfit_width(
+            recipe, f"transformer block layer {name} has {linear.in_features} inputs and {linear.out_features} outputs"
         )
 
 
 def _is_kept(linear: nn.Linear, recipe: Recipe) -> bool:
     return recipe.on_indivisible == "keep" and not recipe.fits(linear.in_features, linear.out_features)
-
-
-def _indivisible(problem: str, recipe: Recipe) -> ConfigError:
-    storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
-    format_name = compute.short if compute.width_multiple > 1 else storage.short
-    multiple = max(recipe.multiples)
-    problem = f"{format_name} needs dimensions divisible by {multiple}, but {problem}"
-    return unfit_width(recipe, problem, format_name=format_name, multiple=multiple, value=None)
 
 
 def _weight_bytes(linear: nn.Linear) -> int:

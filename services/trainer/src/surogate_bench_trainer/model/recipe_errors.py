@@ -2,6 +2,7 @@
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.recipes import Recipe
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 
 
 def skips_everything(recipe: Recipe, blocks: int) -> ConfigError:
@@ -19,21 +20,27 @@ def skips_everything(recipe: Recipe, blocks: int) -> ConfigError:
     )
 
 
-def unfit_width(recipe: Recipe, problem: str, *, format_name: str, multiple: int, value: int | None) -> ConfigError:
-    """Make the error of a model with a width that the blocks of a format do not divide.
+def unfit_width(recipe: Recipe, found: str, *, value: int | str | None = None, can_keep: bool = True) -> ConfigError:
+    """Make the error of a model with a width that the blocks of a recipe's formats do not divide.
 
     Args:
-        recipe: A recipe with that format.
-        problem: What is wrong, as a sentence.
-        format_name: Name of the format.
-        multiple: What widths must be divisible by.
-        value: The width; None if the problem names it.
+        recipe: A recipe with such a format.
+        found: The width and where it is, as a sentence.
+        value: The width, or the model's type.
+        can_keep: Whether ``on_indivisible: keep`` would leave layers to quantize.
     """
-    remedy = (
-        f"Use a model whose widths are multiples of {multiple}, a recipe without {format_name}, or one with "
-        "on_indivisible: keep, which leaves such layers in bf16."
+    storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
+    format_name = compute.short if compute.width_multiple > 1 else storage.short
+    multiple = max(recipe.multiples)
+    remedy = f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}"
+    if can_keep:
+        remedy += ", or one with on_indivisible: keep, which leaves such layers in bf16"
+    return ConfigError(
+        f"{format_name} needs dimensions divisible by {multiple}, but {found}",
+        field=_model_of(recipe),
+        value=value,
+        remedy=f"{remedy}.",
     )
-    return ConfigError(problem, field=_model_of(recipe), value=value, remedy=remedy)
 
 
 def not_covered(recipe: Recipe, problem: str, *, value: str | None = None) -> ConfigError:

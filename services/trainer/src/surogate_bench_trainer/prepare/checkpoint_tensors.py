@@ -5,8 +5,17 @@ from collections.abc import Callable, Iterable, Mapping
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.specs.lora import ALL_LINEAR, is_layer
-from surogate_bench_trainer.model.coverage import linear_paths, short_name, shortest_names, uncovered_matrices
-from surogate_bench_trainer.model.recipe_errors import not_covered
+from surogate_bench_trainer.model.coverage import (
+    linear_paths,
+    path_of,
+    quantized_blocks,
+    short_name,
+    shortest_names,
+    target_layers,
+    transformer_blocks,
+    uncovered_matrices,
+)
+from surogate_bench_trainer.model.recipe_errors import not_covered, unfit_width
 from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
 
@@ -136,8 +145,8 @@ def _without_layer(expressions: Iterable[str], layers: Iterable[str]) -> list[st
 
 
 def _check_coverage(facts: CheckpointFacts) -> None:
-    uncovered = uncovered_matrices(facts.model)
     for recipe in facts.sweep.recipes:
+        uncovered = uncovered_matrices(facts.model, quantized_blocks(facts.model, recipe))
         if recipe.quantizes and uncovered:
             raise not_covered(
                 recipe,
@@ -149,18 +158,19 @@ def _check_coverage(facts: CheckpointFacts) -> None:
 
 def _check_dimensions(facts: CheckpointFacts) -> None:
     """Check the layers that each recipe divides into blocks, of any names and widths."""
-    shapes = [(path, facts.model.get_submodule(path).weight.shape) for path in linear_paths(facts.model)]
+    blocks = path_of(transformer_blocks(facts.model), facts.model)
     for recipe in facts.sweep.recipes:
-        unfit = {path: shape for path, shape in shapes if not recipe.fits(shape[1], shape[0])}
-        if unfit and (recipe.on_indivisible == "refuse" or len(unfit) == len(shapes)):
-            path, (outputs, inputs) = next(iter(unfit.items()))
-            raise ConfigError(
-                f"needs dimensions divisible by {max(recipe.multiples)}, but {len(unfit)} of {len(shapes)} layers have "
-                f"others; {path} has {inputs} inputs and {outputs} outputs",
-                field=f"recipe {recipe.name}: model",
+        layers = target_layers(facts.model, recipe)
+        unfit = [(name, each) for name, each in layers if not recipe.fits(each.in_features, each.out_features)]
+        can_keep = len(unfit) < len(layers)
+        if unfit and (recipe.on_indivisible == "refuse" or not can_keep):
+            name, first = unfit[0]
+            raise unfit_width(
+                recipe,
+                f"{len(unfit)} of {len(layers)} layers have others; {blocks}.{name} has {first.in_features} inputs and "
+                f"{first.out_features} outputs",
                 value=facts.config.model_type,
-                remedy="Use another model or recipe"
-                + (", or on_indivisible: keep." if len(unfit) < len(shapes) else "."),
+                can_keep=can_keep,
             )
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from surogate_bench.errors import ConfigError
 from surogate_bench.model_limits import longest_sequences, require_positions
 from surogate_bench.recipes import Recipe
-from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
+from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 from surogate_bench_trainer.model.recipe_errors import skips_everything, unfit_width
 from surogate_bench_trainer.prepare.model_facts import ConfigFacts
 
@@ -90,7 +90,7 @@ def has_full_attention(config: Any) -> bool:  # noqa: ANN401 - transformers is u
 
 
 def _check_head_size(facts: ConfigFacts) -> None:
-    size = _head_size_of(facts.config)
+    size = head_size_of(facts.config)
     if facts.served_on_cpu and size not in CPU_HEAD_SIZES:
         raise ConfigError(
             "vLLM's CPU build does not support this head size, so the adapters could not be evaluated; it supports "
@@ -131,36 +131,21 @@ def _check_recipes(facts: ConfigFacts) -> None:
 def _check_recipe(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - transformers is untyped
     if recipe.skip_first_layers + recipe.skip_last_layers >= config.num_hidden_layers:
         raise skips_everything(recipe, config.num_hidden_layers)
-    if recipe.on_indivisible == "keep":
-        return
-    storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
-    for format_name, multiple in ((storage.short, storage.input_multiple), (compute.short, compute.width_multiple)):
-        if multiple > 1:
-            _check_widths(config, recipe, format_name, multiple)
+    if recipe.on_indivisible == "refuse":
+        _check_widths(config, recipe)
 
 
-def _check_widths(config: Any, recipe: Recipe, format_name: str, multiple: int) -> None:  # noqa: ANN401 - see above
-    head = _head_size_of(config)
-    widths = {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": getattr(config, "intermediate_size", None) or config.hidden_size,
-        "num_attention_heads x head_dim": config.num_attention_heads * head,
-        "num_key_value_heads x head_dim": (getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
-        * head,
-    }
-    for name, width in widths.items():
+def _check_widths(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - see above
+    of_inputs, of_outputs = recipe.multiples
+    hidden, head = config.hidden_size, head_size_of(config)
+    for name, width, multiple in (
+        ("hidden_size", hidden, of_inputs),
+        ("intermediate_size", getattr(config, "intermediate_size", None) or hidden, of_inputs),
+        ("num_attention_heads x head_dim", config.num_attention_heads * head, of_inputs),
+        ("num_key_value_heads x head_dim", kv_heads_of(config) * head, of_outputs),  # of no layer's inputs
+    ):
         if width % multiple:
-            raise unfit_width(
-                recipe,
-                f"{format_name} needs widths divisible by {multiple}, but the model's {name} is {width}",
-                format_name=format_name,
-                multiple=multiple,
-                value=width,
-            )
-
-
-def _head_size_of(config: Any) -> int:  # noqa: ANN401 - transformers is untyped
-    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+            raise unfit_width(recipe, f"the model's {name} is {width}", value=width)
 
 
 CHECKS: tuple[Callable[[ConfigFacts], None], ...] = (

@@ -116,7 +116,7 @@ def build_data(
     device: torch.device,
     special_tokens: bool = True,
 ) -> TrainingData:
-    """Tokenize ``train`` and ``validation``, schedule training, and pack validation (even if training is not packed).
+    """Tokenize ``train`` and ``validation``, schedule training, and pack validation.
 
     Prompts get the special tokens that the tokenizer adds, unless ``special_tokens`` is False.
 
@@ -125,12 +125,30 @@ def build_data(
     """
     training = sweep.training
     samples = encode(splits["train"], tokenizer, sweep.data, special_tokens=special_tokens)
-    held_out = encode(splits["validation"], tokenizer, sweep.data, special_tokens=special_tokens)
-    rows = pack([len(sample.tokens) for sample in held_out], training.max_length)
-    size = training.micro_batch_size
-    groups = [[index for row in rows[start : start + size] for index in row] for start in range(0, len(rows), size)]
     return TrainingData(
         samples=samples,
         schedule=schedule_batches([len(sample.tokens) for sample in samples], training, seed=seed),
-        validation=batches_of(held_out, groups, training.loss_on, device),
+        validation=validation_batches(
+            splits["validation"], tokenizer, sweep, device=device, special_tokens=special_tokens
+        ),
     )
+
+
+def validation_batches(
+    records: Sequence[PreparedRecord],
+    tokenizer: PreTrainedTokenizerBase,
+    sweep: RecipeSweep,
+    *,
+    device: torch.device,
+    special_tokens: bool,
+) -> list[PackedBatch]:
+    """Tokenize ``validation`` as :func:`build_data` does, and pack it even if training is not packed.
+
+    Raises:
+        ConfigError: the tokenizer has no end-of-text token.
+    """
+    samples = encode(records, tokenizer, sweep.data, special_tokens=special_tokens)
+    rows = pack([len(sample.tokens) for sample in samples], sweep.training.max_length)
+    size = sweep.training.micro_batch_size
+    groups = [[index for row in rows[start : start + size] for index in row] for start in range(0, len(rows), size)]
+    return batches_of(samples, groups, sweep.training.loss_on, device)
