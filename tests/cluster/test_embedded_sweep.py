@@ -51,7 +51,9 @@ def test_every_run_succeeded_and_the_status_says_how_well(release: Release) -> N
     rows = {row.name: row for row in status.runs}
     assert list(rows) == RUNS
     assert {row.state for row in rows.values()} == {"Succeeded"}
-    assert (rows["base"].accuracy or 0) < 0.1
+    base = rows["base"].accuracy
+    assert base is not None
+    assert base < 0.1
     assert all((rows[run].accuracy or 0) > 0.5 for run in RUNS[1:])
     assert {name: sorted(row.served_accuracies) for name, row in rows.items()} == {
         run: sorted(WAYS.get(run, [])) for run in RUNS

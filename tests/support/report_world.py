@@ -204,6 +204,18 @@ def jsonl(lines: Sequence[BaseModel]) -> bytes:
     return b"".join(line.model_dump_json(exclude_none=True).encode() + b"\n" for line in lines)
 
 
+def ended_lines(right: int, *, cut_off: int = 0, unformatted: int = 0) -> list[SampleLine]:
+    """100 answers that say how they ended: the first are right, the last were cut off or lack the format."""
+    return [
+        SampleLine(
+            index=index, question=f"How many are {index}?", target=str(index), response="5 tokens, as it were",
+            strict_match=index < right, flexible_match=index < right, formatted=index < 100 - unformatted,
+            finish_reason="length" if index >= 100 - cut_off else "stop", tokens=5,
+        )
+        for index in range(100)
+    ]  # fmt: skip
+
+
 def metric(outcomes: list[bool]) -> Metric:
     accuracy, n = sum(outcomes) / len(outcomes), len(outcomes)
     return Metric(accuracy=accuracy, stderr=math.sqrt(accuracy * (1 - accuracy) / max(1, n - 1)))

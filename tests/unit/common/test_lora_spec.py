@@ -33,7 +33,7 @@ def test_a_target_matches_the_end_of_a_name_from_a_dot_on(targets: Any, is_targe
     assert LoraSpec(target_modules=targets).targets(QUERY) is is_target
 
 
-def test_the_first_pattern_that_matches_decides_rank_and_alpha() -> None:
+def test_a_pattern_that_matches_decides_rank_and_alpha() -> None:
     lora = LoraSpec(r=16, alpha=32, rank_pattern={"q_proj": 4, "v_proj": 64}, alpha_pattern={r"layers\.3\..*": 8})
     assert (lora.rank_of(QUERY), lora.alpha_of(QUERY), lora.scale_of(QUERY)) == (4, 8.0, 2.0)
     assert lora.scale_of("model.layers.2.self_attn.k_proj") == 2.0

@@ -30,8 +30,11 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
     ),
     # As the fields of evaluation and data that they replace for their task; metric and name by those of evaluation.
-    TaskEntry: ({*TaskEntry.model_fields} - {"primary"}, {"primary"}),
-    TaskData: ({*TaskData.model_fields}, set()),
+    TaskEntry: (
+        {"name", "tasks_dir", "keep_from_task", "data", "num_fewshot", "metric", "limit", "max_gen_toks"},
+        {"primary"},
+    ),
+    TaskData: ({"hub", "config", "revision", "path", "builtin", "fields", "test_size", "seed", "prompt"}, set()),
     ForeignAdapter: ({"path", "url", "hub", "revision"}, {"name", "trained_under"}),  # by the content of the import
     ForeignTrainer: ({"command", "environment", "image"}, {"name", "trained_under", "timeout_s"}),  # files by content
     ServingSpec: (

@@ -87,7 +87,7 @@ def test_what_was_answered_before_the_loss_of_the_server_is_not_asked_again(tmp_
     lost = []
 
     def answer(text: str) -> str:
-        if text.endswith("Vienna") and not lost:
+        if text.endswith("Spain is Bern") and not lost:
             lost.append(text)
             raise ConnectionError
         return by_length(text)
@@ -96,6 +96,9 @@ def test_what_was_answered_before_the_loss_of_the_server_is_not_asked_again(tmp_
         result, _ = evaluated(tmp_path, fake)
     assert lost
     assert result.samples == 4
+    sent = [bytes(body["prompt"][0]).decode() for _, path, body in fake.calls if path == "/v1/completions"]
+    assert sent.count("The capital of Austria is Vienna") == 1
+    assert len(sent) < 24
 
 
 def test_another_metric_may_be_the_accuracy(tmp_path: Path) -> None:
@@ -104,13 +107,18 @@ def test_another_metric_may_be_the_accuracy(tmp_path: Path) -> None:
     assert (result.metric, result.second_metric) == ("acc_norm", None)
 
 
-def check(folder: Path, **changes: Any) -> None:
+def check(folder: Path, **changes: Any) -> CheckResult:
     request = request_of(folder, "http://127.0.0.1:9", **changes)
     handle(CheckRequest(sweep=request.sweep, store=request.store, subject="task", task="capitals"), folder / "check")
+    checked = read_result(open_store(request.store), request.layout.check("task", "capitals"), CheckResult)
+    assert checked is not None
+    return checked
 
 
 def test_the_reference_choices_of_a_task_score_one(tmp_path: Path) -> None:
-    check(tmp_path)
+    scored = check(tmp_path).scored
+    assert scored is not None
+    assert scored.records == 4
 
 
 @pytest.mark.parametrize("metric", ["bleu", "exact_match,strict-match"])
@@ -125,7 +133,7 @@ def test_a_task_without_accuracy_of_choices_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_question_whose_answer_is_no_choice_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match="capitals:5: the reference answer itself is scored as wrong by acc"):
         check(tmp_path, records=[*RECORDS, {"land": "Peru", "choices": ["Bern"], "right": 7}])
 
 

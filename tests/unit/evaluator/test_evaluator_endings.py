@@ -99,4 +99,6 @@ def test_answers_that_arrived_before_the_loss_of_the_server_keep_how_they_ended(
     with serving(answer) as fake:
         _, samples = evaluated(tmp_path, fake, num_concurrent=1)
     assert lost
+    asked = fake.prompts()
+    assert all(asked.count(prompt) == 1 for prompt in asked if index_of(prompt) < 5)
     assert [line.tokens for line in samples] == [len(text.split()) for text, *_ in ANSWERS]

@@ -69,6 +69,11 @@ def test_an_unsupported_recipe_is_skipped_and_reported_as_such(world: World) -> 
         ({"recipes": ["bf17"]}, "spec.recipes"),
         ({"seeds": list(range(1001))}, "spec.seeds"),
         ({"evaluation": {"task": "no_such_task"}}, "spec.evaluation.task"),
+        ({"evaluation": {"tasks": ["ro_gsm8k", "no_such_task"]}}, "spec.evaluation.tasks"),
+        (
+            {"evaluation": {"tasks": ["ro_gsm8k", {"name": "mine", "tasks_dir": "/mounted"}, "no_such_task"]}},
+            "spec.evaluation.tasks",
+        ),
         ({"scheduling": {"slots": 0}}, "spec.scheduling.slots"),
     ],
 )

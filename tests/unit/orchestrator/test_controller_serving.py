@@ -97,6 +97,8 @@ def test_metrics_can_be_parsed_and_show_the_figures(site: Site) -> None:
     assert (accuracy.labels, accuracy.value) == ({"sweep": "small", "recipe": "base", "seed": ""}, 0.25)
     (of_task,) = families["surogate_bench_task_accuracy"].samples
     assert (of_task.labels["task"], of_task.value) == ("en_gsm8k", 0.75)
+    (stderr,) = families["surogate_bench_task_accuracy_stderr"].samples
+    assert (stderr.labels, stderr.value) == (of_task.labels, 0.05)
     assert families["surogate_bench_train_seconds"].samples == []
     assert families["surogate_bench_leader"].samples[0].value == 0
     assert "process_resident_memory_bytes" in families

@@ -113,6 +113,16 @@ def test_the_best_recipe_is_that_of_the_best_mean_over_seeds() -> None:
     assert build_status(state(seen), NEW, EARLY).best == "fp8 0.600"
 
 
+def test_accuracies_of_further_tasks_are_shown_by_task_as_soon_as_they_are_known() -> None:
+    laid_out = plan(small_sweep(recipes=RECIPES, evaluation={"tasks": ["gsm8k", "arc_easy", "a"]}), "s3://bucket")
+    base = laid_out.runs[0]
+    further = next(each.task for each in base.evaluations if each.further == "arc_easy")
+    seen = snapshot({}, {base.evaluate: scored(0.5), further: scored(1 / 3)}, laid_out)
+    rows = {each["name"]: each for each in build_status(state(seen), NEW, EARLY).to_object()["runs"]}
+    assert rows["base"]["taskAccuracies"] == {"arc_easy": 0.333333}
+    assert "taskAccuracies" not in rows["fp8-s0"]
+
+
 def test_a_sweep_with_a_failed_run_has_failed_with_the_reason() -> None:
     status = build_status(finished(failed=True), NEW, LATE)
     assert (status.phase, status.progress, status.failed) == ("Failed", "3/3", 1)
@@ -189,6 +199,13 @@ def test_progress_of_a_running_task_is_distinguished_from_a_change_of_state() ->
     assert differs_in_progress_only(first, second)
     assert not differs_in_progress_only(first, build_status(finished(failed=False), first, EARLY))
     assert not differs_in_progress_only(NEW, first)
+
+
+def test_a_number_of_zero_is_written_and_what_is_unknown_is_not() -> None:
+    assert SweepStatus(spec_hash="x", failed=0).to_object() == {"specHash": "x", "failed": 0}
+    assert StatusRow(name="base", state="Succeeded", accuracy=0.0, seed=0).model_dump(exclude_defaults=True) == {
+        "name": "base", "state": "Succeeded", "accuracy": 0.0, "seed": 0,
+    }  # fmt: skip
 
 
 def test_only_complete_and_failed_are_final() -> None:

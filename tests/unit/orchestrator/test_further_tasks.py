@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from finished_stages import publish
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, ended_lines, summarized
 from rich.console import Console
 from sweep_world import SweepWorld
 from sweeps import small_sweep
@@ -83,10 +83,12 @@ def test_tasks_of_one_adapter_are_scored_one_after_another_as_the_first_to_end_u
         assert [action.task for action in actions] == [each.task for each in started]
 
 
-def test_a_sweep_without_further_tasks_is_planned_as_ever() -> None:
-    laid_out = plan(sweep(evaluation={"task": "gsm8k"}), "file:///results")
-    listed = plan(sweep(evaluation={"tasks": ["gsm8k"]}), "file:///results")
-    assert [task.name for task in laid_out.tasks] == [task.name for task in listed.tasks]
+@pytest.mark.parametrize("evaluation", [{"task": "gsm8k"}, {"tasks": ["gsm8k"]}])
+def test_a_sweep_without_further_tasks_is_planned_as_ever(evaluation: dict[str, Any]) -> None:
+    laid_out = plan(sweep(evaluation=evaluation), "file:///results")
+    checked = [task.request for task in laid_out.tasks if isinstance(task.request, CheckRequest)]
+    assert [(request.subject, request.task) for request in checked] == [("task", None)]
+    assert [len(run.evaluations) for run in laid_out.runs] == [1, 1, 1]
     requests = [
         task.request for run in laid_out.runs for task in run.tasks if isinstance(task.request, EvaluateRequest)
     ]
@@ -213,6 +215,36 @@ def test_empty_answers_are_a_column_of_every_task_that_generates_and_of_no_other
     world.publish_eval("base", [True] * 100, lines=lines, task="ro_gsm8k", accuracy_is=metric)
     summary = summarized(world)
     assert ("empty answers" in further_table(summary, summary.further[0]).header) == has_ends
+
+
+def test_a_further_task_has_its_runs_and_notes_of_how_its_own_answers_ended(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1], evaluation=TASKS)
+    world.publish_everything()
+    for run, right, cut_off in (("bf16-s0", 40, 0), ("bf16-s1", 41, 0), ("fp8-s0", 38, 6), ("fp8-s1", 36, 9)):
+        samples = ended_lines(right, cut_off=cut_off)
+        world.publish_eval(run, [line.strict_match for line in samples], lines=samples, task="ro_gsm8k")
+    world.publish_eval("base", [index < 30 for index in range(100)], task="ARC_easy.v-2", accuracy_is="acc")
+    english, choice = summarized(world).further
+    runs = ["bf16-s0", "bf16-s1", "fp8-s0", "fp8-s1"]
+    assert [each.key for each in english.rows] == ["base", "bf16", "fp8"]
+    assert {each.key: each.score.accuracy for each in english.runs if each.score} == dict(
+        zip(runs, (0.4, 0.41, 0.38, 0.36), strict=True)
+    )
+    cut_off, unfinished = english.notes
+    assert "Answers were cut off" in cut_off
+    assert "FP8 15 of 200" in cut_off
+    assert "could explain by themselves the differences of FP8 to BF16:" in unfinished
+    assert choice.notes == ()
+    found = list(csv.DictReader(io.StringIO(world.report_file("tasks.csv").decode())))
+    keys = ["base", "bf16", "fp8", *runs]
+    assert [(each["task"], each["key"]) for each in found] == [
+        *(("ro_gsm8k", key) for key in keys),
+        *(("ARC_easy.v-2", key) for key in keys),
+    ]
+    assert {(each["task"], each["metric"], each["second_metric"]) for each in found} == {
+        ("ro_gsm8k", "strict exact match", "flexible exact match"),
+        ("ARC_easy.v-2", "acc", ""),
+    }
 
 
 def test_a_sweep_with_one_task_has_nothing_about_further_ones(report_world: MakeWorld) -> None:

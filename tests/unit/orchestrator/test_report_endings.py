@@ -3,7 +3,7 @@
 import csv
 import io
 
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, ended_lines, summarized
 from rich.console import Console
 
 from surogate_bench.results import SampleLine
@@ -13,18 +13,6 @@ from surogate_bench_orchestrator.report.summary import Row
 
 def row(summary: Summary, key: str) -> Row:
     return next(found for found in summary.all_rows() if found.key == key)
-
-
-def lines(right: int, *, cut_off: int = 0, unformatted: int = 0) -> list[SampleLine]:
-    """100 answers: the first are right, the last wrong ones were cut off."""
-    return [
-        SampleLine(
-            index=index, question=f"How many are {index}?", target=str(index), response="5 tokens, as it were",
-            strict_match=index < right, flexible_match=index < right, formatted=index < 100 - unformatted,
-            finish_reason="length" if index >= 100 - cut_off else "stop", tokens=5,
-        )
-        for index in range(100)
-    ]  # fmt: skip
 
 
 def evaluated(world: ReportWorld, run: str, samples: list[SampleLine]) -> None:
@@ -42,7 +30,7 @@ def markdown_cells(world: ReportWorld, title: str) -> dict[str, str]:
 def test_shares_of_cut_off_and_empty_answers_are_columns_everywhere(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
     for run, cut_off in (("bf16-s0", 0), ("bf16-s1", 0), ("fp8-s0", 4), ("fp8-s1", 9)):
-        evaluated(world, run, lines(60, cut_off=cut_off, unformatted=cut_off + 1))
+        evaluated(world, run, ended_lines(60, cut_off=cut_off, unformatted=cut_off + 1))
     world.alter_manifest(world.layout.eval("fp8-s1"), result={"empty_answers": 3})
     summary = summarized(world, draw=True)
     cells = markdown_cells(world, "FP8")
@@ -65,7 +53,7 @@ def test_shares_of_cut_off_and_empty_answers_are_columns_everywhere(report_world
 def test_results_that_do_not_say_how_answers_ended_have_dashes_beside_those_that_do(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_eval("bf16-s0", [index < 50 for index in range(100)])
-    evaluated(world, "fp8-s0", lines(60, cut_off=7))
+    evaluated(world, "fp8-s0", ended_lines(60, cut_off=7))
     summary = summarized(world)
     cells = markdown_cells(world, "BF16")
     assert [cells[name] for name in ("cut off at max_gen_toks", "no answer in the format", "tokens per answer")] == (
@@ -87,11 +75,11 @@ def test_a_report_of_such_results_alone_has_no_such_columns(report_world: MakeWo
 
 def test_a_note_names_the_differences_that_cut_off_answers_could_explain(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4", "qfp4"])
-    evaluated(world, "base", lines(2, cut_off=98))
-    evaluated(world, "bf16-s0", lines(60, cut_off=5))
-    evaluated(world, "fp8-s0", lines(55, cut_off=5))  # 5 below, of which 5 could have been right
-    evaluated(world, "fp4-s0", lines(54, cut_off=5))  # 6 below
-    evaluated(world, "qfp4-s0", lines(64))  # above, and 5 of the reference could have been right
+    evaluated(world, "base", ended_lines(2, cut_off=98))
+    evaluated(world, "bf16-s0", ended_lines(60, cut_off=5))
+    evaluated(world, "fp8-s0", ended_lines(55, cut_off=5))  # 5 below, of which 5 could have been right
+    evaluated(world, "fp4-s0", ended_lines(54, cut_off=5))  # 6 below
+    evaluated(world, "qfp4-s0", ended_lines(64))  # above, and 5 of the reference could have been right
     (note,) = [note for note in summarized(world).notes if "could explain by themselves" in note]
     assert "the differences of BF16 to Base model, FP8 to BF16, FP8 to Base model, FP4 to Base model" in note
     assert "QFP4 to BF16" in note
@@ -101,8 +89,8 @@ def test_a_note_names_the_differences_that_cut_off_answers_could_explain(report_
 
 def test_a_right_answer_that_was_cut_off_afterwards_explains_nothing(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
-    evaluated(world, "bf16-s0", lines(97, cut_off=100))
-    evaluated(world, "fp8-s0", lines(90))
+    evaluated(world, "bf16-s0", ended_lines(97, cut_off=100))
+    evaluated(world, "fp8-s0", ended_lines(90))
     notes = summarized(world).notes
     assert any("BF16 100 of 100 (100 %)" in note for note in notes)
     assert not any("could explain by themselves" in note for note in notes)
@@ -110,8 +98,8 @@ def test_a_right_answer_that_was_cut_off_afterwards_explains_nothing(report_worl
 
 def test_an_accuracy_near_zero_is_explained_where_answers_lack_the_format(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
-    evaluated(world, "base", lines(1, unformatted=96))
-    evaluated(world, "bf16-s0", lines(60, unformatted=40))
+    evaluated(world, "base", ended_lines(1, unformatted=96))
+    evaluated(world, "bf16-s0", ended_lines(40, unformatted=60))
     (footnote,) = summarized(world).footnotes
     assert footnote.startswith("Base model: 96 of 100 (96.0 %) answers have no answer in the format")
     assert footnote.endswith("is 0.0100.")
@@ -122,6 +110,6 @@ def test_an_accuracy_near_zero_is_explained_where_answers_lack_the_format(report
 
 def test_an_accuracy_near_zero_of_answers_in_the_format_is_not_explained_away(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"])
-    evaluated(world, "base", lines(1, unformatted=10))
-    evaluated(world, "bf16-s0", lines(60))
+    evaluated(world, "base", ended_lines(1, unformatted=49))
+    evaluated(world, "bf16-s0", ended_lines(60))
     assert summarized(world).footnotes == ()

@@ -88,7 +88,7 @@ def special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
 
 
 def sample_of(
-    tokenizer: PreTrainedTokenizerFast, row: dict[str, Any], template: str | None = None, **spec: Any
+    tokenizer: PreTrainedTokenizerFast, row: dict[str, Any], template: str | dict[str, str] | None = None, **spec: Any
 ) -> Sample:
     tokenizer.chat_template = template
     settings = DataSpec(path=Path("unused"), **spec)
@@ -158,6 +158,13 @@ def test_tools_and_reasoning_are_handed_to_the_template(special: PreTrainedToken
     shown = special.decode(sample.tokens)
     assert shown == f'tools: [{{"name": "f", "least": 0}}]\n{START}assistant\n<think>1 + 1</think>2<|im_end|>\n'
     assert counted(special, sample) == ["1 ă<|im_end|>\n", "<think>1 + 1</think>2<|im_end|>\n"]
+
+
+def test_a_template_for_tools_of_its_own_is_used_where_there_are_tools(special: PreTrainedTokenizerFast) -> None:
+    templates = {"default": CHATML, "tool_use": EQUIPPED}
+    sample = sample_of(special, TALK | {"tools": [{"name": "f"}]}, templates)
+    assert special.decode(sample.tokens) == f'tools: [{{"name": "f"}}]\n{START}assistant\n2<|im_end|>\n'
+    assert sample_of(special, TALK, templates).tokens == sample_of(special, TALK, CHATML).tokens
 
 
 def test_an_assistant_that_speaks_first_counts_from_its_text_on(special: PreTrainedTokenizerFast) -> None:
@@ -231,6 +238,12 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
             "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}",
             {},
             r"data\.train:1: .*not clear which.*loss_on: last",
+        ),
+        (
+            {"messages": [TALK["messages"][0], TALK["messages"][1] | {"weight": 0}, *TALK["messages"][2:]]},
+            MARKED.replace("<|im_end|>{% endg", "{% endgeneration %}{% generation %}<|im_end|>{% endg"),  # two each
+            {},
+            r"data\.train:1: .*not clear which",
         ),
         (TALK, "{{ messages[0].nothing.more }}", {}, r"data\.train:1: the model's chat template fails"),
         (TALK | {"tools": [{"name": "f"}]}, CHATML, {}, r"data\.train:1: .*does not use the tools of this record"),

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ SHAPES: list[tuple[dict[str, Any], ReadRecord]] = [
      Conversation((Message("system", "s"), *TALK.messages))),
     ({"messages": [ASKED, ANSWERED], "tools": [{"name": "f", "least": 0}], "system": None},
      Conversation(TALK.messages, '[{"name": "f", "least": 0}]')),
+    ({"messages": [ASKED, ANSWERED], "tools": [{"name": "f", "of": {"a": 0}}, {"name": "g", "of": {"b": 0.5}}, {}]},
+     Conversation(TALK.messages, '[{"name": "f", "of": {"a": 0}}, {"name": "g", "of": {"b": 0.5}}, {}]')),
     ({"messages": [ASKED, ANSWERED], "tools": '[{"name": "f", "least": 0}]'},
      Conversation(TALK.messages, '[{"name": "f", "least": 0}]')),
     ({"messages": [ASKED, ANSWERED | {"reasoning_content": "r", "thinking": None}]},
@@ -66,6 +69,13 @@ def test_a_shape_is_detected_by_its_fields(tmp_path: Path, row: dict[str, Any], 
 def test_a_shape_is_the_same_from_parquet(tmp_path: Path, row: dict[str, Any], record: ReadRecord) -> None:
     parquet.write_table(pa.Table.from_pylist([row] * 2), tmp_path / "train.parquet")
     assert read_records(tmp_path / "train.parquet", spec=DataSpec(path=tmp_path), split="train") == [record, record]
+
+
+def test_decimals_of_tools_are_numbers(tmp_path: Path) -> None:
+    row = {"messages": [ASKED, ANSWERED], "tools": [{"name": "f", "least": Decimal("0.5")}]}
+    parquet.write_table(pa.Table.from_pylist([row]), tmp_path / "train.parquet")
+    (record,) = read_records(tmp_path / "train.parquet", spec=DataSpec(path=tmp_path), split="train")
+    assert record == Conversation(TALK.messages, '[{"name": "f", "least": 0.5}]')
 
 
 def test_a_stated_shape_is_not_detected(tmp_path: Path) -> None:
@@ -197,6 +207,12 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "tools": "f(x)"},
+            "text in its field 'tools' that is not JSON",
+            "remove the field",
+        ),
+        (
+            {"messages": [ASKED, ANSWERED]},
+            {"messages": [ASKED, ANSWERED], "tools": "[" * 100_000},
             "text in its field 'tools' that is not JSON",
             "remove the field",
         ),
