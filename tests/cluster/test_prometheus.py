@@ -18,6 +18,7 @@ from surogate_bench.metrics import METRICS
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 
 SWEEP, RECIPES, STEPS, QUESTIONS = "scraped", ["bf16", "qfp8-bf16"], 60, 1000
+PRIMARY, FURTHER = "ro_gsm8k", "en_gsm8k"
 SCORES = {"surogate_bench_accuracy": "accuracy", "surogate_bench_accuracy_stderr": "stderr"}
 IMAGE = os.environ.get("SUROGATE_BENCH_PROMETHEUS_IMAGE", "docker.io/prom/prometheus:v3.5.0")
 ORCHESTRATOR = f"surogate-bench/orchestrator:{os.environ.get('SUROGATE_BENCH_IMAGE_TAG', 'dev')}"
@@ -90,7 +91,7 @@ def summary(
 ) -> dict[str, Any]:
     """The report of a sweep that ran while Prometheus looked on."""
     until(lambda: len(prometheus.query("surogate_bench_leader")) == 2, "Prometheus sees both controllers")
-    further = {"name": "en_gsm8k", "data": {"builtin": "word-problems-en", "test_size": 8}}
+    further = {"name": FURTHER, "data": {"builtin": "word-problems-en", "test_size": 8}}
     spec = small(
         recipes=RECIPES, training__max_steps=STEPS, data__test_size=QUESTIONS, data__validation_size=1000,
         evaluation__tasks=[further],
@@ -132,10 +133,11 @@ def test_training_shows_how_far_it_is_how_well_and_how_fast(prometheus: Promethe
 @pytest.mark.usefixtures("summary")
 def test_evaluation_shows_how_far_it_is(prometheus: Prometheus) -> None:
     runs = [f"{recipe}-s0" for recipe in RECIPES]
-    assert prometheus.by("run", over("eval_requests")) == dict.fromkeys(runs, QUESTIONS)
-    done = prometheus.by("run", over("eval_requests_done"))
+    assert prometheus.by("run", over("eval_requests", task=PRIMARY)) == dict.fromkeys(runs, QUESTIONS)
+    done = prometheus.by("run", over("eval_requests_done", task=PRIMARY))
     assert set(done) == set(runs)
     assert all(0 < number <= QUESTIONS for number in done.values()), done
+    assert {labels["task"] for labels, _ in prometheus.query(over("eval_phase"))} == {PRIMARY, FURTHER}
     assert set(prometheus.by("phase", f"max by (phase) ({over('eval_phase')})")) >= {"starting", "evaluating"}
 
 

@@ -89,7 +89,7 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ({"tasks": [{"name": "mine", "primary": "true"}]}, r"^evaluation.tasks.0.primary: .* valid boolean"),
         ({"tasks": [{"name": "mine", "task": "other"}, "b"]}, r"^evaluation.tasks.0.task: there is no such field"),
         ({"tasks": ["b", {"name": "mine", "primary": True, "timeout_s": 5}]}, r"^evaluation.tasks.1.timeout_s: there"),
-        ({"tasks": [{"name": "mine", "limt": 5}]}, r"^evaluation.tasks.0.limt: there is no such field"),
+        ({"tasks": [{"name": "mine", "limits": 5}]}, r"^evaluation.tasks.0.limits: there is no such field"),
         ({"tasks": [{"limit": 5}]}, r"^evaluation.tasks.0.name: Field required"),
         ({"tasks": ["mine", {"name": "../b"}]}, "pattern"),
         ({"tasks": ["mine", {"name": "b", "seed": 1}]}, "no such field"),
@@ -182,8 +182,9 @@ def test_an_error_about_a_further_task_names_the_settings_of_its_entry(field: st
 
 def test_problem_and_remedy_name_the_settings_of_the_entry_too() -> None:
     sweep = scored(["mine", ENGLISH])
+    remedy = "Set data.question_field or evaluation.limit."
     with pytest.raises(ConfigError) as caught, errors_of_task(sweep.evaluation, "en"):
-        raise ConfigError("data.path has no data", field="data.path", remedy="Set data.question_field or evaluation.limit.")
+        raise ConfigError("data.path has no data", field="data.path", remedy=remedy)
     assert caught.value.problem == "evaluation.tasks.en.data.path has no data"
     assert caught.value.remedy == "Set evaluation.tasks.en.data.fields.question or evaluation.tasks.en.limit."
 

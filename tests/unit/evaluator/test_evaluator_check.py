@@ -223,7 +223,7 @@ def check_english(folder: Path, answers: list[str], **entry: Any) -> ConfigError
 
 def test_errors_about_the_data_of_a_further_task_name_it(tmp_path: Path) -> None:
     error = check_english(tmp_path, [GOOD, "18 lei\n#### 18 lei"])
-    assert error.field == "evaluation.tasks.en_gsm8k.data:2"
+    assert error.field == "evaluation.tasks.en_gsm8k.data.test:2"
     assert "bare number" in error.remedy
 
 

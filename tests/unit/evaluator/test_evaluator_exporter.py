@@ -1,7 +1,9 @@
 """What an evaluation exports, through the metrics port, while its progress file changes."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sweeps import small_sweep
 
@@ -40,6 +42,23 @@ def test_an_evaluation_shows_its_phase_and_how_many_questions_are_answered(tmp_p
     assert read(exposition) == ({"requests_done": 3, "requests": 4}, "evaluating")
     write_progress(tmp_path, Progress(phase="uploading"))
     assert read(exposition) == ({"requests_done": 3, "requests": 4}, "uploading")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, {"task": "ro_gsm8k", "served_under": "bf16", "merged": "false"}),
+        ({"task": "en_gsm8k", "under": "qfp4"}, {"task": "en_gsm8k", "served_under": "qfp4", "merged": "false"}),
+        ({"merged": True}, {"task": "ro_gsm8k", "served_under": "bf16", "merged": "true"}),
+    ],
+)
+def test_evaluations_of_one_run_differ_in_their_labels(
+    tmp_path: Path, changes: dict[str, Any], expected: dict[str, str]
+) -> None:
+    exposition = EvaluationExposition(REQUEST.model_copy(update=changes), tmp_path)
+    for made in text_string_to_metric_families(exposition().decode()):
+        for sample in made.samples:
+            assert {**sample.labels, **expected} == sample.labels
 
 
 def test_a_request_for_another_service_has_no_metrics(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A toy model and tokenizer (bytes as tokens), and sweeps that use them."""
 
+import copy
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +62,16 @@ def tokenizer() -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>", pad_token="<|pad|>")
+
+
+@pytest.fixture
+def special(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """One token a byte, and those of the templates."""
+    extended = copy.deepcopy(tokenizer)
+    extended.add_special_tokens(
+        {"additional_special_tokens": ["<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>"]}
+    )
+    return extended
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class MetricInfo:
 
 
 _RUN = ("sweep", "recipe", "seed")
-_EVAL = ("sweep", "run")
+_EVAL = ("sweep", "run", "task", "served_under", "merged")
 _SWEEP = ("sweep",)
 
 METRICS: tuple[MetricInfo, ...] = (
@@ -54,9 +54,12 @@ METRICS: tuple[MetricInfo, ...] = (
         "surogate_bench_train_memory_bytes", "gauge", "bytes", _RUN,
         "Memory in use: of the device on a GPU, resident set on a CPU.", "trainer",
     ),
-    MetricInfo("surogate_bench_eval_requests_done", "gauge", "requests", _EVAL, "Questions answered.", "evaluator"),
     MetricInfo(
-        "surogate_bench_eval_requests", "gauge", "requests", _EVAL, "Questions of the whole evaluation.", "evaluator"
+        "surogate_bench_eval_requests_done", "gauge", "requests", _EVAL,
+        "Requests answered: one for each question, or for each choice of multiple choice.", "evaluator",
+    ),
+    MetricInfo(
+        "surogate_bench_eval_requests", "gauge", "requests", _EVAL, "Requests of the whole evaluation.", "evaluator"
     ),
     MetricInfo(
         "surogate_bench_eval_phase", "gauge", "1", (*_EVAL, "phase"),

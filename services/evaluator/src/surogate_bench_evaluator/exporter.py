@@ -7,6 +7,7 @@ from prometheus_client.metrics_core import Metric
 from surogate_bench.metrics import expose, families, family
 from surogate_bench.progress import read_progress
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.specs.evaluation import AS_PUBLISHED
 
 _PHASES = ("starting", "evaluating", "uploading")
 
@@ -16,7 +17,13 @@ class EvaluationExposition:
 
     def __init__(self, request: EvaluateRequest, work_dir: Path) -> None:
         self._work_dir = work_dir
-        self._labels = {"sweep": request.sweep.name, "run": request.run}
+        self._labels = {
+            "sweep": request.sweep.name,
+            "run": request.run,
+            "task": request.task or request.sweep.evaluation.task,
+            "served_under": request.under or AS_PUBLISHED,
+            "merged": str(request.merged).lower(),
+        }
         self._done, self._total = 0, 0
 
     def __call__(self) -> bytes:

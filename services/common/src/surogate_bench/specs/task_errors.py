@@ -8,7 +8,12 @@ from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.tasks import TaskData, TaskEntry
 
-_OF_EVALUATION = {f"evaluation.{name}": f".{name}" for name in TaskEntry.model_fields.keys() - {"name", "primary", "keep_from_task"}}
+_ONLY_OF_AN_ENTRY = {"name", "primary"}
+_ONLY_OF_THE_PRIMARY_TASK = {"keep_from_task"}
+_OF_EVALUATION = {
+    f"evaluation.{name}": f".{name}"
+    for name in TaskEntry.model_fields.keys() - _ONLY_OF_AN_ENTRY - _ONLY_OF_THE_PRIMARY_TASK
+}
 _OF_DATA = {f"data.{name}": f".data.{name}" for name in (*TaskData.model_fields, "test")} | {
     f"data.{role}_field": f".data.fields.{role}" for role in ("question", "answer")
 }

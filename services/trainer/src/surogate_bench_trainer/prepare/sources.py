@@ -66,7 +66,7 @@ def load_test(spec: DataSpec) -> list[ReadRecord]:
     if spec.path is not None:
         records = read_records(*scored_files(spec.path), spec=spec, split="test")
     else:
-        records = _from_hub(spec, str(spec.hub), wanted=("test",)).get("test", [])
+        records = _from_hub(spec, str(spec.hub), only=("test",)).get("test", [])
     if len(records) < (needed := spec.test_size or _FEWEST_SCORED):
         raise ConfigError(
             f"has {len(records)} test records, and {needed} are needed",
@@ -89,7 +89,7 @@ def _generated(spec: DataSpec, language: Language) -> Splits:
     }
 
 
-def _from_hub(spec: DataSpec, name: str, *, wanted: Collection[str] = SPLITS) -> Splits:
+def _from_hub(spec: DataSpec, name: str, *, only: Collection[str] = SPLITS) -> Splits:
     import datasets  # noqa: PLC0415 - only for hub data
     from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FILE_FORMATS  # noqa: PLC0415
 
@@ -101,7 +101,7 @@ def _from_hub(spec: DataSpec, name: str, *, wanted: Collection[str] = SPLITS) ->
         # With this prefix only the hub is searched, not the current folder.
         loaded: Any = datasets.load_dataset(f"hf://datasets/{name}", spec.config, revision=spec.revision)
     found = _hub_splits(loaded, spec)
-    return {split: _hub_records(rows, spec, split) for split, rows in found.items() if split in wanted}
+    return {split: _hub_records(rows, spec, split) for split, rows in found.items() if split in only}
 
 
 def _hub_splits(loaded: Mapping[str, Any], spec: DataSpec) -> dict[str, Any]:
