@@ -8,7 +8,7 @@ from rich.text import Text
 
 from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.domain.observed import Failure
-from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
+from surogate_bench_orchestrator.report.tables.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress
 
 

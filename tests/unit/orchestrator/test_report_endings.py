@@ -8,7 +8,7 @@ from rich.console import Console
 
 from surogate_bench.results import SampleLine
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.summary import Row
+from surogate_bench_orchestrator.report.model.summary import Row
 
 
 def row(summary: Summary, key: str) -> Row:

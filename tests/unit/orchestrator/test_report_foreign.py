@@ -11,13 +11,13 @@ from report_world import MakeWorld, ReportWorld
 from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench.results import ImportResult
 from surogate_bench.stages import publish_stage
+from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
-from surogate_bench_orchestrator.report.charts import draw_charts
-from surogate_bench_orchestrator.report.formats import PILCROW
+from surogate_bench_orchestrator.report.charts.all_charts import draw_charts
+from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
-from surogate_bench_orchestrator.report.records import read_records
-from surogate_bench_orchestrator.report.summary import Row, Summary
-from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.text.formats import PILCROW
 
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}
 

@@ -8,14 +8,14 @@ import pytest
 from report_world import MakeWorld, ReportWorld
 from rich.console import Console
 
+from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
-from surogate_bench_orchestrator.report.charts import draw_charts
-from surogate_bench_orchestrator.report.formats import PILCROW
+from surogate_bench_orchestrator.report.charts.all_charts import draw_charts
+from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
-from surogate_bench_orchestrator.report.records import read_records
-from surogate_bench_orchestrator.report.summary import Row, Summary
-from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
-from surogate_bench_orchestrator.report.terminal import render_terminal_table
+from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.terminal import render_terminal_table
+from surogate_bench_orchestrator.report.text.formats import PILCROW
 
 TRAINER = {"name": "other", "command": ["other", "train"], "trained_under": "fp8"}
 

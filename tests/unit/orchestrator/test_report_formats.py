@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench_orchestrator.report import formats
-from surogate_bench_orchestrator.report.loss_chart import averaging_window, moving_average
-from surogate_bench_orchestrator.report.recipe_texts import recipe_text
+from surogate_bench_orchestrator.report.charts.loss import averaging_window, moving_average
+from surogate_bench_orchestrator.report.text import formats
+from surogate_bench_orchestrator.report.text.recipe_texts import recipe_text
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from scipy.stats import t as student
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report
-from surogate_bench_orchestrator.report.figures import Comparison
-from surogate_bench_orchestrator.report.served import LossSplit, Served, ServedCell, ServedRow
+from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.served import LossSplit, Served, ServedCell, ServedRow
 
 OWN = {"under": ["own"]}
 ALL = {"under": ["all"]}

@@ -15,8 +15,8 @@ from rich.console import Console
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.recipe_texts import mismatch, mismatch_details
-from surogate_bench_orchestrator.report.summary import Row
+from surogate_bench_orchestrator.report.model.summary import Row
+from surogate_bench_orchestrator.report.text.recipe_texts import mismatch, mismatch_details
 
 VERDICTS = re.compile(r"significant|scores? (lower|higher)|better|worse|outperform", re.IGNORECASE)
 OUTPUTS = ("summary.md", "report.html", "summary.json")

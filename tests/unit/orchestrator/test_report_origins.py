@@ -11,7 +11,7 @@ from report_world import MakeWorld, ReportWorld, summarized
 from rich.console import Console
 
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.summary import Row
+from surogate_bench_orchestrator.report.model.summary import Row
 
 ENGLISH = {"source": "openai/gsm8k:main", "split": "test", "records": 500, "sha256": "e" * 64, "prompt": "task",
            "num_fewshot": 0}  # fmt: skip

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.summary import Row
+from surogate_bench_orchestrator.report.model.summary import Row
 
 
 def row(summary: Summary, key: str) -> Row:

@@ -20,7 +20,7 @@ from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, task_name
-from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.text.formats import size
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 
 _POLL_S = 0.2

@@ -9,7 +9,7 @@ from surogate_bench.errors import StoreAwayError, StoreRefusedError
 from surogate_bench.store import open_store
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
-from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.text.formats import size
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.garbage import Garbage, list_garbage, remove
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from typing_extensions import override
 
 from surogate_bench_orchestrator.domain.observed import Failure
-from surogate_bench_orchestrator.report.fitted_table import Column, FittedTable
+from surogate_bench_orchestrator.report.tables.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.pace import Pace
 from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress
 

@@ -7,26 +7,25 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.report.further_build import build_further
-from surogate_bench_orchestrator.report.headline import headline
-from surogate_bench_orchestrator.report.matrix import build_matrix
-from surogate_bench_orchestrator.report.merged_build import build_merged
-from surogate_bench_orchestrator.report.notes import footnotes, notes
-from surogate_bench_orchestrator.report.origins import reuse_notes, unlike_note
-from surogate_bench_orchestrator.report.provenance import machines, versions
-from surogate_bench_orchestrator.report.recipe_texts import recipe_text
-from surogate_bench_orchestrator.report.records import SweepRecords, read_records
-from surogate_bench_orchestrator.report.rows import NoResultReasons, build_rows
-from surogate_bench_orchestrator.report.scoring import (
+from surogate_bench_orchestrator.report.analysis.further import build_further
+from surogate_bench_orchestrator.report.analysis.matrix import build_matrix
+from surogate_bench_orchestrator.report.analysis.merged import build_merged
+from surogate_bench_orchestrator.report.analysis.origins import reuse_notes, unlike_note
+from surogate_bench_orchestrator.report.analysis.records import SweepRecords, read_records
+from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, build_rows
+from surogate_bench_orchestrator.report.analysis.scoring import metrics_of, scored_on
+from surogate_bench_orchestrator.report.model.summary import DataDigest, Summary
+from surogate_bench_orchestrator.report.text.headline import headline
+from surogate_bench_orchestrator.report.text.notes import footnotes, notes
+from surogate_bench_orchestrator.report.text.provenance import machines, versions
+from surogate_bench_orchestrator.report.text.recipe_texts import recipe_text
+from surogate_bench_orchestrator.report.text.scored_data import (
     caption,
     chat_note,
     data_of,
-    metrics_of,
-    scored_on,
     special_tokens_text,
     tokens_note,
 )
-from surogate_bench_orchestrator.report.summary import DataDigest, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,10 @@ from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
-from surogate_bench_orchestrator.report.further_csv import to_tasks_csv
-from surogate_bench_orchestrator.report.matrix_csv import to_matrix_csv
-from surogate_bench_orchestrator.report.merged_files import to_merged_csv
-from surogate_bench_orchestrator.report.tables import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.further_csv import to_tasks_csv
+from surogate_bench_orchestrator.report.tables.matrix_csv import to_matrix_csv
+from surogate_bench_orchestrator.report.tables.merged import to_merged_csv
+from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
 
 PAGE_FILE = "report.html"
 
@@ -35,7 +35,7 @@ def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> 
     if not force and store.get(summary_key) == document:
         return
     # Matplotlib and Jinja2 take a second to import, which no other command should wait for.
-    from surogate_bench_orchestrator.report.charts import draw_charts  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.report.charts.all_charts import draw_charts  # noqa: PLC0415 - see above
     from surogate_bench_orchestrator.report.page import render_page, sweep_yaml  # noqa: PLC0415 - see above
 
     charts = draw_charts(summary, report.records, sweep)

@@ -9,7 +9,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import AUTO
 from surogate_bench_orchestrator.adapters.local.capabilities import capability
 from surogate_bench_orchestrator.cli.doctor.facts import Facts
-from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.text.formats import size
 
 MIN_MEMORY_BYTES = 2 * 2**30
 """Memory of a trainer or vLLM on a CPU."""

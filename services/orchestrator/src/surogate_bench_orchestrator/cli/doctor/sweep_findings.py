@@ -13,7 +13,7 @@ from surogate_bench.trainer_commands import command_files
 from surogate_bench_orchestrator.cli.doctor.diagnosis import Finding, Level
 from surogate_bench_orchestrator.cli.doctor.facts import Hub
 from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_training_bytes
-from surogate_bench_orchestrator.report.formats import size
+from surogate_bench_orchestrator.report.text.formats import size
 
 _SUBJECT = "GPU memory (estimate)"
 

@@ -1,0 +1,1 @@
+"""The content of a report as data, which every table, chart and sentence is made from."""

@@ -1,0 +1,58 @@
+"""Adapters merged into their base, as data: against the same adapters unmerged, served the same way."""
+
+from collections.abc import Iterator
+
+from surogate_bench_orchestrator.report.model.figures import Comparison, Part
+from surogate_bench_orchestrator.report.model.served import ServedCell, Way
+
+MERGED_TITLE = "Merged before serving"
+"""Heading of the table."""
+
+
+class MergedCell(Part):
+    """One row on one way of serving."""
+
+    merged: ServedCell
+    """Of the merged adapter; compared with nothing else than ``unmerged``."""
+    unmerged: ServedCell
+    """Of the same adapter beside the base, as in the matrix."""
+    versus_unmerged: Comparison | None
+
+
+class MergedRow(Part):
+    """A recipe over its seeds, one run of it, or a foreign adapter, on every way of serving requested for it."""
+
+    key: str
+    title: str
+    recipe: str | None
+    """None for a foreign adapter."""
+    trained_under: str | None
+    """As in the matrix."""
+    seed: int | None
+    cells: tuple[MergedCell, ...]
+
+
+class Merged(Part):
+    """All merged adapters of a sweep, and what follows."""
+
+    ways: tuple[Way, ...]
+    rows: tuple[MergedRow, ...]
+    runs: tuple[MergedRow, ...]
+    """The same for each run, where the sweep has several seeds; empty otherwise."""
+    sentence: str
+    """What merging changed; empty before anything is compared."""
+    footnotes: tuple[str, ...]
+
+    def title_of(self, served_under: str | None) -> str:
+        """Return the title of a way of serving."""
+        return next(way.title for way in self.ways if way.served_under == served_under)
+
+    def all_rows(self) -> Iterator[MergedRow]:
+        """Yield rows over seeds, then rows per run."""
+        yield from self.rows
+        yield from self.runs
+
+
+def p_value(found: Comparison) -> float | None:
+    """Return the adjusted p value: of the recipe over seeds and questions, or of one adapter over questions."""
+    return found.p_questions_adjusted if found.p_adjusted is None else found.p_adjusted

@@ -1,0 +1,165 @@
+"""Tables of the matrix *trained under* times *served under* as text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.served import Served, ServedCell, ServedRow
+from surogate_bench_orchestrator.report.model.summary import Summary
+from surogate_bench_orchestrator.report.text import formats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextTable:
+    """A table as text; the first column names the rows."""
+
+    title: str
+    caption: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def matrix_tables(summary: Summary) -> tuple[TextTable, ...]:
+    """Return the tables of a summary's matrix; none where everything is served as published alone.
+
+    Where recipes are served as published and as trained only, the matrix would be empty but for its first column and
+    its diagonal, which one table shows beside each other.
+    """
+    served = summary.served
+    if served is None:
+        return ()
+    own = (_own_table(summary, served),) if served.has_own else ()
+    return (*own, *_crossed_tables(summary, served)) if served.is_crossed else own
+
+
+def _own_table(summary: Summary, served: Served) -> TextTable:
+    reference = summary.reference_title or "reference"
+    return TextTable(
+        title="As published and as trained",
+        caption=(
+            f"Δ {reference} is that of the accuracies as published; it is the sum of the two columns after it, paired "
+            "by question and over the same seeds: training under the recipe (served as trained, against "
+            f"{reference} as published), and serving elsewhere (as published, against itself served as trained). In "
+            f"brackets: 95 % intervals, in points{_rounding(served)}."
+        ),
+        header=(
+            "Trained under", "as published (bf16)", "served as trained", f"Δ {reference}, points",
+            "training under it", "serving elsewhere", "base model, served the same way",
+        ),
+        rows=tuple(_own_cells(row, served, summary.reference) for row in served.rows if not row.is_base),
+    )  # fmt: skip
+
+
+def _rounding(served: Served) -> str:
+    """Return a remark where rounded parts do not add up to their rounded sum."""
+    sums = [(split.total, split.training, split.serving) for split in served.splits]
+    is_off = any(
+        round(1000 * total.delta) != round(1000 * training.delta) + round(1000 * serving.delta)
+        for total, training, serving in sums
+        if total and training
+    )
+    return "; rounded parts may not add up" if is_off else ""
+
+
+def _own_cells(row: ServedRow, served: Served, reference: str | None) -> tuple[str, ...]:
+    if row.key == reference:
+        return (row.title, accuracy(row.published, served), "as published", "reference", *[formats.ABSENT] * 3)
+    split = next((split for split in served.splits if split.recipe == row.key), None)
+    base = next((each for each in served.rows if each.is_base), None)
+    under = base.on(row.own.served_under) if base and row.own else None
+    parts = (split.total, split.training, split.serving) if split else (None, None, None)
+    return (
+        row.title,
+        accuracy(row.published, served),
+        accuracy(row.own, served) if row.own else formats.ABSENT,
+        *(_in_points(part) for part in parts),
+        accuracy(under, served) if under else formats.ABSENT,
+    )
+
+
+def _crossed_tables(summary: Summary, served: Served) -> tuple[TextTable, ...]:
+    reference = summary.reference_title
+    along_rows = _by_way(
+        served,
+        "Difference to the same adapter as published, points",
+        "Along a row: what another way of serving changes for an adapter. In brackets: 95 % intervals.",
+        lambda cell: _in_points(cell.versus_published),
+    )
+    along_columns = _by_way(
+        served,
+        f"Difference to {reference} served the same way, points",
+        f"Down a column: how recipes compare with {reference} on one way of serving. In brackets: 95 % intervals.",
+        lambda cell: _in_points(cell.versus_reference),
+    )
+    return (
+        _by_way(
+            served,
+            "Accuracy",
+            "Rows: trained under. Columns: served under. In brackets: 95 % intervals.",
+            lambda cell: accuracy(cell, served),
+        ),
+        along_rows,
+        *((along_columns,) if reference else ()),
+    )
+
+
+def _by_way(served: Served, title: str, caption: str, text: Callable[[ServedCell], str]) -> TextTable:
+    """Make a table with a column for each way of serving; rows and columns without any figure are left out."""
+    header = [way.title for way in served.ways]
+    rows = [(row, [_cell_text(row, way.served_under, text) for way in served.ways]) for row in served.rows]
+    columns = [index for index in range(len(header)) if any(cells[index] != formats.ABSENT for _, cells in rows)]
+    return TextTable(
+        title=title,
+        caption=caption,
+        header=("Trained under", *(header[index] for index in columns)),
+        rows=tuple(
+            (row.title, *(cells[index] for index in columns))
+            for row, cells in rows
+            if any(cell != formats.ABSENT for cell in cells)
+        ),
+    )
+
+
+def _cell_text(row: ServedRow, under: str | None, text: Callable[[ServedCell], str]) -> str:
+    cell = row.on(under)
+    shown = formats.ABSENT if cell is None else text(cell)
+    is_own = under is not None and under == row.trained_under and shown != formats.ABSENT
+    return f"{shown}, as trained" if is_own else shown
+
+
+def accuracy(cell: ServedCell, served: Served) -> str:
+    """Format the accuracy of a cell with its interval and marks, or its state."""
+    if cell.score is None:
+        return cell.state
+    many = formats.SECTION if cell.many_empty else ""
+    less = formats.DOUBLE_DAGGER if covers_less(cell, served) else ""
+    only = missing_seeds(cell, served)
+    shown = f"{formats.fraction(cell.score.accuracy)}{many} ({formats.interval(cell.score)}{less})"
+    return f"{shown}, {only}" if only else shown
+
+
+def marks(cell: ServedCell, served: Served) -> str:
+    """Return the marks of a cell's accuracy, where its interval is not written beside it."""
+    less = formats.DOUBLE_DAGGER if covers_less(cell, served) else ""
+    return less + (formats.SECTION if cell.many_empty else "")
+
+
+def missing_seeds(cell: ServedCell, served: Served) -> str:
+    """Name the seeds of a cell where another cell has more of them; empty otherwise."""
+    every = {seed for row in served.rows for other in row.cells for seed in other.seeds}
+    return f"{formats.seeds(cell.seeds)} only" if cell.seeds and set(cell.seeds) < every else ""
+
+
+def covers_less(cell: ServedCell, served: Served) -> bool:
+    """Return whether a recipe's interval covers questions only while those of other cells cover seeds too."""
+    several = any(len(other.seeds) > 1 for row in served.rows for other in row.cells)
+    return several and len(cell.seeds) == 1
+
+
+def _in_points(found: Comparison | None) -> str:
+    """Format a difference in points with its marks, interval and, where recipes are tested, p."""
+    if found is None:
+        return formats.ABSENT
+    marks = ("" if found.of_all_seeds else formats.DAGGER) + formats.significance(found.p_adjusted)
+    tested = "" if found.p_adjusted is None else f"; {formats.p_text(found.p_adjusted)}"
+    return f"{formats.points(found.delta)}{marks} ({formats.interval_of_points(found)}{tested})"

@@ -1,0 +1,1 @@
+"""The sentences of a report, and how its figures are formatted."""

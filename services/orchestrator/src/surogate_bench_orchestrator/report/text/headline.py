@@ -1,0 +1,133 @@
+"""The headline: the result in at most three sentences, which claim no more than was measured."""
+
+from collections.abc import Sequence
+
+from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.model.served import Served
+from surogate_bench_orchestrator.report.model.summary import Comparison, Row
+from surogate_bench_orchestrator.report.text.formats import listed, percent, points, seeds
+from surogate_bench_orchestrator.report.text.recipe_texts import mismatch, served_as_trained
+from surogate_bench_orchestrator.report.text.seed_spread import seed_spread
+
+_ALPHA = 0.05
+
+
+def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, matrix: Served | None = None) -> str:
+    """Summarize the result: what fine-tuning changed, how recipes compare, how serving differs from training.
+
+    Args:
+        sweep: What was requested.
+        rows: The base model and every recipe over its seeds.
+        reference: The recipe that others are compared with.
+        matrix: Accuracies by way of serving; None where there is one way only.
+    """
+    base = next((row for row in rows if row.is_base and row.score), None)
+    scored = [row for row in rows if row.recipe is not None and row.score]
+    if not scored:
+        return "No recipe has been scored yet. The table shows what each run is waiting for or why it ended."
+    served = _mismatch(sweep, scored, matrix)
+    ours = next((row for row in scored if row.recipe == reference), None)
+    if ours is None:
+        best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
+        parts = [_gain(best, base, matrix), "There is no unquantized run to compare the others with.", served]
+    else:
+        beside = [row for row in rows if not row.is_base and row.score]
+        parts = [_gain(ours, base, matrix), _comparisons(sweep, beside, ours), served]
+    return " ".join(part for part in parts if part)
+
+
+def _mismatch(sweep: RecipeSweep, scored: Sequence[Row], matrix: Served | None) -> str:
+    """Return how adapters that were served as trained did; where none was, that these accuracies include a mismatch."""
+    as_trained = served_as_trained(matrix) if matrix else ""
+    recipes = [recipe for recipe in sweep.recipes if recipe.name in {row.recipe for row in scored}]
+    return as_trained or mismatch(recipes, served_otherwise=matrix is not None)
+
+
+def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:
+    assert row.score is not None  # noqa: S101 - callers pass scored rows only
+    source = f" of {row.scored.source}" if row.scored else ""
+    questions = f"{row.score.samples:,} questions{source}" + (", served as published in bf16" if matrix else "")
+    trained = f"{row.title} ({'mean of ' if len(row.seeds) > 1 else ''}{seeds(row.seeds)})"
+    if base is None or base.score is None or row.unlike_base:
+        return f"Fine-tuned with {trained}, the model solved {percent(row.score.accuracy)} of {questions}."
+    before, after = base.score.accuracy, row.score.accuracy
+    if before == after:
+        return f"Fine-tuning with {trained} left accuracy at {percent(after)} on {questions}."
+    verb = "raised" if after > before else "lowered"
+    return f"Fine-tuning with {trained} {verb} accuracy from {percent(before)} to {percent(after)} on {questions}."
+
+
+def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> str:
+    """Return one sentence: tests over several seeds, then observations with one seed, and that seeds differ."""
+    compared = [(row, row.versus_reference) for row in scored if row.versus_reference is not None]
+    if not compared:
+        return f"Nothing else has been compared with {reference.title} yet."
+    tested = [(row, found) for row, found in compared if found.p_adjusted is not None]
+    observed = [(row, found) for row, found in compared if found.p_adjusted is None]
+    parts = [
+        *([_test_results(tested, reference)] if tested else []),
+        *_observations(observed, reference),
+        *([_caution(sweep, scored)] if observed else []),
+    ]
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _test_results(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
+    """Return the results of the tests over seeds and questions."""
+    significant = [(row, found) for row, found in compared if (found.p_adjusted or 0.0) < _ALPHA]
+    worse = [_with_points(row, found) for row, found in significant if found.delta < 0]
+    better = [_with_points(row, found) for row, found in significant if found.delta > 0]
+    alike = [_with_points(row, found) for row, found in compared if (row, found) not in significant]
+    parts = [
+        f"{listed(titles)} {'score' if len(titles) > 1 else 'scores'} significantly {direction}"
+        for titles, direction in ((worse, "lower"), (better, "higher"))
+        if titles
+    ]
+    if alike:
+        parts.append(f"{listed(alike)} {'do' if len(alike) > 1 else 'does'} not differ significantly")
+    numbers = {found.seeds for _, found in compared}
+    over = f"over {seeds(next(iter(numbers)))}" if len(numbers) == 1 else "over the seeds that both have"
+    return f"compared with {reference.title} {over}, {'; '.join(parts)}"
+
+
+def _with_points(row: Row, comparison: Comparison) -> str:
+    return f"{row.title} ({points(comparison.delta)} points)"
+
+
+def _observations(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> list[str]:
+    """Return what was observed with one seed, a clause for each seed, without any claim about recipes."""
+    found: dict[int, list[tuple[Row, Comparison]]] = {}
+    for row, comparison in compared:
+        found.setdefault(comparison.seeds[0], []).append((row, comparison))
+    return [_observation(seed, pairs, reference) for seed, pairs in found.items()]
+
+
+def _observation(seed: int, compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
+    n = compared[0][0].score.samples if compared[0][0].score else 0
+    titles: dict[int, list[str]] = {}
+    for row, found in compared:
+        titles.setdefault(round(found.accuracy * n) - round(found.other_accuracy * n), []).append(row.title)
+    (change, first), *others = titles.items()
+    theirs = round(compared[0][1].other_accuracy * n)
+    parts = [
+        f"{_subject(first)} {_amount(change)} correct {'answer' if abs(change) == 1 else 'answers'} "
+        f"{'than' if change else 'as'} {reference.title} ({theirs:,} of {n:,})",
+        *(f"{_subject(names)} {_amount(amount)}" for amount, names in others),
+    ]
+    return f"with seed {seed}, {listed(parts)}"
+
+
+def _subject(titles: Sequence[str]) -> str:
+    return f"{listed(titles)} {'each ' if len(titles) > 1 else ''}had"
+
+
+def _amount(change: int) -> str:
+    return f"{abs(change):,} {'fewer' if change < 0 else 'more'}" if change else "as many"
+
+
+def _caution(sweep: RecipeSweep, scored: Sequence[Row]) -> str:
+    known = seed_spread(sweep, scored)
+    if known:
+        return f"another seed may give other differences (standard deviation of accuracy between seeds: {known})"
+    return "another seed may give other differences, and how much seeds vary was not measured"
