@@ -1,4 +1,4 @@
-"""A service that takes no time: what it does is told by the recipe's name (training) or the sweep's description.
+"""A service that takes no time: what it does depends on the recipe's name (training) or the sweep's description.
 
 Started as the services are: ``python fake_service.py REQUEST.json --work-dir DIR``.
 """

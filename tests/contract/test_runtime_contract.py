@@ -55,10 +55,10 @@ class Harness:
 
     def until(self, task: Task, *phases: Phase) -> Observation:
         deadline = time.monotonic() + PATIENCE_S
-        while (seen := self.see(task)).phase not in phases:
-            assert time.monotonic() < deadline, f"{task.name} is {seen} and not {phases}"
+        while (observed := self.see(task)).phase not in phases:
+            assert time.monotonic() < deadline, f"{task.name} is {observed} and not {phases}"
             self.step()
-        return seen
+        return observed
 
     def end(self, task: Task) -> Observation:
         self.runtime.submit(task)
@@ -96,16 +96,16 @@ def test_a_task_never_submitted_is_absent(harness: Harness) -> None:
 
 
 def test_a_submitted_task_runs_and_succeeds_at_the_first_attempt(harness: Harness) -> None:
-    seen = harness.end(harness.task("ok"))
-    assert (seen.phase, seen.attempt) == (Phase.SUCCEEDED, 1)
+    observed = harness.end(harness.task("ok"))
+    assert (observed.phase, observed.attempt) == (Phase.SUCCEEDED, 1)
 
 
 def test_submitting_a_name_again_does_not_run_it_again(harness: Harness) -> None:
     task = harness.task("ok")
     harness.end(task)
     harness.runtime.submit(task)
-    seen = harness.see(task)
-    assert (seen.phase, seen.attempt) == (Phase.SUCCEEDED, 1)
+    observed = harness.see(task)
+    assert (observed.phase, observed.attempt) == (Phase.SUCCEEDED, 1)
 
 
 def test_submitting_a_running_task_leaves_it_running(harness: Harness) -> None:
@@ -118,28 +118,28 @@ def test_submitting_a_running_task_leaves_it_running(harness: Harness) -> None:
 
 @pytest.mark.parametrize("behaviour", ["killed-once", "busy-once"])
 def test_an_attempt_that_fails_is_followed_by_another(harness: Harness, behaviour: str) -> None:
-    seen = harness.end(harness.task(behaviour))
-    assert (seen.phase, seen.attempt) == (Phase.SUCCEEDED, 2)
+    observed = harness.end(harness.task(behaviour))
+    assert (observed.phase, observed.attempt) == (Phase.SUCCEEDED, 2)
 
 
 def test_a_task_whose_attempts_all_crash_has_failed_with_a_reason(harness: Harness) -> None:
-    seen = harness.end(harness.task("crash"))
-    assert (seen.phase, seen.attempt) == (Phase.FAILED, 2)
-    assert seen.reason
+    observed = harness.end(harness.task("crash"))
+    assert (observed.phase, observed.attempt) == (Phase.FAILED, 2)
+    assert observed.reason
 
 
 @pytest.mark.parametrize(
     ("behaviour", "reason"), [("bad-input", "ConfigError"), ("unsupported", "UnsupportedRecipeError")]
 )
 def test_what_no_attempt_can_mend_fails_at_once(harness: Harness, behaviour: str, reason: str) -> None:
-    seen = harness.end(harness.task(behaviour))
-    assert (seen.phase, seen.attempt, seen.reason) == (Phase.FAILED, 1, reason)
-    assert seen.message
+    observed = harness.end(harness.task(behaviour))
+    assert (observed.phase, observed.attempt, observed.reason) == (Phase.FAILED, 1, reason)
+    assert observed.message
 
 
 def test_a_task_past_its_deadline_is_stopped_and_says_so(harness: Harness) -> None:
-    seen = harness.end(harness.task("hang", timeout_s=0.5))
-    assert (seen.phase, seen.reason) == (Phase.FAILED, "DeadlineExceeded")
+    observed = harness.end(harness.task("hang", timeout_s=0.5))
+    assert (observed.phase, observed.reason) == (Phase.FAILED, "DeadlineExceeded")
 
 
 def test_a_server_runs_until_it_is_deleted(harness: Harness) -> None:
@@ -173,8 +173,8 @@ def test_a_deleted_task_can_be_submitted_anew(harness: Harness) -> None:
     task = harness.task("bad-input")
     harness.end(task)
     harness.runtime.delete(task.name)
-    seen = harness.end(task)
-    assert (seen.phase, seen.attempt) == (Phase.FAILED, 1)
+    observed = harness.end(task)
+    assert (observed.phase, observed.attempt) == (Phase.FAILED, 1)
 
 
 def test_two_tasks_run_at_the_same_time_and_a_third_finds_no_slot(harness: Harness) -> None:
@@ -182,7 +182,7 @@ def test_two_tasks_run_at_the_same_time_and_a_third_finds_no_slot(harness: Harne
     first, second, third = (harness.task("hang", number=number) for number in range(3))
     harness.runtime.submit(first)
     harness.runtime.submit(second)
-    assert all(seen.phase.is_active for seen in harness.runtime.observe([first.name, second.name]).values())
+    assert all(observed.phase.is_active for observed in harness.runtime.observe([first.name, second.name]).values())
     with pytest.raises(PermanentError, match="slot"):
         harness.runtime.submit(third)
 

@@ -19,7 +19,7 @@ def until(look: Callable[[], T], what: str, *, patience_s: float = PATIENCE_S) -
         AssertionError: nothing true came within ``patience_s`` seconds.
     """
     deadline = time.monotonic() + patience_s
-    while not (seen := look()):
+    while not (found := look()):
         assert time.monotonic() < deadline, f"not within {patience_s:g} s: {what}"
         time.sleep(_POLL_S)
-    return seen
+    return found

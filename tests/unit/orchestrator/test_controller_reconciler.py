@@ -136,7 +136,7 @@ def test_a_suspended_sweep_stops_its_tasks_and_continues_when_it_is_resumed(worl
     for _ in range(3):
         world.reconcile()
     assert world.status().phase == "Suspended"
-    assert not any(seen.phase.is_active for seen in world.runtime.observe(world.runtime.submitted).values())
+    assert not any(observed.phase.is_active for observed in world.runtime.observe(world.runtime.submitted).values())
     submitted = len(world.runtime.submitted)
     for _ in range(5):
         world.reconcile()

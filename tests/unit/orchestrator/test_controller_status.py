@@ -31,10 +31,10 @@ def scored(accuracy: float) -> dict[str, Any]:
 
 
 def snapshot(
-    seen: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]], laid_out: Plan = PLAN
+    observed: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]], laid_out: Plan = PLAN
 ) -> Snapshot:
     manifests = {task.name: manifest_of(task.request, **result) for task, result in results.items()}
-    tasks = {task.name: observation for task, observation in seen.items()}
+    tasks = {task.name: observation for task, observation in observed.items()}
     observed = Observed(done=frozenset(manifests), tasks=tasks, slots=2)
     return Snapshot(plan=laid_out, observed=observed, manifests=manifests)
 
@@ -49,8 +49,8 @@ def running(step: int = 30) -> SweepState:
     return state(snapshot({BF16.train: training(step)}, {PLAN.prepare: {}}))
 
 
-def state(seen: Snapshot | None, **changes: Any) -> SweepState:
-    return replace(SweepState(generation=1, spec_hash="abc", results_uri="s3://b/r", snapshot=seen), **changes)
+def state(found: Snapshot | None, **changes: Any) -> SweepState:
+    return replace(SweepState(generation=1, spec_hash="abc", results_uri="s3://b/r", snapshot=found), **changes)
 
 
 def finished(*, failed: bool) -> SweepState:
@@ -109,16 +109,16 @@ def test_a_complete_sweep_names_the_best_recipe_and_not_the_base() -> None:
 def test_the_best_recipe_is_that_of_the_best_mean_over_seeds() -> None:
     laid_out = plan(small_sweep(recipes=RECIPES, seeds=[0, 1]), "s3://bucket")
     scores = dict(zip((run.evaluate for run in laid_out.runs[1:]), (0.9, 0.1, 0.6, 0.6), strict=True))
-    seen = snapshot({}, {task: scored(score) for task, score in scores.items()}, laid_out)
-    assert build_status(state(seen), NEW, EARLY).best == "fp8 0.600"
+    found = snapshot({}, {task: scored(score) for task, score in scores.items()}, laid_out)
+    assert build_status(state(found), NEW, EARLY).best == "fp8 0.600"
 
 
 def test_accuracies_of_further_tasks_are_shown_by_task_as_soon_as_they_are_known() -> None:
     laid_out = plan(small_sweep(recipes=RECIPES, evaluation={"tasks": ["gsm8k", "arc_easy", "a"]}), "s3://bucket")
     base = laid_out.runs[0]
     further = next(each.task for each in base.evaluations if each.further == "arc_easy")
-    seen = snapshot({}, {base.evaluate: scored(0.5), further: scored(1 / 3)}, laid_out)
-    rows = {each["name"]: each for each in build_status(state(seen), NEW, EARLY).to_object()["runs"]}
+    found = snapshot({}, {base.evaluate: scored(0.5), further: scored(1 / 3)}, laid_out)
+    rows = {each["name"]: each for each in build_status(state(found), NEW, EARLY).to_object()["runs"]}
     assert rows["base"]["taskAccuracies"] == {"arc_easy": 0.333333}
     assert "taskAccuracies" not in rows["fp8-s0"]
 
@@ -138,8 +138,8 @@ def test_a_skipped_run_does_not_make_a_sweep_fail() -> None:
     whole = finished(failed=True)
     assert whole.snapshot is not None
     lacking = {FP8.train.name: Observation(phase=Phase.FAILED, attempt=1, reason="NoCapableNode", message="no node")}
-    seen = replace(whole.snapshot, observed=replace(whole.snapshot.observed, tasks=lacking))
-    status = build_status(replace(whole, snapshot=seen), NEW, LATE)
+    found = replace(whole.snapshot, observed=replace(whole.snapshot.observed, tasks=lacking))
+    status = build_status(replace(whole, snapshot=found), NEW, LATE)
     assert (status.phase, status.failed, row(status, "fp8-s0").state) == ("Complete", 0, "Skipped")
 
 
@@ -224,9 +224,9 @@ def test_a_report_that_could_not_be_made_is_in_the_message() -> None:
 def test_the_status_of_a_thousand_failed_runs_stays_below_a_mebibyte_with_the_record_of_its_owner(seeds: int) -> None:
     laid_out = plan(small_sweep(recipes=RECIPES, name="n" * 40, seeds=list(range(seeds))), "s3://bucket/" + "p" * 60)
     bad = Observation(phase=Phase.FAILED, attempt=3, reason="OutOfMemory", message="m" * 4000)
-    seen = snapshot(dict.fromkeys(laid_out.training_order, bad), {laid_out.prepare: {}}, laid_out)
+    found = snapshot(dict.fromkeys(laid_out.training_order, bad), {laid_out.prepare: {}}, laid_out)
     uri = f"s3://bucket/{'p' * 60}/{laid_out.layout.root}"
-    status = build_status(state(seen, finished=True, results_uri=uri), NEW, EARLY)
+    status = build_status(state(found, finished=True, results_uri=uri), NEW, EARLY)
     written = status.to_object()
     owned: list[object] = [
         {f'k:{{"name":"{row["name"]}"}}': {f"f:{field}": {} for field in row}} for row in written["runs"]

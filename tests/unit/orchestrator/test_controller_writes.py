@@ -40,10 +40,10 @@ def test_progress_is_written_every_ten_seconds_at_most(world: World, monkeypatch
     observe = world.runtime.observe
 
     def moving(names: Any) -> Mapping[str, Observation]:
-        seen = observe(names)
+        observed = observe(names)
         return {
             name: Observation(phase=each.phase, attempt=each.attempt, elapsed_s=world.time)
-            for name, each in seen.items()
+            for name, each in observed.items()
         }
 
     monkeypatch.setattr(world.runtime, "observe", moving)

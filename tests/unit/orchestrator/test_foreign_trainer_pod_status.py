@@ -45,7 +45,7 @@ def pod(phase: str, prepare: State, command: State = WAITING, main: State = WAIT
     }
 
 
-def seen(*pods: State, progress: Progress | None = None, timeout_s: float = 100, **status: Any) -> TaskState:
+def state_of(*pods: State, progress: Progress | None = None, timeout_s: float = 100, **status: Any) -> TaskState:
     marks = {TIMEOUT: "100000", COMMAND_TIMEOUT: f"{timeout_s:g}"}
     item = {
         "metadata": {"name": "j", "creationTimestamp": ago(600), "annotations": marks}, "spec": {}, "status": status,
@@ -60,12 +60,12 @@ def test_the_task_runs_while_any_of_its_containers_does_and_its_progress_says_wh
     collecting = pod("Running", ended(0), ended(0), running(5))
     phases = []
     for each in (preparing, training, collecting):
-        observation = seen(each, progress=Progress(phase="checking") if each is collecting else None).observation
+        observation = state_of(each, progress=Progress(phase="checking") if each is collecting else None).observation
         assert (observation.phase, observation.attempt, observation.queued) == (Phase.RUNNING, 1, False)
         assert observation.progress is not None
         phases.append(observation.progress.phase)
     assert phases == ["preparing", "training", "checking"]
-    assert seen(pod("Pending", WAITING)).observation.phase is Phase.PENDING
+    assert state_of(pod("Pending", WAITING)).observation.phase is Phase.PENDING
 
 
 ENDS: dict[str, tuple[State, str, str]] = {
@@ -102,24 +102,24 @@ ENDS: dict[str, tuple[State, str, str]] = {
 @pytest.mark.parametrize(("state", "reason", "message"), ENDS.values(), ids=ENDS)
 def test_how_the_command_ended_is_told_as_on_a_single_machine(state: State, reason: str, message: str) -> None:
     failed = pod("Failed", ended(0), state)
-    again = seen(failed, failed=1).observation
+    again = state_of(failed, failed=1).observation
     assert (again.phase, again.attempt, again.reason, again.message) == (Phase.PENDING, 1, reason, message)
     over = {"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "Container trainer failed"}
-    final = seen(failed, conditions=[over], failed=1).observation
+    final = state_of(failed, conditions=[over], failed=1).observation
     assert (final.phase, final.reason, final.message) == (Phase.FAILED, reason, message)
 
 
 def test_secrets_and_control_characters_in_the_last_lines_are_not_told() -> None:
     failed = pod("Failed", ended(0), ended(1, "\x1b[31mHF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123456789"))
-    message = seen(failed, failed=1).observation.message
+    message = state_of(failed, failed=1).observation.message
     assert "hf_abcdefghij" not in message
     assert "\x1b" not in message
 
 
 def test_failures_of_our_containers_are_told_in_their_own_words() -> None:
     said = Termination(reason="ForeignTrainerError", message="left no usable adapter").model_dump_json()
-    prepare = seen(pod("Failed", ended(4, said)), failed=1).observation
-    collect = seen(pod("Failed", ended(0), ended(0), ended(4, said)), failed=1).observation
+    prepare = state_of(pod("Failed", ended(4, said)), failed=1).observation
+    collect = state_of(pod("Failed", ended(0), ended(0), ended(4, said)), failed=1).observation
     assert {(each.reason, each.message) for each in (prepare, collect)} == {
         ("ForeignTrainerError", "left no usable adapter"),
     }
@@ -128,25 +128,25 @@ def test_failures_of_our_containers_are_told_in_their_own_words() -> None:
 def test_a_pod_that_was_evicted_between_two_containers_is_told_by_its_own_status() -> None:
     evicted = pod("Failed", ended(0), WAITING)
     evicted["status"] |= {"reason": "Evicted", "message": "the node was low on disk"}
-    assert seen(evicted, failed=1).observation.reason == "Evicted"
+    assert state_of(evicted, failed=1).observation.reason == "Evicted"
 
 
 def test_the_deadline_is_that_of_the_command_in_one_attempt() -> None:
-    in_time = seen(pod("Pending", ended(0), running(99)))
+    in_time = state_of(pod("Pending", ended(0), running(99)))
     assert (in_time.observation.phase, in_time.exceeded) == (Phase.RUNNING, None)
-    late = seen(pod("Pending", ended(0), running(101)), timeout_s=100)
+    late = state_of(pod("Pending", ended(0), running(101)), timeout_s=100)
     assert late.exceeded is not None
     assert (late.exceeded.reason, late.exceeded.message) == (
         "ForeignTrainerError", "the command had not ended after 100 s",
     )  # fmt: skip
     assert late.observation.phase is Phase.FAILED
-    assert seen(pod("Running", ended(0), ended(0, since=1), running(101))).exceeded is None
+    assert state_of(pod("Running", ended(0), ended(0, since=1), running(101))).exceeded is None
 
 
 def test_an_image_that_cannot_be_pulled_fails_the_task_after_its_grace_from_when_it_was_needed() -> None:
     absent = {"waiting": {"reason": "ImagePullBackOff", "message": "team/other:1 not found"}}
-    early = seen(pod("Pending", ended(0, since=299), absent, age=5000))
-    late = seen(pod("Pending", ended(0, since=301), absent, age=5000))
+    early = state_of(pod("Pending", ended(0, since=299), absent, age=5000))
+    late = state_of(pod("Pending", ended(0, since=301), absent, age=5000))
     assert (early.observation.phase, early.observation.reason, early.exceeded) == (
         Phase.PENDING, "ImagePullBackOff", None,
     )  # fmt: skip

@@ -61,12 +61,12 @@ def test_the_time_for_a_trainer_allows_every_attempt_its_deadline_and_the_checks
 def test_a_trainer_that_fails_fails_its_run_and_no_other() -> None:
     laid_out = planned(seeds=[0, 1])
     first, second = tasks_of(laid_out)
-    seen = {
+    observed = {
         first.name: Observation(phase=Phase.FAILED, attempt=1, reason="ForeignTrainerError", message="exit code 1"),
         second.name: Observation(phase=Phase.RUNNING, attempt=1),
     }
     done = frozenset(task.name for task in laid_out.preliminaries)
-    states = run_states(laid_out, Observed(done=done, tasks=seen, slots=1))
+    states = run_states(laid_out, Observed(done=done, tasks=observed, slots=1))
     assert str(states["other-s0"].failure) == "ForeignTrainerError: exit code 1"
     assert states["other-s1"].state is RunState.TRAINING
     assert states["bf16-s0"].state is RunState.PENDING

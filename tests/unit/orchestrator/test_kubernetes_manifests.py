@@ -283,14 +283,14 @@ def test_threads_are_told_to_the_service_and_its_libraries() -> None:
     assert variables(manifest)["OMP_NUM_THREADS"] == "2"
 
 
-def test_a_trainer_is_told_how_many_may_train_beside_it() -> None:
-    def told(scheduling: SchedulingSpec) -> int:
+def test_a_trainer_knows_how_many_may_train_beside_it() -> None:
+    def side_by_side(scheduling: SchedulingSpec) -> int:
         annotations = train_job(scheduling=scheduling)["spec"]["template"]["metadata"]["annotations"]
         return TrainRequest.model_validate(json.loads(annotations[REQUEST])).side_by_side
 
-    assert told(SchedulingSpec(slots=2)) == 2
-    assert told(SchedulingSpec()) == len(PLAN.sweep.recipes)
-    assert told(SchedulingSpec(slots=1)) == 1
+    assert side_by_side(SchedulingSpec(slots=2)) == 2
+    assert side_by_side(SchedulingSpec()) == len(PLAN.sweep.recipes)
+    assert side_by_side(SchedulingSpec(slots=1)) == 1
 
 
 def test_a_job_may_wait_for_all_other_trainers_of_its_sweep_before_its_own_time_begins() -> None:

@@ -97,21 +97,26 @@ def server(*pods: dict[str, Any], timeout_s: float = 600, **annotations: str) ->
 
 
 def test_a_running_pod_is_a_running_task_with_its_progress() -> None:
-    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), active=1).observation
-    assert (seen.phase, seen.attempt, seen.reason, seen.elapsed_s) == (Phase.RUNNING, 1, "", 100)
-    assert seen.progress is not None
-    assert seen.progress.step == 3
+    found = job(pod("Running", state={"running": {"startedAt": ago(9)}}), active=1).observation
+    assert (found.phase, found.attempt, found.reason, found.elapsed_s) == (Phase.RUNNING, 1, "", 100)
+    assert found.progress is not None
+    assert found.progress.step == 3
 
 
 def test_a_complete_job_has_succeeded_and_took_until_then() -> None:
-    seen = job(conditions=[condition("Complete", "True", 40)], failed=1).observation
-    assert (seen.phase, seen.attempt, seen.elapsed_s) == (Phase.SUCCEEDED, 2, 60)
+    found = job(conditions=[condition("Complete", "True", 40)], failed=1).observation
+    assert (found.phase, found.attempt, found.elapsed_s) == (Phase.SUCCEEDED, 2, 60)
 
 
 def test_a_failed_job_has_the_reason_of_its_last_pod() -> None:
     failed = pod("Failed", state=ended(2, termination("ConfigError")))
-    seen = job(failed, conditions=[condition("Failed", "True", 1, reason="PodFailurePolicy")], failed=1).observation
-    assert (seen.phase, seen.attempt, seen.reason, seen.message) == (Phase.FAILED, 1, "ConfigError", "its own message")
+    found = job(failed, conditions=[condition("Failed", "True", 1, reason="PodFailurePolicy")], failed=1).observation
+    assert (found.phase, found.attempt, found.reason, found.message) == (
+        Phase.FAILED,
+        1,
+        "ConfigError",
+        "its own message",
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,13 +129,13 @@ def test_a_failed_job_has_the_reason_of_its_last_pod() -> None:
     ],
 )
 def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[str, Any], reason: str) -> None:
-    seen = job(pod("Failed", state=state), failed=1).observation
-    assert (seen.phase, seen.attempt, seen.reason) == (Phase.PENDING, 1, reason)
+    found = job(pod("Failed", state=state), failed=1).observation
+    assert (found.phase, found.attempt, found.reason) == (Phase.PENDING, 1, reason)
 
 
 def test_a_pod_that_is_gone_is_told_of_until_the_next_one_ends() -> None:
-    seen = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).observation
-    assert (seen.phase, seen.attempt, seen.reason) == (Phase.RUNNING, 2, "PodDeleted")
+    found = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).observation
+    assert (found.phase, found.attempt, found.reason) == (Phase.RUNNING, 2, "PodDeleted")
     gave_reason = pod("Failed", state=ended(75, termination("TransientError")))
     assert job(gave_reason, failed=2).observation.reason == "TransientError"
 
@@ -144,12 +149,12 @@ NO_CLASS = {
 def test_a_pod_without_its_volume_is_told_with_what_was_said_of_the_claim_and_fails_after_its_grace() -> None:
     message = NO_GPU.replace("2 Insufficient nvidia.com/gpu", "pod has unbound immediate PersistentVolumeClaims")
 
-    def seen(since: float) -> TaskState:
+    def state_since(since: float) -> TaskState:
         item = {"metadata": {"name": "j", "creationTimestamp": ago(since)}, "spec": {}, "status": {}}
         pods = [unplaced(message, since)]
         return observe_job(TaskObjects(item=item, pods=pods, events=[NO_CLASS], now=NOW, limits=LIMITS))
 
-    early, late = seen(10), seen(LIMITS.start_s + 1)
+    early, late = state_since(10), state_since(LIMITS.start_s + 1)
     assert (early.observation.phase, early.observation.reason, early.exceeded) == (
         Phase.PENDING,
         "VolumeNotBound",
@@ -213,16 +218,16 @@ def test_a_task_is_queued_until_its_pod_has_a_node_and_again_between_its_attempt
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("ImportError: no module\n", "exit code 1: ImportError: no module"),
         (f"{'x' * 900}last", f"exit code 1: …{'x' * 695}last"),
         ("", "exit code 1"),
     ],
 )
-def test_a_container_that_left_no_message_of_ours_is_told_with_the_end_of_its_log(message: str, told: str) -> None:
+def test_without_a_message_of_ours_a_container_s_end_is_described_by_its_log(message: str, expected: str) -> None:
     why = job(pod("Failed", state=ended(1, message)), failed=1).observation
-    assert (why.reason, why.message) == ("Exited", told)
+    assert (why.reason, why.message) == ("Exited", expected)
 
 
 def test_the_deadline_begins_when_the_first_pod_gets_its_node() -> None:
@@ -249,22 +254,22 @@ def test_a_task_whose_pods_the_api_refuses_has_the_reason_and_holds_no_slot(
 ) -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {}, "status": {}}
     refused = {"reason": "FailedCreate", "message": "exceeded quota: gpus", "lastTimestamp": ago(1), "metadata": {}}
-    seen = observe(TaskObjects(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).observation
-    assert (seen.phase, seen.attempt, seen.unplaced) == (Phase.PENDING, 0, True)
-    assert (seen.reason, seen.message) == ("FailedCreate", "exceeded quota: gpus")
+    found = observe(TaskObjects(item=item, pods=(), events=[refused], now=NOW, limits=LIMITS)).observation
+    assert (found.phase, found.attempt, found.unplaced) == (Phase.PENDING, 0, True)
+    assert (found.reason, found.message) == ("FailedCreate", "exceeded quota: gpus")
 
 
 def test_a_suspended_job_is_queued_and_holds_no_slot() -> None:
     item = {"metadata": {"name": "j", "creationTimestamp": ago(9)}, "spec": {"suspend": True}, "status": {}}
-    seen = observe_job(TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)).observation
-    assert (seen.reason, seen.unplaced) == ("Queued", True)
+    found = observe_job(TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)).observation
+    assert (found.reason, found.unplaced) == ("Queued", True)
 
 
 def test_a_task_that_was_stopped_stays_failed_with_its_reason() -> None:
     mark = {FAILED: termination("NoCapableNode"), TIMEOUT: "5", MAX_ATTEMPTS: "3"}
     item = {"metadata": {"name": "x", "creationTimestamp": ago(9), "annotations": mark}, "spec": {}, "status": {}}
-    seen = TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)
-    for state in (observe_job(seen), observe_server(seen)):
+    found = TaskObjects(item=item, pods=(), now=NOW, limits=LIMITS)
+    for state in (observe_job(found), observe_server(found)):
         assert (state.observation.phase, state.observation.reason, state.exceeded) == (
             Phase.FAILED,
             "NoCapableNode",
@@ -327,5 +332,5 @@ def test_bad_input_of_a_server_is_not_tried_again() -> None:
 def test_a_pod_that_is_being_deleted_does_not_count() -> None:
     leaving = pod("Running", conditions=[condition("Ready", "True", 1)])
     leaving["metadata"]["deletionTimestamp"] = ago(1)
-    seen = server(leaving).observation
-    assert (seen.phase, seen.attempt) == (Phase.PENDING, 0)
+    found = server(leaving).observation
+    assert (found.phase, found.attempt) == (Phase.PENDING, 0)

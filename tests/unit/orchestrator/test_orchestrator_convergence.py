@@ -46,11 +46,11 @@ class QueueingRuntime(MemoryRuntime):
         self._examined.discard(name)
 
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        def seen(name: str, as_is: Observation) -> Observation:
+        def as_reported(name: str, as_is: Observation) -> Observation:
             waits = as_is.phase is Phase.PENDING and name not in self._placed
             return replace(as_is, queued=waits, unplaced=waits and name in self._examined)
 
-        return {name: seen(name, as_is) for name, as_is in super().observe(names).items()}
+        return {name: as_reported(name, as_is) for name, as_is in super().observe(names).items()}
 
     def advance(self) -> None:
         entries = list(self._entries.items())

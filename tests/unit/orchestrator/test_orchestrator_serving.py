@@ -1,9 +1,9 @@
 """Several model servers: which run, one after another or side by side, and what becomes of runs scored on them."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from observations import given
 from sweeps import small_sweep
 
 from surogate_bench.requests import EvaluateRequest, ServeRequest
@@ -50,14 +50,6 @@ def server(laid_out: Plan, under: str | None = None) -> Task:
 
 def scored_under(laid_out: Plan, under: str | None) -> tuple[Task, ...]:
     return tuple(each.task for run in laid_out.runs for each in run.evaluations if each.under == under)
-
-
-def seen(*done: Task, tasks: Mapping[Task, Observation] | None = None, slots: int | None = 1) -> Observed:
-    return Observed(
-        done=frozenset(task.name for task in done),
-        tasks={task.name: observation for task, observation in (tasks or {}).items()},
-        slots=slots,
-    )
 
 
 def all_trained(laid_out: Plan) -> tuple[Task, ...]:
@@ -118,17 +110,17 @@ def test_with_one_slot_servers_follow_the_trainers_one_after_another() -> None:
     done = all_trained(laid_out)
     started = []
     for under in (None, "fp8", "fp4"):
-        assert reconcile(laid_out, seen(*done)) == (Submit(server(laid_out, under)),)
+        assert reconcile(laid_out, given(*done)) == (Submit(server(laid_out, under)),)
         started.append(under)
         done = (*done, *scored_under(laid_out, under))
-        over = seen(*done, tasks={server(laid_out, under): RUNNING})
+        over = given(*done, tasks={server(laid_out, under): RUNNING})
         assert reconcile(laid_out, over) == (Delete(server(laid_out, under)),)
-    assert is_finished(laid_out, seen(*done))
+    assert is_finished(laid_out, given(*done))
 
 
 def test_an_adapter_is_scored_only_on_the_server_that_is_ready_and_only_where_requested() -> None:
     laid_out = plan_under("own")
-    observed = seen(*all_trained(laid_out), tasks={server(laid_out, "fp8"): RUNNING})
+    observed = given(*all_trained(laid_out), tasks={server(laid_out, "fp8"): RUNNING})
     assert reconcile(laid_out, observed) == (
         Submit(evaluate(laid_out, "base", "fp8")), Submit(evaluate(laid_out, "fp8-s0", "fp8")),
     )  # fmt: skip
@@ -137,14 +129,14 @@ def test_an_adapter_is_scored_only_on_the_server_that_is_ready_and_only_where_re
 def test_a_server_whose_evaluations_run_is_started_again_where_it_was_lost() -> None:
     laid_out = plan_under("own")
     done = (*all_trained(laid_out), *scored_under(laid_out, None), evaluate(laid_out, "base", "fp8"))
-    observed = seen(*done, tasks={evaluate(laid_out, "fp8-s0", "fp8"): RUNNING})
+    observed = given(*done, tasks={evaluate(laid_out, "fp8-s0", "fp8"): RUNNING})
     assert reconcile(laid_out, observed) == (Submit(server(laid_out, "fp8")),)
 
 
 def test_a_server_comes_first_that_can_score_all_that_is_left_for_it() -> None:
     laid_out = plan_under("own")
     done = (*laid_out.preliminaries, train(laid_out, "fp4"), train(laid_out, "fp8"))
-    observed = seen(*done, tasks={train(laid_out, "bf16"): RUNNING}, slots=2)
+    observed = given(*done, tasks={train(laid_out, "bf16"): RUNNING}, slots=2)
     assert reconcile(laid_out, observed) == (Submit(server(laid_out, "fp8")),)
 
 
@@ -153,9 +145,9 @@ def test_an_idle_server_gives_way_to_one_with_work() -> None:
     done = (*laid_out.preliminaries, train(laid_out, "fp4"), train(laid_out, "fp8"))
     scored = [task for task in scored_under(laid_out, None) if task != evaluate(laid_out, "bf16-s0")]
     tasks = {train(laid_out, "bf16"): RUNNING, server(laid_out): RUNNING}
-    assert reconcile(laid_out, seen(*done, *scored, tasks=tasks, slots=2)) == (Delete(server(laid_out)),)
+    assert reconcile(laid_out, given(*done, *scored, tasks=tasks, slots=2)) == (Delete(server(laid_out)),)
     tasks[evaluate(laid_out, "fp8-s0")] = RUNNING
-    assert reconcile(laid_out, seen(*done, *scored, tasks=tasks, slots=2)) == ()
+    assert reconcile(laid_out, given(*done, *scored, tasks=tasks, slots=2)) == ()
 
 
 def test_a_server_does_not_give_way_while_there_is_room_for_the_other() -> None:
@@ -163,18 +155,18 @@ def test_a_server_does_not_give_way_while_there_is_room_for_the_other() -> None:
     done = (*laid_out.preliminaries, train(laid_out, "fp4"), train(laid_out, "fp8"))
     scored = [task for task in scored_under(laid_out, None) if task != evaluate(laid_out, "bf16-s0")]
     tasks = {train(laid_out, "bf16"): RUNNING, server(laid_out): RUNNING}
-    observed = seen(*done, *scored, tasks=tasks, slots=3)
+    observed = given(*done, *scored, tasks=tasks, slots=3)
     assert reconcile(laid_out, observed) == (Submit(server(laid_out, "fp8")),)
 
 
 def test_idle_servers_give_way_to_trainers_without_room_but_one_while_a_trainer_works() -> None:
     laid_out = plan_under("own", evaluation={"evaluate_base": False})
     servers = dict.fromkeys(laid_out.servers, RUNNING)
-    assert set(reconcile(laid_out, seen(*laid_out.preliminaries, tasks=servers, slots=3))) == {
+    assert set(reconcile(laid_out, given(*laid_out.preliminaries, tasks=servers, slots=3))) == {
         Delete(task) for task in laid_out.servers
     }
     working = {**servers, train(laid_out, "fp4"): RUNNING}
-    assert reconcile(laid_out, seen(*laid_out.preliminaries, tasks=working, slots=4)) == (
+    assert reconcile(laid_out, given(*laid_out.preliminaries, tasks=working, slots=4)) == (
         Delete(server(laid_out, "fp8")), Delete(server(laid_out, "fp4")),
     )  # fmt: skip
 
@@ -184,22 +176,25 @@ def test_idle_servers_give_way_to_trainers_without_room_but_one_while_a_trainer_
 
 def test_servers_run_side_by_side_where_slots_allow() -> None:
     laid_out = plan_under("own")
-    observed = seen(*all_trained(laid_out), slots=2)
+    observed = given(*all_trained(laid_out), slots=2)
     assert reconcile(laid_out, observed) == (Submit(server(laid_out)), Submit(server(laid_out, "fp8")))
 
 
 def test_each_server_takes_as_many_evaluations_at_a_time_as_the_sweep_says() -> None:
     laid_out = plan_under("all", evaluation={"parallel_evaluations": 1})
     tasks = {server(laid_out): RUNNING, server(laid_out, "fp8"): RUNNING, evaluate(laid_out, "base", "fp8"): RUNNING}
-    observed = seen(*all_trained(laid_out), tasks=tasks, slots=2)
+    observed = given(*all_trained(laid_out), tasks=tasks, slots=2)
     assert reconcile(laid_out, observed) == (Submit(evaluate(laid_out, "base")),)
 
 
 def test_overlapped_one_server_runs_beside_trainers_and_not_those_that_could_score_the_base_only() -> None:
     laid_out = plan_under("own", placement="overlapped")
     prepared = laid_out.preliminaries
-    assert reconcile(laid_out, seen(*prepared, slots=2)) == (Submit(server(laid_out)), Submit(train(laid_out, "fp4")))
-    idle = seen(
+    assert reconcile(laid_out, given(*prepared, slots=2)) == (
+        Submit(server(laid_out)),
+        Submit(train(laid_out, "fp4")),
+    )
+    idle = given(
         *prepared, evaluate(laid_out, "base"), tasks={server(laid_out): RUNNING, train(laid_out, "fp4"): RUNNING},
         slots=2,
     )  # fmt: skip
@@ -210,17 +205,17 @@ def test_overlapped_an_idle_server_gives_way_to_one_that_completes_its_work() ->
     laid_out = plan_under("own", placement="overlapped")
     done = (*laid_out.preliminaries, train(laid_out, "fp4"), evaluate(laid_out, "base"), evaluate(laid_out, "fp4-s0"))
     tasks = {train(laid_out, "fp8"): RUNNING}
-    before = seen(*done, tasks={**tasks, server(laid_out): RUNNING}, slots=2)
+    before = given(*done, tasks={**tasks, server(laid_out): RUNNING}, slots=2)
     assert reconcile(laid_out, before) == (Delete(server(laid_out)),)
-    assert reconcile(laid_out, seen(*done, tasks=tasks, slots=2)) == (Submit(server(laid_out, "fp4")),)
+    assert reconcile(laid_out, given(*done, tasks=tasks, slots=2)) == (Submit(server(laid_out, "fp4")),)
 
 
 def test_where_slots_are_not_counted_servers_with_work_are_queued_once_no_trainer_is() -> None:
     laid_out = plan_under("own")
     done = (*laid_out.preliminaries, train(laid_out, "fp4"), train(laid_out, "fp8"))
-    waiting = seen(*done, tasks={train(laid_out, "bf16"): QUEUED}, slots=None)
+    waiting = given(*done, tasks={train(laid_out, "bf16"): QUEUED}, slots=None)
     assert reconcile(laid_out, waiting) == ()
-    working = seen(*done, tasks={train(laid_out, "bf16"): RUNNING}, slots=None)
+    working = given(*done, tasks={train(laid_out, "bf16"): RUNNING}, slots=None)
     assert {action.task for action in reconcile(laid_out, working)} == set(laid_out.servers)
 
 
@@ -230,9 +225,9 @@ def test_where_slots_are_not_counted_an_idle_server_gives_way_to_one_without_roo
     scored = [task for task in scored_under(laid_out, None) if task != evaluate(laid_out, "bf16-s0")]
     tasks = {train(laid_out, "bf16"): RUNNING, server(laid_out): RUNNING, server(laid_out, "fp8"): UNPLACED}
     done = (*done, *scored, *scored_under(laid_out, "fp4"))
-    assert reconcile(laid_out, seen(*done, tasks=tasks, slots=None)) == (Delete(server(laid_out)),)
+    assert reconcile(laid_out, given(*done, tasks=tasks, slots=None)) == (Delete(server(laid_out)),)
     tasks[server(laid_out, "fp8")] = RUNNING
-    assert Delete(server(laid_out)) not in reconcile(laid_out, seen(*done, tasks=tasks, slots=None))
+    assert Delete(server(laid_out)) not in reconcile(laid_out, given(*done, tasks=tasks, slots=None))
 
 
 # What becomes of a run
@@ -246,28 +241,28 @@ def states_of(laid_out: Plan, run: str, observed: Observed) -> dict[str | None, 
 def test_a_run_succeeds_with_the_last_of_its_evaluations() -> None:
     laid_out = plan_under("own")
     scored = (*all_trained(laid_out), evaluate(laid_out, "fp8-s0"))
-    waiting = seen(*scored)
+    waiting = given(*scored)
     assert states_of(laid_out, "fp8-s0", waiting) == {None: RunState.SUCCEEDED, "fp8": RunState.TRAINED}
     assert run_states(laid_out, waiting)["fp8-s0"].state is RunState.TRAINED
-    scoring = seen(*scored, tasks={evaluate(laid_out, "fp8-s0", "fp8"): RUNNING})
+    scoring = given(*scored, tasks={evaluate(laid_out, "fp8-s0", "fp8"): RUNNING})
     assert run_states(laid_out, scoring)["fp8-s0"].state is RunState.EVALUATING
-    done = seen(*scored, evaluate(laid_out, "fp8-s0", "fp8"))
+    done = given(*scored, evaluate(laid_out, "fp8-s0", "fp8"))
     assert run_states(laid_out, done)["fp8-s0"].state is RunState.SUCCEEDED
 
 
 def test_an_evaluation_that_fails_fails_its_run_in_the_end_and_loses_no_other() -> None:
     laid_out = plan_under("own")
     failing = {evaluate(laid_out, "fp8-s0", "fp8"): FAILED}
-    running = seen(*all_trained(laid_out), tasks={**failing, evaluate(laid_out, "fp8-s0"): RUNNING})
+    running = given(*all_trained(laid_out), tasks={**failing, evaluate(laid_out, "fp8-s0"): RUNNING})
     assert states_of(laid_out, "fp8-s0", running) == {None: RunState.EVALUATING, "fp8": RunState.FAILED}
     assert run_states(laid_out, running)["fp8-s0"].state is RunState.EVALUATING
-    ended = run_states(laid_out, seen(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=failing))["fp8-s0"]
+    ended = run_states(laid_out, given(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=failing))["fp8-s0"]
     assert (ended.state, str(ended.failure)) == (RunState.FAILED, "Killed: served under fp8: out of memory")
 
 
 def test_a_recipe_that_cannot_be_served_here_skips_what_was_to_be_scored_on_it_only() -> None:
     laid_out = plan_under("own")
-    observed = seen(
+    observed = given(
         *all_trained(laid_out), *scored_under(laid_out, None), *scored_under(laid_out, "fp4"),
         tasks={server(laid_out, "fp8"): UNSUPPORTED},
     )  # fmt: skip
@@ -284,7 +279,7 @@ def test_a_recipe_that_cannot_be_served_here_skips_what_was_to_be_scored_on_it_o
 def test_a_failure_counts_more_than_a_lack_of_capability() -> None:
     laid_out = plan_under("all")
     tasks = {server(laid_out, "fp8"): UNSUPPORTED, evaluate(laid_out, "fp8-s0", "fp4"): FAILED}
-    observed = seen(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=tasks)
+    observed = given(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=tasks)
     assert run_states(laid_out, observed)["fp8-s0"].state is RunState.FAILED
 
 
@@ -293,7 +288,7 @@ def test_a_failed_server_stops_what_waits_for_it_and_the_others_go_on() -> None:
     tasks = {
         server(laid_out, "fp8"): FAILED, evaluate(laid_out, "base", "fp8"): RUNNING, server(laid_out): RUNNING,
     }  # fmt: skip
-    assert set(reconcile(laid_out, seen(*all_trained(laid_out), tasks=tasks, slots=1))) == {
+    assert set(reconcile(laid_out, given(*all_trained(laid_out), tasks=tasks, slots=1))) == {
         Submit(evaluate(laid_out, "base")), Submit(evaluate(laid_out, "bf16-s0")),
         Delete(evaluate(laid_out, "base", "fp8")),
     }  # fmt: skip
@@ -303,7 +298,7 @@ def test_a_run_whose_training_failed_is_scored_on_no_server() -> None:
     laid_out = plan_under("own")
     done = (*laid_out.preliminaries, train(laid_out, "bf16"), train(laid_out, "fp4"), *scored_under(laid_out, None))
     done = (*done, *scored_under(laid_out, "fp4"), evaluate(laid_out, "base", "fp8"))
-    observed = seen(*done, tasks={train(laid_out, "fp8"): FAILED})
+    observed = given(*done, tasks={train(laid_out, "fp8"): FAILED})
     assert reconcile(laid_out, observed) == ()
     assert str(run_states(laid_out, observed)["fp8-s0"].failure) == "Killed: out of memory"
 
@@ -312,6 +307,6 @@ def test_a_run_whose_training_failed_is_scored_on_no_server() -> None:
 def test_a_failure_without_a_message_names_the_way_of_serving_all_the_same(message: str) -> None:
     laid_out = plan_under("own")
     failing = {evaluate(laid_out, "fp8-s0", "fp8"): Observation(phase=Phase.FAILED, reason="Exited", message=message)}
-    observed = seen(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=failing)
+    observed = given(*all_trained(laid_out), evaluate(laid_out, "fp8-s0"), tasks=failing)
     said = "Exited: served under fp8" + (f": {message}" if message else "")
     assert str(run_states(laid_out, observed)["fp8-s0"].failure) == said

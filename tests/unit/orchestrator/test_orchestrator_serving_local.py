@@ -37,7 +37,7 @@ def fake_command(service: Service) -> list[str]:
 
 @dataclass
 class Machine:
-    """A store, a folder for processes, and a sweep whose services do as they are told."""
+    """A store, a folder for processes, and a sweep whose services do as the test says."""
 
     folder: Path
     shown: list[Snapshot] = field(default_factory=list)

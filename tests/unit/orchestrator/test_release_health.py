@@ -173,13 +173,13 @@ def test_a_volume_that_cannot_be_mounted_is_told_by_its_event_cut_short(api: Api
 
 
 def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: Api) -> None:
-    told = set()
+    reported = set()
     for restarts in range(3):
         states = [{"state": CRASHED}, waiting("CrashLoopBackOff", f"back-off {10 << restarts}s", **CRASHED)]
         for state in states:
             api.pods = [pod(PLACED, init=state | {"restartCount": restarts})]
-            told.add(api.why())
-    assert len(told) == 1
+            reported.add(api.why())
+    assert len(reported) == 1
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ TRAINED = {"final_train_loss": 0.5, "tokens_per_second": 50.0, "train_seconds": 
 SCORED = {"strict": {"accuracy": 0.625, "stderr": 0.02}, "seconds": 12.0}
 
 
-def snapshot(seen: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]]) -> Snapshot:
+def snapshot(observed: Mapping[Task, Observation], results: Mapping[Task, dict[str, Any]]) -> Snapshot:
     manifests = {task.name: manifest_of(task.request, **result) for task, result in results.items()}
-    tasks = {task.name: observation for task, observation in seen.items()}
+    tasks = {task.name: observation for task, observation in observed.items()}
     return Snapshot(plan=PLAN, observed=Observed(done=frozenset(manifests), tasks=tasks, slots=2), manifests=manifests)
 
 
