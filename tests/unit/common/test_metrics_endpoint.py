@@ -140,7 +140,7 @@ def test_the_documented_table_is_the_one_in_the_code() -> None:
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    labels = {"sweep": "s", "run": "r"}
+    labels = {"sweep": "s", "run": "r", "task": "t", "served_under": "bf16", "merged": "false"}
     text = expose(families(labels, {"surogate_bench_eval_requests": None, "surogate_bench_eval_requests_done": 0}))
     assert b"surogate_bench_eval_requests_done{" in text
     assert b"surogate_bench_eval_requests{" not in text

@@ -220,7 +220,7 @@ def test_a_folder_that_a_further_task_names_is_missed_by_that_setting(folders: P
         ({"data": {"path": missing}}, r"^evaluation\.tasks\.other\.data\.path: there is no such folder or file"),
         ({"data": {"path": str(doubled)}}, r"^evaluation\.tasks\.other\.data\.path: .* or give the file itself"),
         ({"tasks_dir": missing}, r"^evaluation\.tasks\.other\.tasks_dir: is not a folder"),
-        ({}, r"^evaluation\.tasks\.other\.name: .* add other\.yaml to evaluation\.tasks\.other\.tasks_dir"),
+        ({}, r"^evaluation\.tasks\.other: .* add other\.yaml to its tasks_dir"),
     ):
         sweep = sweep_on(folders, evaluation={"task": "ro_gsm8k", "tasks": [{"name": "other", **entry}]})
         with pytest.raises(ConfigError, match=why):
