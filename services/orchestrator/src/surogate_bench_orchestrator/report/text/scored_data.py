@@ -1,4 +1,4 @@
-"""What evaluations scored, in words: data, prompt, solved examples, special tokens."""
+"""What evaluations scored: data, prompt, solved examples, special tokens."""
 
 from collections.abc import Sequence
 
@@ -75,7 +75,7 @@ def chat_note(prepared: PrepareResult | None, scored: Sequence[ScoredOn]) -> str
 
 
 def tokens_text(tokens: Sequence[str]) -> str:
-    """Return special tokens in words."""
+    """Return the names of special tokens, or none, as text."""
     return listed(tokens) if tokens else "none"
 
 
@@ -85,7 +85,7 @@ def prompt_text(of: str, *, chat: bool) -> str:
 
 
 def examples_text(shots: int) -> str:
-    """Return the number of solved examples in words."""
+    """Return the number of solved examples as text."""
     return f"{shots or 'no'} solved {plural('example', shots)}"
 
 
