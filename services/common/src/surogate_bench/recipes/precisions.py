@@ -93,6 +93,10 @@ class ComputeDescriptor:
     """Added training time where products are emulated, on the scale of :attr:`StorageDescriptor.relative_cost`."""
     engines: tuple[EngineSupport, ...]
     """From the fastest to the slowest."""
+    operand_bytes: float
+    """Per weight, of the operands that are kept beside a weight stored in bf16."""
+    packed_operand_bytes: float
+    """The same beside a quantized weight, where they are kept packed."""
     settings: frozenset[str] = frozenset()
     """Fields of a recipe that have an effect under this precision only."""
     details: Callable[[PrecisionSettings], str] | None = None
@@ -150,6 +154,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         description="bf16 operands in both passes",
         relative_cost=0.0,
         engines=(EngineSupport(engine=TORCH, note="products in bf16"),),
+        operand_bytes=0.0,
+        packed_operand_bytes=0.0,
     ),
     ComputePrecision.FP8_HYBRID: ComputeDescriptor(
         short="FP8",
@@ -159,6 +165,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
             EngineSupport(engine=TORCH, note="products on FP8 tensor cores", min_compute_capability=(8, 9)),
             EngineSupport(engine=EMULATED, note="bit for bit, but slower"),
         ),
+        operand_bytes=2.0,
+        packed_operand_bytes=1.0,
         settings=frozenset({"fp8_amax_history_length", "fp8_margin"}),
         details=_fp8_details,
         scales_inputs=True,
@@ -169,6 +177,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         "gradients",
         relative_cost=1.5,
         engines=(EngineSupport(engine=EMULATED, note="bit for bit; this version has no engine for FP4 tensor cores"),),
+        operand_bytes=2.0,
+        packed_operand_bytes=1.0,
         settings=frozenset({"fp4_profile"}),
         details=_nvfp4_details,
         width_multiple=16,

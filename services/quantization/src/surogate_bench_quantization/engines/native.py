@@ -62,9 +62,13 @@ class TorchEngine(Engine):
     @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
         del seed  # nothing is drawn
-        if recipe.compute is ComputePrecision.FP8_HYBRID:
-            return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
-        return TorchSession(recipe.weight_storage)
+        match recipe.compute:
+            case ComputePrecision.BF16:
+                return TorchSession(recipe.weight_storage)
+            case ComputePrecision.FP8_HYBRID:
+                return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
+            case ComputePrecision.NVFP4:
+                raise NotImplementedError("torch has no products of NVFP4 operands with the scales of training")
 
 
 class BitsAndBytesSession(StatelessSession):

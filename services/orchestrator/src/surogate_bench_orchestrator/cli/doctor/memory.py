@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench.recipes.precisions import STORAGES
+from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.training import TrainingSpec
 
@@ -105,8 +105,7 @@ def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
     return sum(lora.rank_of(layer) * sum(width) for layer, width in named.items() if lora.targets(layer))
 
 
-def _operand_bytes(recipe: Recipe) -> int:
+def _operand_bytes(recipe: Recipe) -> float:
     """Bytes a weight of the operands that are kept beside the storage."""
-    if recipe.compute is ComputePrecision.BF16:
-        return 0
-    return 2 if recipe.weight_storage is WeightStorage.BF16 else 1
+    compute = COMPUTES[recipe.compute]
+    return compute.operand_bytes if recipe.weight_storage is WeightStorage.BF16 else compute.packed_operand_bytes
