@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import Hardware, Manifest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.analysis.provenance import describe_machine
 from surogate_bench_orchestrator.report.analysis.records import RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.text.formats import listed, seeds
-from surogate_bench_orchestrator.report.text.provenance import describe_machine
 
 _PACKAGES: Mapping[str, Mapping[str, Sequence[str]]] = {
     "training": {
@@ -34,25 +34,25 @@ def reused_from(runs: Sequence[RunRecord]) -> str:
     if len(runs) != 1:
         return ""
     stages = runs[0].stages()
-    sources = {kind: sweep_of(found.reused_from) for kind, found in stages.items() if found.reused_from}
+    sources = {key.label: sweep_of(found.reused_from) for key, found in stages.items() if found.reused_from}
     if len(sources) == len(stages) and len(set(sources.values())) == 1:
         return next(iter(sources.values()))
-    return "; ".join(f"{kind} {source}" for kind, source in sources.items())
+    return "; ".join(f"{stage} {source}" for stage, source in sources.items())
 
 
 def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
     """Name what was not computed in this sweep; one note for each sweep that it was taken from."""
     found: dict[str, dict[str, list[RunRecord]]] = {}
     for run in records.every_run():
-        kinds: dict[str, list[str]] = {}
-        for kind, manifest in run.stages().items():
+        labels: dict[str, list[str]] = {}
+        for key, manifest in run.stages().items():
             if manifest.reused_from:
-                kinds.setdefault(sweep_of(manifest.reused_from), []).append(kind)
-        for source, names in kinds.items():
+                labels.setdefault(sweep_of(manifest.reused_from), []).append(key.label)
+        for source, names in labels.items():
             found.setdefault(source, {}).setdefault(" and ".join(names), []).append(run)
     return [
         f"Not computed again but taken from {source}: "
-        f"{'; '.join(f'{kinds} of {_named(runs, sweep)}' for kinds, runs in stages.items())}."
+        f"{'; '.join(f'{labels} of {_named(runs, sweep)}' for labels, runs in stages.items())}."
         for source, stages in found.items()
     ]
 
@@ -78,12 +78,7 @@ def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
 
 
 def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list[str]:
-    made = [
-        (run, manifest)
-        for run in runs
-        for stage, manifest in run.stages().items()
-        if stage == kind or stage.startswith(f"{kind} under ")
-    ]
+    made = [(run, manifest) for run in runs for key, manifest in run.stages().items() if key.kind == kind]
     found = [
         _values(name, [(run, _version(manifest, packages)) for run, manifest in made], sweep)
         for name, packages in _PACKAGES[kind].items()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -69,6 +69,34 @@ class ServedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageKey:
+    """One stage among those of its run."""
+
+    kind: Literal["training", "foreign training", "import", "evaluation"]
+    """``foreign training`` is that of a foreign trainer, made by other software by design."""
+    under: str | None = None
+    """Recipe that the base was served under; None for the base as published."""
+    merged: bool = False
+    task: str | None = None
+    """A further task; None for the primary one."""
+
+    @property
+    def label(self) -> str:
+        """Name of the stage in a sentence."""
+        return self.called(self.kind)
+
+    def called(self, kind: str) -> str:
+        """Return a label that has ``kind`` as the word for the stage."""
+        parts = [
+            "merged" if self.merged else "",
+            kind,
+            f"under {self.under}" if self.under else "",
+            f"of {self.task}" if self.task else "",
+        ]
+        return " ".join(part for part in parts if part)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
     """One run in the store; a stage that is not finished is None."""
 
@@ -106,21 +134,19 @@ class RunRecord:
         served = self.served(under, merged=merged)
         return served.evaluation if served else None
 
-    def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones.
-
-        ``foreign training`` is that of a foreign trainer, made by other software by design.
-        """
-        further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
-        further |= {
-            "merged evaluation" + (f" under {name}" if name else ""): served.evaluation
-            for name, served in self.merged.items()
-        }
-        further |= {f"evaluation of {task}": found.evaluation for task, found in self.tasks.items()}
+    def stages(self) -> dict[StageKey, Manifest]:
+        """Return the manifests of the finished stages."""
         is_foreign = self.train is not None and self.train.manifest.stage == "foreign-train"
-        training = "foreign training" if is_foreign else "training"
-        stages = {training: self.train, "import": self.imported, "evaluation": self.evaluation, **further}
-        return {name: stage.manifest for name, stage in stages.items() if stage is not None}
+        stages: dict[StageKey, TrainRecord | ImportRecord | EvalRecord | None] = {
+            StageKey(kind="foreign training" if is_foreign else "training"): self.train,
+            StageKey(kind="import"): self.imported,
+            StageKey(kind="evaluation"): self.evaluation,
+        }
+        served = {StageKey(kind="evaluation", under=under): found for under, found in self.under.items()}
+        served |= {StageKey(kind="evaluation", under=under, merged=True): each for under, each in self.merged.items()}
+        served |= {StageKey(kind="evaluation", task=task): found for task, found in self.tasks.items()}
+        stages |= {key: found.evaluation for key, found in served.items()}
+        return {key: stage.manifest for key, stage in stages.items() if stage is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
