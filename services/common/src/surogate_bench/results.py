@@ -220,19 +220,20 @@ class EvalResult(_Result):
     """Name under which vLLM served it."""
     samples: int
     strict: Metric
-    """Exact match of the number after ``####``: the headline."""
+    """By :attr:`metric`: the headline."""
     flexible: Metric
-    """Exact match of the last number in the answer."""
+    """By :attr:`second_metric`; equal to ``strict`` where there is one metric only."""
     metric: str | None = Field(None, exclude_if=lambda value: value is None)
-    """What ``strict`` is, as lm-eval names it; None for the exact match above."""
+    """What ``strict`` is, as lm-eval names it; None for exact match of the number after ``####``."""
     second_metric: str | None = Field(None, exclude_if=lambda value: value is None)
-    """What ``flexible`` is; None where ``metric`` is None, and where there is one metric only."""
+    """What ``flexible`` is; None where there is one metric only, and where ``metric`` is None: then it is exact match of
+    the last number in the answer."""
     empty_answers: int
     """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
     cut_off_answers: int | None = Field(None, exclude_if=lambda value: value is None)
     """Answers that max_gen_toks ended; None, as in the next two, in results of versions that did not record it."""
     unformatted_answers: int | None = Field(None, exclude_if=lambda value: value is None)
-    """Answers in which the strict filter found none."""
+    """Generated answers in which the strict filter found none."""
     answer_tokens: int | None = Field(None, exclude_if=lambda value: value is None)
     """Generated tokens of all answers together."""
     seconds: float
@@ -271,7 +272,7 @@ class SampleLine(_Result):
     index: int
     question: str
     target: str
-    """The reference number, as text."""
+    """The reference answer: the number after ``####`` where it has one, or the choice."""
     response: str
     """The complete answer of the model."""
     strict_match: bool

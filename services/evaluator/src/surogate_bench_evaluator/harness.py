@@ -34,7 +34,8 @@ from surogate_bench_evaluator.server import ServedModel
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
-"""Two of lm-eval's bootstrap; only exact_match is reported, whose standard error has a closed form."""
+"""Two of lm-eval's bootstrap: every metric that is reported is a share of questions, whose standard error has a closed
+form."""
 _MOST_STOPS = 4
 _GENERATION, _CHOICE = "generate_until", "multiple_choice"
 
