@@ -13,10 +13,11 @@ from surogate_bench.results import ImportResult
 from surogate_bench.stages import publish_stage
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
-from surogate_bench_orchestrator.report.charts.all_charts import draw_charts
+from surogate_bench_orchestrator.report.charts.draw import draw_charts
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
-from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.markdown import to_markdown
+from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 from surogate_bench_orchestrator.report.text.formats import PILCROW
 
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}

@@ -226,8 +226,8 @@ class EvalResult(_Result):
     metric: str | None = Field(None, exclude_if=lambda value: value is None)
     """What ``strict`` is, as lm-eval names it; None for exact match of the number after ``####``."""
     second_metric: str | None = Field(None, exclude_if=lambda value: value is None)
-    """What ``flexible`` is; None where there is one metric only, and where ``metric`` is None: then it is exact match of
-    the last number in the answer."""
+    """What ``flexible`` is; None where there is one metric only, and where ``metric`` is None: then
+    ``flexible`` is exact match of the last number in the answer."""
     empty_answers: int
     """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
     cut_off_answers: int | None = Field(None, exclude_if=lambda value: value is None)

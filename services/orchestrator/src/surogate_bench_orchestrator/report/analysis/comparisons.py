@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
 from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import ServedCell
 
 Cell = tuple[str, str | None]

@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.domain.tasks import way_of_serving
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, not_yet
 from surogate_bench_orchestrator.report.analysis.scores import score
-from surogate_bench_orchestrator.report.model.figures import RowState, Score
+from surogate_bench_orchestrator.report.model.scores import RowState, Score
 from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.model.summary import Row
 

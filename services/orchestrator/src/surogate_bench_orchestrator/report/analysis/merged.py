@@ -13,8 +13,8 @@ from surogate_bench_orchestrator.report.analysis.matrix_cells import (
 )
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, Rows
-from surogate_bench_orchestrator.report.model.figures import Comparison
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import ways_of
 from surogate_bench_orchestrator.report.text.merged_notes import footnotes, sentence_of
 

@@ -57,7 +57,7 @@ def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
     ]
 
 
-def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
+def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
     """Return how versions, engines and machines of compared stages differ; empty where they do not."""
     parts = [
         f"{kind} with {', '.join(differing)}"

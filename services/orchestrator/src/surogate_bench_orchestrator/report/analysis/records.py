@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,7 @@ from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, Re
 from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
+from surogate_bench_orchestrator.report.analysis.stage_keys import StageKey
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -66,34 +67,6 @@ class ServedRecord:
     evaluation: EvalRecord | None
     damage: str
     """What is wrong with the stored files; empty if nothing is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StageKey:
-    """One stage among those of its run."""
-
-    kind: Literal["training", "foreign training", "import", "evaluation"]
-    """``foreign training`` is that of a foreign trainer, made by other software by design."""
-    under: str | None = None
-    """Recipe that the base was served under; None for the base as published."""
-    merged: bool = False
-    task: str | None = None
-    """A further task; None for the primary one."""
-
-    @property
-    def label(self) -> str:
-        """Name of the stage in a sentence."""
-        return self.called(self.kind)
-
-    def called(self, kind: str) -> str:
-        """Return a label that has ``kind`` as the word for the stage."""
-        parts = [
-            "merged" if self.merged else "",
-            kind,
-            f"under {self.under}" if self.under else "",
-            f"of {self.task}" if self.task else "",
-        ]
-        return " ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

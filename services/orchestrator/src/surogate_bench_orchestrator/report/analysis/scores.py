@@ -15,8 +15,8 @@ from surogate_bench.statistics import (
     wilson_interval,
 )
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
-from surogate_bench_orchestrator.report.analysis.scoring import require_same_data
-from surogate_bench_orchestrator.report.model.figures import Comparison, Score
+from surogate_bench_orchestrator.report.analysis.scored_data import require_same_data
+from surogate_bench_orchestrator.report.model.scores import Comparison, Score
 
 _Key = TypeVar("_Key", bound=Hashable)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from surogate_bench_orchestrator.report.model.figures import Comparison, Part
+from surogate_bench_orchestrator.report.model.scores import Comparison, Part
 from surogate_bench_orchestrator.report.model.served import ServedCell, Way
 
 MERGED_TITLE = "Merged before serving"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.figures import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.model.scores import Comparison, Part, RowState, Score
 
 MATRIX_TITLE = "Trained under \N{MULTIPLICATION SIGN} served under"
 """Heading of the tables and charts of the matrix."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from surogate_bench_orchestrator.report.model.figures import Comparison
 from surogate_bench_orchestrator.report.model.merged import MergedCell, MergedRow, p_value
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Way
 from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, plural, points
-from surogate_bench_orchestrator.report.text.matrix_notes import unlike_note
+from surogate_bench_orchestrator.report.text.matrix_notes import dagger_note
 
 _CHANCE = 0.05
 
@@ -55,6 +55,6 @@ def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way]) -> Iterator[str]:
         for cell in row.cells:
             name = f"{row.title} merged, {_served(cell, ways)}"
             if (found := cell.versus_unmerged) is not None and not found.of_all_seeds:
-                yield unlike_note(name, "itself unmerged", found)
+                yield dagger_note(name, "itself unmerged", found)
             if cell.merged.reason:
                 yield f"{name} {cell.merged.state}: {cell.merged.reason}"

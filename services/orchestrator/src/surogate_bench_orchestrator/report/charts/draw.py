@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.report.analysis.records import SweepRecords, Tr
 from surogate_bench_orchestrator.report.charts.accuracy import draw_accuracy
 from surogate_bench_orchestrator.report.charts.loss import Curve, RecipeCurves, draw_loss, draw_overlay, loss_limits
 from surogate_bench_orchestrator.report.charts.matrix import draw_heat_map
-from surogate_bench_orchestrator.report.charts.own import draw_own
+from surogate_bench_orchestrator.report.charts.served_as_trained import draw_own
 from surogate_bench_orchestrator.report.charts.style import SeriesStyle, house_style, series_style, to_png, to_svg
 from surogate_bench_orchestrator.report.model.served import MATRIX_TITLE, Served, ServedCell
 from surogate_bench_orchestrator.report.model.summary import Summary
