@@ -75,6 +75,10 @@ def task_files(task: Path) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
+MULTIPLE_CHOICE = "multiple_choice"
+"""Output type of the tasks of lm-eval that choose an answer."""
+
+
 def output_type(task: Path) -> str | None:
     """Read an lm-eval task's output_type from its file or those it includes, without lm-eval.
 

