@@ -10,7 +10,7 @@ from pathlib import Path
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.progress import READY_PHASE, Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
 from surogate_bench_model_server.calibration import InputCalibration, ScaleSource
@@ -195,7 +195,7 @@ class Supervisor:
 
     async def _serve_once(self) -> str:
         """Start vLLM, load the desired adapters, watch it; returns why it has to be started again."""
-        write_progress(self.work_dir, Progress(phase="starting"))
+        write_progress(self.work_dir, Progress(phase=Activity.STARTING))
         began = time.monotonic()
         self._process = self.start()
         reason = await self._wait_until_ready(self._process, began)
@@ -207,7 +207,7 @@ class Supervisor:
         except TransientError as error:
             return f"failed while adapters were loaded: {error}"
         self._up.set()
-        write_progress(self.work_dir, Progress(phase=READY_PHASE))
+        write_progress(self.work_dir, Progress(phase=Activity.READY))
         _log.info("vLLM is ready", extra={"seconds": round(time.monotonic() - began, 1), "pid": self._process.pid})
         return await self._watch(self._process)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of, training_of
-from surogate_bench.progress import Progress
+from surogate_bench.progress import Activity, Progress
 from surogate_bench.requests import ServeRequest
 from surogate_bench.results import EvalResult, ForeignTrainResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
@@ -246,7 +246,7 @@ def _activity(task: Observation) -> str:
         return "waits for room"
     if task.phase is Phase.PENDING and task.reason:
         return "about to retry"
-    return task.progress.phase if task.progress else "starting"
+    return task.progress.phase if task.progress else Activity.STARTING
 
 
 def _failure_of_attempt(task: Observation) -> Failure | None:

@@ -9,7 +9,7 @@ from surogate_bench.files import sha256_of
 from surogate_bench.hub_environment import check_hub_environment
 from surogate_bench.local_inputs import INPUTS, digest_inputs
 from surogate_bench.model_source import ModelLocation, locate_model
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
@@ -61,7 +61,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
         return
     sweep = request.sweep
     _check_environment(sweep, store, work_dir)
-    write_progress(work_dir, Progress(phase="reading data"))
+    write_progress(work_dir, Progress(phase=Activity.READING_DATA))
     here = [name for name in INPUTS if not (request.in_images and name == "trainers")]
     inputs = digest_inputs(sweep, here)  # before reading, so that a later change is detected
     splits = load_splits(sweep.data, needs_test="data" not in sweep.evaluation.keep_from_task)
@@ -74,7 +74,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     outputs = work_dir / "outputs"
     with translate_disk_errors(work_dir):
         location = _locate_or_convert(request, store, work_dir)
-        write_progress(work_dir, Progress(phase="checking"))
+        write_progress(work_dir, Progress(phase=Activity.CHECKING))
         config, tokenizer = load_config_and_tokenizer(location, sweep)
         prepared: dict[str, Sequence[PreparedRecord]] = {
             name: render(splits[name], tokenizer, sweep.data, split=name) for name in ("train", "validation")
@@ -106,7 +106,7 @@ def prepare_stage(request: PrepareRequest, work_dir: Path) -> None:
     )
     for warning in result.warnings:
         _log.warning("%s", warning)
-    write_progress(work_dir, Progress(phase="uploading"))
+    write_progress(work_dir, Progress(phase=Activity.UPLOADING))
     publish_stage(store, prefix, outputs, new_manifest(request, result))
     records = {name: info.records for name, info in data.items()}
     _log.info("the data has been checked and stored", extra={"records": records, "model": result.model_source})
@@ -123,7 +123,7 @@ def _check_environment(sweep: RecipeSweep, store: ObjectStore, work_dir: Path) -
 def _locate_or_convert(request: PrepareRequest, store: ObjectStore, work_dir: Path) -> ModelLocation:
     if not is_converted(request.sweep.model):
         return locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
-    write_progress(work_dir, Progress(phase="converting model"))
+    write_progress(work_dir, Progress(phase=Activity.CONVERTING_MODEL))
     folder = work_dir / "outputs" / MODEL_FOLDER
     convert_smollm2(folder)
     return ModelLocation(str(folder))
