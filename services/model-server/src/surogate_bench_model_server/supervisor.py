@@ -15,11 +15,7 @@ from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
 from surogate_bench_model_server.calibration import InputCalibration
-from surogate_bench_model_server.desired_adapters import (
-    DesiredAdapter,
-    read_desired_adapters,
-    write_desired_adapters,
-)
+from surogate_bench_model_server.desired_adapters import DesiredAdapter, read_desired_adapters, write_desired_adapters
 from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.log_tail import log_tail
 from surogate_bench_model_server.served_models import ServedModels
