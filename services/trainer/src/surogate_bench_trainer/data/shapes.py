@@ -14,7 +14,7 @@ from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, 
 def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
     """Return the shape of a split's records as the sweep states it; None if it is to be detected.
 
-    Test records have a question and an answer whatever the training records are: see :func:`surogate_bench.reading.detection.detect_format`.
+    Test records have a question and an answer whatever the training records are; :func:`detect_format` detects theirs.
     """
     return None if spec.format == "auto" or split == "test" else spec.format
 
