@@ -15,6 +15,7 @@ from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.init_command import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
     ExportTo,
@@ -61,14 +62,15 @@ def _show_version(requested: bool) -> None:
         raise typer.Exit
 
 
+_Version = typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+
+
 @app.callback()
-def _root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None:
+def _root(*, version: Annotated[bool, _Version] = False) -> None:
     del version  # handled by its callback
+
+
+app.command()(init)
 
 
 @app.command()

@@ -1,26 +1,31 @@
 """The questions on a terminal. An answer that the specs refuse is explained by their message, and asked for again."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import CONVERTED_MODELS, SHIPPED_MODELS
 from surogate_bench.reading.detection import REQUIRED_ROLES
 from surogate_bench.recipes import RECIPES
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.init.answers import Answers, DataFacts
-from surogate_bench_orchestrator.cli.init.document import primary_task
+from surogate_bench_orchestrator.cli.init.document import primary_task, setting_of
 from surogate_bench_orchestrator.cli.init.drafts import Draft, Drafts
 from surogate_bench_orchestrator.cli.init.inspection import require_shape
 from surogate_bench_orchestrator.cli.init.parsing import listed, number, numbers
-from surogate_bench_orchestrator.cli.init.sources import BUILTIN_DATA, source_from, task_from
+from surogate_bench_orchestrator.cli.init.sources import (
+    BUILTIN_DATA,
+    BUILTIN_MODELS,
+    recipes_from,
+    source_from,
+    task_from,
+)
 from surogate_bench_orchestrator.cli.init.text import described
 from surogate_bench_orchestrator.cli.recipes_command import capabilities_here, recipe_table
 
-BUILTIN_MODELS = (*SHIPPED_MODELS, *CONVERTED_MODELS)
-
+_SHAPES = f"Shapes: {', '.join(REQUIRED_ROLES)}."
+_YES = frozenset({"y", "yes"})
 _Parse = Callable[[str], object]
 _TRAINING: tuple[tuple[str, _Parse], ...] = (
     ("training.epochs", number),
@@ -82,7 +87,7 @@ class Dialogue:
             answers = self._ask(answers, self._tasks(self._drafts.of(answers)))
         if "recipes" not in answers.settings:
             self._consoles.messages.print(recipe_table(capabilities_here(RECIPES)))
-        for path, parse in (("recipes", listed), ("seeds", _seeds), ("serving.under", listed)):
+        for path, parse in (("recipes", self._recipes), ("seeds", _seeds), ("serving.under", listed)):
             answers = self._setting(answers, path, parse)
         answers = self._training(answers)
         return self._setting(answers, "name", str)
@@ -116,7 +121,8 @@ class Dialogue:
     def _model(self) -> _Question:
         return _Question(
             "model",
-            f"Base model: a name on the hub such as Qwen/Qwen3-0.6B, a folder, or built in ({', '.join(BUILTIN_MODELS)}).",
+            "Base model: a name on the hub such as Qwen/Qwen3-0.6B, a folder, or built in "
+            f"({', '.join(BUILTIN_MODELS)}).",
             None,
             lambda answers, typed: replace(answers, model=source_from(typed, BUILTIN_MODELS, self._folder)),
         )
@@ -141,14 +147,16 @@ class Dialogue:
             ),
         )
 
-    def _setting(self, answers: Answers, path: str, parse: _Parse, *, text: str | None = None) -> Answers:
+    def _setting(
+        self, answers: Answers, path: str, parse: _Parse, *, text: str | None = None, default: str | None = None
+    ) -> Answers:
         """Ask for one setting unless an option gave it."""
         if path in answers.settings:
             return answers
         question = _Question(
             path,
             text or described(path),
-            _shown(_value(self._drafts.of(answers).document, path)),
+            default or _shown(setting_of(self._drafts.of(answers).document, path)) or None,
             lambda before, typed: before.having(path, parse(typed)),
         )
         return self._ask(answers, question)
@@ -157,10 +165,12 @@ class Dialogue:
         """Ask for what is not detected in the data, and show what is."""
         if answers.data.kind == "hub":
             answers = self._setting(answers, "data.config", str)
-            answers = self._setting(answers, "data.format", str)
+            answers = self._setting(
+                answers, "data.format", str, text=f"Shape of its records. {_SHAPES}", default="auto"
+            )
             for split in ("train", "test"):
-                text = f"Name of the {split} split."
-                answers = self._setting(answers, f"data.splits.{split}", str, text=text)
+                text = f"Name of the split for {'training' if split == 'train' else 'the test'}."
+                answers = self._setting(answers, f"data.splits.{split}", str, text=text, default=split)
             return answers
         facts = self._drafts.of(answers).facts.data
         if facts is None:
@@ -170,25 +180,48 @@ class Dialogue:
             facts = self._drafts.of(answers).facts.data or facts
         require_shape(facts, answers.data.text)
         print_line(self._consoles.messages, f"  {facts.records} training records of the shape {facts.shape}")
-        if "data.hold_out.test" in _paths(self._drafts.of(answers).document):
+        if setting_of(self._drafts.of(answers).document, "data.hold_out.test") is not None:
             answers = self._setting(answers, "data.hold_out.test", number)
         return answers
 
     def _fields(self, answers: Answers, facts: DataFacts) -> Answers:
         """Ask for the shape of records that were not recognized, and for the names of their fields."""
-        names = ", ".join(facts.fields)
-        print_line(self._consoles.messages, f"  The records have the fields {names}, which fit no shape by themselves.")
-        question = _Question(
-            "data.format",
-            f"Shape of the records: {', '.join(REQUIRED_ROLES)}.",
-            "question-answer",
-            lambda before, typed: before.having("data.format", typed),
-        )
-        answers = self._ask(answers, question)
+        if "data.format" not in answers.settings:
+            text = f"The records have the fields {', '.join(facts.fields)}: of which shape are they? {_SHAPES}"
+            stated = _Question("data.format", text, None, lambda before, typed: before.having("data.format", typed))
+            answers = self._ask(answers, stated)
+        roles: Mapping[str, tuple[str, ...]] = REQUIRED_ROLES
+        for role in roles.get(self._drafts.of(answers).sweep.data.format, ()):
+            if role not in facts.fields:
+                text = f"Field that is the {role}: {', '.join(facts.fields)}."
+                answers = self._setting(answers, f"data.fields.{role}", _one_of(facts.fields, role), text=text)
         return answers
 
+    def _recipes(self, typed: str) -> object:
+        return recipes_from(listed(typed), self._folder)
+
     def _training(self, answers: Answers) -> Answers:
+        """Ask for the basics of training, if the defaults are not accepted as a whole."""
+        asked = [(path, parse) for path, parse in _TRAINING if path not in answers.settings]
+        document = self._drafts.of(answers).document
+        print_line(self._consoles.messages, "\nTraining:")
+        for path, _ in asked:
+            value = _shown(setting_of(document, path))
+            print_line(self._consoles.messages, f"  {path.removeprefix('training.')}: {value}")
+        if asked and self._read("change these?", "no").lower() in _YES:
+            for path, parse in asked:
+                answers = self._setting(answers, path, parse)
         return answers
+
+
+def _one_of(fields: Sequence[str], role: str) -> _Parse:
+    def chosen(typed: str) -> object:
+        if typed not in fields:
+            remedy = f"Choose one of {', '.join(fields)}."
+            raise ConfigError("the records have no such field", field=f"data.fields.{role}", value=typed, remedy=remedy)
+        return typed
+
+    return chosen
 
 
 def _seeds(typed: str) -> object:
@@ -196,12 +229,6 @@ def _seeds(typed: str) -> object:
 
 
 def _shown(value: object) -> str:
-    return ""
-
-
-def _value(document: object, path: str) -> object:
-    return None
-
-
-def _paths(document: object) -> Iterator[str]:
-    yield ""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)

@@ -85,9 +85,9 @@ def nested(settings: Mapping[str, object]) -> Document:
     return {name: nested(sections[name]) if name in sections else settings[name] for name in names}
 
 
-def proposed(answers: Answers, facts: Facts, path: str) -> object:
-    """Return the default of a setting, or its answer; None if it is left to the spec."""
-    found: object = document_of(answers, facts)
+def setting_of(document: Mapping[str, object], path: str) -> object:
+    """Return a setting of a document by path; None if it is left to the spec."""
+    found: object = document
     for part in path.split("."):
         found = found.get(part) if isinstance(found, dict) else None
     return found

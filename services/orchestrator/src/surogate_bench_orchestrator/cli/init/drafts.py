@@ -67,7 +67,9 @@ def _read(text: str) -> Document:
     try:
         document = read_yaml(text.encode())
     except StrictYamlError as error:
-        raise ConfigError(f"cannot be written as YAML: {error}", field="sweep", remedy="Correct that answer.") from error
+        raise ConfigError(
+            f"cannot be written as YAML: {error}", field="sweep", remedy="Correct that answer."
+        ) from error
     if not isinstance(document, dict):
         raise TypeError(f"the document of a sweep is a mapping, not {type(document).__name__}")
     return document

@@ -1,12 +1,14 @@
 """What a text that names a model, data set or task means: something built in, local files, or a name on the hub."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from surogate_bench.data_files import COMPRESSED, FORMATS
+from surogate_bench.model_source import CONVERTED_MODELS, SHIPPED_MODELS
 from surogate_bench_orchestrator.cli.init.answers import Source, TaskAnswer
 
+BUILTIN_MODELS = (*SHIPPED_MODELS, *CONVERTED_MODELS)
 BUILTIN_DATA = ("word-problems-ro", "word-problems-en")
 _PATH_STARTS = (".", "/", "~")
 
@@ -31,6 +33,11 @@ def path_from(text: str, folder: Path) -> str:
     if text.startswith(("/", "~")):
         return text
     return os.path.relpath(Path.cwd().resolve() / text, folder.resolve())
+
+
+def recipes_from(names: Iterable[str], folder: Path) -> list[str]:
+    """Return recipes by name; those that are files by their paths from the folder of the sweep file."""
+    return [path_from(name, folder) if name.endswith(".yaml") else name for name in names]
 
 
 def task_from(text: str, folder: Path) -> TaskAnswer:
