@@ -31,14 +31,13 @@ def create_atomically(path: Path, data: bytes, *, replace: bool) -> None:
     """Write a file of the user's atomically, with the permissions of a new file.
 
     Args:
-        path: The file; folders above it are created.
+        path: The file, in a folder that exists.
         data: Its content.
         replace: Whether a file that is there already is replaced.
 
     Raises:
         FileExistsError: there is one, and it is not to be replaced.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with temporary.open("wb") as file:

@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from surogate_bench_orchestrator.cli.consoles import standard_consoles
-from surogate_bench_orchestrator.cli.init.command import DEFAULT_FILE, STANDARD_OUTPUT, InitOptions, write_sweep_file
+from surogate_bench_orchestrator.cli.init.answers import DEFAULT_FILE, STANDARD_OUTPUT, InitOptions
 from surogate_bench_orchestrator.cli.init.parsing import listed, number, numbers, pairs, settings
-from surogate_bench_orchestrator.cli.init.sources import BUILTIN_DATA, BUILTIN_MODELS, recipes_from
 from surogate_bench_orchestrator.cli.init.text import described
 
 Texts = list[str] | None
@@ -28,11 +27,15 @@ def init(  # noqa: PLR0913 - an option each
     *,
     model: Annotated[
         str | None,
-        typer.Option(help=f"A name on the hub, a folder, or {', '.join(BUILTIN_MODELS)}.", show_default=False),
+        typer.Option(
+            help="A name on the hub, a folder, or a built-in model such as tiny-qwen3-en.", show_default=False
+        ),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help=f"A name on the hub, a file, a folder, or {', '.join(BUILTIN_DATA)}.", show_default=False),
+        typer.Option(
+            help="A name on the hub, a file, a folder, or built-in data such as word-problems-ro.", show_default=False
+        ),
     ] = None,
     data_config: Annotated[str | None, _option("--data-config", "data.config", default="none")] = None,
     data_format: Annotated[str | None, _option("--format", "data.format", default="auto")] = None,
@@ -82,6 +85,9 @@ def init(  # noqa: PLR0913 - an option each
 
     Only model and data have no default.
     """
+    from surogate_bench_orchestrator.cli.init.command import write_sweep_file  # noqa: PLC0415 - start-up time
+    from surogate_bench_orchestrator.cli.init.sources import recipes_from  # noqa: PLC0415
+
     folder = Path.cwd() if to_stdout or file == STANDARD_OUTPUT else file.parent
     single: dict[str, str | None] = {
         "name": name, "data.config": data_config, "data.format": data_format,

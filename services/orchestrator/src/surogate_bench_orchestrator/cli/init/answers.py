@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Self
 
 from surogate_bench.specs.data import DataFormat
+
+DEFAULT_FILE = Path("sweep.yaml")
+STANDARD_OUTPUT = Path("-")
 
 SourceKind = Literal["hub", "path", "builtin"]
 
@@ -69,3 +73,20 @@ class Facts:
     """Positions that the model takes; None if that is not known."""
     data: DataFacts | None = None
     """None if the data is not local, or cannot be read here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InitOptions:
+    """Options of the command."""
+
+    file: Path
+    """The file to write; ``-`` for standard output."""
+    model: str | None
+    data: str | None
+    tasks: tuple[str, ...]
+    settings: Mapping[str, object]
+    """Other settings by path."""
+    yes: bool
+    """Ask nothing."""
+    force: bool
+    """Replace a file that is there."""

@@ -3,13 +3,12 @@
 import shlex
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.files import create_atomically
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
-from surogate_bench_orchestrator.cli.init.answers import Answers, Source
+from surogate_bench_orchestrator.cli.init.answers import DEFAULT_FILE, STANDARD_OUTPUT, Answers, InitOptions, Source
 from surogate_bench_orchestrator.cli.init.dialogue import Dialogue
 from surogate_bench_orchestrator.cli.init.document import has_test_records, keeps_its_data, valid_name
 from surogate_bench_orchestrator.cli.init.drafts import Draft, Drafts
@@ -17,29 +16,9 @@ from surogate_bench_orchestrator.cli.init.inspection import require_shape
 from surogate_bench_orchestrator.cli.init.sources import BUILTIN_DATA, BUILTIN_MODELS, source_from, task_from
 from surogate_bench_orchestrator.cli.recipes_command import capabilities_here
 
-DEFAULT_FILE = Path("sweep.yaml")
-STANDARD_OUTPUT = Path("-")
-
 _PLACEHOLDER = Source("hub", "not-answered")
 """Model or data until it is asked for."""
 _EXAMPLES: Mapping[str, str] = {"model": "Qwen/Qwen3-0.6B", "data": "openai/gsm8k"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InitOptions:
-    """Options of the command."""
-
-    file: Path
-    """The file to write; ``-`` for standard output."""
-    model: str | None
-    data: str | None
-    tasks: tuple[str, ...]
-    settings: Mapping[str, object]
-    """Other settings by path."""
-    yes: bool
-    """Ask nothing."""
-    force: bool
-    """Replace a file that is there."""
 
 
 def write_sweep_file(options: InitOptions, consoles: Consoles) -> int:
@@ -96,6 +75,8 @@ def _draft(options: InitOptions, consoles: Consoles) -> Draft:
 def _require_absent(options: InitOptions) -> None:
     if options.file.is_dir():
         raise ConfigError("is a folder", field="FILE", value=str(options.file), remedy="Give the name of a file.")
+    if not options.file.parent.is_dir():
+        raise ConfigError("is in no folder", field="FILE", value=str(options.file), remedy="Create its folder first.")
     if not options.force and (options.file.exists() or options.file.is_symlink()):
         raise _present(options.file)
 

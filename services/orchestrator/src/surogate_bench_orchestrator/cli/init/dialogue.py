@@ -29,6 +29,7 @@ _YES = frozenset({"y", "yes"})
 _Parse = Callable[[str], object]
 _TRAINING: tuple[tuple[str, _Parse], ...] = (
     ("training.epochs", number),
+    ("training.max_steps", number),
     ("training.learning_rate", number),
     ("training.micro_batch_size", number),
     ("training.gradient_accumulation_steps", number),
@@ -139,8 +140,8 @@ class Dialogue:
     def _tasks(self, draft: Draft) -> _Question:
         return _Question(
             "tasks",
-            "Tasks: ro_gsm8k, en_gsm8k or word_problem_choice, or others of lm-eval; the first one is primary. NAME=DATA "
-            "scores a further one on other data.",
+            "Tasks: ro_gsm8k, en_gsm8k, word_problem_choice, or others of lm-eval; the first one is primary. "
+            "NAME=DATA scores a further one on other data.",
             primary_task(draft.answers, draft.facts).name,
             lambda answers, typed: replace(
                 answers, tasks=tuple(task_from(each, self._folder) for each in listed(typed))
@@ -202,8 +203,12 @@ class Dialogue:
 
     def _training(self, answers: Answers) -> Answers:
         """Ask for the basics of training, if the defaults are not accepted as a whole."""
-        asked = [(path, parse) for path, parse in _TRAINING if path not in answers.settings]
         document = self._drafts.of(answers).document
+        asked = [
+            (path, parse)
+            for path, parse in _TRAINING
+            if path not in answers.settings and setting_of(document, path) is not None  # one of epochs and max_steps
+        ]
         print_line(self._consoles.messages, "\nTraining:")
         for path, _ in asked:
             value = _shown(setting_of(document, path))

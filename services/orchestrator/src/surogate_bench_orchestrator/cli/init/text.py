@@ -17,8 +17,8 @@ WIDTH = 120
 """Columns of a comment at most."""
 
 _HEAD = (
-    "A sweep of surogate-bench, written by `surogate-bench init`. A setting behind # has its default; configs/README.md "
-    "describes every setting. Relative paths start from the folder of this file."
+    "A sweep of surogate-bench, written by `surogate-bench init`. A setting behind # has its default; "
+    "configs/README.md describes every setting. Relative paths start from the folder of this file."
 )
 
 SECTIONS: Mapping[str, type[Spec]] = MappingProxyType(
@@ -106,15 +106,22 @@ def _section(model: type[Spec], given: Mapping[str, object], path: str) -> Itera
         if name in given:
             yield from _given(name, given[name], f"{path}.{name}".lstrip("."))
         elif name in shown:
+            yield from _gap(path)
             yield from _comment(described(f"{path}.{name}".lstrip(".")), _depth(path))
             yield from _setting(name, _default(field), _depth(path), mark="#")
 
 
+def _gap(section: str) -> Iterator[str]:
+    """Yield the blank line that separates the settings outside of any section."""
+    if not section:
+        yield ""
+
+
 def _given(name: str, value: object, path: str) -> Iterator[str]:
     """Yield a setting or section that the document has."""
-    depth = _depth(path.rpartition(".")[0])
-    if not depth:
-        yield ""
+    section = path.rpartition(".")[0]
+    depth = _depth(section)
+    yield from _gap(section)
     yield from _comment(described(path), depth)
     if path in SECTIONS and isinstance(value, dict):
         yield f"{'  ' * depth}{name}:"
@@ -124,8 +131,14 @@ def _given(name: str, value: object, path: str) -> Iterator[str]:
 
 
 def _setting(name: str, value: object, depth: int, *, mark: str = "") -> Iterator[str]:
+    leaves_in_a_line = None if isinstance(value, dict | list) else False  # None would put {name: value} into one, too
     dumped = yaml.dump(
-        {name: value}, Dumper=_Dumper, default_flow_style=None, allow_unicode=True, width=_UNLIMITED, sort_keys=False
+        {name: value},
+        Dumper=_Dumper,
+        default_flow_style=leaves_in_a_line,
+        allow_unicode=True,
+        width=_UNLIMITED,
+        sort_keys=False,
     )
     for line in dumped.splitlines():
         yield f"{'  ' * depth}{mark}{line}"
