@@ -1,14 +1,14 @@
 """``surogate-bench init`` with options: files, messages and exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from command_line import CommandLine
-
-from surogate_bench_orchestrator.cli.recipes_command import capabilities_here  # noqa: F401 - patched below
 
 GIVEN = ("--model", "Qwen/Qwen3-0.6B", "--data", "openai/gsm8k", "--yes")
 
@@ -95,7 +95,7 @@ def test_a_file_is_only_replaced_by_force(call: CommandLine, tmp_path: Path) -> 
         ([*GIVEN, "--under", "fp9"], ["serving.under", "no such recipe in this sweep"]),
         (
             [*GIVEN, "--set", "training.warmup=5"],
-            ["training.warmup: there is no such field", "Did you mean warmup_steps"],
+            ["training.warmup: there is no such field", "warmup_steps"],
         ),
         ([*GIVEN, "--set", "training"], ["--set: must be SETTING=VALUE"]),
         ([*GIVEN, "--set", "training=5"], ["training: must be a mapping"]),
@@ -168,10 +168,7 @@ def test_recipes_that_this_machine_cannot_run_are_pointed_out(
     assert "qbnb cannot run on this machine: needs bitsandbytes, which is not installed" in err
 
 
-def test_the_training_stack_is_not_needed(call: CommandLine, tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
+def test_the_training_stack_is_not_needed(tmp_path: Path) -> None:
     questions(tmp_path / "qa.csv")
     program = (
         "import sys; sys.argv = ['surogate-bench', 'init', '--model', 'tiny-qwen3-en', '--data', 'qa.csv', '--yes']\n"

@@ -5,7 +5,6 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import pytest
 import yaml
 
 MAIN = "from surogate_bench_orchestrator.cli.app import main; main()"
-_LAST = 8
 
 
 class Terminal:
@@ -52,6 +50,10 @@ class Terminal:
         """Send what Ctrl-C sends."""
         self.process.send_signal(signal.SIGINT)
 
+    def end_input(self) -> None:
+        """Send Ctrl-D."""
+        os.write(self._main, b"\x04")
+
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -62,11 +64,6 @@ class Terminal:
             return os.read(self._main, 65536).decode()
         except OSError:  # the process has closed its end
             return ""
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    return tmp_path
 
 
 def document(path: Path) -> Any:

@@ -151,9 +151,11 @@ def test_no_comment_is_wider_than_120_columns_and_every_setting_has_one() -> Non
             assert before.lstrip().startswith("# "), line
 
 
-UNUSUAL = ["no", "Yes", "1e3", "0x1f", "012", "1:30", "a: b", "a #b", "# a", "", " a", "~", "null", "Întrebare", "'", '"', "a\nb",
-           "{a}", "[a]", "*a", "&a", "!a", "%a", "@a", "`a", "- a", "? a", "2026-01-01", "\u2028", "\x85", "🙂", ".5", "...", "---",
-           "=", "<<", "1_000", "+1", "on", "y", "\x07", "\ufeff"]  # fmt: skip
+UNUSUAL = [
+    "no", "Yes", "1e3", "0x1f", "012", "1:30", "a: b", "a #b", "# a", "", " a", "~", "null", "Întrebare", "'", '"',
+    "a\nb", "{a}", "[a]", "*a", "&a", "!a", "%a", "@a", "`a", "- a", "? a", "2026-01-01", "\u2028", "\x85", "🙂", ".5",
+    "...", "---", "=", "<<", "1_000", "+1", "on", "y", "\x07", "\ufeff",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", UNUSUAL)

@@ -27,15 +27,11 @@ def init(  # noqa: PLR0913 - an option each
     *,
     model: Annotated[
         str | None,
-        typer.Option(
-            help="A name on the hub, a folder, or a built-in model such as tiny-qwen3-en.", show_default=False
-        ),
+        typer.Option(help="A name on the hub, a folder, or built in, such as tiny-qwen3-en.", show_default=False),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(
-            help="A name on the hub, a file, a folder, or built-in data such as word-problems-ro.", show_default=False
-        ),
+        typer.Option(help="A name on the hub, a file or folder, or built in: word-problems-ro.", show_default=False),
     ] = None,
     data_config: Annotated[str | None, _option("--data-config", "data.config", default="none")] = None,
     data_format: Annotated[str | None, _option("--format", "data.format", default="auto")] = None,
