@@ -10,11 +10,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from surogate_bench import __version__
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.init_command import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
     ExportTo,
@@ -36,6 +36,7 @@ from surogate_bench_orchestrator.cli.options import (
     SweepOrName,
     SweepToCheck,
     Tail,
+    Version,
     Where,
 )
 from surogate_bench_orchestrator.cli.signals import Interrupted
@@ -55,20 +56,12 @@ app = typer.Typer(
 _DEFAULTS = LocalOptions()
 
 
-def _show_version(requested: bool) -> None:
-    if requested:
-        print_line(standard_consoles().output, __version__)
-        raise typer.Exit
-
-
 @app.callback()
-def _root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None:
+def _root(*, version: Version = False) -> None:
     del version  # handled by its callback
+
+
+app.command()(init)
 
 
 @app.command()

@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from surogate_bench import __version__
+from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.target import On
 
 
@@ -16,6 +18,15 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
+def _show_version(requested: bool) -> None:
+    if requested:
+        print_line(standard_consoles().output, __version__)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+]
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep's file.", show_default=False)]
 SweepOrName = Annotated[
     Path,

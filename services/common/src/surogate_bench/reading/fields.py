@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.data.text import shortened
+from surogate_bench.reading.text import shortened
 
 
 class Number(str):

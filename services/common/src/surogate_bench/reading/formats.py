@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.data.fields import Number
-from surogate_bench_trainer.data.text import shortened, unusable
+from surogate_bench.reading.fields import Number
+from surogate_bench.reading.text import shortened, unusable
 
 
 @dataclass(frozen=True, slots=True)
