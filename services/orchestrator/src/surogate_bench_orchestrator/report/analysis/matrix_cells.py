@@ -1,6 +1,6 @@
 """Cells of the matrix *trained under* times *served under*, before they are compared."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
@@ -55,6 +55,11 @@ def row_family(row: Row, under: str | None) -> str:
     if row.is_base:
         return "base"
     return "own" if under is not None and under == trained_under(row) else f"under {under}"
+
+
+def imported(sources: Iterable[Source]) -> frozenset[str]:
+    """Return the keys of the rows that are one imported adapter each."""
+    return frozenset(source.row.key for source in sources if source.row.is_imported)
 
 
 def sources_of(rows: Sequence[Row], records: SweepRecords) -> list[Source]:

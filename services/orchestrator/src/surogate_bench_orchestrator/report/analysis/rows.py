@@ -165,7 +165,8 @@ def _differences(
     found, unlike = dict[str, Difference](), dict[str, str]()
     for group in groups:
         try:
-            one = difference(_evaluations(group.runs, foreign_seeds), reference)
+            ours = _evaluations(group.runs, foreign_seeds)
+            one = difference(ours, reference, is_of_adapter=group.adapter is not None)
         except PermanentError as error:
             unlike[group.key] = f"{group.title} is not compared with {title}: {error}."
             continue

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.served import Served
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row
-from surogate_bench_orchestrator.report.text.formats import listed, percent, points, seeds
+from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, percent, points, seeds
 from surogate_bench_orchestrator.report.text.recipe_texts import mismatch, served_as_trained
 from surogate_bench_orchestrator.report.text.seed_spread import seed_spread
 
@@ -63,14 +63,24 @@ def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> s
     if not compared:
         return f"Nothing else has been compared with {reference.title} yet."
     tested = [(row, found) for row, found in compared if found.p_adjusted is not None]
-    observed = [(row, found) for row, found in compared if found.p_adjusted is None]
+    observed = [(row, found) for row, found in compared if found.p_adjusted is None and not row.is_imported]
+    imported = [(row, found) for row, found in compared if row.is_imported]
     parts = [
         *([_test_results(tested, reference)] if tested else []),
         *_observations(observed, reference),
         *([_caution(sweep, scored)] if observed else []),
+        *(_of_adapter(row, found, reference) for row, found in imported),
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _of_adapter(row: Row, found: Comparison, reference: Row) -> str:
+    """Return what was observed with one imported adapter; it is no test of how it was trained."""
+    return (
+        f"this one adapter, {row.title}: {points(found.delta)} points (95 % interval {interval_of_points(found)}) "
+        f"against {reference.title} with {seeds(found.seeds)}"
+    )
 
 
 def _test_results(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:

@@ -134,6 +134,7 @@ def _sensitivity_notes(rows: Sequence[Row]) -> list[str]:
         (smallest, row, comparison)
         for row in rows
         if row.score and (comparison := row.versus_reference)
+        if not (row.is_imported and len(comparison.seeds) > 1)  # not tested
         if 0 < (smallest := _detectable(comparison, row.score.samples)) < 1
     ]
     texts = []
