@@ -1,7 +1,7 @@
 """The questions on a terminal. An answer that the specs refuse is explained by their message, and asked for again."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -191,8 +191,8 @@ class Dialogue:
             text = f"The records have the fields {', '.join(facts.fields)}: of which shape are they? {_SHAPES}"
             stated = _Question("data.format", text, None, lambda before, typed: before.having("data.format", typed))
             answers = self._ask(answers, stated)
-        roles: Mapping[str, tuple[str, ...]] = REQUIRED_ROLES
-        for role in roles.get(self._drafts.of(answers).sweep.data.format, ()):
+        shape = self._drafts.of(answers).sweep.data.format
+        for role in () if shape == "auto" else REQUIRED_ROLES[shape]:
             if role not in facts.fields:
                 text = f"Field that is the {role}: {', '.join(facts.fields)}."
                 answers = self._setting(answers, f"data.fields.{role}", _one_of(facts.fields, role), text=text)

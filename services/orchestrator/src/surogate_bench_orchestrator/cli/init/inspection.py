@@ -84,7 +84,8 @@ def _data_facts(spec: DataSpec, path: Path) -> DataFacts | None:
 
 def _read(files: Iterable[Path], spec: DataSpec, split: str) -> _Split:
     shape: DataFormat | None = None
-    count, names, answered = 0, (), True
+    names: tuple[str, ...] = ()
+    count, answered = 0, True
     for record in (each.fields for path in files for each in raw_records(path, spec, split)):
         if count == 0:
             shape, names = _shape(record, spec, split), tuple(map(str, record)) if isinstance(record, dict) else ()
