@@ -213,7 +213,7 @@ def doctor(
 
 
 @app.command()
-def validate(  # noqa: PLR0913 - an option each
+def validate(
     sweep: SweepFile,
     *,
     deep: Deep = False,
@@ -235,7 +235,7 @@ def export_base(  # noqa: PLR0913 - an option each
     recipe: RecipeName,
     *,
     output: ExportTo = None,
-    export_format: ExportAs = ExportFormat.NATIVE,
+    form: ExportAs = ExportFormat.NATIVE,
     seed: Seeds = None,
     store: Store = _DEFAULTS.store,
     state_dir: StateDir = _DEFAULTS.state_dir,
@@ -246,7 +246,7 @@ def export_base(  # noqa: PLR0913 - an option each
 
     options = export_command.ExportOptions(
         recipe=recipe,
-        export_format=export_format,
+        export_format=form,
         output=output,
         store=store,
         state_dir=state_dir,

@@ -16,8 +16,8 @@ from surogate_bench.specs.training import TrainingSpec
 from surogate_bench.stages import read_result
 from surogate_bench.store import open_store, walk_files
 from surogate_bench_trainer.data.schedule import schedule_batches
-from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
 from surogate_bench_trainer.prepare.checking import Checked, check_inputs
+from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
 from surogate_bench_trainer.prepare.checks import SampleSizes
 from surogate_bench_trainer.prepare.shown import shown_prompts, shown_samples
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from os.path import commonprefix
 from typing import TYPE_CHECKING, Literal
 
 from surogate_bench.inspection import ShownSample, TaskPrompt, TextPart
@@ -54,11 +53,18 @@ def parts_of(
     cuts = sorted({0, len(sample.tokens), *(cut for both in ranges for cut in both)})
     whole = _text_of(sample.tokens, tokenizer)
     # Decoded from the start every time: a decoder may treat the first token of a text in its own way.
-    beginnings = (commonprefix([_text_of(sample.tokens[:cut], tokenizer), whole]) for cut in cuts[:-1])
-    places = [*accumulate(map(len, beginnings), max), len(whole)]
+    beginnings = (_shared(_text_of(sample.tokens[:cut], tokenizer), whole) for cut in cuts[:-1])
+    places = [*accumulate(beginnings, max), len(whole)]
     return tuple(
         TextPart(text=whole[start:end], counts=any(first <= cut < last for first, last in ranges))
         for cut, (start, end) in zip(cuts, pairwise(places), strict=False)
+    )
+
+
+def _shared(start: str, text: str) -> int:
+    """Return the length of the common beginning of two texts: a character that is not complete is decoded as U+FFFD."""
+    return next(
+        (index for index, (one, other) in enumerate(zip(start, text, strict=False)) if one != other), len(start)
     )
 
 

@@ -1,4 +1,4 @@
-"""Speeds that were measured on this machine: finished trainings in the store that equal a recipe's in what costs time."""
+"""Speeds measured on this machine: finished trainings in the store that equal a recipe's in all that costs time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
