@@ -245,13 +245,7 @@ def export_base(  # noqa: PLR0913 - an option each
     from surogate_bench_orchestrator.cli import export_command  # noqa: PLC0415 - see above
 
     options = export_command.ExportOptions(
-        recipe=recipe,
-        export_format=form,
-        output=output,
-        store=store,
-        state_dir=state_dir,
-        seeds=seed or (),
-        as_json=as_json,
+        recipe=recipe, export_format=form, output=output, store=store, state_dir=state_dir, seeds=seed, as_json=as_json
     )
     raise typer.Exit(export_command.export_base(sweep, options, standard_consoles()))
 

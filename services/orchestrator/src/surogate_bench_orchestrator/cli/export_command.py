@@ -36,7 +36,8 @@ class ExportOptions:
     store: str
     """Where the sweep's results are: a model of the hub is exported at the commit that was prepared."""
     state_dir: Path
-    seeds: Sequence[int] = ()
+    seeds: Sequence[int] | None = None
+    """In place of the file's."""
     as_json: bool = False
 
 
@@ -55,7 +56,7 @@ def export_base(sweep_file: Path, options: ExportOptions, consoles: Consoles) ->
         ConfigError: found before the trainer service is started.
         Interrupted: a signal requested a stop; nothing is written.
     """
-    sweep = _read(sweep_file, options.seeds)
+    sweep = _read(sweep_file, options.seeds or ())
     folder = _absolute(options.output or Path(f"{sweep.name}-{options.recipe}-{options.export_format}"), "output")
     check_export(sweep, options.recipe, options.export_format, folder)
     task = _task(sweep, options, folder)

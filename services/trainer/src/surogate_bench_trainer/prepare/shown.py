@@ -62,7 +62,7 @@ def parts_of(
 
 
 def _shared(start: str, text: str) -> int:
-    """Return the length of the common beginning of two texts: a character that is not complete is decoded as U+FFFD."""
+    """Return the length of the common beginning of two texts; an incomplete character was decoded as U+FFFD."""
     return next(
         (index for index, (one, other) in enumerate(zip(start, text, strict=False)) if one != other), len(start)
     )
