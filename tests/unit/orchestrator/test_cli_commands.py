@@ -46,7 +46,7 @@ def test_the_commands_and_their_options_are_these() -> None:
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "doctor": ["--json", "--output", "--state-dir", "--store", "sweep"],
-        "validate": ["sweep"],
+        "validate": ["--deep", "--json", "--seed", "--state-dir", "--store", "sweep"],
         "export-base": ["--format", "--json", "--output", "--seed", "--state-dir", "--store", "recipe", "sweep"],
         "gc": ["--delete", "--json", "--store"],
         "render": ["--json", "--namespace", "--on", "--seed", "--slots", "--state-dir", "--store", "sweep"],
