@@ -106,7 +106,7 @@ def _notes(evaluation: EvaluationSpec) -> Iterator[str]:
     if is_of_choice(evaluation):
         yield "Each choice is appended to it, and none is generated."
     elif evaluation.chat_template:
-        yield "It is sent as a message of the user, which the server renders by the chat template."
+        yield "Prompts are sent as messages of the user, which the server renders by the chat template."
 
 
 def _text_of(tokens: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> str:

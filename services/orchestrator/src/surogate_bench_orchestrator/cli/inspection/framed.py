@@ -43,7 +43,7 @@ def print_framed(console: Console, text: Text, marks: Marks) -> None:
     """Print a text with a frame at its left, so that it is not mistaken for one of this program's."""
     for line in text.split("\n", allow_blank=True):
         for piece in line.wrap(console, console.width - len(marks.frame)) or [Text()]:
-            console.print(Text(marks.frame, style="dim") + piece, soft_wrap=True, highlight=False)
+            console.print(Text.assemble((marks.frame, "dim"), piece), soft_wrap=True, highlight=False)
 
 
 def _shortened(text: str) -> str:
