@@ -46,7 +46,7 @@ def test_the_commands_and_their_options_are_these() -> None:
         "controller": ["--config", "--port"],
         "recipes": ["--json"],
         "doctor": ["--json", "--output", "--state-dir", "--store", "sweep"],
-        "validate": ["sweep"],
+        "validate": ["--deep", "--json", "--seed", "--state-dir", "--store", "sweep"],
         "init": [
             "--accumulation", "--alpha", "--data", "--data-config", "--epochs", "--field", "--force", "--format",
             "--learning-rate", "--micro-batch-size", "--model", "--name", "--rank", "--recipe", "--seed", "--set",

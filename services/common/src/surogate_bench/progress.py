@@ -19,6 +19,7 @@ class Activity(StrEnum):
     LOADING = "loading"
     CONVERTING_MODEL = "converting model"
     CHECKING = "checking"
+    DESCRIBING = "describing"
     PREPARING = "preparing"
     TRAINING = "training"
     VALIDATING = "validating"

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from surogate_bench import __version__
+from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.target import On
 
@@ -51,6 +52,21 @@ ExportTo = Annotated[
     Path | None,
     typer.Option("--output", help="Folder to write, absent or empty.", show_default="SWEEP-RECIPE-FORMAT"),
 ]
+ExportAs = Annotated[
+    ExportFormat,
+    typer.Option(
+        "--format",
+        help="native: as the recipe stores the weights (compressed-tensors or bitsandbytes); bf16: dequantized.",
+    ),
+]
+Deep = Annotated[
+    bool,
+    typer.Option(
+        "--deep", help="Also check model and data as a run does, and show what would be trained and what it needs."
+    ),
+]
+Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")]
+ControllerSettings = Annotated[Path, typer.Option(help="The installation's settings.")]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),

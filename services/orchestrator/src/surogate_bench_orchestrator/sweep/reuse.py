@@ -143,11 +143,7 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
     written = {info.key: info.last_modified for info in store.list(f"{SWEEPS}/")}
     trainings: dict[str, list[str]] = {}
     evaluations: dict[str, list[str]] = {}
-    for layout in _layouts(written):
-        known = None if layout.root == leave_out else _read_sweep(store, layout)
-        if known is None:
-            continue
-        sweep, prepared = known
+    for layout, sweep, prepared in prepared_sweeps(store, written, leave_out=leave_out):
         for run, identity in _training_identities(sweep, prepared):
             trained = layout.train(run)
             if manifest_key(trained) in written:
@@ -170,6 +166,25 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
         trainings={identity: oldest_first(prefixes) for identity, prefixes in trainings.items()},
         evaluations={identity: oldest_first(prefixes) for identity, prefixes in evaluations.items()},
     )
+
+
+def prepared_sweeps(
+    store: ObjectStore, keys: Mapping[str, object], *, leave_out: str = ""
+) -> Iterator[tuple[SweepLayout, RecipeSweep, PrepareResult]]:
+    """Yield the sweeps in a store whose model and data were prepared, and that this version can read.
+
+    Args:
+        store: The store.
+        keys: Its objects under ``sweeps/``.
+        leave_out: Root of a sweep to skip.
+
+    Raises:
+        TransientError: the store is unavailable.
+    """
+    for layout in _layouts(keys):
+        known = None if layout.root == leave_out else _read_sweep(store, layout)
+        if known is not None:
+            yield layout, *known
 
 
 def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:

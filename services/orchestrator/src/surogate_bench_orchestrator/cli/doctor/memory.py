@@ -61,6 +61,11 @@ class ModelShape:
         )
 
     @property
+    def block_weights(self) -> int:
+        """Elements of the linear layers of all blocks."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.widths.values())
+
+    @property
     def widths(self) -> Mapping[str, tuple[int, int]]:
         """Inputs and outputs of the linear layers of a block."""
         return {
@@ -82,9 +87,8 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
         recipe: Its storage and products.
         training: Micro-batch, length and LoRA.
     """
-    block = sum(inputs * outputs for inputs, outputs in shape.widths.values())
     embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
-    weights = shape.layers * block * (STORAGES[recipe.weight_storage].bytes_per_weight + _operand_bytes(recipe))
+    weights = stored_weight_bytes(shape, recipe) + shape.block_weights * _operand_bytes(recipe)
     lora = _lora_weights(shape, training.lora) * _LORA_BYTES
     tokens = training.micro_batch_size * training.max_length
     a_token = (
@@ -93,6 +97,11 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
     counted = tokens * (_COUNTED if training.loss_on == "completion" else 1)
     logits = counted * shape.vocabulary * 2 * _BF16 + _LOSS_BUFFERS
     return int(embeddings + weights + lora + tokens * shape.layers * a_token + logits)
+
+
+def stored_weight_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    """Return the bytes of the blocks' linear layers as a recipe stores them."""
+    return int(shape.block_weights * STORAGES[recipe.weight_storage].bytes_per_weight)
 
 
 def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
