@@ -51,8 +51,3 @@ class Merged(Part):
         """Yield rows over seeds, then rows per run."""
         yield from self.rows
         yield from self.runs
-
-
-def p_value(found: Comparison) -> float | None:
-    """Return the adjusted p value: of the recipe over seeds and questions, or of one adapter over questions."""
-    return found.p_questions_adjusted if found.p_adjusted is None else found.p_adjusted

@@ -1,6 +1,6 @@
 """The table of merged adapters as text."""
 
-from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow, p_value
+from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
 from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.tables.text_table import TextTable
 from surogate_bench_orchestrator.report.text import formats
@@ -13,8 +13,8 @@ def merged_table(merged: Merged) -> TextTable:
         caption=(
             "W + scale * B * A in fp32, rounded once to bf16; under a recipe, the merged weights are quantized as the "
             "recipe does. Differences are to the same adapter unmerged, served the same way, paired by question (and "
-            "seed); p values are adjusted over the rows of a way of serving (Holm). With one seed, a test compares the "
-            "two models of a row, and says nothing about recipes."
+            "seed); p values are over seeds and questions, adjusted over the rows of a way of serving (Holm). With one "
+            "seed or adapter, the interval covers questions only and nothing is tested."
         ),
         header=(
             "Trained under", "served under", "merged (95 % interval)", "unmerged", "Δ unmerged, points",
@@ -26,7 +26,7 @@ def merged_table(merged: Merged) -> TextTable:
 
 def _cells(merged: Merged, row: MergedRow, cell: MergedCell) -> tuple[str, ...]:
     way, found = merged.title_of(cell.merged.served_under), cell.versus_unmerged
-    p = None if found is None else p_value(found)
+    p = None if found is None else found.p_adjusted
     dagger = "" if found is None or found.of_all_seeds else formats.DAGGER
     return (
         row.title,
