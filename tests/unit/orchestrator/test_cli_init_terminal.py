@@ -75,8 +75,8 @@ def test_questions_are_answered_explained_and_asked_again(tmp_path: Path) -> Non
     (tmp_path / "odd.csv").write_text("\n".join(lines), encoding="utf-8")
     terminal = Terminal(tmp_path, "init")
     try:
-        terminal.answer("model", "./nowhere")
-        assert "model.path: is not a model folder" in terminal.answer("model", "tiny-qwen3-en")
+        terminal.answer("\nmodel", "./nowhere")
+        assert "model.path: is not a model folder" in terminal.answer("\nmodel", "tiny-qwen3-en")
         terminal.answer("data", "odd.csv")
         assert "q, a" in terminal.answer("data.format", "question-answer")
         terminal.answer("data.fields.question", "Q")

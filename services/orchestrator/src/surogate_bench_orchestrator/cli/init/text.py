@@ -131,24 +131,25 @@ def _given(name: str, value: object, path: str) -> Iterator[str]:
 
 
 def _setting(name: str, value: object, depth: int, *, mark: str = "") -> Iterator[str]:
+    indent = "  " * depth
+    if mark and isinstance(value, dict):  # in one line, so that removing one mark suffices
+        yield f"{indent}{mark}{name}: {_dumped(value, in_a_line=True).strip()}"
+        return
     leaves_in_a_line = None if isinstance(value, dict | list) else False  # None would put {name: value} into one, too
-    dumped = yaml.dump(
-        {name: value},
-        Dumper=_Dumper,
-        default_flow_style=leaves_in_a_line,
-        allow_unicode=True,
-        width=_UNLIMITED,
-        sort_keys=False,
+    for line in _dumped({name: value}, in_a_line=leaves_in_a_line).splitlines():
+        yield f"{indent}{mark}{line}"
+
+
+def _dumped(value: object, *, in_a_line: bool | None) -> str:
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=in_a_line, allow_unicode=True, width=_UNLIMITED, sort_keys=False
     )
-    for line in dumped.splitlines():
-        yield f"{'  ' * depth}{mark}{line}"
+    return text
 
 
 def _comment(text: str, depth: int) -> Iterator[str]:
     indent = f"{'  ' * depth}# "
-    yield from textwrap.wrap(
-        text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
-    )
+    yield from textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _depth(path: str) -> int:
