@@ -220,9 +220,9 @@ class EvalResult(_Result):
     """Name under which vLLM served it."""
     samples: int
     strict: Metric
-    """By :attr:`metric`: the headline."""
+    """Accuracy by :attr:`metric`: the headline."""
     flexible: Metric
-    """By :attr:`second_metric`; equal to ``strict`` where there is one metric only."""
+    """Accuracy by :attr:`second_metric`; equal to ``strict`` where there is one metric only."""
     metric: str | None = Field(None, exclude_if=lambda value: value is None)
     """What ``strict`` is, as lm-eval names it; None for exact match of the number after ``####``."""
     second_metric: str | None = Field(None, exclude_if=lambda value: value is None)
