@@ -50,9 +50,9 @@ class ServerStatus(BaseModel):
     merged: str | None = None
     """Run whose adapter is merged into the base."""
     input_scales: dict[str, ScaleSource] = {}
-    """By run, the base model as ``base``; empty where inputs have no scales."""
+    """Sources of input scales by run, the base model as ``base``; empty where inputs have no scales."""
     restarts: int = 0
     versions: dict[str, str]
-    """Of the packages that serve, by distribution."""
+    """Versions of the packages that serve, by distribution."""
     serving_version: int | None = None
     """SERVING_VERSION of the server; None in versions that did not state it."""

@@ -88,14 +88,14 @@ class SeedSchedule(_Part):
     steps: int
     """Optimizer steps of the whole training."""
     total: TrainedTokens
-    """In all steps together."""
+    """Tokens in all steps together."""
 
 
 class Inspection(_Part):
     """A sweep's data and model, checked and described; nothing of it is stored."""
 
     prepared: PrepareResult
-    """As the prepare stage would publish it."""
+    """The result as the prepare stage would publish it."""
     configuration: dict[str, Any]
     """The model's ``config.json``."""
     samples: tuple[ShownSample, ...]
@@ -104,7 +104,7 @@ class Inspection(_Part):
     lengths: Lengths
     epoch: TrainedTokens
     schedules: tuple[SeedSchedule, ...]
-    """By seed, in the sweep's order."""
+    """One per seed, in the sweep's order."""
     model_bytes: int
     """Size of the model's files."""
     data_bytes: int

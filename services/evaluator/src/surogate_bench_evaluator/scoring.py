@@ -38,7 +38,7 @@ class Scores:
 
     result: EvalResult
     samples: tuple[SampleLine, ...]
-    """By index."""
+    """One per question, by index."""
     lm_eval: dict[str, Any]
     """lm-eval's own results as plain JSON, without the samples."""
 

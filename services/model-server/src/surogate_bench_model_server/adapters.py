@@ -181,7 +181,7 @@ def make_empty_adapter(name: str, into: Path, *, layer: str, scales_of: LocalAda
     such a layer in a transformer block that no model has.
 
     Args:
-        name: Of the adapter.
+        name: Name of the adapter.
         into: Folder that gets its folder.
         layer: Last part of the name of linear layers of the model.
         scales_of: Copy the input scales of this adapter.

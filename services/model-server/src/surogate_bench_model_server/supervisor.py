@@ -51,11 +51,11 @@ class Supervisor:
     merged: LocalAdapter | None = None
     """Adapter that the base model includes; no other one is served then."""
     calibration: InputCalibration | None = None
-    """Of FP8 inputs; None where inputs have no scales of their own."""
+    """Calibration of FP8 inputs; None where inputs have no scales of their own."""
     restarts: int = 0
     _desired: dict[str, DesiredAdapter] = field(default_factory=dict)
     _models: ServedModels | None = None
-    """Of the vLLM that runs now, or of the one before while it starts."""
+    """Models of the vLLM that runs now or, while it starts, of the one before."""
     _mixed_up: PermanentError | None = None
     _process: VllmProcess | None = None
     _was_healthy: bool = False

@@ -60,7 +60,7 @@ class EngineSupport:
     note: str
     """Shown by ``surogate-bench recipes``."""
     min_compute_capability: ComputeCapability | None = None
-    """Least CUDA compute capability; None if the engine runs on any device, CPUs included."""
+    """Minimum CUDA compute capability; None if the engine runs on any device, CPUs included."""
     package: str | None = None
     """Module that has to be installed beside torch."""
 
@@ -92,9 +92,9 @@ class ComputeDescriptor:
     relative_cost: float
     """Added training time where products are emulated, on the scale of :attr:`StorageDescriptor.relative_cost`."""
     engines: tuple[EngineSupport, ...]
-    """From the fastest to the slowest."""
+    """Engines from the fastest to the slowest."""
     operand_bytes: float
-    """Per weight, of the operands that are kept beside a weight stored in bf16."""
+    """Bytes per weight of the operands that are kept beside a weight stored in bf16."""
     packed_operand_bytes: float
     """The same beside a quantized weight, where they are kept packed."""
     settings: frozenset[str] = frozenset()

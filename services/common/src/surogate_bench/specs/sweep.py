@@ -212,6 +212,6 @@ class RecipeSweep(Spec):
         """Ways of serving on which an adapter is also scored merged into the base; none for the unmodified model.
 
         Args:
-            recipe: As in :meth:`scored_under`.
+            recipe: The recipe, as in :meth:`scored_under`.
         """
         return self.scored_under(recipe) if self.serving.merged and recipe is not None else ()

@@ -41,7 +41,7 @@ def sweep_in(document: dict[str, Any], base: Path, *, for_images: bool = False) 
     Args:
         document: The parsed YAML.
         base: Folder of the file, absolute and without symbolic links.
-        for_images: As for :func:`load_sweep`.
+        for_images: The same as for :func:`load_sweep`.
 
     Raises:
         ConfigError: it does not describe a sweep.

@@ -37,7 +37,7 @@ class ExportOptions:
     """Where the sweep's results are: a model of the hub is exported at the commit that was prepared."""
     state_dir: Path
     seeds: Sequence[int] | None = None
-    """In place of the file's."""
+    """Seeds in place of the file's."""
     as_json: bool = False
 
 

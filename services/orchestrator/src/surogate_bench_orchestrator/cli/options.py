@@ -73,7 +73,11 @@ RunName = Annotated[
 ]
 StageName = Annotated[
     str | None,
-    typer.Option(help="Only this stage of the run: train, eval, or eval-RECIPE.", show_default="all"),
+    typer.Option(
+        help="Only this stage of the run: train (import for a foreign adapter); eval or eval-RECIPE; task-TASK; merged "
+        "or merged-RECIPE; serving-merged or serving-merged-RECIPE for the server of a merged adapter.",
+        show_default="all",
+    ),
 ]
 Tail = Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")]
 Output = Annotated[OutputFormat, typer.Option(help="Form of the result; --json is short for --output json.")]

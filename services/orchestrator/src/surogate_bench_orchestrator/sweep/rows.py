@@ -40,14 +40,14 @@ class ProgressRow:
     eta_s: float | None = None
     """Estimated seconds until the current stage ends; set by :mod:`surogate_bench_orchestrator.sweep.pace` only."""
     accuracy: float | None = None
-    """Served as published."""
+    """Accuracy served as published."""
     stderr: float | None = None
     served_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """By the recipe that the base was served under."""
+    """Accuracies by the recipe that the base was served under."""
     task_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """By further task."""
+    """Accuracies by further task."""
     merged_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """Of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
+    """Accuracies of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row without unknown fields; the failure as ``reason`` and ``message``."""

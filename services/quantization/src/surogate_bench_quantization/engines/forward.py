@@ -38,7 +38,7 @@ FP8_FORWARDS: Mapping[str, Callable[[Tensor], FP8Forward]] = {
     EMULATED: EmulatedFP8Forward,
     TORCH: TensorCoreFP8Forward,
 }
-"""By engine: makes the forward product of a bf16 weight (out_features, in_features)."""
+"""Makers of the forward product of a bf16 weight (out_features, in_features), by engine."""
 
 
 def stored_values(weight: Tensor, recipe: Recipe) -> Tensor:

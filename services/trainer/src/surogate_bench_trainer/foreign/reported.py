@@ -25,7 +25,7 @@ class Reported:
     """The figures of a training, as far as they were reported."""
 
     lines: tuple[MetricsLine, ...] = ()
-    """By step; a step or validation that was reported twice counts once, as reported last."""
+    """Lines in the order of steps; a step or validation that was reported twice counts once, as reported last."""
     warnings: tuple[str, ...] = ()
 
     @property

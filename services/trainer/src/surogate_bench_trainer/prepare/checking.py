@@ -61,7 +61,7 @@ class Checked:
     splits: PreparedSplits
     tasks: TaskRecords
     sizes: SampleSizes
-    """Of the training samples."""
+    """Sizes of the training samples."""
 
 
 def check_inputs(

@@ -68,7 +68,7 @@ class TaskObjects:
     """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown: a wait for room is measured from
     then."""
     no_node_since: float = 0.0
-    """Since when no node could run its pod, seconds since 1970; 0 if unknown."""
+    """Time since which no node could run its pod, seconds since 1970; 0 if unknown."""
     limits: Limits
 
     @property

@@ -15,7 +15,7 @@ from surogate_bench_orchestrator.report.text.formats import size
 MIN_MEMORY_BYTES = 2 * 2**30
 """Memory of a trainer or vLLM on a CPU."""
 REQUIRED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "vLLM", "lm-eval")
-"""Of each, one distribution must be installed."""
+"""Packages of each of which one distribution must be installed."""
 _INSTALL = "Build the environment again: make env."
 
 

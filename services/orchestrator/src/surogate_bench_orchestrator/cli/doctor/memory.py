@@ -17,7 +17,7 @@ from surogate_bench.specs.training import TrainingSpec
 _BF16 = 2
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _LORA_BYTES = 16
-"""Of a parameter: fp32 value, gradient and two moments."""
+"""Bytes of a parameter of LoRA: fp32 value, gradient and two moments."""
 _HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
 """Kept for each token and layer, by width: two norms in fp32 and three bf16 tensors; a norm and three; four."""
 _COUNTED = 0.5

@@ -10,7 +10,7 @@ from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_t
 from surogate_bench_orchestrator.cli.inspection.speeds import Measured
 
 _ADAPTER_BYTES, _CHECKPOINT_BYTES = 4, 12
-"""Of a trained parameter, in fp32: its value; its value and two moments."""
+"""Bytes of a trained parameter, in fp32: its value; its value and two moments."""
 _CHECKPOINTS = 3
 """Two are kept, and the next one is written before the older is deleted."""
 
@@ -37,9 +37,9 @@ class DiskNeeds:
     """The converted model; 0 where the model is not copied."""
     data: int
     adapters: int
-    """Of all runs that are trained here."""
+    """Bytes of the adapters of all runs that are trained here."""
     checkpoints: int
-    """Of the trainings that run at once; deleted when each ends."""
+    """Bytes of the checkpoints of the runs that train at once; deleted when each ends."""
 
 
 def recipe_needs(

@@ -37,7 +37,7 @@ class Here:
     """Where the sweep would run."""
 
     hardware: Hardware
-    """Of this machine, with its GPU."""
+    """Hardware of this machine, with its GPU."""
     allotment: Allotment
 
     def is_alike(self, manifest: Manifest, result: TrainResult) -> bool:

@@ -1,4 +1,4 @@
-"""From the records of further tasks to their tables."""
+"""Makes the sections on further tasks from their records."""
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords

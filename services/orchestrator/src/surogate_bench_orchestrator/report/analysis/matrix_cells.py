@@ -51,7 +51,7 @@ def trained_under(row: Row) -> str | None:
 
 
 def row_family(row: Row, under: str | None) -> str:
-    """Return which comparisons of a row with the same adapters served otherwise are adjusted together."""
+    """Return the family in which the tests of a row against the same adapters served differently are adjusted."""
     if row.is_base:
         return "base"
     return "own" if under is not None and under == trained_under(row) else f"under {under}"

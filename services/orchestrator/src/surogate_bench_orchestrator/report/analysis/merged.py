@@ -1,4 +1,4 @@
-"""From the records of merged adapters to their table."""
+"""Makes the section on merged adapters from their records."""
 
 from collections.abc import Mapping, Sequence
 

@@ -79,7 +79,7 @@ class RunRecord:
     seed: int | None
     train: TrainRecord | None
     evaluation: EvalRecord | None
-    """On the base as published."""
+    """The evaluation on the base as published."""
     damage: str
     """What is wrong with the stored files of these two; empty if nothing is."""
     adapter: ForeignAdapter | None = None
@@ -87,9 +87,9 @@ class RunRecord:
     under: Mapping[str, ServedRecord] = field(default_factory=dict)
     """Further evaluations that the sweep requests, by the recipe that the base is served under."""
     merged: Mapping[str | None, ServedRecord] = field(default_factory=dict)
-    """Those of the adapter merged into the base, by recipe; None for the merged weights as they are."""
+    """Evaluations of the adapter merged into the base, by recipe; None for the merged weights as they are."""
     tasks: Mapping[str, ServedRecord] = field(default_factory=dict)
-    """Those of further tasks on the base as published, by task."""
+    """Evaluations on further tasks, on the base as published, by task."""
 
     def of_task(self, task: str) -> "RunRecord":
         """Return the run as if a further task were the primary one."""
@@ -130,7 +130,7 @@ class SweepRecords:
     base: RunRecord | None
     """None where the sweep does not score the base model."""
     runs: tuple[RunRecord, ...]
-    """In the order of recipes and foreign trainers, then seeds; then foreign adapters."""
+    """Runs in the order of recipes and foreign trainers, then seeds; then foreign adapters."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
         """Return the runs of one recipe or foreign trainer."""

@@ -1,4 +1,4 @@
-"""From scored answers to accuracies and differences, with their uncertainty."""
+"""Computes accuracies and differences, with their uncertainty, from scored answers."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass

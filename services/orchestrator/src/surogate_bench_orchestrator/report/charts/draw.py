@@ -29,7 +29,7 @@ class Chart:
     png: bytes
     svg: bytes
     narrow_svg: bytes | None
-    """For phones, where the chart is too wide for them; None where one form serves both."""
+    """Form for phones, where the chart is too wide for them; None where one form serves both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Charts:
 
     accuracy: Chart | None
     matrix: tuple[Chart, ...]
-    """Where the base is served in several ways: as published against as trained, and the heat map."""
+    """As published against as trained, and the heat map; empty where the base is served in one way."""
     overlay: Chart | None
     losses: tuple[Chart, ...]
 

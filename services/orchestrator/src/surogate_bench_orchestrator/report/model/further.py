@@ -15,7 +15,7 @@ class FurtherTask(Part):
     evaluated_on: str
     scored: tuple[ScoredOn, ...]
     rows: tuple[Row, ...]
-    """As in the summary, compared within this task."""
+    """The rows of the summary, compared within this task."""
     runs: tuple[Row, ...]
     footnotes: tuple[str, ...]
     notes: tuple[str, ...]

@@ -13,9 +13,9 @@ class MergedCell(Part):
     """One row on one way of serving."""
 
     merged: ServedCell
-    """Of the merged adapter; compared with nothing else than ``unmerged``."""
+    """Result of the merged adapter; compared with nothing but ``unmerged``."""
     unmerged: ServedCell
-    """Of the same adapter beside the base, as in the matrix."""
+    """Result of the same adapter beside the base, as in the matrix."""
     versus_unmerged: Comparison | None
 
 
@@ -27,7 +27,7 @@ class MergedRow(Part):
     recipe: str | None
     """None for a foreign adapter."""
     trained_under: str | None
-    """As in the matrix."""
+    """Recipe that the adapter was trained under, as in the matrix."""
     seed: int | None
     cells: tuple[MergedCell, ...]
 

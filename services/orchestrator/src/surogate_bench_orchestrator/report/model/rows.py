@@ -12,7 +12,7 @@ class ScoredOn(Part):
     split: str
     records: int
     sha256: str
-    """Of the records; empty for results of versions that did not record it."""
+    """Digest of the records; empty for results of versions that did not record it."""
     prompt: Literal["sweep", "task"]
     """Whose prompt was shown."""
     num_fewshot: int
@@ -49,9 +49,9 @@ class Training(Part):
     """Layers that stay in bf16 because the recipe's formats do not divide their dimensions."""
     final_train_loss: float | None
     last_validation_loss: float | None
-    """In the precision of the recipe."""
+    """Loss in the precision of the recipe."""
     served_validation_loss: float | None
-    """Of the finished adapter on the served base (bf16 weights and products); None unless every run has it."""
+    """Loss of the finished adapter on the served base (bf16 weights and products); None unless every run has it."""
     resumed_from_step: int
 
 
@@ -59,7 +59,7 @@ class Foreign(Part):
     """Where an adapter comes from that other software trained."""
 
     source: str
-    """Of a foreign adapter: folder, URL, or hub name with commit once it is imported; of a foreign trainer: its
+    """For a foreign adapter its folder, URL, or hub name with commit once it is imported; for a foreign trainer its
     command."""
     trained_under: str | None
     """Recipe, as the sweep states it."""
@@ -100,7 +100,7 @@ class Row(Part):
     """``name/spec-hash`` of the sweep that a single run was taken from, or what each of its stages was, as in
     ``training name/spec-hash``; empty where it was computed in this sweep, and for a row of several runs."""
     foreign: Foreign | None = None
-    """Of a foreign adapter, and of a foreign trainer."""
+    """Set for a foreign adapter and for a foreign trainer."""
 
     @property
     def is_imported(self) -> bool:

@@ -21,7 +21,7 @@ def footnotes(
     Args:
         rows: Rows over seeds.
         splits: What the table of losses shows.
-        titles: Of recipes, by name.
+        titles: Titles of recipes, by name.
         sweep: What was requested.
         reference: Recipe that the others are compared with.
     """

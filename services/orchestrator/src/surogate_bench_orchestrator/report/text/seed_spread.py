@@ -1,4 +1,4 @@
-"""By how much accuracies differ between seeds, where several were trained."""
+"""Sentences on how much accuracies differ between seeds, where several were trained."""
 
 from collections.abc import Sequence
 
