@@ -122,7 +122,7 @@ class Dialogue:
     def _model(self) -> _Question:
         return _Question(
             "model",
-            "Base model: a name on the hub such as Qwen/Qwen3-0.6B, a folder, or built in "
+            "The model that is fine-tuned is a name on the hub such as Qwen/Qwen3-0.6B, a folder, or built in "
             f"({', '.join(BUILTIN_MODELS)}).",
             None,
             lambda answers, typed: replace(answers, model=source_from(typed, BUILTIN_MODELS, self._folder)),
@@ -131,7 +131,7 @@ class Dialogue:
     def _data(self) -> _Question:
         return _Question(
             "data",
-            "Data: a name on the hub such as openai/gsm8k, a file or folder (JSON, CSV or Parquet), or built in "
+            "Its data is a name on the hub such as openai/gsm8k, a file or folder (JSON, CSV or Parquet), or built in "
             f"({', '.join(BUILTIN_DATA)}).",
             None,
             lambda answers, typed: replace(answers, data=source_from(typed, BUILTIN_DATA, self._folder)),

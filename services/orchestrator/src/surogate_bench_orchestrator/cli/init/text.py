@@ -132,19 +132,18 @@ def _given(name: str, value: object, path: str) -> Iterator[str]:
 
 def _setting(name: str, value: object, depth: int, *, mark: str = "") -> Iterator[str]:
     indent = "  " * depth
-    if mark and isinstance(value, dict):  # in one line, so that removing one mark suffices
-        yield f"{indent}{mark}{name}: {_dumped(value, in_a_line=True).strip()}"
-        return
-    leaves_in_a_line = None if isinstance(value, dict | list) else False  # None would put {name: value} into one, too
-    for line in _dumped({name: value}, in_a_line=leaves_in_a_line).splitlines():
-        yield f"{indent}{mark}{line}"
+    if isinstance(value, list) and any(isinstance(entry, dict) for entry in value):
+        yield f"{indent}{mark}{name}:"
+        yield from (f"{indent}{mark}- {_in_a_line(entry)}" for entry in value)
+    else:
+        yield f"{indent}{mark}{name}: {_in_a_line(value)}"
 
 
-def _dumped(value: object, *, in_a_line: bool | None) -> str:
-    text: str = yaml.dump(
-        value, Dumper=_Dumper, default_flow_style=in_a_line, allow_unicode=True, width=_UNLIMITED, sort_keys=False
+def _in_a_line(value: object) -> str:
+    listed: str = yaml.dump(
+        [value], Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=_UNLIMITED, sort_keys=False
     )
-    return text
+    return listed.strip()[1:-1]
 
 
 def _comment(text: str, depth: int) -> Iterator[str]:
