@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import PATIENCE_S
 
 MAIN = "from surogate_bench_orchestrator.cli.app import main; main()"
 
@@ -20,6 +22,7 @@ class Terminal:
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._main, theirs = pty.openpty()
         self.shown = ""
+        self._read_to = 0
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, *arguments],
             cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
@@ -29,10 +32,11 @@ class Terminal:
 
     def until(self, text: str) -> str:
         """Read until the process shows a text, and return what came before it since the last one."""
-        start = len(self.shown)
-        while text not in self.shown[start:]:
+        while (found := self.shown.find(text, self._read_to)) < 0:
             self.shown += self._read() or pytest.fail(f"ended without {text!r}:\n{self.shown}")
-        return self.shown[start:]
+        before = self.shown[self._read_to : found]
+        self._read_to = found + len(text)
+        return before
 
     def answer(self, question: str, typed: str) -> str:
         """Wait for a question, answer it, and return what was shown up to it."""
@@ -60,8 +64,10 @@ class Terminal:
         os.close(self._main)
 
     def _read(self) -> str:
+        ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
+        assert ready, f"nothing more was shown:\n{self.shown}"
         try:
-            return os.read(self._main, 65536).decode()
+            return os.read(self._main, 65536).decode(errors="replace")
         except OSError:  # the process has closed its end
             return ""
 
@@ -80,7 +86,7 @@ def test_questions_are_answered_explained_and_asked_again(tmp_path: Path) -> Non
         terminal.answer("data", "odd.csv")
         assert "q, a" in terminal.answer("data.format", "question-answer")
         terminal.answer("data.fields.question", "Q")
-        assert "Choose one of q, a" in terminal.answer("data.fields.question", "q")
+        assert "Choose one of q, a" in terminal.answer("\ndata.fields.question", "q")
         terminal.answer("data.fields.answer", "a")
         assert "40 training records" in terminal.answer("data.hold_out.test [4]", "6")
         terminal.answer("tasks [en_gsm8k]", "")
@@ -122,6 +128,28 @@ def test_ending_it_writes_nothing(tmp_path: Path, how: str) -> None:
         terminal.close()
     assert "nothing was written" in terminal.shown
     assert not list(tmp_path.iterdir())
+
+
+def test_data_of_the_hub_is_asked_for_by_its_parts_and_an_empty_file_again(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    terminal = Terminal(tmp_path, "init", "-", "--model", "Qwen/Qwen3-0.6B", "--recipe", "bf16", "--name", "mine")
+    try:
+        terminal.answer("data", "empty.jsonl")
+        assert "has no training records" in terminal.answer("\ndata", "openai/gsm8k")
+        terminal.answer("data.config [none]", "main")
+        assert "Input should be 'auto'" in terminal.answer("data.format [auto]", "csv") + terminal.answer(
+            "data.format [auto]", ""
+        )
+        terminal.answer("data.splits.train [train]", "")
+        terminal.answer("data.splits.test [test]", "exam")
+        for question in ("tasks [en_gsm8k]", "seeds [0 1]", "serving.under [bf16]", "change these? [no]"):
+            terminal.answer(question, "")
+        assert terminal.end() == 0
+    finally:
+        terminal.close()
+    written = yaml.safe_load(terminal.shown[terminal.shown.index("# A sweep of") :])
+    assert written["data"] == {"hub": "openai/gsm8k", "config": "main", "splits": {"test": "exam"}}
+    assert not (tmp_path / "sweep.yaml").exists()
 
 
 def test_nothing_is_asked_if_no_questions_are_allowed(tmp_path: Path) -> None:

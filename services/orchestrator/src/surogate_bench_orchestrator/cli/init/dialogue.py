@@ -134,8 +134,15 @@ class Dialogue:
             "Its data is a name on the hub such as openai/gsm8k, a file or folder (JSON, CSV or Parquet), or built in "
             f"({', '.join(BUILTIN_DATA)}).",
             None,
-            lambda answers, typed: replace(answers, data=source_from(typed, BUILTIN_DATA, self._folder)),
+            self._with_data,
         )
+
+    def _with_data(self, answers: Answers, typed: str) -> Answers:
+        changed = replace(answers, data=source_from(typed, BUILTIN_DATA, self._folder))
+        facts = self._drafts.of(changed).facts.data
+        if facts is not None and facts.records == 0:
+            require_shape(facts, typed)
+        return changed
 
     def _tasks(self, draft: Draft) -> _Question:
         return _Question(
@@ -187,16 +194,29 @@ class Dialogue:
 
     def _fields(self, answers: Answers, facts: DataFacts) -> Answers:
         """Ask for the shape of records that were not recognized, and for the names of their fields."""
-        if "data.format" not in answers.settings:
-            text = f"The records have the fields {', '.join(facts.fields)}: of which shape are they? {_SHAPES}"
-            stated = _Question("data.format", text, None, lambda before, typed: before.having("data.format", typed))
-            answers = self._ask(answers, stated)
+        names = ", ".join(facts.fields)
+        text = f"The records have the fields {names}: of which shape are they? {_SHAPES}"
+        answers = self._choice(answers, "data.format", tuple(REQUIRED_ROLES), text)
         shape = self._drafts.of(answers).sweep.data.format
         for role in () if shape == "auto" else REQUIRED_ROLES[shape]:
             if role not in facts.fields:
-                text = f"Field that is the {role}: {', '.join(facts.fields)}."
-                answers = self._setting(answers, f"data.fields.{role}", _one_of(facts.fields, role), text=text)
+                answers = self._choice(
+                    answers, f"data.fields.{role}", facts.fields, f"Field that is the {role}: {names}."
+                )
         return answers
+
+    def _choice(self, answers: Answers, path: str, choices: Sequence[str], text: str) -> Answers:
+        """Ask for one of several names, of which none is the default, unless an option gave it."""
+        if path in answers.settings:
+            return answers
+
+        def chosen(before: Answers, typed: str) -> Answers:
+            if typed not in choices:
+                remedy = f"Choose one of {', '.join(choices)}."
+                raise ConfigError("is none of those", field=path, value=typed, remedy=remedy)
+            return before.having(path, typed)
+
+        return self._ask(answers, _Question(path, text, None, chosen))
 
     def _recipes(self, typed: str) -> object:
         return recipes_from(listed(typed), self._folder)
@@ -217,16 +237,6 @@ class Dialogue:
             for path, parse in asked:
                 answers = self._setting(answers, path, parse)
         return answers
-
-
-def _one_of(fields: Sequence[str], role: str) -> _Parse:
-    def chosen(typed: str) -> object:
-        if typed not in fields:
-            remedy = f"Choose one of {', '.join(fields)}."
-            raise ConfigError("the records have no such field", field=f"data.fields.{role}", value=typed, remedy=remedy)
-        return typed
-
-    return chosen
 
 
 def _seeds(typed: str) -> object:

@@ -9,7 +9,7 @@ import yaml
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
-from surogate_bench.specs import DataSpec, EvaluationSpec, LoraSpec, ModelSpec, RecipeSweep, ServingSpec, TrainingSpec
+from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.base import Spec
 from surogate_bench_orchestrator.cli.init.document import Document
 
@@ -21,16 +21,7 @@ _HEAD = (
     "configs/README.md describes every setting. Relative paths start from the folder of this file."
 )
 
-SECTIONS: Mapping[str, type[Spec]] = MappingProxyType(
-    {
-        "model": ModelSpec,
-        "data": DataSpec,
-        "training": TrainingSpec,
-        "training.lora": LoraSpec,
-        "serving": ServingSpec,
-        "evaluation": EvaluationSpec,
-    }
-)
+SECTIONS = frozenset({"model", "data", "training", "training.lora", "serving", "evaluation"})
 """Parts of a sweep that are written as a section, by path."""
 
 _OPTIONAL: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -83,7 +74,7 @@ def text_of(document: Document) -> str:
 
     Useful settings that the document does not give are comments with their defaults: without ``#`` they change nothing.
     """
-    lines = [*_comment(_HEAD, 0), *_section(RecipeSweep, document, "")]
+    lines = [*_comment(_HEAD, 0), *_section(document, "")]
     return "\n".join(lines) + "\n"
 
 
@@ -94,15 +85,25 @@ def described(path: str) -> str:
         path: Such as ``training.lora.r``, or ``training.lora``.
     """
     if path in SECTIONS:
-        return _first_sentence(SECTIONS[path].__doc__ or "")
+        return _first_sentence(_model_of(path).__doc__ or "")
     section, _, name = path.rpartition(".")
-    model = SECTIONS[section] if section else RecipeSweep
-    return _first_sentence(model.model_fields[name].description or "")
+    return _first_sentence(_model_of(section).model_fields[name].description or "")
 
 
-def _section(model: type[Spec], given: Mapping[str, object], path: str) -> Iterator[str]:
+def _model_of(path: str) -> type[Spec]:
+    """Return the model of a section; of the sweep itself if the path is empty."""
+    model: type[Spec] = RecipeSweep
+    for part in path.split(".") if path else ():
+        annotation = model.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Spec)):
+            raise TypeError(f"{path} is a setting, not a section")
+        model = annotation
+    return model
+
+
+def _section(given: Mapping[str, object], path: str) -> Iterator[str]:
     shown = {*_OPTIONAL.get(path, ()), *(name for key in given for name in _OPTIONAL_BY_SOURCE.get((path, key), ()))}
-    for name, field in model.model_fields.items():
+    for name, field in _model_of(path).model_fields.items():
         if name in given:
             yield from _given(name, given[name], f"{path}.{name}".lstrip("."))
         elif name in shown:
@@ -125,7 +126,7 @@ def _given(name: str, value: object, path: str) -> Iterator[str]:
     yield from _comment(described(path), depth)
     if path in SECTIONS and isinstance(value, dict):
         yield f"{'  ' * depth}{name}:"
-        yield from _section(SECTIONS[path], value, path)
+        yield from _section(value, path)
     else:
         yield from _setting(name, value, depth)
 
