@@ -204,6 +204,6 @@ def model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | Non
     return ["builtin", model.builtin] if model.builtin is not None else None
 
 
-def _digest(**parts: Any) -> str:  # noqa: ANN401 - JSON
+def _digest(**parts: object) -> str:
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

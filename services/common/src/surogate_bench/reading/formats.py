@@ -166,7 +166,7 @@ def parquet_records(data: bytes, source: Source, columns: tuple[str, ...]) -> It
         ConfigError: the file is not Parquet, or has one of the columns twice.
     """
     import pyarrow as pa  # noqa: PLC0415 - only for Parquet
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))
