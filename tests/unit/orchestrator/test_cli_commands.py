@@ -47,6 +47,11 @@ def test_the_commands_and_their_options_are_these() -> None:
         "recipes": ["--json"],
         "doctor": ["--json", "--output", "--state-dir", "--store", "sweep"],
         "validate": ["--deep", "--json", "--seed", "--state-dir", "--store", "sweep"],
+        "init": [
+            "--accumulation", "--alpha", "--data", "--data-config", "--epochs", "--field", "--force", "--format",
+            "--learning-rate", "--micro-batch-size", "--model", "--name", "--rank", "--recipe", "--seed", "--set",
+            "--split", "--stdout", "--target", "--task", "--under", "--yes", "-y", "file",
+        ],
         "export-base": ["--format", "--json", "--output", "--seed", "--state-dir", "--store", "recipe", "sweep"],
         "gc": ["--delete", "--json", "--store"],
         "render": ["--json", "--namespace", "--on", "--seed", "--slots", "--state-dir", "--store", "sweep"],

@@ -14,6 +14,7 @@ from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.init_command import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
     ControllerSettings,
@@ -62,6 +63,9 @@ _DEFAULTS = LocalOptions()
 @app.callback()
 def _root(*, version: Version = False) -> None:
     del version  # handled by its callback
+
+
+app.command()(init)
 
 
 @app.command()
