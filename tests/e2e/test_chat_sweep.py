@@ -14,7 +14,7 @@ from waiting import PATIENCE_S
 
 from surogate_bench_trainer.embedded.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SPEC = small_document(
     name="chat",

@@ -13,6 +13,7 @@ import yaml
 from completions_stand_in import Completions, completing
 from hub_stand_in import Hub, Repository, serving
 from sweeps import small_sweep
+from waiting import PATIENCE_S
 
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
@@ -21,7 +22,7 @@ from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read
 from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 PUBLISHED = Path(__file__).parents[2] / "configs" / "sweeps" / "qwen3-0.6b-gsm8k.yaml"
 TEST_RECORDS = 9
@@ -73,7 +74,7 @@ def by_the_evaluator(request: StageRequest, folder: Path, endpoint: str) -> "sub
     path.write_text(request.model_dump_json())
     return subprocess.run(
         [sys.executable, "-m", "surogate_bench_evaluator", str(path), "--work-dir", str(folder / path.stem)],
-        env=environment(folder, endpoint), capture_output=True, text=True, check=False, timeout=300,
+        env=environment(folder, endpoint), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -88,7 +89,7 @@ def by_the_command(server: Completions, folder: Path, endpoint: str, *, chat: bo
             "--num_fewshot", "0", "--output_path", str(folder / "by-hand"),
             "--model_args", f"{arguments},tokenized_requests=False,tokenizer_backend=none",
         ],
-        env=environment(folder, endpoint), capture_output=True, check=True, timeout=300,
+        env=environment(folder, endpoint), capture_output=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     (found,) = (folder / "by-hand").rglob("results_*.json")
     results: dict[str, Any] = json.loads(found.read_text())["results"]["gsm8k"]
@@ -99,7 +100,7 @@ def sweep(**evaluation: Any) -> RecipeSweep:
     published = yaml.safe_load(PUBLISHED.read_text())["evaluation"]
     return small_sweep(
         name="literal",
-        serving={"start_timeout_s": 30},
+        serving={"start_timeout_s": PATIENCE_S},
         evaluation=published | {"num_concurrent": 4} | evaluation,
     )
 

@@ -1,7 +1,6 @@
 """A controller without its chart: processes here, a real API server, and a stand-in for the nodes that pods run on."""
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
+from ports import free_port
 from sweeps import small_document
 
 from surogate_bench.errors import BenchError
@@ -137,9 +137,7 @@ class Replica:
     """One controller process."""
 
     def __init__(self, config: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         command = [sys.executable, "-m", "surogate_bench_orchestrator", "controller"]
         self.process = subprocess.Popen([*command, "--config", str(config), "--port", str(self.port)])
 

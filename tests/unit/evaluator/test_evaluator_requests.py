@@ -1,19 +1,32 @@
 """The questions on their way to vLLM: concurrency, proxies, failures and empty answers. Real lm-eval."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from evaluator_world import ANSWERS, RUN, answer_by_table, index_of, make_request, published, serving, sweep
+from waiting import until
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
+from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.stage import evaluate_stage
 
 
-def test_a_lost_server_costs_only_the_answers_under_way(tmp_path: Path) -> None:
-    failing = {"left": 3}
+def test_a_lost_server_costs_only_the_answers_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing, received = {"left": 3}, set[int]()
+    add = Answers.add_partial
+
+    def note(answers: Answers, method: str, request: Sequence[Any], given: str) -> None:
+        add(answers, method, request, given)
+        received.add(index_of(str(request[0])))
+
+    def hold(prompt: str) -> None:
+        if index_of(prompt) >= 7:
+            until(lambda: received >= set(range(7)), "the answers before have arrived")
 
     def answer(prompt: str) -> str | int:
         if index_of(prompt) >= 7 and failing["left"]:
@@ -22,7 +35,9 @@ def test_a_lost_server_costs_only_the_answers_under_way(tmp_path: Path) -> None:
             return 500
         return answer_by_table(prompt)
 
+    monkeypatch.setattr(Answers, "add_partial", note)
     with serving(answer) as fake:
+        fake.hold = hold
         request = make_request(tmp_path, fake.url, spec=sweep(num_concurrent=2))
         evaluate_stage(request, tmp_path / "work")
     result, samples, _ = published(open_store(request.store), request, tmp_path / "out")

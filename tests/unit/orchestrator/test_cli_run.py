@@ -15,7 +15,7 @@ import psutil
 import pytest
 from command_line import CommandLine, Result, write_sweep
 from files_below import files_below, texts_below
-from waiting import PATIENCE_S, until
+from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
 
@@ -76,6 +76,10 @@ class Workplace:
         """What the tasks report."""
         return texts_below(self.folder / "state", "progress.json")
 
+    def wait_for(self, behaviour: str) -> None:
+        """Wait until a task says that it behaves in this way."""
+        until(lambda: any(behaviour in text for text in self.progress()), behaviour)
+
     def processes(self) -> list[psutil.Process]:
         """Tasks of this sweep that run."""
         found = []
@@ -84,7 +88,7 @@ class Workplace:
                 mark = process.environ().get(TASK_DIR_VARIABLE, "")
             except (psutil.Error, OSError):
                 continue
-            if mark.startswith(str(self.folder)) and process.status() != psutil.STATUS_ZOMBIE:
+            if mark.startswith(str(self.folder)) and not has_ended(process):
                 found.append(process)
         return found
 
@@ -295,8 +299,7 @@ def test_a_crash_of_a_trainer_is_survived(workplace: Workplace) -> None:
 def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workplace, number: signal.Signals) -> None:
     workplace.write({"train bf16-s0": "hang"})
     running = workplace.start()
-    until(workplace.processes, "the sweep starts")
-    until(lambda: len(workplace.manifests()) == 1 and workplace.processes(), "training starts")
+    workplace.wait_for("hang")
     running.send_signal(number)
     _, err = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
@@ -311,7 +314,7 @@ def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workpla
 def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "held"})
     running = workplace.start()
-    until(lambda: len(workplace.manifests()) == 1 and workplace.processes(), "training starts")
+    workplace.wait_for("held")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     until(lambda: not workplace.processes(), "orphans end")
@@ -324,7 +327,7 @@ def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workp
 def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "stubborn-once"})
     running = workplace.start()
-    until(lambda: any("stubborn" in text for text in workplace.progress()), "training starts")
+    workplace.wait_for("stubborn")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     assert workplace.processes()

@@ -1,15 +1,17 @@
 """Foreign trainers: what a command is given, what it may leave, and every way in which it fails."""
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from foreign_adapters import make_adapter
@@ -17,7 +19,7 @@ from foreign_trainers import GOOD, entry, lines_of, write_trainer
 from peft import PeftModel
 from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from waiting import until
+from waiting import has_ended, until
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, TASK_DIR_VARIABLE
 from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientError
@@ -31,6 +33,7 @@ from surogate_bench.specs import LoraSpec
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import Rendered
+from surogate_bench_trainer.foreign import command
 from surogate_bench_trainer.foreign.trainer_request import TrainerInput, write_trainer_request
 from surogate_bench_trainer.main import handle
 
@@ -247,7 +250,9 @@ def test_a_command_that_fails_says_how(body: Any, kind: type[Exception], problem
         train(**given)
 
 
-def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(train: Train, tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     body = """
 import signal, subprocess, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -256,10 +261,19 @@ children = [subprocess.Popen(["sleep", "600"]).pid, os.getpid()]
 print("waiting for a lock", flush=True)
 time.sleep(600)
 """
-    with pytest.raises(ForeignTrainerError, match=r"had not ended after 3 s\.\n[^$]*waiting for a lock"):
-        train(body, entry={"timeout_s": 3})
+
+    def monotonic() -> float:
+        """Run past the deadline once the command hangs."""
+        return time.monotonic() + (3600 if "waiting for a lock" in caplog.text else 0)
+
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(ForeignTrainerError, match=r"had not ended after 3600 s\.\n[^$]*waiting for a lock"),
+    ):
+        train(body, entry={"timeout_s": 3600})
     for pid in json.loads((tmp_path / "work" / "left" / "pids.json").read_text()):
-        until(lambda pid=pid: not is_alive(pid), f"the end of {pid}")
+        until(lambda pid=pid: has_ended(pid), f"the end of {pid}")
 
 
 def test_a_stage_that_is_stopped_stops_the_command_and_the_next_attempt_begins_anew(
@@ -269,8 +283,8 @@ def test_a_stage_that_is_stopped_stops_the_command_and_the_next_attempt_begins_a
     body = f"""
 if not os.path.exists({str(flag)!r}):
     save()
-    report({{"step": 1, "loss": 9.0}})
     (output / "pid").write_text(str(os.getpid()))
+    report({{"step": 1, "loss": 9.0}})
     import time; time.sleep(600)
 assert list(output.iterdir()) == []
 save()
@@ -290,7 +304,7 @@ save()
     finally:
         thread.join()
         signal.signal(signal.SIGTERM, previous)
-    assert not is_alive(int((tmp_path / "work" / "left" / "pid").read_text()))
+    assert has_ended(int((tmp_path / "work" / "left" / "pid").read_text()))
     flag.touch()
     handle(request, tmp_path / "work")
     result = published(request).require_result(ForeignTrainResult)
@@ -304,13 +318,6 @@ class Progress0:
 
 def _terminate(_number: int, _frame: object) -> None:
     raise Terminated
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
 
 
 METRICS: dict[str, tuple[str, str]] = {
