@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from cluster_release import IMAGE_TAG, Release, Small, Until
+from cluster_tools import kubectl
 
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench_orchestrator.resource.status import StatusRow
@@ -33,10 +34,10 @@ lines = [{"step": step, "loss": 2.5, "tokens": 10, "seconds": 0.5} for step in r
 """
 WAIT = """
 import os, time
-while not os.path.exists("/tmp/go"):
+while not os.path.exists("go"):
     time.sleep(0.2)
 """
-"""Before the training: until the test lets it go on."""
+"""Before the training: until there is a file in its folder."""
 
 
 def is_running(pod: dict[str, Any]) -> bool:
@@ -146,6 +147,7 @@ def test_a_pod_that_is_lost_and_a_suspended_sweep_begin_the_command_anew(
     release.change(name, suspend=False)
     until(trains, "it runs once more", 200)
     [again] = [pod for pod in release.pods(sweep=name, run=run, stage="train") if is_running(pod)]
-    release.kubectl("exec", again["metadata"]["name"], "--container", "trainer", "--", "touch", "/tmp/go")
+    inside = ("exec", again["metadata"]["name"], "--container", "trainer", "--")
+    kubectl("--namespace", release.namespace, *inside, "touch", "/trainer/scratch/go")
     until(lambda: release.state(name, run) in {"Trained", "Evaluating", "Succeeded"}, "it has trained", 200)
     release.remove(name)
