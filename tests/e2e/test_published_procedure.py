@@ -69,12 +69,14 @@ def environment(folder: Path, endpoint: str) -> dict[str, str]:
     return {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "TQDM_DISABLE": "1"}
 
 
-def by_the_evaluator(request: StageRequest, folder: Path, endpoint: str) -> "subprocess.CompletedProcess[str]":
+def by_the_evaluator(
+    request: StageRequest, folder: Path, endpoint: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     path = folder / f"{request.model_dump()['kind']}.json"
     path.write_text(request.model_dump_json())
     return subprocess.run(
         [sys.executable, "-m", "surogate_bench_evaluator", str(path), "--work-dir", str(folder / path.stem)],
-        env=environment(folder, endpoint), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+        env=environment(folder, endpoint) | variables, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -163,6 +165,9 @@ def test_a_task_keeps_its_own_examples_if_the_sweep_requests_it(tmp_path: Path, 
 def test_an_unavailable_hub_is_not_bad_input(tmp_path: Path) -> None:
     request = CheckRequest(sweep=sweep(), store=str(tmp_path / "store"), subject="task")
     prepare(request, tmp_path)
-    done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9")
+    at_once = tmp_path / "at-once"  # the hub's library waits 23 s in all between its attempts
+    at_once.mkdir()
+    (at_once / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9", PYTHONPATH=str(at_once))
     assert done.returncode == 75, done.stderr
     assert "the hub cannot be reached" in done.stderr

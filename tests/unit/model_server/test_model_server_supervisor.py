@@ -19,6 +19,7 @@ from surogate_bench.hardware import package_versions
 from surogate_bench.progress import read_progress
 from surogate_bench.stage_identity import SERVING_VERSION
 from surogate_bench.store import open_store
+from surogate_bench_model_server import api as api_module
 from surogate_bench_model_server.adapters import LocalAdapter
 from surogate_bench_model_server.vllm_process import session_members
 
@@ -102,7 +103,11 @@ def test_many_requests_at_once_load_every_adapter_once(world: Callable[..., Worl
     asyncio.run(scenario())
 
 
-def test_metrics_do_not_wait_for_a_vllm_that_stalls(world: Callable[..., World]) -> None:
+def test_metrics_do_not_wait_for_a_vllm_that_stalls(
+    world: Callable[..., World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "_SCRAPE_S", 0.1)  # far below the time for which it stalls
+
     async def scenario() -> None:
         async with world("stalls").running() as api:
             await until(lambda: ready(api))

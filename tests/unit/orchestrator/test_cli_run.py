@@ -18,6 +18,8 @@ from files_below import files_below, texts_below
 from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
+from surogate_bench_orchestrator.adapters.local import runtime, supervised
+from surogate_bench_orchestrator.sweep import runner
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"
 
@@ -106,6 +108,9 @@ def workplace(
         (package / "__main__.py").write_text(
             f"import runpy\nrunpy.run_path({str(FAKE_SERVICE)!r}, run_name='__main__')"
         )
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    monkeypatch.setattr(runtime, "_LEFTOVER_GRACE_S", 0.5)
+    monkeypatch.setattr(supervised, "_BACKOFF_S", (0.1,))
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
     made = Workplace(tmp_path, dict(os.environ), CommandLine(monkeypatch, capsys))

@@ -14,10 +14,12 @@ from waiting import PATIENCE_S
 from surogate_bench.contract import Service
 from surogate_bench.results import EvalResult
 from surogate_bench.store import open_store
+from surogate_bench_orchestrator.adapters.local import supervised
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.sweep import runner
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.rows import all_rows
 from surogate_bench_orchestrator.sweep.runner import SweepRunner
@@ -84,6 +86,8 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    monkeypatch.setattr(supervised, "_BACKOFF_S", (0.1,))
     monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
     return Machine(tmp_path, tmp_path / "release")
 

@@ -266,6 +266,7 @@ time.sleep(600)
         """Run past the deadline once the command hangs."""
         return time.monotonic() + (3600 if "waiting for a lock" in caplog.text else 0)
 
+    monkeypatch.setattr(command, "_GRACE_S", 0.2)
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
     with (
         caplog.at_level(logging.INFO),
