@@ -133,7 +133,7 @@ def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
         "objectStore.bundled.enabled=false", f"{external}.url=s3://nowhere", f"{external}.existingSecret=not-there"
     )
     release.submit("waits", small(recipes=["bf16"]))
-    until(lambda: "'not-there'" in why_not_admitted(release, "waits"), "the status names the Secret", 60)
+    until(lambda: "'not-there'" in why_not_admitted(release, "waits"), "the status names the Secret")
     secret = {"metadata": {"name": "not-there"}, "stringData": {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}
     release.api.create(f"{release.core}/secrets", secret)
     until(lambda: "cannot be reached" in why_not_admitted(release, "waits"), "the Secret is noticed", 240)

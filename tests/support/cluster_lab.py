@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 from finished_stages import manifest_of
+from cluster_tools import PATIENCE_S
 from kubernetes.client import ApiException, CoreV1Api
 from ports import free_port
 from sweeps import small_document
@@ -61,7 +62,7 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
     def pods_of(self, part: str) -> list[str]:
         return [uid for task, uid in self.started if part in task]
@@ -157,7 +158,7 @@ class Replica:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 class Lab:
