@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from finished_stages import manifest_of
 from cluster_tools import PATIENCE_S
+from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
 from ports import free_port
 from sweeps import small_document
