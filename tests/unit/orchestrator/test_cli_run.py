@@ -78,10 +78,6 @@ class Workplace:
         """What the tasks report."""
         return texts_below(self.folder / "state", "progress.json")
 
-    def wait_for(self, behaviour: str) -> None:
-        """Wait until a task says that it behaves in this way."""
-        until(lambda: any(behaviour in text for text in self.progress()), behaviour)
-
     def processes(self) -> list[psutil.Process]:
         """Tasks of this sweep that run."""
         found = []
@@ -304,7 +300,7 @@ def test_a_crash_of_a_trainer_is_survived(workplace: Workplace) -> None:
 def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workplace, number: signal.Signals) -> None:
     workplace.write({"train bf16-s0": "hang"})
     running = workplace.start()
-    workplace.wait_for("hang")
+    until(lambda: "hang" in "".join(workplace.progress()), "training starts")
     running.send_signal(number)
     _, err = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
@@ -319,7 +315,7 @@ def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workpla
 def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "held"})
     running = workplace.start()
-    workplace.wait_for("held")
+    until(lambda: "held" in "".join(workplace.progress()), "training starts")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     until(lambda: not workplace.processes(), "orphans end")
@@ -332,7 +328,7 @@ def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workp
 def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "stubborn-once"})
     running = workplace.start()
-    workplace.wait_for("stubborn")
+    until(lambda: "stubborn" in "".join(workplace.progress()), "training starts")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     assert workplace.processes()
