@@ -35,7 +35,7 @@ def test_a_sweep_runs_to_its_end_and_goes_with_its_resource(lab: Lab, until: Unt
     lab.add()
     until(lab.is_complete, "the sweep is complete", 180)
     status = lab.status()
-    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.625")
+    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16, fp8 0.625 (1 seed)")
     assert {row.name: row.state for row in status.runs} == {
         "base": "Succeeded", "bf16-s0": "Succeeded", "fp8-s0": "Succeeded",
     }  # fmt: skip

@@ -24,7 +24,7 @@ def test_a_sweep_runs_to_its_end_with_status_events_metrics_and_one_report(world
     world.add()
     world.settle()
     status = world.status()
-    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.500")
+    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16, fp8 0.500 (1 seed)")
     assert status.is_true(ConditionType.COMPLETE)
     assert world.states() == {"base": "Succeeded", "bf16-s0": "Succeeded", "fp8-s0": "Succeeded"}
     assert sorted(world.reasons()) == ["Admitted", *["RunSucceeded"] * 3, "SweepComplete"]

@@ -96,9 +96,9 @@ def test_a_running_sweep_shows_its_progress_and_leaves_out_what_is_unknown() -> 
     assert [each.name for each in status.services] == ["prepare", "task check", "model server"]
 
 
-def test_a_complete_sweep_names_the_best_recipe_and_not_the_base() -> None:
+def test_a_complete_sweep_names_the_recipe_with_the_highest_accuracy_and_its_seeds_but_not_the_base() -> None:
     status = build_status(finished(failed=False), NEW, LATE)
-    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.800")
+    assert (status.phase, status.progress, status.best) == ("Complete", "3/3", "bf16 0.800 (1 seed)")
     assert status.is_true(ConditionType.COMPLETE)
     assert not status.is_true(ConditionType.FAILED)
     assert status.completion_time == LATE
@@ -106,11 +106,30 @@ def test_a_complete_sweep_names_the_best_recipe_and_not_the_base() -> None:
     assert row(status, "bf16-s0").loss == 0.5123
 
 
-def test_the_best_recipe_is_that_of_the_best_mean_over_seeds() -> None:
+@pytest.mark.parametrize(
+    ("scores", "shown"),
+    [
+        ({"bf16-s0": 0.9, "bf16-s1": 0.1, "fp8-s0": 0.6, "fp8-s1": 0.6}, "fp8 0.600 (2 seeds)"),
+        ({"bf16-s0": 0.5, "bf16-s1": 0.9, "fp8-s0": 0.6}, "fp8 0.600 (1 seed)"),  # not the mean over both seeds
+        ({"bf16-s0": 0.5, "bf16-s1": 0.9}, "bf16 0.700 (2 seeds)"),
+        ({"bf16-s0": 0.5, "fp8-s1": 0.9}, ""),  # no seed in common
+        ({"bf16-s0": 0.6, "fp8-s0": 0.6}, "bf16, fp8 0.600 (1 seed)"),
+        ({"base": 0.9}, ""),
+    ],
+)
+def test_the_highest_accuracy_is_over_the_seeds_that_all_scored_recipes_have(
+    scores: dict[str, float], shown: str
+) -> None:
     laid_out = plan(small_sweep(recipes=RECIPES, seeds=[0, 1]), "s3://bucket")
-    scores = dict(zip((run.evaluate for run in laid_out.runs[1:]), (0.9, 0.1, 0.6, 0.6), strict=True))
-    found = snapshot({}, {task: scored(score) for task, score in scores.items()}, laid_out)
-    assert build_status(state(found), NEW, EARLY).best == "fp8 0.600"
+    results = {run.evaluate: scored(scores[run.name]) for run in laid_out.runs if run.name in scores}
+    previous = NEW.model_copy(update={"best": "bf16 0.999 (1 seed)"})
+    assert build_status(state(snapshot({}, results, laid_out)), previous, EARLY).best == shown
+
+
+def test_of_many_equal_accuracies_not_one_is_singled_out() -> None:
+    laid_out = plan(small_sweep(recipes=["bf16", "fp8", "fp4"]), "s3://bucket")
+    found = snapshot({}, {run.evaluate: scored(0.25) for run in laid_out.runs}, laid_out)
+    assert build_status(state(found), NEW, EARLY).best == "bf16 and 2 others 0.250 (1 seed)"
 
 
 def test_accuracies_of_further_tasks_are_shown_by_task_as_soon_as_they_are_known() -> None:

@@ -123,6 +123,6 @@ def test_the_names_and_columns_are_these() -> None:
     assert spec["names"]["shortNames"] == ["sweep", "sweeps", "rsw"]
     (version,) = spec["versions"]
     assert [column["name"] for column in version["additionalPrinterColumns"]] == [
-        "Phase", "Done", "Failed", "Best", "Age",
+        "Phase", "Done", "Failed", "Highest so far", "Age",
     ]  # fmt: skip
     assert version["subresources"] == {"status": {}}

@@ -77,7 +77,7 @@ def _columns() -> list[dict[str, Any]]:
         ("Phase", "string", ".status.phase"),
         ("Done", "string", ".status.progress"),
         ("Failed", "integer", ".status.failed"),
-        ("Best", "string", ".status.best"),
+        ("Highest so far", "string", ".status.best"),
         ("Age", "date", ".metadata.creationTimestamp"),
     ]
     return [{"name": name, "type": kind, "jsonPath": path} for name, kind, path in columns]

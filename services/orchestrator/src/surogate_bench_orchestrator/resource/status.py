@@ -132,7 +132,9 @@ class SweepStatus(StatusModel):
     progress: str = Field("", description="Runs that have ended, of all runs, for example 3/8.")
     failed: int | None = Field(None, description="Number of failed runs.")
     best: str = Field(
-        "", description="Recipe with the highest mean accuracy so far, and that accuracy; not tested for significance."
+        "",
+        description="Recipe or trainer with the highest mean accuracy so far, over the seeds that all scored ones "
+        "have, and how many these are; an observation on the test questions, not a test.",
     )
     conditions: tuple[Condition, ...] = Field(
         (), description=f"One each of {', '.join(ConditionType)}.", json_schema_extra=_map_list("type")

@@ -1,10 +1,11 @@
 """Builds the status of a RecipeSweep from its state and the previous status; pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
+from surogate_bench_orchestrator.controller.status.highest import highest_so_far
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.domain.observed import Failure, RunState
-from surogate_bench_orchestrator.domain.plan import Plan, Run
+from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.resource.status import (
     Condition,
     ConditionType,
@@ -105,7 +106,6 @@ def _progress(state: SweepState, snapshot: Snapshot) -> dict[str, object]:
     states = [status.state for status in snapshot.states.values()]
     runs, services = run_rows(snapshot), service_rows(snapshot)
     limit = _message_limit([*runs, *services])
-    best = _best(snapshot.plan, runs)
     return {
         "progress": f"{sum(each.is_terminal for each in states)}/{len(states)}",
         "failed": states.count(RunState.FAILED),
@@ -114,7 +114,7 @@ def _progress(state: SweepState, snapshot: Snapshot) -> dict[str, object]:
             for run, row in zip(snapshot.plan.runs, runs, strict=True)
         ),
         "services": tuple(status_row(row, limit) for row in services),
-        **({"best": best} if best else {}),
+        "best": highest_so_far(snapshot.plan, runs),
     }
 
 
@@ -129,19 +129,6 @@ def _rounded(value: float | None, digits: int) -> float | None:
 def _message_limit(rows: Iterable[ProgressRow]) -> int:
     with_message = sum(row.failure is not None for row in rows)
     return max(_SHORTEST, min(_LONGEST, _MESSAGES_BYTES // max(1, with_message)))
-
-
-def _best(plan: Plan, rows: Sequence[ProgressRow]) -> str:
-    """Return the recipe with the highest mean accuracy over its seeds so far; the base model is left out."""
-    scores: dict[str, list[float]] = {}
-    for run, row in zip(plan.runs, rows, strict=True):
-        if run.recipe is not None and row.accuracy is not None:
-            scores.setdefault(run.recipe.name, []).append(row.accuracy)
-    if not scores:
-        return ""
-    means = {name: sum(values) / len(values) for name, values in scores.items()}
-    name = max(means, key=lambda each: means[each])
-    return f"{name} {means[name]:.3f}"
 
 
 def _has_started(snapshot: Snapshot) -> bool:
