@@ -307,7 +307,7 @@ def test_the_headline_names_the_way_of_serving_and_the_accuracies_as_trained(rep
     summary = build_report(world.store, world.sweep, {}).summary
     assert "500 questions of word-problems-ro, served as published in bf16." in summary.headline
     as_trained = 100 * accuracy(world.outcomes["fp4-s0 under fp4"])
-    assert summary.headline.endswith(f"Served as trained instead, FP4 solved {as_trained:.1f} %.")
+    assert summary.headline.endswith(f"served as trained instead, FP4 {as_trained:.1f} % (quantized products).")
     assert any("separates recipe and mismatch for FP4" in note for note in summary.notes)
     assert not any("is not measured" in note for note in summary.notes)
 

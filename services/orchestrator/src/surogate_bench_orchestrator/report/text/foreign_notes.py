@@ -39,6 +39,17 @@ def trainers_note(rows: Sequence[Row]) -> str:
     )
 
 
+def unknown_recipe_note(rows: Sequence[Row]) -> str:
+    """Name the rows of which it is not known whether they were trained as they are served; empty without any."""
+    titles = [row.title for row in rows if row.foreign and row.foreign.trained_under is None]
+    if not titles:
+        return ""
+    return (
+        f"Under which recipe {listed(titles)} {'was' if len(titles) == 1 else 'were'} trained is not stated, so "
+        "whether serving differs from training there is not known."
+    )
+
+
 def single_kinds(rows: Sequence[Row]) -> str:
     """Name what rows are of whose intervals cover no seeds: a seed, an adapter; empty where there is no such row."""
     kinds = {

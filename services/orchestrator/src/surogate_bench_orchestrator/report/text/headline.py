@@ -13,7 +13,7 @@ from surogate_bench_orchestrator.report.text.formats import (
     points,
     seeds,
 )
-from surogate_bench_orchestrator.report.text.recipe_texts import mismatch, served_as_trained
+from surogate_bench_orchestrator.report.text.mismatch import mismatch, quantized_rows
 from surogate_bench_orchestrator.report.text.seed_spread import seed_spread
 
 _ALPHA = 0.05
@@ -32,7 +32,7 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
     scored = [row for row in rows if row.recipe is not None and row.score]
     if not scored:
         return "No recipe has been scored yet. The table shows what each run is waiting for or why it ended."
-    served = _mismatch(sweep, scored, matrix)
+    served = mismatch(quantized_rows(sweep, rows, matrix), served_otherwise=matrix is not None)
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
         best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
@@ -41,13 +41,6 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
         beside = [row for row in rows if not row.is_base and row.score]
         parts = [_gain(ours, base, matrix), _comparisons(beside, ours), served]
     return " ".join(part for part in parts if part)
-
-
-def _mismatch(sweep: RecipeSweep, scored: Sequence[Row], matrix: Served | None) -> str:
-    """Return how adapters that were served as trained did; where none was, that these accuracies include a mismatch."""
-    as_trained = served_as_trained(matrix) if matrix else ""
-    recipes = [recipe for recipe in sweep.recipes if recipe.name in {row.recipe for row in scored}]
-    return as_trained or mismatch(recipes, served_otherwise=matrix is not None)
 
 
 def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:

@@ -15,9 +15,10 @@ from surogate_bench_orchestrator.report.text.foreign_notes import (
     single_kinds,
     trained_elsewhere,
     trainers_note,
+    unknown_recipe_note,
 )
 from surogate_bench_orchestrator.report.text.formats import listed, plural, seeds
-from surogate_bench_orchestrator.report.text.recipe_texts import mismatch_details
+from surogate_bench_orchestrator.report.text.mismatch import mismatch_details, quantized_rows
 
 _POWER = 0.8
 
@@ -44,7 +45,8 @@ def notes(
         foreign_note(rows),
         trainers_note(rows),
         *_sensitivity_notes(rows),
-        mismatch_details(sweep.recipes, matrix),
+        mismatch_details(quantized_rows(sweep, rows, matrix), matrix),
+        unknown_recipe_note(rows),
         _covered_note(rows),
         _bytes_note(rows),
         _speed_note(rows),
