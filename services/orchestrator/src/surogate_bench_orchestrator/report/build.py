@@ -16,8 +16,9 @@ from surogate_bench_orchestrator.report.analysis.records import SweepRecords, re
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, build_rows
 from surogate_bench_orchestrator.report.analysis.scored_data import metrics_of, scored_on
 from surogate_bench_orchestrator.report.model.summary import DataDigest, Summary
+from surogate_bench_orchestrator.report.text.footnotes import detail_footnotes, main_footnotes, run_footnotes
 from surogate_bench_orchestrator.report.text.headline import headline
-from surogate_bench_orchestrator.report.text.notes import footnotes, notes
+from surogate_bench_orchestrator.report.text.notes import notes
 from surogate_bench_orchestrator.report.text.recipe_texts import recipe_text
 from surogate_bench_orchestrator.report.text.scored_data import (
     caption,
@@ -105,7 +106,9 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         rows=rows.over_seeds,
         runs=rows.per_run,
         recipes=tuple(recipe_text(recipe) for recipe in sweep.recipes),
-        footnotes=footnotes(sweep, rows.over_seeds, reference_row, metric),
+        footnotes=main_footnotes(sweep, rows.over_seeds, reference_row, metric),
+        detail_footnotes=detail_footnotes(sweep, rows.over_seeds),
+        run_footnotes=run_footnotes(sweep, rows.over_seeds, rows.per_run),
         notes=(
             *warnings,
             *notes(sweep, rows.over_seeds, (*not_compared, *filter(None, origins)), served, reference=reference_row),

@@ -19,7 +19,7 @@ from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.tables.detail_table import detail_table
 from surogate_bench_orchestrator.report.tables.further import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.tables.main_table import MAIN_COLUMNS, ROW_TITLE, Kind
-from surogate_bench_orchestrator.report.tables.matrix import matrix_tables
+from surogate_bench_orchestrator.report.tables.matrix import matrix_footnotes, matrix_tables
 from surogate_bench_orchestrator.report.tables.merged import merged_table
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.scored_data import scored_texts
@@ -46,12 +46,14 @@ def render_page(summary: Summary, charts: Charts, sweep: RecipeSweep) -> str:
     environment.filters["data_uri"] = _data_uri
     source = environment.loader.get_source(environment, "report.css")[0] if environment.loader else ""
     scale = max((row.score.high for row in summary.all_rows() if row.score), default=1.0)
+    tables = matrix_tables(summary)
     page = environment.get_template("report.html.j2").render(
         summary=summary,
         charts=charts,
         accuracy_caption=accuracy_caption(summary),
         matrix_title=MATRIX_TITLE,
-        matrix_tables=matrix_tables(summary),
+        matrix_tables=tables,
+        matrix_footnotes=matrix_footnotes(summary, tables),
         matrix_captions=_matrix_captions(summary),
         further_title=FURTHER_TITLE,
         further_tables=[(further, further_table(summary, further)) for further in summary.further],

@@ -44,7 +44,7 @@ def build_merged(
         rows=over_seeds,
         runs=per_run,
         sentence=sentence_of(over_seeds, ways),
-        footnotes=tuple(footnotes(over_seeds, ways)),
+        footnotes=tuple(footnotes(over_seeds, ways, sweep)),
     )
     return merged, problems
 

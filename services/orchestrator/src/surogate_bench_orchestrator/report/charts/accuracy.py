@@ -118,7 +118,7 @@ def _style_of(row: Row, styles: Mapping[str, SeriesStyle]) -> SeriesStyle | None
 
 def _name_rows(axes: Axes, summary: Summary, *, visible: bool) -> None:
     rows = summary.rows
-    axes.set_yticks(range(len(rows)), [short(formats.title(row, summary)) for row in rows], color=INK)
+    axes.set_yticks(range(len(rows)), [formats.short_title(row, summary) for row in rows], color=INK)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))

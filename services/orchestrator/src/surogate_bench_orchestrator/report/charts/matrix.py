@@ -101,14 +101,14 @@ class _HeatMap:
         self._box(at, facecolor=ground, lw=0)
         if cell == row.own:
             self._box(at, facecolor="none", edgecolor=INK, lw=2.2 if self.wide else 1.4)
-        self._score(cell, cell.score, at, INK if row.is_base else _legible(ground))
+        self._score((row, cell), cell.score, at, INK if row.is_base else _legible(ground))
 
-    def _score(self, cell: ServedCell, score: Score, at: tuple[int, int], ink: str) -> None:
-        (horizontal, vertical), shown = at, f"{100 * score.accuracy:.1f}{marks(cell, self.served)}"
+    def _score(self, of: tuple[ServedRow, ServedCell], score: Score, at: tuple[int, int], ink: str) -> None:
+        (horizontal, vertical), shown = at, f"{100 * score.accuracy:.1f}{marks(*of, self.served)}"
         if not self.wide:
             self._text(at, shown, color=ink, fontsize=7.5)
             return
-        only = missing_seeds(cell, self.served)
+        only = missing_seeds(of[1], self.served)
         below = f"{100 * score.low:.1f}\N{EN DASH}{100 * score.high:.1f}" + (f"\n{only}" if only else "")
         self._text((horizontal, vertical - 0.15), shown, color=ink, fontsize=11, fontweight="bold")
         self._text((horizontal, vertical + (0.24 if only else 0.22)), below, color=ink, fontsize=6.5 if only else 7.5)

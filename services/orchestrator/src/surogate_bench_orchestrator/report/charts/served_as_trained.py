@@ -98,8 +98,12 @@ def _notes(served: Served) -> list[str]:
         for row, own in pairs
         if (found := own.versus_published) and not found.of_all_seeds
     ]
-    others = [note for note in served.footnotes if note.startswith((formats.DOUBLE_DAGGER, formats.SECTION))]
-    return [*unlike, *others]
+    scored = [(row, cell) for row in served.rows if not row.is_base for cell in (row.published, row.own) if cell]
+    stars = [formats.significance(own.versus_published.p_adjusted) for _, own in pairs if own.versus_published]
+    others = [
+        note for note in served.footnotes if not note.startswith(formats.DAGGER) and note.startswith(formats.MARKS)
+    ]
+    return [*unlike, *formats.for_marks(others, [*stars, *(marks(row, cell, served) for row, cell in scored)])]
 
 
 def _draw_pairs(axes: Axes, served: Served, styles: Mapping[str, SeriesStyle], reference: str | None) -> None:
@@ -112,15 +116,18 @@ def _draw_pairs(axes: Axes, served: Served, styles: Mapping[str, SeriesStyle], r
             ends = (published.score.accuracy, own.score.accuracy)
             colour = MUTED if style is None else style.colour
             axes.plot(ends, (position - _APART, position + _APART), color=colour, lw=1.2, ls=(0, (1.5, 1.5)))
-        _draw_cell(axes, position - (_APART if own else 0.0), published, served, style)
+        _draw_cell(axes, position - (_APART if own else 0.0), (row, published), served, style)
         if own:
-            _draw_cell(axes, position + _APART, own, served, style)
+            _draw_cell(axes, position + _APART, (row, own), served, style)
     axes.set_title("Accuracy, %\nhollow: as published (bf16), filled: as trained")
     axes.margins(x=0.06)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}"))
 
 
-def _draw_cell(axes: Axes, position: float, cell: ServedCell, served: Served, style: SeriesStyle | None) -> None:
+def _draw_cell(
+    axes: Axes, position: float, of: tuple[ServedRow, ServedCell], served: Served, style: SeriesStyle | None
+) -> None:
+    _, cell = of
     is_published = cell.served_under is None
     if cell.score is None:
         draw_note(axes, position, f"{'as published' if is_published else 'as trained'}: {cell.state}")
@@ -129,7 +136,7 @@ def _draw_cell(axes: Axes, position: float, cell: ServedCell, served: Served, st
     draw_interval(axes, position, (score.low, score.accuracy, score.high), style)
     if is_published and style is not None:
         axes.plot(score.accuracy, position, marker=style.marker, ms=7, ls="none", mfc=GROUND, mec=style.colour, mew=1.5)
-    draw_value(axes, position, f"{100 * score.accuracy:.1f}{marks(cell, served)}")
+    draw_value(axes, position, f"{100 * score.accuracy:.1f}{marks(*of, served)}")
 
 
 def _draw_differences(

@@ -95,7 +95,11 @@ class Summary(Part):
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     recipes: tuple[RecipeText, ...]
     footnotes: tuple[str, ...]
-    """What the marks in the tables mean."""
+    """What the marks in the main table mean."""
+    detail_footnotes: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """The same for the table of further figures."""
+    run_footnotes: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """The same for the tables of single runs."""
     notes: tuple[str, ...]
     """What a reader must know to interpret the figures."""
     warnings: tuple[str, ...] = ()

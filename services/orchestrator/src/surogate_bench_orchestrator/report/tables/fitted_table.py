@@ -1,6 +1,6 @@
 """A table on the terminal that drops whole columns before a figure in one of them is cut."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,12 +35,25 @@ class FittedTable:
         columns: From left to right.
         title: Above the table; empty for none.
         caption: Below it, a line each.
+        footnotes: Below the caption, a line each; one that begins with one of ``marks`` is drawn only where the caption
+            or a cell that is drawn has the mark.
+        marks: Single characters.
     """
 
-    def __init__(self, columns: Sequence[Column], *, title: str = "", caption: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        columns: Sequence[Column],
+        *,
+        title: str = "",
+        caption: Sequence[str] = (),
+        footnotes: Sequence[str] = (),
+        marks: Collection[str] = (),
+    ) -> None:
         self._columns = columns
         self._title = title
         self._caption = caption
+        self._footnotes = footnotes
+        self._marks = marks
         self._rows: list[tuple[Sequence[Text], str]] = []
 
     def add_row(self, cells: Sequence[Text], *, style: str = "") -> None:
@@ -58,8 +71,14 @@ class FittedTable:
                 yield from (
                     Text(f"{cells[0].plain}: {cells[index].plain}") for cells, _ in self._rows if cells[index].plain
                 )
-        if self._caption:
-            yield Text("\n".join(self._caption), style="dim")
+        if below := [*self._caption, *self._drawn_footnotes(kept)]:
+            yield Text("\n".join(below), style="dim")
+
+    def _drawn_footnotes(self, kept: Sequence[int]) -> Iterator[str]:
+        drawn = {*self._caption, *(cells[index].plain for cells, _ in self._rows for index in kept)}
+        for note in self._footnotes:
+            if note[:1] not in self._marks or any(note[0] in text for text in drawn):
+                yield note
 
     def _kept(self, room: int) -> list[int]:
         kept = list(range(len(self._columns)))

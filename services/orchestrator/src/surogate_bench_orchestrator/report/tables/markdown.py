@@ -8,7 +8,7 @@ from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.tables.detail_table import detail_table
 from surogate_bench_orchestrator.report.tables.further import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.tables.main_table import MAIN_COLUMNS, ROW_TITLE, Kind, MainColumn
-from surogate_bench_orchestrator.report.tables.matrix import matrix_tables
+from surogate_bench_orchestrator.report.tables.matrix import matrix_footnotes, matrix_tables
 from surogate_bench_orchestrator.report.tables.merged import merged_table
 from surogate_bench_orchestrator.report.tables.text_table import TextTable
 from surogate_bench_orchestrator.report.text import formats
@@ -28,7 +28,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         f"**{_cell(summary.headline)}**",
         _cell(summary.evaluated_on),
         _table(_main_header(summary, summary.rows), [_main_cells(row, summary) for row in summary.rows]),
-        "\n\n".join(_cell(note) for note in summary.footnotes),
+        _notes(summary.footnotes),
         _incomplete_rows(summary),
         *(f"![{_cell(caption)}]({path})" for caption, path in pictures.items()),
         _matrix(summary),
@@ -37,6 +37,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
         "## More figures",
         _cell(summary.evaluated_on),
         _details(summary, summary.rows),
+        _notes(summary.detail_footnotes),
     ]
     if summary.runs:
         parts += [
@@ -45,6 +46,7 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
             _table(_main_header(summary, summary.runs), [_main_cells(row, summary) for row in summary.runs]),
             _cell(summary.evaluated_on),
             _details(summary, summary.runs),
+            _notes(summary.run_footnotes),
         ]
     parts += [
         "## Notes",
@@ -55,19 +57,20 @@ def to_markdown(summary: Summary, pictures: Mapping[str, str]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def _notes(footnotes: Sequence[str]) -> str:
+    return "\n\n".join(map(_cell, footnotes))
+
+
 def _matrix(summary: Summary) -> str:
     """Return the section on ways of serving; empty where there is one way only."""
     if summary.served is None:
         return ""
+    tables = matrix_tables(summary)
     parts = [
         f"## {MATRIX_TITLE}",
         "\n".join(f"- {_cell(sentence)}" for sentence in summary.served.sentences),
-        *(
-            text
-            for table in matrix_tables(summary)
-            for text in (f"### {_cell(table.title)}", _cell(table.caption), _text_table(table))
-        ),
-        "\n\n".join(_cell(note) for note in summary.served.footnotes),
+        *(text for table in tables for text in (f"### {_cell(table.title)}", _cell(table.caption), _text_table(table))),
+        _notes(matrix_footnotes(summary, tables)),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -83,7 +86,7 @@ def _merged(summary: Summary) -> str:
         f"### {_cell(table.title)}",
         _cell(table.caption),
         _text_table(table),
-        "\n\n".join(_cell(note) for note in summary.merged.footnotes),
+        _notes(summary.merged.footnotes),
     ]
     return "\n\n".join(part for part in parts if part)
 

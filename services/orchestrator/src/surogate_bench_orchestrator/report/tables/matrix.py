@@ -1,12 +1,13 @@
 """Tables of the matrix *trained under* times *served under* as text."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Served, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.model.summary import Summary
 from surogate_bench_orchestrator.report.tables.text_table import TextTable
 from surogate_bench_orchestrator.report.text import formats
+from surogate_bench_orchestrator.report.text.matrix_notes import covers_less
 
 
 def matrix_tables(summary: Summary) -> tuple[TextTable, ...]:
@@ -20,6 +21,12 @@ def matrix_tables(summary: Summary) -> tuple[TextTable, ...]:
         return ()
     own = (_own_table(summary, served),) if served.has_own else ()
     return (*own, *_crossed_tables(summary, served)) if served.is_crossed else own
+
+
+def matrix_footnotes(summary: Summary, tables: Sequence[TextTable]) -> tuple[str, ...]:
+    """Return the footnotes of the matrix without those whose mark is in none of its tables."""
+    footnotes = summary.served.footnotes if summary.served else ()
+    return formats.for_marks(footnotes, (text for table in tables for row in table.rows for text in row[1:]))
 
 
 def _own_table(summary: Summary, served: Served) -> TextTable:
@@ -53,17 +60,17 @@ def _rounding(served: Served) -> str:
 
 def _own_cells(row: ServedRow, served: Served, reference: str | None) -> tuple[str, ...]:
     if row.key == reference:
-        return (row.title, accuracy(row.published, served), "as published", "reference", *[formats.ABSENT] * 3)
+        return (row.title, accuracy(row, row.published, served), "as published", "reference", *[formats.ABSENT] * 3)
     split = next((split for split in served.splits if split.recipe == row.key), None)
     base = next((each for each in served.rows if each.is_base), None)
     under = base.on(row.own.served_under) if base and row.own else None
     parts = (split.total, split.training, split.serving) if split else (None, None, None)
     return (
         row.title,
-        accuracy(row.published, served),
-        accuracy(row.own, served) if row.own else formats.ABSENT,
+        accuracy(row, row.published, served),
+        accuracy(row, row.own, served) if row.own else formats.ABSENT,
         *(_in_points(part) for part in parts),
-        accuracy(under, served) if under else formats.ABSENT,
+        accuracy(base, under, served) if base and under else formats.ABSENT,
     )
 
 
@@ -73,27 +80,27 @@ def _crossed_tables(summary: Summary, served: Served) -> tuple[TextTable, ...]:
         served,
         "Difference to the same adapter as published, points",
         "Along a row: what another way of serving changes for an adapter. In brackets: 95 % intervals.",
-        lambda cell: _in_points(cell.versus_published),
+        lambda _, cell: _in_points(cell.versus_published),
     )
     along_columns = _by_way(
         served,
         f"Difference to {reference} served the same way, points",
         f"Down a column: how recipes compare with {reference} on one way of serving. In brackets: 95 % intervals.",
-        lambda cell: _in_points(cell.versus_reference),
+        lambda _, cell: _in_points(cell.versus_reference),
     )
     return (
         _by_way(
             served,
             "Accuracy",
             "Rows: trained under. Columns: served under. In brackets: 95 % intervals.",
-            lambda cell: accuracy(cell, served),
+            lambda row, cell: accuracy(row, cell, served),
         ),
         along_rows,
         *((along_columns,) if reference else ()),
     )
 
 
-def _by_way(served: Served, title: str, caption: str, text: Callable[[ServedCell], str]) -> TextTable:
+def _by_way(served: Served, title: str, caption: str, text: Callable[[ServedRow, ServedCell], str]) -> TextTable:
     """Make a table with a column for each way of serving; rows and columns without any figure are left out."""
     header = [way.title for way in served.ways]
     rows = [(row, [_cell_text(row, way.served_under, text) for way in served.ways]) for row in served.rows]
@@ -110,27 +117,27 @@ def _by_way(served: Served, title: str, caption: str, text: Callable[[ServedCell
     )
 
 
-def _cell_text(row: ServedRow, under: str | None, text: Callable[[ServedCell], str]) -> str:
+def _cell_text(row: ServedRow, under: str | None, text: Callable[[ServedRow, ServedCell], str]) -> str:
     cell = row.on(under)
-    shown = formats.ABSENT if cell is None else text(cell)
+    shown = formats.ABSENT if cell is None else text(row, cell)
     is_own = under is not None and under == row.trained_under and shown != formats.ABSENT
     return f"{shown}, as trained" if is_own else shown
 
 
-def accuracy(cell: ServedCell, served: Served) -> str:
+def accuracy(row: ServedRow, cell: ServedCell, served: Served) -> str:
     """Format the accuracy of a cell with its interval and marks, or its state."""
     if cell.score is None:
         return cell.state
     many = formats.SECTION if cell.many_empty else ""
-    less = formats.DOUBLE_DAGGER if covers_less(cell, served) else ""
+    less = formats.DOUBLE_DAGGER if covers_less(row, cell, served.rows) else ""
     only = missing_seeds(cell, served)
     shown = f"{formats.fraction(cell.score.accuracy)}{many} ({formats.interval(cell.score)}{less})"
     return f"{shown}, {only}" if only else shown
 
 
-def marks(cell: ServedCell, served: Served) -> str:
+def marks(row: ServedRow, cell: ServedCell, served: Served) -> str:
     """Return the marks of a cell's accuracy, where its interval is not written beside it."""
-    less = formats.DOUBLE_DAGGER if covers_less(cell, served) else ""
+    less = formats.DOUBLE_DAGGER if covers_less(row, cell, served.rows) else ""
     return less + (formats.SECTION if cell.many_empty else "")
 
 
@@ -138,12 +145,6 @@ def missing_seeds(cell: ServedCell, served: Served) -> str:
     """Name the seeds of a cell where another cell has more of them; empty otherwise."""
     every = {seed for row in served.rows for other in row.cells for seed in other.seeds}
     return f"{formats.seeds(cell.seeds)} only" if cell.seeds and set(cell.seeds) < every else ""
-
-
-def covers_less(cell: ServedCell, served: Served) -> bool:
-    """Return whether a recipe's interval covers questions only while those of other cells cover seeds too."""
-    several = any(len(other.seeds) > 1 for row in served.rows for other in row.cells)
-    return several and len(cell.seeds) == 1
 
 
 def _in_points(found: Comparison | None) -> str:

@@ -17,6 +17,8 @@ def render_terminal_table(summary: Summary) -> FittedTable:
         (Column(header=ROW_TITLE, folds=True), *(_column(column, summary) for column in MAIN_COLUMNS)),
         title=summary.evaluated_on,
         caption=_caption(summary),
+        footnotes=_footnotes(summary),
+        marks=formats.MARKS,
     )
     for row in summary.rows:
         table.add_row(_cells(row, summary), style=_STATE_STYLE[row.state])
@@ -42,6 +44,12 @@ def _caption(summary: Summary) -> list[str]:
         *(split.sentence for split in (summary.served.splits if summary.served else ())),
         *((summary.merged.sentence,) if summary.merged and summary.merged.sentence else ()),
         *map(further_line, summary.further),
-        *summary.footnotes,
+    ]
+
+
+def _footnotes(summary: Summary) -> list[str]:
+    of_tasks = {note for further in summary.further for note in further.footnotes if note.startswith(formats.SECTION)}
+    return [
+        *dict.fromkeys((*summary.footnotes, *of_tasks)),
         *(f"{row.title} {row.state}: {row.reason}" for row in summary.rows if row.state != "succeeded"),
     ]

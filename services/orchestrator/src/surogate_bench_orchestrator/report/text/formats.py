@@ -1,6 +1,6 @@
 """Format figures, the same in every output. Minus signs are U+2212; an absent figure is a dash."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row, Score, Summary
@@ -9,10 +9,18 @@ ABSENT = "–"
 DAGGER, DOUBLE_DAGGER, SECTION = "\N{DAGGER}", "\N{DOUBLE DAGGER}", "\N{SECTION SIGN}"
 PILCROW = "\N{PILCROW SIGN}"
 """Marks rows of adapters that other software trained."""
+MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW, "*")
+"""What a footnote begins with that explains a mark."""
 _SIGNIFICANCE = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _MINUTE, _HOUR = 60.0, 3600.0
 _BINARY = 1024.0
 _SHORT = 28
+
+
+def for_marks(footnotes: Iterable[str], shown: Iterable[str]) -> tuple[str, ...]:
+    """Return the footnotes without those whose mark is in none of the texts shown."""
+    texts = tuple(shown)
+    return tuple(note for note in footnotes if note[0] not in MARKS or any(note[0] in text for text in texts))
 
 
 def fraction(value: float | None) -> str:
@@ -200,7 +208,16 @@ def short(text: str) -> str:
 
 def title(row: Row, summary: Summary) -> str:
     """Return a row's name, with the number of seeds where some are missing."""
-    name = row.title if row.foreign is None else f"{row.title} {PILCROW}"
+    return _marked_title(row.title, row, summary)
+
+
+def short_title(row: Row, summary: Summary) -> str:
+    """Return a row's name as :func:`title`, with the name itself shortened to at most 28 characters, for charts."""
+    return _marked_title(short(row.title), row, summary)
+
+
+def _marked_title(name: str, row: Row, summary: Summary) -> str:
+    name = name if row.foreign is None else f"{name} {PILCROW}"
     if row.recipe is None or row.seed is not None or row.seeds_scored in {0, len(summary.seeds)}:
         return name
     return f"{name} ({row.seeds_scored} of {len(summary.seeds)} seeds)"

@@ -6,7 +6,10 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.text import formats
+from surogate_bench_orchestrator.report.text.footnotes import many_empty_footnote
 from surogate_bench_orchestrator.report.text.formats import fraction, seeds
+
+_SEVERAL = 2
 
 
 def footnotes(
@@ -16,7 +19,7 @@ def footnotes(
     sweep: RecipeSweep,
     reference: str | None,
 ) -> tuple[str, ...]:
-    """Explain the marks and the cells without a score.
+    """Explain the marks in tables and charts, and the cells without a score.
 
     Args:
         rows: Rows over seeds.
@@ -26,25 +29,38 @@ def footnotes(
         reference: Recipe that the others are compared with.
     """
     cells = [(row, cell) for row in rows for cell in row.cells]
-    recipes = [cell for row, cell in cells if not row.is_base]
-    several = any(len(cell.seeds) > 1 for cell in recipes)
+    adapters = [cell for row, cell in cells if not row.is_base]
     is_crossed = any(cell.served_under not in {None, row.trained_under} for row, cell in cells if not row.is_base)
     shown = cells if is_crossed else []  # else there are no tables of differences to the same adapter, or by column
     candidates = [
         "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted over the recipes of a column."
-        if any(formats.significance(found.p_adjusted) for found in _comparisons(recipes, splits))
+        if any(formats.significance(found.p_adjusted) for found in _comparisons(adapters, splits))
         else "",
         *dict.fromkeys(note for row, cell in shown for note in _unlike(row, cell, titles, reference)),
         *(_unlike_split(split) for split in splits),
-        f"{formats.DOUBLE_DAGGER} One seed: the interval covers questions, not seeds."
-        if several and any(len(cell.seeds) == 1 for cell in recipes)
-        else "",
-        f"{formats.SECTION} More than {100 * sweep.evaluation.max_empty_fraction:g} % of the answers are empty."
-        if any(cell.many_empty for _, cell in cells)
-        else "",
+        _covers_less_note(rows),
+        many_empty_footnote(sweep, any_marked=any(cell.many_empty for _, cell in cells)),
         *(_incomplete(row, cell, titles) for row, cell in cells),
     ]
     return tuple(note for note in candidates if note)
+
+
+def covers_less(row: ServedRow, cell: ServedCell, rows: Sequence[ServedRow]) -> bool:
+    """Return whether an interval covers questions only while those of other rows cover seeds too.
+
+    The base model has no seeds and is not one of the adapters that are compared, so its interval is not marked.
+    """
+    several = any(len(other.seeds) > 1 for each in rows for other in each.cells)
+    return several and not row.is_base and cell.score is not None and len(cell.seeds) < _SEVERAL
+
+
+def _covers_less_note(rows: Sequence[ServedRow]) -> str:
+    marked = [cell for row in rows for cell in row.cells if covers_less(row, cell, rows)]
+    kinds = {"seed": any(cell.seeds for cell in marked), "adapter": any(not cell.seeds for cell in marked)}
+    if not marked:
+        return ""
+    one = " or ".join(kind for kind, there in kinds.items() if there)
+    return f"{formats.DOUBLE_DAGGER} One {one}: the interval covers questions, not seeds."
 
 
 def _comparisons(cells: Sequence[ServedCell], splits: Sequence[LossSplit]) -> Iterator[Comparison]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
+from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.merged import MergedCell, MergedRow
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Way
+from surogate_bench_orchestrator.report.text.footnotes import many_empty_footnote
 from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, plural, points, seeds
 from surogate_bench_orchestrator.report.text.matrix_notes import dagger_note
 
@@ -58,8 +60,11 @@ def _results(tested: Sequence[tuple[str, float]]) -> str:
     return f"of {tests}, these show a difference: {listed(clear)}" if clear else f"none of {tests} shows a difference"
 
 
-def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way]) -> Iterator[str]:
+def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way], sweep: RecipeSweep) -> Iterator[str]:
     """Explain marks, and cells without a score."""
+    scores = [score for row in rows for cell in row.cells for score in (cell.merged, cell.unmerged)]
+    if many_empty := many_empty_footnote(sweep, any_marked=any(score.many_empty for score in scores)):
+        yield many_empty
     for row in rows:
         for cell in row.cells:
             name = f"{row.title} merged, {_served(cell, ways)}"

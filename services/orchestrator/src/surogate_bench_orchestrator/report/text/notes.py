@@ -1,4 +1,4 @@
-"""What a reader must know to interpret the figures, and what the marks in the tables mean."""
+"""What a reader must know to interpret the figures."""
 
 from collections.abc import Sequence
 from statistics import NormalDist
@@ -9,11 +9,10 @@ from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report.model.served import Served
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row
 from surogate_bench_orchestrator.report.text import formats
-from surogate_bench_orchestrator.report.text.endings import cut_off_note, near_zero_footnotes, unfinished_note
+from surogate_bench_orchestrator.report.text.endings import cut_off_note, unfinished_note
+from surogate_bench_orchestrator.report.text.footnotes import empty_limit
 from surogate_bench_orchestrator.report.text.foreign_notes import (
     foreign_note,
-    single_kinds,
-    trained_elsewhere,
     trainers_note,
     unknown_recipe_note,
 )
@@ -58,51 +57,6 @@ def notes(
         *further,
     )
     return tuple(note for note in candidates if note)
-
-
-def footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | None, metric: str) -> tuple[str, ...]:
-    """Explain the marks in the tables of these rows, and accuracies by ``metric`` that are near zero."""
-    starred = any(row.versus_reference and formats.significance(row.versus_reference.p_adjusted) for row in rows)
-    several = any(len(row.seeds) > 1 for row in rows)
-    candidates = [
-        "* p < 0.05, ** p < 0.01, *** p < 0.001 over seeds and questions, Holm-adjusted." if starred else "",
-        *(_unlike_reference(row, row.versus_reference, reference) for row in rows),
-        *(_unlike_base(row, row.versus_base) for row in rows),
-        f"{formats.DOUBLE_DAGGER} One {single_kinds(rows)}: the interval covers questions, not seeds."
-        if several and single_kinds(rows)
-        else "",
-        *(trained_elsewhere(row, row.foreign) for row in rows if row.foreign),
-        *near_zero_footnotes(rows, metric),
-        f"{formats.SECTION} More than {_limit(sweep)} of the answers are empty."
-        if any(row.many_empty for row in rows)
-        else "",
-    ]
-    return tuple(note for note in candidates if note)
-
-
-def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None) -> str:
-    if found is None or found.of_all_seeds or reference is None:
-        return ""
-    if row.is_imported:
-        return (
-            f"{formats.DAGGER} {row.title}: the difference is to {reference.title} with {seeds(found.seeds)} "
-            f"({formats.fraction(found.other_accuracy)}), whose answers were kept."
-        )
-    return (
-        f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} has too: "
-        f"{formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}. In the table, "
-        f"{row.title} is over {seeds(row.seeds)} and {reference.title} over {seeds(reference.seeds)}."
-    )
-
-
-def _unlike_base(row: Row, found: Comparison | None) -> str:
-    if found is None or found.of_all_seeds:
-        return ""
-    return (
-        f"{formats.DAGGER} {row.title}: the difference to the base model is over {seeds(found.seeds)} "
-        f"({formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}); the answers of the "
-        "other seeds were not kept."
-    )
 
 
 def _seeds_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
@@ -249,7 +203,7 @@ def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
         return ""
     marked = [row.title for row in rows if row.many_empty]
     return f"Empty answers count as wrong: {listed(counts)}." + (
-        f" Above {_limit(sweep)} (evaluation.max_empty_fraction; {listed(marked)}, marked {formats.SECTION}) they "
+        f" Above {empty_limit(sweep)} (evaluation.max_empty_fraction; {listed(marked)}, marked {formats.SECTION}) they "
         "could explain a difference by themselves."
         if marked
         else ""
@@ -262,7 +216,3 @@ def _empty(row: Row) -> str:
     total = row.score.samples * max(1, row.seeds_scored)
     worst = f", with one seed {formats.share(row.score.largest_empty_share)}" if row.seeds_scored > 1 else ""
     return f"{row.score.empty_answers:,} of {total:,} ({formats.share(row.score.empty_answers / total)}{worst})"
-
-
-def _limit(sweep: RecipeSweep) -> str:
-    return f"{100 * sweep.evaluation.max_empty_fraction:g} %"
