@@ -11,9 +11,9 @@ from rich.console import Console
 
 from surogate_bench.layout import BASE_RUN
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.text.formats import DAGGER, DOUBLE_DAGGER, PILCROW, SECTION
+from surogate_bench_orchestrator.report.text.formats import DAGGER, DOUBLE_DAGGER, PARALLEL, PILCROW, SECTION
 
-MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW)
+MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW, PARALLEL)
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "fp8"}
 TRAINER = {"name": "other", "command": ["other", "train"], "trained_under": "fp8"}
 Prepare = Callable[[MakeWorld], ReportWorld]
@@ -110,6 +110,24 @@ def seeds_that_are_missing(report_world: MakeWorld) -> ReportWorld:
     return world
 
 
+def answers_that_were_not_kept(report_world: MakeWorld) -> ReportWorld:
+    world = report_world(
+        recipes=["bf16", "fp8", "fp4"], seeds=[0, 1], serving={"under": ["own"], "merged": True},
+        evaluation={"tasks": ["ro_gsm8k", "arc_easy"]},
+    )  # fmt: skip
+    for run in ("bf16-s0", "bf16-s1", "fp8-s0", "fp8-s1", "fp4-s0"):
+        recipe, _, seed = run.rpartition("-s")
+        world.publish_train(recipe, int(seed))
+        lacks = run in {"fp8-s1", "bf16-s1"}
+        world.publish_eval(run, right(300), samples=not lacks)
+        world.publish_eval(run, right(300), task="arc_easy", samples=not lacks)
+        world.publish_eval(run, right(300), merged=True, samples=not lacks)
+        if recipe != "bf16":
+            world.publish_eval(run, right(310), under=recipe, samples=not lacks)
+    world.publish_eval(BASE_RUN, samples=False)
+    return world
+
+
 def clear_differences(report_world: MakeWorld) -> ReportWorld:
     world = report_world(recipes=["bf16", "fp8", "fp4"], seeds=[0, 1, 2], serving={"under": ["all"]})
     for seed in range(3):
@@ -141,7 +159,7 @@ def one_seed(report_world: MakeWorld) -> ReportWorld:
 WORLDS = [
     with_marks_everywhere, only_a_further_task_has_empty_answers, only_a_merged_adapter_has_empty_answers,
     the_base_alone_has_empty_answers, one_run_of_a_row_that_cannot_be_scored, an_adapter_beside_seeds,
-    seeds_that_are_missing, clear_differences, clear_differences_as_trained, one_seed,
+    seeds_that_are_missing, answers_that_were_not_kept, clear_differences, clear_differences_as_trained, one_seed,
 ]  # fmt: skip
 
 
@@ -200,12 +218,12 @@ def test_the_worlds_above_have_every_mark(report_world: MakeWorld) -> None:
         for where, shown, _ in markdown_parts(world):
             heading = "# results" if where.startswith("# ") else where
             found[heading] = found.get(heading, set()) | shown
-    everywhere = {DAGGER, DOUBLE_DAGGER, SECTION, "*"}
+    everywhere = {DAGGER, DOUBLE_DAGGER, SECTION, PARALLEL, "*"}
     assert found["# results"] == everywhere | {PILCROW}
     assert found["## Trained under × served under"] == everywhere
-    assert found["## Further tasks"] >= {SECTION, PILCROW, DOUBLE_DAGGER}
-    assert found["## Merged before serving"] == {SECTION}
-    assert found["## Each run"] == {SECTION, PILCROW}
+    assert found["## Further tasks"] >= {SECTION, PILCROW, PARALLEL, DOUBLE_DAGGER}
+    assert found["## Merged before serving"] >= {SECTION, PARALLEL}
+    assert found["## Each run"] == {SECTION, PILCROW, PARALLEL}
 
 
 @pytest.mark.parametrize(
@@ -217,6 +235,7 @@ def test_the_worlds_above_have_every_mark(report_world: MakeWorld) -> None:
         seeds_that_are_missing,
         clear_differences,
         clear_differences_as_trained,
+        answers_that_were_not_kept,
     ],
     ids=lambda prepare: prepare.__name__,
 )

@@ -286,16 +286,6 @@ def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensiti
     assert printed > 100 * (found.high - found.delta)
 
 
-def test_seeds_whose_answers_were_not_kept_are_not_compared_silently(report_world: MakeWorld) -> None:
-    world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1])
-    publish(world, {"bf16-s0": right(411), "bf16-s1": right(411), "fp4-s0": right(375)})
-    world.publish_train("fp4", 1)
-    world.publish_eval("fp4-s1", right(300), samples=False)
-    summary = summarized(world)
-    found = row(summary, "fp4")
-    assert found.score is None or (found.versus_reference is not None and not found.versus_reference.of_all_seeds)
-
-
 @pytest.mark.parametrize(
     ("storage", "compute"),
     [

@@ -7,7 +7,7 @@ from surogate_bench_orchestrator.report.analysis.scored_data import metrics_of, 
 from surogate_bench_orchestrator.report.model.further import FurtherTask
 from surogate_bench_orchestrator.report.model.summary import Row
 from surogate_bench_orchestrator.report.text.endings import cut_off_note, unfinished_note
-from surogate_bench_orchestrator.report.text.footnotes import base_footnotes, main_footnotes
+from surogate_bench_orchestrator.report.text.footnotes import main_footnotes
 from surogate_bench_orchestrator.report.text.scored_data import caption
 
 
@@ -41,7 +41,7 @@ def _further(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReasons
         scored=scored,
         rows=over_seeds,
         runs=tuple(map(_untrained, rows.per_run)),
-        footnotes=(*main_footnotes(sweep, over_seeds, reference_row, metric), *base_footnotes(over_seeds)),
+        footnotes=main_footnotes(sweep, over_seeds, reference_row, metric),
         notes=tuple(
             note
             for note in (

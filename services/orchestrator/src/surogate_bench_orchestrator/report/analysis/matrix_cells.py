@@ -3,13 +3,12 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, not_yet
-from surogate_bench_orchestrator.report.analysis.scores import score
-from surogate_bench_orchestrator.report.model.scores import RowState, Score
+from surogate_bench_orchestrator.report.analysis.scores import score_seeds
+from surogate_bench_orchestrator.report.model.scores import RowState
 from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.model.summary import Row
 
@@ -97,19 +96,18 @@ def make_cell(
         for run, _, why in states
         if not why and (evaluation := run.evaluation_on(under, merged=merged))
     }
-    scored: Score | None = None
-    try:
-        scored = score(list(found.values())) if found else None
-    except PermanentError as error:
-        state, reason = "failed", str(error)
+    scored = score_seeds(found)
+    if scored.problem:
+        state, reason = "failed", scored.problem
     return ServedCell(
         served_under=under,
         state=state,
         reason=reason,
-        seeds=tuple(sorted(seed for seed in found if seed is not None)) if scored else (),
-        seeds_scored=len(found) if scored else 0,
-        score=scored,
-        many_empty=scored is not None and scored.largest_empty_share > sweep.evaluation.max_empty_fraction,
+        seeds=scored.seeds,
+        seeds_scored=scored.evaluations,
+        score=scored.score,
+        many_empty=scored.score is not None and scored.score.largest_empty_share > sweep.evaluation.max_empty_fraction,
+        kept=scored.kept,
         versus_published=None,
         versus_reference=None,
     )
@@ -124,6 +122,7 @@ def _published(row: Row) -> ServedCell:
         seeds_scored=row.seeds_scored,
         score=row.score,
         many_empty=row.many_empty,
+        kept=row.kept,
         versus_published=None,
         versus_reference=None,
     )

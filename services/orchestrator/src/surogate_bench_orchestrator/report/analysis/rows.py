@@ -9,9 +9,9 @@ from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, Re
 from surogate_bench_orchestrator.report.analysis.origins import reused_from
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.scored_data import scored_on
-from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference, score
+from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference, score_seeds
 from surogate_bench_orchestrator.report.analysis.trainings import training_of_runs
-from surogate_bench_orchestrator.report.model.summary import Comparison, Foreign, Row, RowState, Score
+from surogate_bench_orchestrator.report.model.summary import Comparison, Foreign, Row, RowState
 
 BASE_TITLE = "Base model"
 
@@ -190,27 +190,25 @@ def _row(group: _Group, missing: NoResultReasons, sweep: RecipeSweep) -> Row:
     reason = "; ".join(f"seed {run.seed}: {why}" if several else why for run, _, why in incomplete)
     state: RowState = incomplete[0][1] if incomplete else "succeeded"
     sound = [run for run, (_, why) in zip(group.runs, states, strict=True) if not why]
-    scored: Score | None = None
-    try:
-        evaluations = [run.evaluation for run in sound if run.evaluation is not None]
-        scored = score(evaluations) if evaluations else None
-    except PermanentError as error:
-        state, reason = "failed", str(error)
+    scored = score_seeds({run.seed: run.evaluation for run in sound if run.evaluation is not None})
+    if scored.problem:
+        state, reason = "failed", scored.problem
     trained = [run.train for run in group.runs if run.train is not None]
     return Row(
         key=group.key,
         title=group.title,
         recipe=group.recipe,
         seed=group.seed,
-        seeds=tuple(sorted(run.seed for run in sound if run.seed is not None)) if scored else (),
-        seeds_scored=len(sound) if scored else 0,
+        seeds=scored.seeds,
+        seeds_scored=scored.evaluations,
         state=state,
         reason=reason,
-        score=scored,
+        score=scored.score,
         training=training_of_runs(trained) if trained else None,
         versus_reference=None,
         versus_base=None,
-        many_empty=scored is not None and scored.largest_empty_share > sweep.evaluation.max_empty_fraction,
+        many_empty=scored.score is not None and scored.score.largest_empty_share > sweep.evaluation.max_empty_fraction,
+        kept=scored.kept,
         scored=data[0] if len(data := scored_on(sound, sweep)) == 1 else None,
         reused_from=reused_from(group.runs),
         foreign=_foreign(group),

@@ -1,9 +1,10 @@
 """Computes accuracies and differences, with their uncertainty, from scored answers."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from surogate_bench.errors import PermanentError
 from surogate_bench.results import CUT_OFF, EvalResult, SampleLine
 from surogate_bench.statistics import (
     PooledComparison,
@@ -16,7 +17,8 @@ from surogate_bench.statistics import (
 )
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
 from surogate_bench_orchestrator.report.analysis.scored_data import require_same_data
-from surogate_bench_orchestrator.report.model.scores import Comparison, Score
+from surogate_bench_orchestrator.report.model.scores import Comparison, Kept, Score
+from surogate_bench_orchestrator.report.text.formats import seeds
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -33,6 +35,44 @@ class Difference:
     only_reference: int
     is_of_adapter: bool = False
     """Whether this side is one imported adapter, which stands beside each seed of the other: no test of a recipe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeedsScored:
+    """The score of what has a result, or why there is none."""
+
+    score: Score | None = None
+    seeds: tuple[int, ...] = ()
+    """Seeds behind ``score``."""
+    evaluations: int = 0
+    """How many evaluations are behind ``score``."""
+    kept: Kept = field(default_factory=Kept)
+    problem: str = ""
+
+
+def score_seeds(found: Mapping[int | None, EvalRecord]) -> SeedsScored:
+    """Score the evaluations of a row by seed; those of several whose answers were not kept are left out.
+
+    Args:
+        found: By seed; that of the base model or an imported adapter has none.
+    """
+    if not found:
+        return SeedsScored()
+    several = len(found) > 1
+    used = {seed: record for seed, record in found.items() if record.samples or not several}
+    left_out = tuple(sorted(seed for seed in found.keys() - used.keys() if seed is not None))
+    if not used:
+        return SeedsScored(problem=f"the answers of {seeds(left_out)} were not kept, so they cannot be put together")
+    try:
+        scored = score(list(used.values()))
+    except PermanentError as error:
+        return SeedsScored(problem=str(error))
+    return SeedsScored(
+        score=scored,
+        seeds=tuple(sorted(seed for seed in used if seed is not None)),
+        evaluations=len(used),
+        kept=Kept(answers=all(record.samples for record in used.values()), left_out=left_out),
+    )
 
 
 def score(evaluations: Sequence[EvalRecord]) -> Score:
@@ -119,18 +159,18 @@ def difference(
     Raises:
         PermanentError: they were not scored on the same data.
     """
-    seeds = sorted(seed for seed in this.keys() & reference.keys() if this[seed].samples and reference[seed].samples)
-    if not seeds:
+    common = sorted(seed for seed in this.keys() & reference.keys() if this[seed].samples and reference[seed].samples)
+    if not common:
         return None
-    compared = [side[seed] for side in (this, reference) for seed in seeds]
+    compared = [side[seed] for side in (this, reference) for seed in common]
     require_same_data(compared)
     outcomes = _outcomes(compared)
     rows = list(outcomes.values())
-    ours, theirs = rows[: len(seeds)], rows[len(seeds) :]
+    ours, theirs = rows[: len(common)], rows[len(common) :]
     pairs = [pair for row, other in zip(ours, theirs, strict=True) for pair in zip(row, other, strict=True)]
     return Difference(
         pooled=compare_seeds(ours, theirs),
-        seeds=tuple(seeds),
+        seeds=tuple(common),
         accuracy=_mean([sum(row) / len(row) for row in ours]),
         other_accuracy=_mean([sum(row) / len(row) for row in theirs]),
         only_this=sum(a and not b for a, b in pairs),

@@ -24,7 +24,7 @@ from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.formats import points, short
 
-_MARKS = (formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION, formats.PILCROW)
+_MARKS = (formats.DAGGER, formats.DOUBLE_DAGGER, formats.SECTION, formats.PILCROW, formats.PARALLEL)
 _ROW_INCHES = 0.34
 _FRAME_INCHES = 1.12
 _LINE_INCHES = 0.16

@@ -34,6 +34,7 @@ _COLOURS = LinearSegmentedColormap.from_list("accuracy", ["#e9f2fa", "#9cc7e4", 
 # Not the ink of other charts, which follows the reader's dark scheme: cells keep their colours.
 _DARK_TEXT, _LIGHT_TEXT = "#010101", "#fefefe"
 _HALF = 0.5
+_MARKS = (formats.DOUBLE_DAGGER, formats.SECTION, formats.PARALLEL)
 
 
 def draw_heat_map(served: Served, *, layout: Layout) -> Figure:
@@ -44,7 +45,7 @@ def draw_heat_map(served: Served, *, layout: Layout) -> Figure:
         layout: ``narrow`` leaves the intervals out.
     """
     wide = layout == "wide"
-    notes = [note for note in served.footnotes if note.startswith((formats.DOUBLE_DAGGER, formats.SECTION))]
+    notes = [note for note in served.footnotes if note.startswith(_MARKS)]
     cells = (_CELL_HEIGHT if wide else _NARROW_CELL_HEIGHT) * len(served.rows)
     height = _FRAME_INCHES + cells + _LINE_INCHES * len(notes)
     figure = new_figure(WIDE_INCHES if wide else NARROW_INCHES, height)

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from surogate_bench_orchestrator.report.model.scores import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.model.scores import Comparison, Kept, Part, RowState, Score
 
 
 class ScoredOn(Part):
@@ -94,6 +94,8 @@ class Row(Part):
     """The same for the base model."""
     many_empty: bool = False
     """Whether more answers are empty, with any seed, than ``evaluation.max_empty_fraction`` allows."""
+    kept: Kept = Kept()
+    """Of which seeds the answers were kept."""
     scored: ScoredOn | None = None
     """What the row's runs were scored on; None where they have no score or not the same data."""
     reused_from: str = ""

@@ -49,6 +49,20 @@ class Score(Part):
     parallel_evaluations: int
 
 
+class Kept(Part):
+    """Of which seeds the answers were kept, without which nothing is scored over several seeds or compared."""
+
+    answers: bool = True
+    """Whether the answers behind the score were kept; without them it is the recorded accuracy of one evaluation."""
+    left_out: tuple[int, ...] = ()
+    """Seeds that have a result but are not part of the score, because their answers were not kept."""
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether any answers were not kept."""
+        return bool(self.left_out) or not self.answers
+
+
 class Comparison(Part):
     """Paired difference to another row on the same questions and seeds; positive where this row is better."""
 

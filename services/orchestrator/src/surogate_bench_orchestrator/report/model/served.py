@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.scores import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.model.scores import Comparison, Kept, Part, RowState, Score
 
 MATRIX_TITLE = "Trained under \N{MULTIPLICATION SIGN} served under"
 """Heading of the tables and charts of the matrix."""
@@ -42,6 +42,8 @@ class ServedCell(Part):
     score: Score | None
     many_empty: bool
     """Whether more answers are empty, with any seed, than ``evaluation.max_empty_fraction`` allows."""
+    kept: Kept = Kept()
+    """Of which seeds the answers were kept."""
     versus_published: Comparison | None
     """Difference to the same adapters on the base as published; None there."""
     versus_reference: Comparison | None

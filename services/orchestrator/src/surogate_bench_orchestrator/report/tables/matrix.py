@@ -128,17 +128,16 @@ def accuracy(row: ServedRow, cell: ServedCell, served: Served) -> str:
     """Format the accuracy of a cell with its interval and marks, or its state."""
     if cell.score is None:
         return cell.state
-    many = formats.SECTION if cell.many_empty else ""
     less = formats.DOUBLE_DAGGER if covers_less(row, cell, served.rows) else ""
     only = missing_seeds(cell, served)
-    shown = f"{formats.fraction(cell.score.accuracy)}{many} ({formats.interval(cell.score)}{less})"
+    shown = f"{formats.fraction(cell.score.accuracy)}{formats.score_marks(cell)} ({formats.interval(cell.score)}{less})"
     return f"{shown}, {only}" if only else shown
 
 
 def marks(row: ServedRow, cell: ServedCell, served: Served) -> str:
     """Return the marks of a cell's accuracy, where its interval is not written beside it."""
     less = formats.DOUBLE_DAGGER if covers_less(row, cell, served.rows) else ""
-    return less + (formats.SECTION if cell.many_empty else "")
+    return less + formats.score_marks(cell)
 
 
 def missing_seeds(cell: ServedCell, served: Served) -> str:

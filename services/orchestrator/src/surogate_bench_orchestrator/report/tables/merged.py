@@ -42,6 +42,5 @@ def _cells(merged: Merged, row: MergedRow, cell: MergedCell) -> tuple[str, ...]:
 def _accuracy(cell: ServedCell, *, with_interval: bool = False) -> str:
     if cell.score is None:
         return cell.state
-    many = formats.SECTION if cell.many_empty else ""
-    shown = f"{formats.fraction(cell.score.accuracy)}{many}"
+    shown = f"{formats.fraction(cell.score.accuracy)}{formats.score_marks(cell)}"
     return f"{shown} ({formats.interval(cell.score)})" if with_interval else shown

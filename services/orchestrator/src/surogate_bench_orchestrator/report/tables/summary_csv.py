@@ -19,13 +19,14 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers",
-    *ENDING_COLUMNS,
+    *ENDING_COLUMNS, "seeds_left_out",
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
 ``p_reference…`` and ``p_base…`` test recipes over seeds and questions, and are empty with fewer than two seeds;
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
 Differences are over ``seeds_compared…``: where these are not ``seeds``, ``accuracy_compared`` is over them.
+``seeds_left_out`` have a result, but are not part of the row, as their answers were not kept.
 ``many_empty`` and ``unlike_…`` are ``true`` or empty; ``reused_from`` is empty in rows of several runs.
 ``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
 ``unfinished_share`` is that of wrong answers that were cut off or empty.
@@ -47,8 +48,9 @@ def row_cells(row: Row) -> dict[str, object]:
     cells: dict[str, object] = {
         "key": row.key, "title": inert(row.title), "recipe": row.recipe, "seed": row.seed,
         "seeds_scored": row.seeds_scored, "state": row.state, "reason": inert(row.reason), "seeds": numbers(row.seeds),
-        "many_empty": flag(row.many_empty), "unlike_reference": flag(row.unlike_reference),
-        "unlike_base": flag(row.unlike_base), "reused_from": row.reused_from,
+        "many_empty": flag(row.many_empty), "seeds_left_out": numbers(row.kept.left_out),
+        "unlike_reference": flag(row.unlike_reference), "unlike_base": flag(row.unlike_base),
+        "reused_from": row.reused_from,
     }  # fmt: skip
     if (scored := row.scored) is not None:
         cells |= {

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.model.scores import Kept
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.endings import near_zero_footnotes
@@ -20,7 +21,7 @@ def main_footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | Non
         f"{formats.DOUBLE_DAGGER} One {single_kinds(rows)}: the interval covers questions, not seeds."
         if several and single_kinds(rows)
         else "",
-        *_foreign(rows),
+        *_of_titles(rows),
         *near_zero_footnotes(rows, metric),
         many_empty_footnote(sweep, any_marked=any(row.many_empty for row in rows)),
     ]
@@ -29,36 +30,33 @@ def main_footnotes(sweep: RecipeSweep, rows: Sequence[Row], reference: Row | Non
 
 def detail_footnotes(sweep: RecipeSweep, rows: Sequence[Row]) -> tuple[str, ...]:
     """Explain the marks in the table of further figures of these rows."""
-    return tuple(
-        filter(
-            None,
-            (
-                *base_footnotes(rows),
-                *_foreign(rows),
-                many_empty_footnote(sweep, any_marked=any(row.many_empty for row in rows)),
-            ),
-        )
-    )
+    many_empty = many_empty_footnote(sweep, any_marked=any(row.many_empty for row in rows))
+    return (*_of_titles(rows), *filter(None, (many_empty,)))
 
 
 def run_footnotes(sweep: RecipeSweep, rows: Sequence[Row], runs: Sequence[Row]) -> tuple[str, ...]:
     """Explain the marks in the tables of single runs, by the rows that they are part of."""
     of = {run.recipe for run in runs}
+    many_empty = many_empty_footnote(sweep, any_marked=any(run.many_empty for run in runs))
     return (
         *_foreign([row for row in rows if row.recipe in of and not row.is_imported]),
-        *filter(None, (many_empty_footnote(sweep, any_marked=any(run.many_empty for run in runs)),)),
+        *_not_kept(runs),
+        *filter(None, (many_empty,)),
     )
 
 
-def base_footnotes(rows: Sequence[Row]) -> Iterator[str]:
-    """Explain differences to the base model that are not those of the accuracies beside them."""
-    for row in rows:
-        if (found := row.versus_base) is not None and not found.of_all_seeds:
-            yield (
-                f"{formats.DAGGER} {row.title}: the difference to the base model is over {seeds(found.seeds)} "
-                f"({formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}); the answers "
-                "of the other seeds were not kept."
-            )
+def kept_footnote(title: str, kept: Kept, scored: Sequence[int]) -> str:
+    """Explain the mark of a score of which not all answers were kept; empty where they were.
+
+    Args:
+        title: What has the score.
+        kept: Which were.
+        scored: Seeds behind the score.
+    """
+    if kept.left_out:
+        left_out = f"the answers of {seeds(kept.left_out)} were not kept, so the score is that of {seeds(scored)}"
+        return f"{formats.PARALLEL} {title}: {left_out}."
+    return "" if kept.answers else f"{formats.PARALLEL} {title}: its answers were not kept, so it is not compared."
 
 
 def many_empty_footnote(sweep: RecipeSweep, *, any_marked: bool) -> str:
@@ -74,6 +72,15 @@ def empty_limit(sweep: RecipeSweep) -> str:
     return f"{100 * sweep.evaluation.max_empty_fraction:g} %"
 
 
+def _of_titles(rows: Sequence[Row]) -> Iterator[str]:
+    yield from _foreign(rows)
+    yield from _not_kept(rows)
+
+
+def _not_kept(rows: Sequence[Row]) -> Iterator[str]:
+    return filter(None, (kept_footnote(row.title, row.kept, row.seeds) for row in rows))
+
+
 def _foreign(rows: Sequence[Row]) -> Iterator[str]:
     return (trained_elsewhere(row, row.foreign) for row in rows if row.foreign)
 
@@ -81,11 +88,6 @@ def _foreign(rows: Sequence[Row]) -> Iterator[str]:
 def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None) -> str:
     if found is None or found.of_all_seeds or reference is None:
         return ""
-    if row.is_imported:
-        return (
-            f"{formats.DAGGER} {row.title}: the difference is to {reference.title} with {seeds(found.seeds)} "
-            f"({formats.fraction(found.other_accuracy)}), whose answers were kept."
-        )
     return (
         f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} has too: "
         f"{formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}. In the table, "

@@ -3,13 +3,16 @@
 from collections.abc import Iterable, Sequence
 from math import isfinite
 
+from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row, Score, Summary
 
 ABSENT = "–"
 DAGGER, DOUBLE_DAGGER, SECTION = "\N{DAGGER}", "\N{DOUBLE DAGGER}", "\N{SECTION SIGN}"
 PILCROW = "\N{PILCROW SIGN}"
 """Marks rows of adapters that other software trained."""
-MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW, "*")
+PARALLEL = "\N{DOUBLE VERTICAL LINE}"
+"""Marks scores of seeds whose answers were not all kept."""
+MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW, PARALLEL, "*")
 """What a footnote begins with that explains a mark."""
 _SIGNIFICANCE = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 _MINUTE, _HOUR = 60.0, 3600.0
@@ -33,6 +36,11 @@ def accuracy(row: Row) -> str:
     if row.score is None:
         return row.state
     return fraction(row.score.accuracy) + (SECTION if row.many_empty else "")
+
+
+def score_marks(cell: ServedCell) -> str:
+    """Return the marks of an accuracy on one way of serving: \N{SECTION SIGN}, \N{DOUBLE VERTICAL LINE}."""
+    return (SECTION if cell.many_empty else "") + (PARALLEL if cell.kept.is_incomplete else "")
 
 
 def empty_answers(row: Row) -> str:
@@ -131,12 +139,11 @@ def delta_with_p(row: Row, summary: Summary) -> str:
 
 
 def delta_to_base(row: Row) -> str:
-    """Format the difference to the base model with its mark and, where a recipe is tested, the adjusted p value."""
+    """Format the difference to the base model and, where a recipe is tested, the adjusted p value."""
     if (found := row.versus_base) is None:
         return "not compared" if row.unlike_base else ABSENT
-    unlike = "" if found.of_all_seeds else DAGGER
     tested = "" if found.p_adjusted is None else f" ({p_text(found.p_adjusted)})"
-    return f"{signed(found.delta)}{unlike}{tested}"
+    return f"{signed(found.delta)}{tested}"
 
 
 def row_interval(row: Row, summary: Summary, digits: int = 4) -> str:
@@ -218,6 +225,7 @@ def short_title(row: Row, summary: Summary) -> str:
 
 def _marked_title(name: str, row: Row, summary: Summary) -> str:
     name = name if row.foreign is None else f"{name} {PILCROW}"
+    name = name if not row.kept.is_incomplete else f"{name} {PARALLEL}"
     if row.recipe is None or row.seed is not None or row.seeds_scored in {0, len(summary.seeds)}:
         return name
     return f"{name} ({row.seeds_scored} of {len(summary.seeds)} seeds)"

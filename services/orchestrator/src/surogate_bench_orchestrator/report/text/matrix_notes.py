@@ -6,7 +6,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.text import formats
-from surogate_bench_orchestrator.report.text.footnotes import many_empty_footnote
+from surogate_bench_orchestrator.report.text.footnotes import kept_footnote, many_empty_footnote
 from surogate_bench_orchestrator.report.text.formats import fraction, seeds
 
 _SEVERAL = 2
@@ -40,6 +40,7 @@ def footnotes(
         *(_unlike_split(split) for split in splits),
         _covers_less_note(rows),
         many_empty_footnote(sweep, any_marked=any(cell.many_empty for _, cell in cells)),
+        *(kept_footnote(f"{row.title} {_served(cell, titles)}", cell.kept, cell.seeds) for row, cell in cells),
         *(_incomplete(row, cell, titles) for row, cell in cells),
     ]
     return tuple(note for note in candidates if note)

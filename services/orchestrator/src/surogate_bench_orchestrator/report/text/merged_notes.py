@@ -6,7 +6,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.merged import MergedCell, MergedRow
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Way
-from surogate_bench_orchestrator.report.text.footnotes import many_empty_footnote
+from surogate_bench_orchestrator.report.text.footnotes import kept_footnote, many_empty_footnote
 from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, plural, points, seeds
 from surogate_bench_orchestrator.report.text.matrix_notes import dagger_note
 
@@ -62,12 +62,15 @@ def _results(tested: Sequence[tuple[str, float]]) -> str:
 
 def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way], sweep: RecipeSweep) -> Iterator[str]:
     """Explain marks, and cells without a score."""
-    scores = [score for row in rows for cell in row.cells for score in (cell.merged, cell.unmerged)]
-    if many_empty := many_empty_footnote(sweep, any_marked=any(score.many_empty for score in scores)):
+    marked = any(cell.merged.many_empty or cell.unmerged.many_empty for row in rows for cell in row.cells)
+    if many_empty := many_empty_footnote(sweep, any_marked=marked):
         yield many_empty
     for row in rows:
         for cell in row.cells:
             name = f"{row.title} merged, {_served(cell, ways)}"
+            unmerged = f"{row.title} unmerged, {_served(cell, ways)}"
+            scores = ((name, cell.merged), (unmerged, cell.unmerged))
+            yield from filter(None, (kept_footnote(title, score.kept, score.seeds) for title, score in scores))
             if (found := cell.versus_unmerged) is not None and not found.of_all_seeds:
                 yield dagger_note(name, "itself unmerged", found)
             if cell.merged.reason:
