@@ -8,14 +8,23 @@ from surogate_bench_orchestrator.report.text import formats
 
 def merged_table(merged: Merged) -> TextTable:
     """Return the table over seeds."""
+    found = [cell.versus_unmerged for row in merged.rows for cell in row.cells if cell.versus_unmerged]
+    tested = [each for each in found if each.p_adjusted is not None]
+    tests = (
+        "p values are over seeds and questions, adjusted over the rows of a way of serving (Holm). " if tested else ""
+    )
+    alone = (
+        "With one seed or adapter, the interval covers questions only and nothing is tested."
+        if len(tested) < len(found)
+        else ""
+    )
     return TextTable(
         title="Merged and unmerged",
         caption=(
             "W + scale * B * A in fp32, rounded once to bf16; under a recipe, the merged weights are quantized as the "
             "recipe does. Differences are to the same adapter unmerged, served the same way, paired by question (and "
-            "seed); p values are over seeds and questions, adjusted over the rows of a way of serving (Holm). With one "
-            "seed or adapter, the interval covers questions only and nothing is tested."
-        ),
+            f"seed). {tests}{alone}"
+        ).rstrip(),
         header=(
             "Trained under", "served under", "merged (95 % interval)", "unmerged", "Δ unmerged, points",
             "95 % interval", "paired test",

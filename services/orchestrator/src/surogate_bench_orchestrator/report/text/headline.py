@@ -35,8 +35,8 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
     served = mismatch(quantized_rows(sweep, rows, matrix), served_otherwise=matrix is not None)
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
-        best = max(scored, key=lambda row: row.score.accuracy if row.score else 0.0)
-        parts = [_gain(best, base, matrix), "There is no unquantized run to compare the others with.", served]
+        gain = _gain(scored[0], base, matrix) if len(scored) == 1 else _accuracies(scored, base, matrix)
+        parts = [gain, "There is no unquantized run to compare the others with.", served]
     else:
         beside = [row for row in rows if not row.is_base and row.score]
         parts = [_gain(ours, base, matrix), _comparisons(beside, ours), served]
@@ -45,8 +45,7 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
 
 def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:
     assert row.score is not None  # noqa: S101 - callers pass scored rows only
-    source = f" of {row.scored.source}" if row.scored else ""
-    questions = f"{row.score.samples:,} questions{source}" + (", served as published in bf16" if matrix else "")
+    questions = _questions(row, matrix)
     trained = f"{row.title} ({'mean of ' if len(row.seeds) > 1 else ''}{seeds(row.seeds)})"
     if base is None or base.score is None or row.unlike_base:
         return f"Fine-tuned with {trained}, the model solved {percent(row.score.accuracy)} of {questions}."
@@ -56,6 +55,20 @@ def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:
     before_text, after_text = percents_apart(before, after)
     verb = "raised" if after > before else "lowered"
     return f"Fine-tuning with {trained} {verb} accuracy from {before_text} to {after_text} on {questions}."
+
+
+def _questions(row: Row, matrix: Served | None) -> str:
+    source = f" of {row.scored.source}" if row.scored else ""
+    samples = row.score.samples if row.score else 0
+    return f"{samples:,} questions{source}" + (", served as published in bf16" if matrix else "")
+
+
+def _accuracies(scored: Sequence[Row], base: Row | None, matrix: Served | None) -> str:
+    """Return every accuracy: to pick one of several would make more of it than was measured."""
+    parts = [f"{percent(row.score.accuracy)} with {row.title} ({seeds(row.seeds)})" for row in scored if row.score]
+    alike = base is not None and not any(row.unlike_base for row in scored)
+    before = f"; without fine-tuning, {percent(base.score.accuracy)}" if base and base.score and alike else ""
+    return f"Fine-tuned, the model solved {listed(parts)} of {_questions(scored[0], matrix)}{before}."
 
 
 def _comparisons(scored: Sequence[Row], reference: Row) -> str:

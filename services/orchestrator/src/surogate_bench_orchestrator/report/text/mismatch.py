@@ -87,17 +87,15 @@ def _includes(rows: Sequence[Quantized], which: str) -> str:
 
 def _by_kind(rows: Sequence[Quantized]) -> Iterator[tuple[str, Sequence[Quantized]]]:
     """Yield what was quantized, products, weights or both, and the rows of which it was."""
-    of: dict[tuple[bool, bool], list[Quantized]] = {(False, True): [], (True, False): [], (True, True): []}
+    of: dict[tuple[bool, bool], list[Quantized]] = {}
     for row in rows:
         weights = row.recipe.weight_storage is not WeightStorage.BF16
-        of[weights, row.recipe.compute is not ComputePrecision.BF16].append(row)
-    products, weights, both = of.values()
-    if products:
-        yield "quantized products", products
-    if weights:
-        yield "quantized weights", weights
-    if both:
-        yield "both" if products and weights else "quantized weights and products", both
+        of.setdefault((weights, row.recipe.compute is not ComputePrecision.BF16), []).append(row)
+    kinds = {(False, True): "quantized products", (True, False): "quantized weights"}
+    both = "both" if kinds.keys() <= of.keys() else "quantized weights and products"
+    for key, kind in (kinds | {(True, True): both}).items():
+        if key in of:
+            yield kind, of[key]
 
 
 def mismatch_details(rows: Sequence[Quantized], matrix: Served | None = None) -> str:
