@@ -1,4 +1,4 @@
-"""What has the highest accuracy so far, in a few words."""
+"""What has the highest accuracy so far, as a short text."""
 
 from collections.abc import Sequence
 from math import isclose
