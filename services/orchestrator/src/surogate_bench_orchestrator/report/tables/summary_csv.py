@@ -19,7 +19,8 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers",
-    *ENDING_COLUMNS, "seeds_left_out",
+    "seeds_left_out",
+    *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
 
