@@ -63,6 +63,9 @@ class EngineSupport:
     """Least CUDA compute capability; None if the engine runs on any device, CPUs included."""
     package: str | None = None
     """Module that has to be installed beside torch."""
+    on_request: bool = False
+    """Whether a sweep has to name the engine: ``auto`` takes none that has not been run on its hardware yet, or whose
+    arithmetic is not exactly the recipe's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +171,19 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         description="NVFP4: 4-bit operands in blocks of 16, four-over-six scaling forward, stochastic rounding of "
         "gradients",
         relative_cost=1.5,
-        engines=(EngineSupport(engine=EMULATED, note="bit for bit; this version has no engine for FP4 tensor cores"),),
+        engines=(
+            EngineSupport(
+                engine=TORCH,
+                note="products on FP4 tensor cores; not yet run on hardware",
+                min_compute_capability=(10, 0),
+                on_request=True,
+            ),
+            EngineSupport(
+                engine=EMULATED,
+                note="bit for bit; on FP4 tensor cores (compute capability 10.0) with engine: torch, which has not yet "
+                "been run on hardware",
+            ),
+        ),
         settings=frozenset({"fp4_profile"}),
         details=_nvfp4_details,
         width_multiple=16,

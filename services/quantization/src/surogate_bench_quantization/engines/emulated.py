@@ -6,9 +6,10 @@ from typing_extensions import override
 from surogate_bench.recipes import ComputePrecision, Recipe
 from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Products
-from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Session
+from surogate_bench_quantization.engines.emulated_nvfp4 import EmulatedNVFP4Products
 from surogate_bench_quantization.engines.engine import Engine, EngineSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
 
 
 class EmulatedEngine(Engine):
@@ -21,5 +22,5 @@ class EmulatedEngine(Engine):
         if recipe.compute is ComputePrecision.FP8_HYBRID:
             return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
         if recipe.compute is ComputePrecision.NVFP4:
-            return NVFP4Session(recipe, device=device, seed=seed)
+            return NVFP4Session(recipe, EmulatedNVFP4Products, device=device, seed=seed)
         raise NotImplementedError(f"products in {recipe.compute} are not emulated")
