@@ -33,12 +33,14 @@ def scaled_mm(
     """Multiply (m, k) packed along k with (k, n) packed along k, both contiguous along it."""
     assert left_scaling == right_scaling == SCALING
     assert swizzle_a == swizzle_b == SWIZZLE
-    assert left.is_contiguous() and right.t().is_contiguous()
+    assert left.is_contiguous()
+    assert right.t().is_contiguous()
     assert left.shape[1] == right.shape[0]
     assert right.shape[1] % 16 == 0
     assert left.shape[1] % 16 == 0, "rows of 16 bytes"
     scale = left_scales[1] * right_scales[1]
-    assert scale.numel() == 1 and scale.dtype == torch.float32
+    assert scale.numel() == 1
+    assert scale.dtype == torch.float32
     product = scaled_product(values(left, left_scales[0]), values(right.t(), right_scales[0]).t(), scale)
     assert product.dtype == output_dtype
     return product
