@@ -272,8 +272,10 @@ def test_an_engine_that_cannot_run_a_recipe_is_never_replaced_silently() -> None
         select_engine(recipe_by_name("fp8"), CPU, "torch")
     with pytest.raises(UnsupportedRecipeError, match=r"fp4 cannot .*torch: its nvfp4 products need a GPU of .* 10\.0"):
         select_engine(recipe_by_name("fp4"), CPU, "torch")
-    with pytest.raises(UnsupportedRecipeError, match="transformer-engine: no such engine in this version"):
+    with pytest.raises(UnsupportedRecipeError, match="transformer-engine: its nvfp4 products need a GPU"):
         select_engine(recipe_by_name("fp4"), CPU, "transformer-engine")
+    with pytest.raises(UnsupportedRecipeError, match="tensorflow: no such engine in this version"):
+        select_engine(recipe_by_name("fp4"), CPU, "tensorflow")
     assert select_engine(recipe_by_name("fp8"), CPU, "emulated").name == "emulated"
     assert select_engine(recipe_by_name("qbnb"), CPU, "emulated").name == "bitsandbytes"
 

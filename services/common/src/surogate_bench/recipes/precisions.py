@@ -13,6 +13,7 @@ ComputeCapability = tuple[int, int]
 """CUDA compute capability: major, minor."""
 
 TORCH, BITSANDBYTES, EMULATED = "torch", "bitsandbytes", "emulated"
+TRANSFORMER_ENGINE = "transformer-engine"
 """Names of the engines of this version."""
 
 
@@ -108,6 +109,16 @@ class ComputeDescriptor:
     """Whether rounding draws random numbers in training."""
 
 
+def _by_transformer_engine(note: str, capability: ComputeCapability) -> EngineSupport:
+    return EngineSupport(
+        engine=TRANSFORMER_ENGINE,
+        note=f"{note}; not yet run on hardware",
+        min_compute_capability=capability,
+        package="transformer_engine",
+        on_request=True,
+    )
+
+
 def _fp8_details(settings: PrecisionSettings) -> str:
     margin = f", margin {settings.fp8_margin}." if settings.fp8_margin else "."
     return f"Scales come from the largest magnitude of the last {settings.fp8_amax_history_length:,} steps{margin}"
@@ -160,6 +171,7 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         relative_cost=0.5,
         engines=(
             EngineSupport(engine=TORCH, note="products on FP8 tensor cores", min_compute_capability=(8, 9)),
+            _by_transformer_engine("gradients are scaled by their history", (8, 9)),
             EngineSupport(engine=EMULATED, note="bit for bit, but slower"),
         ),
         settings=frozenset({"fp8_amax_history_length", "fp8_margin"}),
@@ -178,6 +190,7 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
                 min_compute_capability=(10, 0),
                 on_request=True,
             ),
+            _by_transformer_engine("without four-over-six", (10, 0)),
             EngineSupport(
                 engine=EMULATED,
                 note="bit for bit; on FP4 tensor cores (compute capability 10.0) with engine: torch, which has not yet "

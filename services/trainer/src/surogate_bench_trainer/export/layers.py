@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.export import CheckpointFormat
-from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.linear import FrozenLinear
 from surogate_bench_trainer.model.coverage import linear_paths, transformer_blocks
 from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 
@@ -23,7 +23,7 @@ _FAMILY = {name: family for family in MULTIPLIED_AS_ONE for name in family}
 
 def stored_layers(model: PreTrainedModel) -> Layers:
     """Return the layers whose weights a recipe stores."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, QuantizedLinear | Linear4bit)}
+    return {name: module for name, module in model.named_modules() if isinstance(module, FrozenLinear | Linear4bit)}
 
 
 def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from surogate_bench.errors import PermanentError
 from surogate_bench.recipes import Recipe
 from surogate_bench_quantization.engines import Engine, EngineSession
-from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.linear import FrozenLinear
 from surogate_bench_quantization.storage.nf4 import nf4_nbytes
 from surogate_bench_trainer.model.coverage import (
     matrices,
@@ -103,7 +103,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         engine_name=engine.name,
         weight_bytes=sum(map(_weight_bytes, linears)),
         operand_cache_bytes=sum(
-            linear.products.operand_nbytes for linear in linears if isinstance(linear, QuantizedLinear)
+            linear.products.operand_nbytes for linear in linears if isinstance(linear, FrozenLinear)
         ),
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
@@ -122,7 +122,7 @@ def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:
 
 
 def _check_replaced(layers: list[nn.Module]) -> None:
-    kept = [layer for layer in layers if not isinstance(layer, QuantizedLinear | Linear4bit)]
+    kept = [layer for layer in layers if not isinstance(layer, FrozenLinear | Linear4bit)]
     if kept:
         raise PermanentError(f"{len(kept)} of {len(layers)} linear layers were not quantized by the recipe")
 
@@ -141,7 +141,7 @@ def _is_kept(linear: nn.Linear, recipe: Recipe) -> bool:
 
 
 def _weight_bytes(linear: nn.Linear) -> int:
-    if isinstance(linear, QuantizedLinear):
+    if isinstance(linear, FrozenLinear):
         return linear.storage.nbytes
     if isinstance(linear, Linear4bit):
         return nf4_nbytes(linear)
