@@ -1,7 +1,7 @@
 """Products of NVIDIA's Transformer Engine: one ``te.Linear`` a layer. Not yet run on hardware.
 
-The library is imported only when this engine is chosen. What is called is that of versions 2.9 to 2.12. Where its
-arithmetic differs from the recipes' is in docs/numerics.md.
+The library is imported only when this engine is chosen. What is called has been compared with the source of version
+2.12. Where its arithmetic differs from the recipes' is in docs/numerics.md.
 
 Transformer Engine moves the scales of delayed scaling at the end of every outermost ``autocast`` region. Here each
 layer has a region of its own, entered as for the capture of CUDA graphs (``_graph=True``), where the library leaves
@@ -45,17 +45,18 @@ def load_library() -> Library:
     """Import Transformer Engine.
 
     Raises:
-        ConfigError: it is not installed, incomplete, or does not fit the other libraries.
+        ConfigError: it is not installed, incomplete, does not fit the other libraries, or is of another version.
     """
+    remedy = "Install Transformer Engine 2.12 as docs/hardware.md describes, or use engine: auto."
     try:
-        return Library(import_module("transformer_engine.pytorch"), import_module("transformer_engine.common.recipe"))
+        found = Library(import_module("transformer_engine.pytorch"), import_module("transformer_engine.common.recipe"))
     except (ImportError, OSError, AssertionError, RuntimeError) as error:
-        raise ConfigError(
-            f"Transformer Engine cannot be imported: {error}",
-            field="engine",
-            value=TRANSFORMER_ENGINE,
-            remedy="Install it as docs/hardware.md describes, or use engine: auto.",
-        ) from error
+        message = f"Transformer Engine cannot be imported: {error}"
+        raise ConfigError(message, field="engine", value=TRANSFORMER_ENGINE, remedy=remedy) from error
+    if not hasattr(found.pytorch.Linear, "get_weight_workspace"):
+        message = "this version of Transformer Engine does not keep a quantized weight as the engine needs it"
+        raise ConfigError(message, field="engine", value=TRANSFORMER_ENGINE, remedy=remedy)
+    return found
 
 
 def library_recipe(recipe: Recipe, recipes: ModuleType) -> object:
