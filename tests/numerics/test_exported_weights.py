@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from surogate_bench.exports import ExportFormat
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage, recipe_by_name
 from surogate_bench_quantization.engines import select_engine
-from surogate_bench_quantization.export import ExportedLayers, checkpoint_format, dequantized_weight
+from surogate_bench_quantization.export import ExportedLayers, checkpoint_format
 from surogate_bench_quantization.export.nvfp4 import divisor
+from surogate_bench_quantization.stored_layers import dequantized_weight
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # torch.compile's, of what torch itself imports

@@ -77,8 +77,8 @@ class Served:
             at = folder / str(number)
             at.mkdir()
             save_file(scales, at / INPUT_SCALES_FILE)
-            self.config.quant_config.input_scales().load(number, f"adapter-{number}", at)
-        self.config.quant_config.input_scales().set_batch(tokens)
+            self.config.quant_config.fp8_input_scales().load(number, f"adapter-{number}", at)
+        self.config.quant_config.fp8_input_scales().set_batch(tokens)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,7 @@ def test_an_adapter_without_scales_is_refused_until_its_inputs_were_measured(
 ) -> None:
     recipe = next(each for each in RECIPES if each.name == "fp8")
     served = serve(recipe)
-    scales = served.config.quant_config.input_scales()
+    scales = served.config.quant_config.fp8_input_scales()
     with pytest.raises(ValueError, match="bf16-s0 has no input_scales"):
         scales.load(1, "bf16-s0", tmp_path)
     model, _ = trained(recipe)

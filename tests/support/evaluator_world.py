@@ -64,6 +64,8 @@ class FakeServer:
     at_once: int = 0
     most_at_once: int = 0
     probe_status: int = 200
+    max_model_len: int | None = 512
+    """None while vLLM starts."""
     under: str | None = None
     """Recipe that it serves the base under."""
     merged: str | None = None
@@ -89,7 +91,7 @@ class FakeServer:
                 return self._complete(body)
             status = {
                 "vllm_url": self.url, "model": "base", "under": self.under, "merged": self.merged,
-                "max_model_len": 512, "versions": {"vllm": "7.0"}, "serving_version": 7,
+                "max_model_len": self.max_model_len, "versions": {"vllm": "7.0"}, "serving_version": 7,
             }  # fmt: skip
             if path == "/probe" and self.probe_status != 200:
                 return self.probe_status, {"reason": "PermanentError", "message": "vLLM mixes up"}

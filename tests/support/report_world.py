@@ -30,7 +30,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages import publish_stage
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report import Summary, build_report, write_report
-from surogate_bench_orchestrator.report.charts import all_charts as charts
+from surogate_bench_orchestrator.report.charts import draw as charts
 
 RECIPES = ("bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4")
 HARDWARE = Hardware(cpu="Example CPU 3000", cores=2, memory_bytes=8 * 2**30, system="Linux-6.1", python="3.11.9")

@@ -41,6 +41,20 @@ def test_a_single_task_in_the_list_is_the_same_sweep_as_without_a_list(tasks: li
     assert scored(tasks).spec_hash == small_sweep(evaluation={"task": "mine"}).spec_hash
 
 
+@pytest.mark.parametrize("name", ["Ro-GSM8K_v1.1", "a", "x" * 50])
+def test_the_primary_task_may_be_called_as_any_further_one(name: str) -> None:
+    primary = small_sweep(evaluation={"task": name})
+    assert scored([name]).spec_hash == primary.spec_hash
+    assert scored(["mine", name]).evaluation.further_tasks == (name,)
+
+
+@pytest.mark.parametrize("name", ["../b", "a/b", "-a", "x" * 51, "a.", ""])
+def test_both_spellings_refuse_the_same_names(name: str) -> None:
+    for evaluation in ({"task": name}, {"tasks": [name]}, {"tasks": ["mine", name]}):
+        with pytest.raises(ConfigError, match="pattern"):
+            small_sweep(evaluation=evaluation)
+
+
 def test_settings_of_the_primary_task_are_those_of_the_evaluation() -> None:
     listed = scored([ENGLISH, {"name": "mine", "primary": True, "limit": 4, "max_gen_toks": 9, **TASKS_DIR}])
     plain = small_sweep(

@@ -97,6 +97,14 @@ def test_a_server_with_another_adapter_merged_into_its_base_is_asked_nothing(
     assert not fake.prompts()
 
 
+def test_a_server_that_starts_vllm_again_may_be_asked_later(tmp_path: Path) -> None:
+    with serving(answer_by_table) as fake:
+        fake.max_model_len = None
+        with pytest.raises(TransientError, match="is starting vLLM again"):
+            evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
+    assert not fake.prompts()
+
+
 @pytest.mark.parametrize("run", ["base", RUN])
 @pytest.mark.parametrize(("requested", "served"), [("fp8", None), ("fp8", "fp4"), (None, "fp8")])
 def test_a_server_of_another_way_of_serving_is_asked_nothing(

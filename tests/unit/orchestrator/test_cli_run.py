@@ -162,7 +162,7 @@ def test_json_goes_to_standard_output_alone_and_progress_to_standard_error(workp
     assert {run["name"]: run["state"] for run in document["runs"]} == {"base": "Succeeded", "bf16-s0": "Succeeded"}
     assert document["runs"][1]["accuracy"] == 0.5
     assert document["finished"]
-    assert "Training" in err
+    assert "bf16-s0: Succeeded" in err
 
 
 def test_what_preparation_warns_of_is_on_the_terminal_in_json_and_in_the_report(workplace: Workplace) -> None:
@@ -215,7 +215,7 @@ def test_one_failing_run_does_not_stop_the_others_and_the_next_start_tries_only_
     before = workplace.manifests()
     code, out, _ = workplace("run")
     assert code == 1
-    assert "fp8-s0: Training" in out
+    assert "fp8-s0: Failed" in out
     assert "bf16-s0: Training" not in out
     assert workplace.manifests() == before
     assert log.read_text().count("train fp8-s0") == 4

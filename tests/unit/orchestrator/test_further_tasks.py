@@ -27,7 +27,8 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
-from surogate_bench_orchestrator.report.model.summary import FurtherTask, Row
+from surogate_bench_orchestrator.report.model.further import FurtherTask
+from surogate_bench_orchestrator.report.model.summary import Row
 from surogate_bench_orchestrator.report.tables.further import further_table
 from surogate_bench_orchestrator.resource.model import resource_of
 from surogate_bench_orchestrator.sweep.reuse import ReusableStages

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +14,11 @@ from surogate_bench.results import ImportResult
 from surogate_bench.stages import publish_stage
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
-from surogate_bench_orchestrator.report.charts.all_charts import draw_charts
+from surogate_bench_orchestrator.report.charts.draw import draw_charts
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
-from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.markdown import to_markdown
+from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 from surogate_bench_orchestrator.report.text.formats import PILCROW
 
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}
@@ -129,3 +131,23 @@ def test_a_refused_adapter_is_a_failed_row_with_its_reason(world: MakeWorld) -> 
     assert (row.state, row.reason) == ("failed", failure)
     assert row.foreign is not None
     assert row.foreign.source == "lab/adapter"
+
+
+def test_one_adapter_is_an_observation_however_many_seeds_it_is_compared_with(report_world: MakeWorld) -> None:
+    ways = {"under": ["all"]}
+    world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1, 2], adapters=[ADAPTER], serving=ways)
+    for under in (None, "fp8"):
+        for seed in range(3):
+            if under is None:
+                world.publish_train("bf16", seed)
+            world.publish_eval(f"bf16-s{seed}", [index < 411 + seed for index in range(500)], under=under)
+        world.publish_eval("theirs", [index < 360 for index in range(500)], under=under)
+    publish_import(world)
+    summary = build_report(world.store, world.sweep, {}).summary
+    found = row_of(summary).versus_reference
+    assert found is not None
+    assert (found.seeds, found.p_value, found.p_adjusted, found.p_questions) == ((0, 1, 2), None, None, None)
+    text = to_markdown(summary, {})
+    assert not re.search(r"significantly|\d\\?\*|p [<=] 0", text)
+    assert "This one adapter, theirs: \N{MINUS SIGN}10.4 points (95 % interval " in summary.headline
+    assert "against BF16 with seeds 0, 1 and 2" in summary.headline

@@ -10,10 +10,11 @@ from rich.console import Console
 
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
-from surogate_bench_orchestrator.report.charts.all_charts import draw_charts
+from surogate_bench_orchestrator.report.charts.draw import draw_charts
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
-from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.markdown import to_markdown
+from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 from surogate_bench_orchestrator.report.tables.terminal import render_terminal_table
 from surogate_bench_orchestrator.report.text.formats import PILCROW
 

@@ -8,9 +8,9 @@ from report_world import MakeWorld
 from rich.console import Console
 
 from surogate_bench_orchestrator.report import build_report, page
-from surogate_bench_orchestrator.report.charts.all_charts import Charts
+from surogate_bench_orchestrator.report.charts.draw import Charts
 from surogate_bench_orchestrator.report.tables import main_table, terminal
-from surogate_bench_orchestrator.report.tables import summary_files as tables
+from surogate_bench_orchestrator.report.tables import markdown as tables
 from surogate_bench_orchestrator.report.tables.main_table import MAIN_COLUMNS
 
 NO_CHARTS = Charts(accuracy=None, matrix=(), overlay=None, losses=())

@@ -12,7 +12,7 @@ from scipy.stats import t as student
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, Served, ServedCell, ServedRow
 
 OWN = {"under": ["own"]}

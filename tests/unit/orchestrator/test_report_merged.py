@@ -12,7 +12,8 @@ from scipy.stats import binomtest
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
-from surogate_bench_orchestrator.report.tables.merged import MERGED_COLUMNS, merged_table
+from surogate_bench_orchestrator.report.tables.merged import merged_table
+from surogate_bench_orchestrator.report.tables.merged_csv import MERGED_COLUMNS
 
 OWN = {"under": ["own"], "merged": True}
 HEADING = "Merged before serving"
@@ -84,7 +85,7 @@ def test_over_several_seeds_recipes_are_tested_and_runs_are_listed(report_world:
     assert "over seeds and questions" in merged.sentence
 
 
-def test_the_sentence_names_the_largest_changes_and_every_test_that_shows_one(report_world: MakeWorld) -> None:
+def test_the_sentence_of_one_seed_names_the_largest_changes_and_tests_nothing(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], serving={"merged": True})
     world.publish_prepare()
     right = [index % 2 == 0 for index in range(500)]
@@ -95,17 +96,30 @@ def test_the_sentence_names_the_largest_changes_and_every_test_that_shows_one(re
     sentence = merged_of(world).sentence
     assert "changed the accuracy by \N{MINUS SIGN}10.0 points (95 % interval" in sentence
     assert "with FP8 served as published to +0.0 points" in sentence
-    assert "of 2 paired tests on questions of this kind, for these adapters (Holm-adjusted), these show" in sentence
-    assert sentence.endswith("these show a difference: FP8 served as published, p < 0.001.")
+    assert sentence.endswith("served the same way; with seed 0: another may give other differences.")
+    assert "test" not in sentence
 
 
-def test_where_no_test_shows_a_difference_the_sentence_says_so(report_world: MakeWorld) -> None:
+def test_a_row_of_one_seed_is_not_counted_among_the_tests_of_others(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1], serving={"merged": True})
+    world.publish_prepare()
+    for run in ("bf16-s0", "bf16-s1", "fp8-s0"):
+        world.publish_train(run[:-3], int(run[-1]))
+        world.publish_eval(run)
+        world.publish_eval(run, merged=True)
+    sentence = merged_of(world).sentence
+    assert "1 paired test over seeds and questions (Holm-adjusted)" in sentence
+    assert sentence.endswith("; FP8 served as published, with seed 0: another may give other differences.")
+    assert [cells[-1] for cells in merged_table(merged_of(world)).rows][1] == "\N{EN DASH}"
+
+
+def test_one_seed_without_any_change_is_not_tested_either(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16"], serving={"merged": True})
     world.publish_prepare()
     world.publish_train("bf16")
     for merged in (False, True):
         world.publish_eval("bf16-s0", [True, False] * 50, merged=merged)
-    assert "none of 1 paired test on questions of this kind" in merged_of(world).sentence
+    assert "test" not in merged_of(world).sentence
 
 
 def test_files_have_the_same_figures(report_world: MakeWorld) -> None:

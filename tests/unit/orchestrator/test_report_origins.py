@@ -223,6 +223,33 @@ def test_versions_engines_and_machines_that_differ_between_compared_stages_are_l
     )
 
 
+ADAPTER = {"serving": {"under": ["own"], "merged": True}, "evaluation": {"tasks": ["ro_gsm8k", "arc_easy"]}}
+WAYS = {
+    "fp8-s0 eval under fp8": {"under": "fp8"},
+    "fp8-s0 merged eval": {"merged": True},
+    "fp8-s0 merged eval under fp8": {"under": "fp8", "merged": True},
+    "fp8-s0 eval of arc_easy": {"task": "arc_easy"},
+}
+
+
+@pytest.mark.parametrize(("label", "way"), list(WAYS.items()), ids=list(WAYS))
+def test_another_machine_of_any_evaluation_is_noted_and_listed_by_its_own_name(
+    report_world: MakeWorld, label: str, way: dict[str, Any]
+) -> None:
+    world = report_world(recipes=["bf16", "fp8"], **ADAPTER)
+    world.publish_everything()
+    for run in ("base", "bf16-s0", "fp8-s0"):
+        world.publish_eval(run, task="arc_easy")
+    world.alter_manifest(world.layout.eval("fp8-s0", **way), hardware={"cpu": "Other CPU"})
+    summary = summarized(world)
+    (note,) = [note for note in summary.notes if "made alike" in note]
+    assert "evaluation with machine Other CPU for FP8 (seed 0) and Example CPU 3000" in note
+    runs = {machine.description: machine.runs for machine in summary.machines}
+    assert runs["Other CPU"] == (label,)
+    everywhere = [run for found in runs.values() for run in found]
+    assert len(set(everywhere)) == len(everywhere)
+
+
 def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_not_all(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "qfp4"])
     world.publish_everything()

@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_when_questions_are_written_is_named(
             raise OSError(errno.ENOSPC, "No space left on device")
         write_records(path, records)
 
-    monkeypatch.setattr("surogate_bench_trainer.prepare.stage.write_records", write)
+    monkeypatch.setattr("surogate_bench_trainer.prepare.checking.write_records", write)
     with pytest.raises(ConfigError, match=r"^work-dir: cannot be written: No space left"):
         prepare(make_sweep, tmp_path, with_questions(tmp_path, GOOD))
 
@@ -127,7 +127,7 @@ def test_the_hub_s_environment_is_checked_once_for_all_tasks(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checked = []
-    monkeypatch.setattr("surogate_bench_trainer.prepare.stage.check_hub_environment", checked.append)
+    monkeypatch.setattr("surogate_bench_trainer.prepare.checking.check_hub_environment", checked.append)
     prepare(make_sweep, tmp_path, with_questions(tmp_path, GOOD), "arc_easy")
     assert len(checked) == 1
 

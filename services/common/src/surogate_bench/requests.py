@@ -133,6 +133,13 @@ class ExportRequest(StageRequest):
     format: ExportFormat
 
 
+class InspectRequest(StageRequest):
+    """Trainer service: check model and data as to prepare them, and describe what would be trained; store nothing."""
+
+    kind: Literal["inspect"] = "inspect"
+    output: Path = Field(description="File to write, absolute: an Inspection as JSON.")
+
+
 AnyRequest = (
     PrepareRequest
     | CheckRequest
@@ -142,6 +149,7 @@ AnyRequest = (
     | ServeRequest
     | EvaluateRequest
     | ExportRequest
+    | InspectRequest
 )
 Request = Annotated[AnyRequest, Field(discriminator="kind")]
 _REQUEST: TypeAdapter[AnyRequest] = TypeAdapter(Request)

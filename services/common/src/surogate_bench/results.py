@@ -30,7 +30,7 @@ class PrepareResult(_Result):
     model_in_store: bool
     """True where the model was converted and is stored under ``prepare/model``."""
     model_commit: str | None = None
-    """Of a hub model: what every later stage loads, even if the branch has moved."""
+    """Commit of a hub model, which every later stage loads, even if the branch has moved."""
     inputs: dict[InputName, dict[str, str]] = {}
     """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
     warnings: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ class TrainResult(_Result):
     final_train_loss: float
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]
-    """In the precision of the recipe: its stored weights and its forward products, scales as they are."""
+    """Losses in the precision of the recipe: its stored weights and its forward products, scales as they are."""
     served_validation_loss: float | None = None
     """Validation loss of the finished adapter on the served base: bf16 weights and bf16 products, for every recipe.
     None in results of earlier versions, and where memory for it was missing or it was not finite."""
@@ -150,7 +150,7 @@ class _ForeignAdapterResult(_Result):
     """Number of adapted layers."""
     parameters: int
     peft_version: str | None
-    """As the adapter states it."""
+    """Version that the adapter states."""
     base_model: str | None
     """Base model as the adapter states it."""
     trained_under: str | None
@@ -172,7 +172,7 @@ class ForeignTrainResult(_ForeignAdapterResult):
     """One adapter that a foreign trainer trained for this sweep; what the trainer did not report is None."""
 
     command: tuple[str, ...]
-    """As the sweep gives it."""
+    """The command as the sweep gives it."""
     image: str | None = Field(None, exclude_if=lambda value: value is None)
     """Container image that it ran in; None on one machine."""
     seconds: float | None
@@ -191,9 +191,9 @@ class ForeignTrainResult(_ForeignAdapterResult):
     final_train_loss: float | None
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]
-    """As it reported them."""
+    """Losses as it reported them."""
     served_validation_loss: float | None
-    """As in :attr:`TrainResult.served_validation_loss`, computed here from the adapter; comparable with all rows."""
+    """As :attr:`TrainResult.served_validation_loss`, computed here from the adapter; comparable with all rows."""
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -220,19 +220,20 @@ class EvalResult(_Result):
     """Name under which vLLM served it."""
     samples: int
     strict: Metric
-    """Exact match of the number after ``####``: the headline."""
+    """Accuracy by :attr:`metric`: the headline."""
     flexible: Metric
-    """Exact match of the last number in the answer."""
+    """Accuracy by :attr:`second_metric`; equal to ``strict`` where there is one metric only."""
     metric: str | None = Field(None, exclude_if=lambda value: value is None)
-    """What ``strict`` is, as lm-eval names it; None for the exact match above."""
+    """What ``strict`` is, as lm-eval names it; None for exact match of the number after ``####``."""
     second_metric: str | None = Field(None, exclude_if=lambda value: value is None)
-    """What ``flexible`` is; None where ``metric`` is None, and where there is one metric only."""
+    """What ``flexible`` is; None where there is one metric only, and where ``metric`` is None: then
+    ``flexible`` is exact match of the last number in the answer."""
     empty_answers: int
     """Completed answers without text, counted as wrong; a request that failed fails the evaluation instead."""
     cut_off_answers: int | None = Field(None, exclude_if=lambda value: value is None)
     """Answers that max_gen_toks ended; None, as in the next two, in results of versions that did not record it."""
     unformatted_answers: int | None = Field(None, exclude_if=lambda value: value is None)
-    """Answers in which the strict filter found none."""
+    """Generated answers in which the strict filter found no answer."""
     answer_tokens: int | None = Field(None, exclude_if=lambda value: value is None)
     """Generated tokens of all answers together."""
     seconds: float
@@ -271,7 +272,7 @@ class SampleLine(_Result):
     index: int
     question: str
     target: str
-    """The reference number, as text."""
+    """The reference answer: the number after ``####`` where it has one, or the choice."""
     response: str
     """The complete answer of the model."""
     strict_match: bool

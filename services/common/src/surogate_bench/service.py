@@ -60,7 +60,7 @@ Exposition = Callable[[], bytes]
 
 
 class Terminated(BaseException):
-    """SIGTERM was received: stop in a state from which another attempt can continue, and exit."""
+    """SIGTERM was received: leave nothing that another attempt would take for finished, and exit."""
 
 
 def run_service(
@@ -103,7 +103,7 @@ def run_service(
         _write_termination(work_dir, type(error).__name__, str(error))
         return error.exit_code
     except (Terminated, KeyboardInterrupt):
-        _log.warning("terminated; another attempt will continue from here")
+        _log.warning("terminated by a signal; the stage is not finished")
         return ExitCode.TRANSIENT
     except MemoryError as error:
         _log.exception("out of memory")

@@ -60,7 +60,7 @@ _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
 
 def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: PrepareResult) -> str | None:
     """Return the SHA-256 (hex) over what determines a training run; None if the model's content is not known."""
-    model = _model_identity(sweep.model, prepared)
+    model = model_identity(sweep.model, prepared)
     if model is None:
         return None
     return _digest(
@@ -85,7 +85,7 @@ def foreign_training_identity(
     and settings as for a recipe. Software that it uses beside those files is not covered. None if the model's content
     is not known.
     """
-    model = _model_identity(sweep.model, prepared)
+    model = model_identity(sweep.model, prepared)
     if model is None:
         return None
     files = prepared.inputs.get("trainers", {})
@@ -122,7 +122,7 @@ def evaluation_identity(
             has an effect only where :func:`uses_input_scales`.
         merged: Whether the adapter was merged into the base.
     """
-    model, evaluation = _model_identity(sweep.model, prepared), sweep.evaluation
+    model, evaluation = model_identity(sweep.model, prepared), sweep.evaluation
     task = _task_identity(evaluation, prepared)
     if model is None or task is None or "test" not in prepared.data:
         return None
@@ -194,7 +194,7 @@ def _task_identity(evaluation: EvaluationSpec, prepared: PrepareResult) -> str |
     return "" if comes_along and evaluation.tasks_dir is None else None
 
 
-def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
+def model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
     """Return the commit of a hub model, the digest of a local one, or the name of a built-in one."""
     if model.path is not None:
         files = prepared.inputs.get("model")
@@ -204,6 +204,6 @@ def _model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | No
     return ["builtin", model.builtin] if model.builtin is not None else None
 
 
-def _digest(**parts: Any) -> str:  # noqa: ANN401 - JSON
+def _digest(**parts: object) -> str:
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -112,7 +112,7 @@ def reuse_stage(store: ObjectStore, prefix: str, *, run: str, source: str) -> bo
 
     Args:
         store: Store of both stages.
-        prefix: Of the stage to complete.
+        prefix: Prefix of the stage to complete.
         run: The run it belongs to.
         source: Prefix of the finished stage, or of another reference to it.
 

@@ -15,8 +15,8 @@ class Answer(str):
 
     Args:
         text: The answer.
-        finish_reason: As the server states it: ``stop``, or ``length`` where max_gen_toks cut it off; None if it is not
-            known.
+        finish_reason: Reason that the server states: ``stop``, or ``length`` where max_gen_toks cut it off; None if it
+            is not known.
         tokens: Number of generated tokens; None if it is not known.
     """
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from surogate_bench.contract import split_file
 from surogate_bench.errors import BenchError, ConfigError
 from surogate_bench.layout import manifest_key
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.sweep import RecipeSweep
@@ -38,7 +38,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     prefix, sweep = request.layout.check(request.subject, request.task), request.sweep.of_task(request.task)
     if store.exists(manifest_key(prefix)):
         return
-    write_progress(work_dir, Progress(phase="checking"))
+    write_progress(work_dir, Progress(phase=Activity.CHECKING))
     isolate_libraries(work_dir / "cache", sweep.evaluation)
     entry = None if request.task is None else request.sweep.evaluation.entry(request.task)
     scored = check_task(sweep, prepare_task(request, store, work_dir), entry)

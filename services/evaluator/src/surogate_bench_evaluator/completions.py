@@ -195,7 +195,7 @@ class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[
 
     Args:
         template_arguments: Further arguments of the template.
-        arguments: As of :class:`ResumableCompletions`.
+        arguments: Arguments of :class:`ResumableCompletions`.
     """
 
     path = "/v1/chat/completions"

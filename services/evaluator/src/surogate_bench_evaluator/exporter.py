@@ -5,11 +5,11 @@ from pathlib import Path
 from prometheus_client.metrics_core import Metric
 
 from surogate_bench.metrics import expose, families, family
-from surogate_bench.progress import read_progress
+from surogate_bench.progress import Activity, read_progress
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.specs.evaluation import AS_PUBLISHED
 
-_PHASES = ("starting", "evaluating", "uploading")
+_PHASES = (Activity.STARTING, Activity.EVALUATING, Activity.UPLOADING)
 
 
 class EvaluationExposition:

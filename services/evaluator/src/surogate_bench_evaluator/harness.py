@@ -20,6 +20,7 @@ from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
+from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.contract import DATASETS_OFFLINE_VARIABLE
 from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.hub_environment import OFFLINE_SWITCHES
@@ -34,9 +35,10 @@ from surogate_bench_evaluator.server import ServedModel
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
-"""Two of lm-eval's bootstrap; only exact_match is reported, whose standard error has a closed form."""
+"""Two of lm-eval's bootstrap: every metric that is reported is a share of questions, whose standard error has a closed
+form."""
 _MOST_STOPS = 4
-_GENERATION, _CHOICE = "generate_until", "multiple_choice"
+_GENERATION = "generate_until"
 
 
 class Harness:
@@ -186,9 +188,9 @@ def _load_task(task_file: Path) -> Any:  # noqa: ANN401 - lm-eval is not typed
         raise
     except Exception as error:  # functions of a task may raise anything
         raise unusable(name, explain_task_error(error)) from error
-    if (kind := task.get_config("output_type")) not in {_GENERATION, _CHOICE}:
-        raise unusable(name, f"its output_type is {kind}, not {_GENERATION} or {_CHOICE}")
-    if kind == _CHOICE:
+    if (kind := task.get_config("output_type")) not in {_GENERATION, MULTIPLE_CHOICE}:
+        raise unusable(name, f"its output_type is {kind}, not {_GENERATION} or {MULTIPLE_CHOICE}")
+    if kind == MULTIPLE_CHOICE:
         return task
     if (stops := len(stops_of(task.get_config("generation_kwargs")))) > _MOST_STOPS:
         raise unusable(

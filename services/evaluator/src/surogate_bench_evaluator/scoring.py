@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Self
 
+from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.errors import PermanentError
 from surogate_bench.results import CUT_OFF, EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
@@ -37,7 +38,7 @@ class Scores:
 
     result: EvalResult
     samples: tuple[SampleLine, ...]
-    """By index."""
+    """One per question, by index."""
     lm_eval: dict[str, Any]
     """lm-eval's own results as plain JSON, without the samples."""
 
@@ -60,7 +61,7 @@ def score(outcome: Outcome, evaluation: EvaluationSpec, *, model: str) -> Scores
         ConfigError: the task lacks the metric, which by default is exact_match with both filters, or acc.
         PermanentError: lm-eval's figures differ from those computed from its samples.
     """
-    chooses = _config(outcome).get("output_type") == "multiple_choice"
+    chooses = _config(outcome).get("output_type") == MULTIPLE_CHOICE
     logged = outcome.results["samples"][outcome.task]
     first, second = measures_of(outcome.task, logged, asked=evaluation.metric, chooses=chooses)
     samples = _sample_lines(outcome, first, second, chooses=chooses)

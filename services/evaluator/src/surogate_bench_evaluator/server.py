@@ -19,6 +19,7 @@ from typing import Any, Self
 import httpx
 
 from surogate_bench.contract import ADAPTERS_PATH, PROBE_PATH, READY_PATH, STATUS_PATH
+from surogate_bench.control_api import LoadedAdapter, LoadRequest, ServerStatus
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import BASE_RUN
 
@@ -89,7 +90,8 @@ class ModelServer:
         For run ``base``, and where an adapter is merged into it, that is the server's base model.
 
         Raises:
-            TransientError: the server was not ready in time, or serves the base in another way than is requested.
+            TransientError: the server was not ready in time, starts vLLM again, or serves the base in another way than
+                is requested.
             PermanentError: it refuses the adapter, or vLLM mixes up the models of one batch.
         """
         self._until_done("GET", READY_PATH)
@@ -98,29 +100,33 @@ class ModelServer:
             yield self._served(None)
             return
         try:
-            loaded = self._until_done("PUT", f"{ADAPTERS_PATH}/{run}", {"prefix": prefix})
+            body = LoadRequest(prefix=prefix)
+            answer = self._until_done("PUT", f"{ADAPTERS_PATH}/{run}", body.model_dump(mode="json"))
+            loaded = LoadedAdapter.model_validate(answer)
             self._until_done("POST", PROBE_PATH, unknown_before=True)
-            yield self._served(str(loaded["model"]))
+            yield self._served(loaded.model)
         finally:
             self._unload(run)
 
     def _served(self, model: str | None) -> ServedModel:
-        status = self._until_done("GET", STATUS_PATH)
+        status = ServerStatus.model_validate(self._until_done("GET", STATUS_PATH))
         self._require_way_of_serving(status)
+        if status.max_model_len is None:
+            raise TransientError(f"the model server at {self._url} is starting vLLM again")
         is_plain = self._under is None and self._merged is None
         return ServedModel(
-            name=model or str(status["model"]),
-            vllm_url=str(status["vllm_url"]).rstrip("/"),
-            max_model_len=int(status["max_model_len"]),
+            name=model or status.model,
+            vllm_url=status.vllm_url.rstrip("/"),
+            max_model_len=status.max_model_len,
             under=self._under,
             merged=self._merged is not None,
-            versions=dict(status["versions"]),
-            serving_version=None if is_plain else status.get("serving_version"),
+            versions=status.versions,
+            serving_version=None if is_plain else status.serving_version,
         )
 
-    def _require_way_of_serving(self, status: Mapping[str, Any]) -> None:
+    def _require_way_of_serving(self, status: ServerStatus) -> None:
         """Check how the base is served: after a restart another server may listen at the same address."""
-        way = _way(status.get("under"), status.get("merged"))  # absent in versions that knew one way
+        way = _way(status.under, status.merged)
         expected = _way(self._under, self._merged)
         if way != expected:
             raise TransientError(

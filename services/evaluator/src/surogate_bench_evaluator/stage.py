@@ -18,7 +18,7 @@ from surogate_bench.contract import (
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.prepared import special_tokens
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.stages import new_manifest, publish_stage
@@ -47,12 +47,12 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     if store.exists(manifest_key(prefix)):
         _log.info("already evaluated", extra={"run": request.run})
         return
-    write_progress(work_dir, Progress(phase="starting"))
+    write_progress(work_dir, Progress(phase=Activity.STARTING))
     isolate_libraries(work_dir / "cache", request.sweep.of_task(request.task).evaluation)
     task_file = prepare_task(request, store, work_dir)
     added = special_tokens(store, request.layout)
     scores, served_by = _evaluate(request, task_file, work_dir, added)
-    write_progress(work_dir, Progress(phase="uploading"))
+    write_progress(work_dir, Progress(phase=Activity.UPLOADING))
     output = work_dir / "output"
     _write_output(output, scores)
     manifest = new_manifest(request, scores.result, served_by=served_by)
@@ -81,7 +81,7 @@ def _evaluate(
 
     def report(done: int, total: int) -> None:
         nonlocal reported_tenths
-        write_progress(work_dir, Progress(phase="evaluating", step=done, total=total))
+        write_progress(work_dir, Progress(phase=Activity.EVALUATING, step=done, total=total))
         if (tenths := done * 10 // max(1, total)) > reported_tenths:
             reported_tenths = tenths
             _log.info("%d of %d requests answered", done, total)

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.contract import DATA_FOLDER, split_file, task_file
 from surogate_bench.errors import ConfigError
 from surogate_bench.local_inputs import require_unchanged
@@ -109,7 +110,7 @@ def _sweep_prompt(base: Path) -> dict[str, Any]:
 def _chooses(base: Path) -> bool:
     """Return whether a task is of multiple choice; False for one that cannot be read, which lm-eval refuses later."""
     try:
-        return bool(_read_task(base).get("output_type") == "multiple_choice")
+        return bool(_read_task(base).get("output_type") == MULTIPLE_CHOICE)
     except (yaml.YAMLError, ValueError, OSError):
         return False
 

@@ -21,6 +21,8 @@ from surogate_bench.contract import (
     ADAPTER_PREFIX,
     ADAPTER_WEIGHTS_FILE,
     INPUT_SCALES_FILE,
+    LORA_A,
+    LORA_B,
 )
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
@@ -35,7 +37,6 @@ _NO_LAYER = f"{ADAPTER_PREFIX}model.layers.1000000.self_attn"
 _AMPLIFICATION = 2**20
 """Makes an effect visible that rounding to bfloat16 hides."""
 _RUN = re.compile(r"[a-z0-9]([a-z0-9-]{0,78}[a-z0-9])?")
-_TENSOR = re.compile(r".*\.(?P<matrix>lora_[AB])\.weight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,7 +157,7 @@ def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
 def is_zero(adapter: LocalAdapter) -> bool:
     """Return whether every B matrix is zero, as before the first training step: the adapter is the base model then."""
     return not any(
-        any(tensor["data"]) for name, tensor in _tensors(adapter.folder / ADAPTER_WEIGHTS_FILE) if ".lora_B." in name
+        any(tensor["data"]) for name, tensor in _tensors(adapter.folder / ADAPTER_WEIGHTS_FILE) if name.endswith(LORA_B)
     )
 
 
@@ -180,7 +181,7 @@ def make_empty_adapter(name: str, into: Path, *, layer: str, scales_of: LocalAda
     such a layer in a transformer block that no model has.
 
     Args:
-        name: Of the adapter.
+        name: Name of the adapter.
         into: Folder that gets its folder.
         layer: Last part of the name of linear layers of the model.
         scales_of: Copy the input scales of this adapter.
@@ -192,7 +193,7 @@ def make_empty_adapter(name: str, into: Path, *, layer: str, scales_of: LocalAda
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 1, "lora_alpha": 1, "target_modules": [layer]}
     (folder / ADAPTER_CONFIG_FILE).write_text(json.dumps(config), encoding="utf-8")
     zeros = np.zeros((1, 1), np.float32)
-    save_file({f"{_NO_LAYER}.{layer}.lora_{matrix}.weight": zeros for matrix in "AB"}, folder / ADAPTER_WEIGHTS_FILE)
+    save_file({f"{_NO_LAYER}.{layer}{matrix}": zeros for matrix in (LORA_A, LORA_B)}, folder / ADAPTER_WEIGHTS_FILE)
     return LocalAdapter(run=name, name=name, folder=folder)
 
 
@@ -251,9 +252,8 @@ def _check_weights(path: Path, max_rank: int) -> None:
     if not tensors:
         raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter is empty")
     for name, tensor in tensors:
-        match = _TENSOR.fullmatch(name)
-        if match is None:
+        if not name.endswith((LORA_A, LORA_B)):
             raise PermanentError(f"{ADAPTER_WEIGHTS_FILE} of the adapter holds {name!r}, which is not a LoRA matrix")
-        rank = tensor["shape"][0 if match["matrix"] == "lora_A" else 1]
+        rank = tensor["shape"][0 if name.endswith(LORA_A) else 1]
         if rank > max_rank:
             raise PermanentError(f"{name} has rank {rank}, above serving.max_lora_rank {max_rank}")

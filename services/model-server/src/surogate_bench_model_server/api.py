@@ -20,7 +20,7 @@ import asyncio
 from dataclasses import dataclass
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -35,6 +35,7 @@ from surogate_bench.contract import (
     READY_PATH,
     STATUS_PATH,
 )
+from surogate_bench.control_api import LoadedAdapter, LoadRequest, ServerStatus
 from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.hardware import package_versions
 from surogate_bench.metrics import expose, families
@@ -44,14 +45,6 @@ from surogate_bench_model_server.supervisor import Supervisor
 
 _SCRAPE_S = 2.0
 """Longer than a healthy vLLM takes to list its models, and shorter than a scraper waits."""
-
-
-class LoadRequest(BaseModel):
-    """Body of ``PUT /adapters/{run}``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    prefix: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,21 +81,20 @@ class ControlApi:
     async def status(self, request: Request) -> Response:
         """Describe what is served. vLLM is reached under the same host name as this API."""
         supervisor = self.supervisor
-        return JSONResponse(
-            {
-                "ready": await supervisor.not_ready_reason() is None,
-                "model": supervisor.base_model,
-                "max_model_len": supervisor.max_model_len,
-                "vllm_url": f"http://{bracketed(request.url.hostname or LOOPBACK)}:{self.vllm_port}",
-                "adapters": supervisor.adapters,
-                "under": supervisor.under,
-                "merged": supervisor.merged.run if supervisor.merged else None,
-                "input_scales": supervisor.input_scales,
-                "restarts": supervisor.restarts,
-                "versions": package_versions(),
-                "serving_version": SERVING_VERSION,
-            }
+        status = ServerStatus(
+            ready=await supervisor.not_ready_reason() is None,
+            model=supervisor.base_model,
+            max_model_len=supervisor.max_model_len,
+            vllm_url=f"http://{bracketed(request.url.hostname or LOOPBACK)}:{self.vllm_port}",
+            adapters=supervisor.adapters,
+            under=supervisor.under,
+            merged=supervisor.merged.run if supervisor.merged else None,
+            input_scales=supervisor.input_scales,
+            restarts=supervisor.restarts,
+            versions=package_versions(),
+            serving_version=SERVING_VERSION,
         )
+        return JSONResponse(status.model_dump(mode="json"))
 
     async def load(self, request: Request) -> Response:
         """Load an adapter."""
@@ -114,8 +106,8 @@ class ControlApi:
             ) from error
         run = request.path_params["run"]
         name = await self.supervisor.load(run, body.prefix)
-        source = self.supervisor.input_scales.get(run)
-        return JSONResponse({"model": name} if source is None else {"model": name, "input_scales": source})
+        loaded = LoadedAdapter(model=name, input_scales=self.supervisor.input_scales.get(run))
+        return JSONResponse(loaded.model_dump(mode="json"))
 
     async def unload(self, request: Request) -> Response:
         """Unload an adapter."""

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from safetensors import safe_open
 
 from surogate_bench.contract import DATA_FOLDER, INPUT_SCALES_FILE, split_file
+from surogate_bench.control_api import ScaleSource
 from surogate_bench.layout import SweepLayout
 from surogate_bench.prepared import prompt_and_completion, special_tokens
 from surogate_bench.specs.data import DataSpec
@@ -25,8 +25,6 @@ from surogate_bench_model_server.vllm_client import VllmClient
 
 CALIBRATION_PROMPTS = 64
 """Training records that inputs are measured on, the first ones."""
-
-ScaleSource = Literal["training", "calibration"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from surogate_bench.contract import LOOPBACK, VLLM_PORT
 from surogate_bench.errors import ExitCode, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.model_source import ModelLocation
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
 from surogate_bench.stages import new_manifest, publish_stage
@@ -36,7 +36,7 @@ def check_stage(request: CheckRequest, work_dir: Path) -> None:
     prefix = request.layout.check(request.subject)
     if store.exists(manifest_key(prefix)):
         return
-    write_progress(work_dir, Progress(phase="checking"))
+    write_progress(work_dir, Progress(phase=Activity.CHECKING))
     settings = ServerSettings(host=LOOPBACK, port=VLLM_PORT, platform=detect_platform(), threads=request.threads)
     location = ModelLocation(request.sweep.model.label)  # never loaded
     command = vllm_command(request.sweep, location, settings, inherited=os.environ)

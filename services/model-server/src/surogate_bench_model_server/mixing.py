@@ -57,7 +57,7 @@ def find_mix_up(
 
     Args:
         alone: Log-probabilities by model.
-        together: Those of one or more equal requests by model, from batches of all models.
+        together: Log-probabilities of one or more equal requests by model, from batches of all models.
         noise: Distance that batches alone cause.
 
     Returns:

@@ -14,7 +14,7 @@ _SOCKET_PATH_BYTES = 107
 _PREFIX = "sgb-"
 _OWN_BYTES = len(f"/{_PREFIX}xxxxxxxx")
 _LONGEST_SOCKET_BYTES = 48
-"""Of a socket below ``TMPDIR``: vLLM's is a UUID (36), PyTorch's ``torch-shm-dir-XXXXXX/manager.sock`` (33)."""
+"""Longest socket name below ``TMPDIR``: vLLM's is a UUID (36), PyTorch's ``torch-shm-dir-XXXXXX/manager.sock`` (33)."""
 _TEMPORARY_LINK = "t"
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - where a private folder is made
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from surogate_bench.contract import INPUT_SCALES_FILE
+from surogate_bench.control_api import ScaleSource
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import BASE_RUN
 from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
-from surogate_bench_model_server.calibration import InputCalibration, ScaleSource, scale_source
+from surogate_bench_model_server.calibration import InputCalibration, scale_source
 from surogate_bench_model_server.mixing import MixingProbe
 from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL
@@ -25,7 +26,7 @@ class ServedModels:
 
     client: VllmClient
     folder: Path
-    """Of local adapters."""
+    """Folder of local adapters."""
     layer: str
     """Last part of the name of linear layers of the model, for adapters that change nothing."""
     max_model_len: int
@@ -36,7 +37,7 @@ class ServedModels:
     input_scales: dict[str, ScaleSource] = field(default_factory=dict)
     """Where the scales of FP8 inputs come from, by run; empty where inputs have none."""
     calibration: InputCalibration | None = None
-    """Of FP8 inputs; None where inputs have no scales of their own."""
+    """Calibration of FP8 inputs; None where inputs have no scales of their own."""
     _base_logprobs: Logprobs
     _mixing: MixingProbe
 
@@ -54,13 +55,13 @@ class ServedModels:
         """Measure a vLLM that has just started.
 
         Args:
-            client: Of vLLM.
-            folder: Of local adapters.
+            client: Client of vLLM.
+            folder: Folder of local adapters.
             layer: Last part of the name of linear layers of the model.
             base_needs_adapter: Serve the base model as an empty adapter: vLLM's own LoRA code for CPUs gives tokens
                 without an adapter those of another adapter in the batch.
-            calibration: Of FP8 inputs. The base model is served as an empty adapter then, which has scales as the
-                others do.
+            calibration: Calibration of FP8 inputs. The base model is then served as an empty adapter, which has scales
+                as the others do.
             merged: Adapter that the base model includes: scales that its training left are those of the base model.
 
         Raises:
@@ -79,7 +80,10 @@ class ServedModels:
             base = empty.name
         logprobs = await mixing.add_base(base)
         if base_needs_adapter and calibration is None:
-            _log.warning("vLLM runs without surogate-bench's LoRA plug-in for CPUs: the base is an empty adapter")
+            _log.warning(
+                "vLLM runs without surogate-bench's LoRA plug-in for CPUs: the base model is requested through an "
+                "empty adapter"
+            )
             empty = make_empty_adapter(_EMPTY_ADAPTER, folder, layer=layer)
             await client.load_adapter(empty.name, empty.folder.resolve())
             await mixing.replace_base(BASE_MODEL, empty.name)

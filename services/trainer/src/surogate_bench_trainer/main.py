@@ -14,6 +14,7 @@ from surogate_bench.requests import (
     ExportRequest,
     ForeignTrainRequest,
     ImportRequest,
+    InspectRequest,
     PrepareRequest,
     TrainRequest,
 )
@@ -36,6 +37,10 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
         from surogate_bench_trainer.prepare import prepare_stage  # noqa: PLC0415 - start-up time
 
         prepare_stage(request, work_dir)
+    elif isinstance(request, InspectRequest):
+        from surogate_bench_trainer.prepare import inspect_stage  # noqa: PLC0415 - start-up time
+
+        inspect_stage(request, work_dir)
     elif isinstance(request, TrainRequest):
         from surogate_bench_trainer.train_stage import train_stage  # noqa: PLC0415 - start-up time
 
@@ -57,7 +62,7 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
             "is not for the trainer",
             field="request.kind",
             value=request.kind,
-            remedy="The trainer takes prepare, train, import, foreign-train and export requests.",
+            remedy="The trainer takes prepare, inspect, train, import, foreign-train and export requests.",
         )
 
 
@@ -79,7 +84,7 @@ def _handle_in_own_process(request: AnyRequest, work_dir: Path) -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # warns about an optional package on import
     hidden = ["sklearn"]
     if (
-        isinstance(request, PrepareRequest)
+        isinstance(request, PrepareRequest | InspectRequest)
         and request.sweep.model.builtin in SHIPPED_MODELS
         and not request.sweep.data.hub
     ):

@@ -5,7 +5,7 @@ from pathlib import Path
 from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import run_name
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.stages import fetch_stage, read_manifest
 from surogate_bench.store import open_store
@@ -32,7 +32,7 @@ def train_stage(request: TrainRequest, work_dir: Path) -> None:
             value=request.recipe,
             remedy=f"It has {', '.join(recipe.name for recipe in request.sweep.recipes)}.",
         )
-    write_progress(work_dir, Progress(phase="starting"))
+    write_progress(work_dir, Progress(phase=Activity.STARTING))
     fetch_stage(store, request.layout.prepare, work_dir / "prepared", under=f"{DATA_FOLDER}/")
 
     from surogate_bench_trainer.training.run import run_training  # noqa: PLC0415 - imports torch

@@ -61,7 +61,7 @@ class EngineSupport:
     note: str
     """Shown by ``surogate-bench recipes``."""
     min_compute_capability: ComputeCapability | None = None
-    """Least CUDA compute capability; None if the engine runs on any device, CPUs included."""
+    """Minimum CUDA compute capability; None if the engine runs on any device, CPUs included."""
     package: str | None = None
     """Module that has to be installed beside torch."""
     on_request: bool = False
@@ -96,7 +96,11 @@ class ComputeDescriptor:
     relative_cost: float
     """Added training time where products are emulated, on the scale of :attr:`StorageDescriptor.relative_cost`."""
     engines: tuple[EngineSupport, ...]
-    """From the fastest to the slowest."""
+    """Engines from the fastest to the slowest."""
+    operand_bytes: float
+    """Bytes per weight of the operands that are kept beside a weight stored in bf16."""
+    packed_operand_bytes: float
+    """The same beside a quantized weight, where they are kept packed."""
     settings: frozenset[str] = frozenset()
     """Fields of a recipe that have an effect under this precision only."""
     details: Callable[[PrecisionSettings], str] | None = None
@@ -164,6 +168,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         description="bf16 operands in both passes",
         relative_cost=0.0,
         engines=(EngineSupport(engine=TORCH, note="products in bf16"),),
+        operand_bytes=0.0,
+        packed_operand_bytes=0.0,
     ),
     ComputePrecision.FP8_HYBRID: ComputeDescriptor(
         short="FP8",
@@ -174,6 +180,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
             _by_transformer_engine("gradients are scaled by their history", (8, 9)),
             EngineSupport(engine=EMULATED, note="bit for bit, but slower"),
         ),
+        operand_bytes=2.0,
+        packed_operand_bytes=1.0,
         settings=frozenset({"fp8_amax_history_length", "fp8_margin"}),
         details=_fp8_details,
         scales_inputs=True,
@@ -197,6 +205,8 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
                 "been run on hardware",
             ),
         ),
+        operand_bytes=2.0,
+        packed_operand_bytes=1.0,
         settings=frozenset({"fp4_profile"}),
         details=_nvfp4_details,
         width_multiple=16,

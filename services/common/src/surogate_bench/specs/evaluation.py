@@ -6,7 +6,7 @@ from typing import Any, Self, TypeGuard
 from pydantic import Field, field_validator, model_validator
 
 from surogate_bench.specs.base import Spec
-from surogate_bench.specs.tasks import KeptPart, MetricName, TaskEntry, metric_field
+from surogate_bench.specs.tasks import TASK_DESCRIPTION, TASK_NAME, KeptPart, MetricName, TaskEntry, metric_field
 
 MANAGED_ARGUMENTS = {
     "--model": "set model",
@@ -96,9 +96,7 @@ class ServingSpec(Spec):
 class EvaluationSpec(Spec):
     """The lm-eval run behind every accuracy (``local-completions``)."""
 
-    task: str = Field(
-        "ro_gsm8k", pattern=r"^[a-z0-9_]+$", description="Task name under configs/tasks, or lm-eval's own gsm8k."
-    )
+    task: str = Field("ro_gsm8k", pattern=TASK_NAME, description=TASK_DESCRIPTION)
     tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files.")
     tasks: tuple[TaskEntry, ...] = Field(
         (),

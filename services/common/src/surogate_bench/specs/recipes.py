@@ -18,6 +18,6 @@ def _named_or_spelled_out(value: object) -> object:
 
 
 RecipeEntry = Annotated[Recipe, BeforeValidator(_named_or_spelled_out)]
-"""In YAML: ``fp8``, or a mapping with the fields of :class:`surogate_bench.recipes.Recipe`."""
+"""A recipe in YAML: ``fp8``, or a mapping with the fields of :class:`surogate_bench.recipes.Recipe`."""
 
 __all__ = ["RecipeEntry"]

@@ -14,7 +14,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 MAX_BYTES = 2**20
 _MAX_DEPTH = 50
 _MAX_VALUES = 100_000
-"""With every alias counted as often as it is used."""
+"""Maximum number of values in a document, with every alias counted as often as it is used."""
 _LONGEST_SHOWN = 40
 """Characters of a value in a message."""
 _AMBIGUOUS_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")

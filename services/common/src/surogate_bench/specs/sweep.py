@@ -59,7 +59,9 @@ class RecipeSweep(Spec):
         description="Trainers of other software, run once per seed beside the recipes.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
-        (0,), min_length=1, description="Each recipe is trained once per seed."
+        (0,),
+        min_length=1,
+        description="Each recipe is trained once per seed; a test of whether recipes differ needs two or more.",
     )
     engine: EngineName = Field(
         "auto", description="Engine for low-precision products; auto selects the fastest that computes them exactly."
@@ -210,6 +212,6 @@ class RecipeSweep(Spec):
         """Ways of serving on which an adapter is also scored merged into the base; none for the unmodified model.
 
         Args:
-            recipe: As in :meth:`scored_under`.
+            recipe: The recipe, as in :meth:`scored_under`.
         """
         return self.scored_under(recipe) if self.serving.merged and recipe is not None else ()

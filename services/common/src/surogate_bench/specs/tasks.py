@@ -16,7 +16,7 @@ SEED_NEEDS_BUILTIN = "seed is of a built-in data set: remove it"
 
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
 """Safe in paths, and in labels of Kubernetes behind ``check-task-``."""
-
+TASK_DESCRIPTION = "Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
 
 MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$")]
 
@@ -73,9 +73,7 @@ class TaskEntry(Spec):
     A further task uses its own file's data, prompt and number of solved examples, unless ``data`` gives others.
     """
 
-    name: str = Field(
-        pattern=TASK_NAME, description="Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
-    )
+    name: str = Field(pattern=TASK_NAME, description=TASK_DESCRIPTION)
     primary: StrictBool = Field(
         False,
         exclude_if=lambda value: not value,

@@ -31,8 +31,21 @@ def load_sweep(path: Path, *, for_images: bool = False) -> RecipeSweep:
     Raises:
         ConfigError: the file is missing, is not YAML, or does not describe a sweep.
     """
-    document = _read_mapping(path, field="sweep file")
     base = (require_current_folder() / path).resolve().parent
+    return sweep_in(_read_mapping(path, field="sweep file"), base, for_images=for_images)
+
+
+def sweep_in(document: dict[str, Any], base: Path, *, for_images: bool = False) -> RecipeSweep:
+    """Validate the document of a sweep file, whose local paths are made absolute in place.
+
+    Args:
+        document: The parsed YAML.
+        base: Folder of the file, absolute and without symbolic links.
+        for_images: The same as for :func:`load_sweep`.
+
+    Raises:
+        ConfigError: it does not describe a sweep.
+    """
     for field, value, key in _with_paths(document):
         if isinstance(value, dict) and isinstance(value.get(key), str):
             value[key] = str(base / expand_home(value[key], field=f"{field}.{key}"))

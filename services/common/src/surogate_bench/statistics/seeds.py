@@ -28,7 +28,7 @@ class PooledAccuracy:
 
     accuracy: float
     stderr: float
-    """Of the mean, for new seeds and new questions."""
+    """Standard error of the mean, for new seeds and new questions."""
     low: float
     high: float
     seed_stddev: float | None
@@ -93,7 +93,7 @@ def pool_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = 0.95) -> 
 
     Args:
         outcomes: One row a seed: right or wrong to each question, in the same order in every row.
-        confidence: Of the interval.
+        confidence: Confidence level of the interval, between 0 and 1.
 
     Raises:
         PermanentError: no seeds, fewer than two questions, or rows of different length.
@@ -126,7 +126,7 @@ def compare_seeds(
     Args:
         a: One row a seed, as for `pool_seeds`.
         b: The same seeds in the same order; or one row, which every seed of a is compared with (the base model).
-        confidence: Of the interval.
+        confidence: Confidence level of the interval, between 0 and 1.
 
     Raises:
         PermanentError: the rows do not pair up.
@@ -171,9 +171,10 @@ def _crossed_mean(rows: Sequence[Sequence[float]], *, least_variance: float = 0.
 
     Args:
         rows: One row a seed.
-        least_variance: Of the mean, by questions, and by one seed; taken where the table shows less. Differences that
-            are all alike have no spread, yet no sample shows that the next question or seed will agree too. Bonett and
-            Price (2012, J. Educ. Behav. Stat. 37:479) add one answer that differs in either direction: 2 / (n + 2)^2.
+        least_variance: Minimum variance of the mean, by questions, and by one seed; taken where the table shows less.
+            Differences that are all alike have no spread, yet no sample shows that the next question or seed will agree
+            too. Bonett and Price (2012, J. Educ. Behav. Stat. 37:479) add one answer that differs in either direction:
+            2 / (n + 2)^2.
     """
     seeds, n = len(rows), len(rows[0])
     mean = sum(map(sum, rows)) / (seeds * n)

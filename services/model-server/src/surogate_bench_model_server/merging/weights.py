@@ -21,7 +21,7 @@ def merged(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
         weight: (outputs, inputs), as the checkpoint has it; rounded to bf16 first, as training and serving load it.
         a: (rank, inputs).
         b: (outputs, rank).
-        scale: Of the product.
+        scale: Scale of the product.
 
     Returns:
         bf16 (outputs, inputs).

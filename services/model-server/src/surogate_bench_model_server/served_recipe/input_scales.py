@@ -146,7 +146,7 @@ class InputScales:
         """Return the groups of the batch that is computed.
 
         Args:
-            tokens: Of the batch; vLLM may append some to fill it up, which are in no group.
+            tokens: Tokens of the batch; vLLM may append some to fill it up, which are in no group.
         """
         if not self._groups:
             return (TokenGroup(self._unscaled, None),)

@@ -28,7 +28,7 @@ class FusedFP8(FusedProducts):
     Args:
         weights: bf16 (out_features, in_features) of each projection, by module path.
         engine: Name of the engine.
-        scales: Of this process.
+        scales: Input scales of this process.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], engine: str, scales: InputScales) -> None:

@@ -83,12 +83,20 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
         return RecipeLinearMethod(self)
 
     def products(self, weights: dict[str, torch.Tensor]) -> FusedProducts:
-        """Make the products with the stored weights of fused projections, by module path."""
+        """Make the products with the stored weights of fused projections, by module path.
+
+        Raises:
+            ValueError: the recipe's products are vLLM's own.
+        """
         recipe = self.served.recipe
-        if recipe.compute is ComputePrecision.NVFP4:
-            return FusedNVFP4(weights, recipe)
-        engine = select_engine(recipe, next(iter(weights.values())).device, self.served.engine)
-        return FusedFP8(weights, engine.name, self.input_scales())
+        match recipe.compute:
+            case ComputePrecision.NVFP4:
+                return FusedNVFP4(weights, recipe)
+            case ComputePrecision.FP8_HYBRID:
+                engine = select_engine(recipe, next(iter(weights.values())).device, self.served.engine)
+                return FusedFP8(weights, engine.name, self.fp8_input_scales())
+            case ComputePrecision.BF16:
+                raise ValueError(f"recipe {recipe.name} has bf16 products, which are vLLM's own")
 
     def projections(self, prefix: str, sizes: list[int]) -> list[tuple[str, int]]:
         """Return module path and rows of each projection that the checkpoint has in the place of a layer.
@@ -127,8 +135,8 @@ class RecipeQuantization(QuantizationConfig):  # type: ignore[misc]  # vLLM is n
             )
         return not fit.pop()
 
-    def input_scales(self) -> InputScales:
-        """Return the input scales of this process; the first call makes vLLM report its adapters to them."""
+    def fp8_input_scales(self) -> InputScales:
+        """Return the scales of FP8 inputs of this process; the first call makes vLLM report its adapters to them."""
         if self._scales is None:
             from surogate_bench_model_server.served_recipe import adapters  # noqa: PLC0415 - only FP8 needs it
 

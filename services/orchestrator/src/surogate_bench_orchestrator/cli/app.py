@@ -10,13 +10,17 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from surogate_bench import __version__
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.init_command import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
+    ControllerSettings,
+    Deep,
+    Delete,
+    ExportAs,
     ExportTo,
     KubeContext,
     Namespace,
@@ -36,6 +40,7 @@ from surogate_bench_orchestrator.cli.options import (
     SweepOrName,
     SweepToCheck,
     Tail,
+    Version,
     Where,
 )
 from surogate_bench_orchestrator.cli.signals import Interrupted
@@ -55,20 +60,12 @@ app = typer.Typer(
 _DEFAULTS = LocalOptions()
 
 
-def _show_version(requested: bool) -> None:
-    if requested:
-        print_line(standard_consoles().output, __version__)
-        raise typer.Exit
-
-
 @app.callback()
-def _root(
-    *,
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
-    ] = False,
-) -> None:
+def _root(*, version: Version = False) -> None:
     del version  # handled by its callback
+
+
+app.command()(init)
 
 
 @app.command()
@@ -209,11 +206,20 @@ def doctor(
 
 
 @app.command()
-def validate(sweep: SweepFile) -> None:
-    """Check a sweep file without running it."""
-    from surogate_bench_orchestrator.cli.validate_command import validate_sweep  # noqa: PLC0415 - see above
+def validate(
+    sweep: SweepFile,
+    *,
+    deep: Deep = False,
+    seed: Seeds = None,
+    store: Store = _DEFAULTS.store,
+    state_dir: StateDir = _DEFAULTS.state_dir,
+    as_json: AsJson = False,
+) -> None:
+    """Check a sweep file without running it; with --deep, also model and data, and show what would be trained."""
+    from surogate_bench_orchestrator.cli import validate_command as command  # noqa: PLC0415 - see above
 
-    validate_sweep(sweep, standard_consoles())
+    options = command.ValidateOptions(store=store, state_dir=state_dir, seeds=seed or (), deep=deep, as_json=as_json)
+    raise typer.Exit(command.validate_sweep(sweep, options, standard_consoles()))
 
 
 @app.command("export-base")
@@ -222,13 +228,7 @@ def export_base(  # noqa: PLR0913 - an option each
     recipe: RecipeName,
     *,
     output: ExportTo = None,
-    export_format: Annotated[
-        ExportFormat,
-        typer.Option(
-            "--format",
-            help="native: as the recipe stores the weights (compressed-tensors or bitsandbytes); bf16: dequantized.",
-        ),
-    ] = ExportFormat.NATIVE,
+    form: ExportAs = ExportFormat.NATIVE,
     seed: Seeds = None,
     store: Store = _DEFAULTS.store,
     state_dir: StateDir = _DEFAULTS.state_dir,
@@ -238,13 +238,7 @@ def export_base(  # noqa: PLR0913 - an option each
     from surogate_bench_orchestrator.cli import export_command  # noqa: PLC0415 - see above
 
     options = export_command.ExportOptions(
-        recipe=recipe,
-        export_format=export_format,
-        output=output,
-        store=store,
-        state_dir=state_dir,
-        seeds=seed or (),
-        as_json=as_json,
+        recipe=recipe, export_format=form, output=output, store=store, state_dir=state_dir, seeds=seed, as_json=as_json
     )
     raise typer.Exit(export_command.export_base(sweep, options, standard_consoles()))
 
@@ -253,7 +247,7 @@ def export_base(  # noqa: PLR0913 - an option each
 def gc(
     *,
     store: Store = _DEFAULTS.store,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")] = False,
+    delete: Delete = False,
     as_json: AsJson = False,
 ) -> None:
     """List data that no sweep needs any more: superseded versions of edited sweeps, and leftover checkpoints.
@@ -268,9 +262,7 @@ def gc(
 @app.command(hidden=True)
 def controller(
     *,
-    config: Annotated[Path, typer.Option(help="The installation's settings.")] = Path(
-        "/etc/surogate-bench/controller.yaml"
-    ),
+    config: ControllerSettings = Path("/etc/surogate-bench/controller.yaml"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = CONTROLLER_PORT,
 ) -> None:
     """Run the controller of RecipeSweeps in a cluster."""

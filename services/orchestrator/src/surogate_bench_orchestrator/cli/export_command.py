@@ -15,15 +15,11 @@ from surogate_bench.requests import ExportRequest
 from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench.store import open_store
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder
-from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
-from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
-from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, task_name
+from surogate_bench_orchestrator.cli.single_task import run_task
+from surogate_bench_orchestrator.domain.tasks import Phase, Task, task_name
 from surogate_bench_orchestrator.report.text.formats import size
-from surogate_bench_orchestrator.sweep.clock import SystemClock
 
-_POLL_S = 0.2
 _TIMEOUT_S = 86400.0
 _MAX_ATTEMPTS = 3
 _SHOWN_LAYERS = 3
@@ -40,7 +36,8 @@ class ExportOptions:
     store: str
     """Where the sweep's results are: a model of the hub is exported at the commit that was prepared."""
     state_dir: Path
-    seeds: Sequence[int] = ()
+    seeds: Sequence[int] | None = None
+    """Seeds in place of the file's."""
     as_json: bool = False
 
 
@@ -59,13 +56,13 @@ def export_base(sweep_file: Path, options: ExportOptions, consoles: Consoles) ->
         ConfigError: found before the trainer service is started.
         Interrupted: a signal requested a stop; nothing is written.
     """
-    sweep = _read(sweep_file, options.seeds)
+    sweep = _read(sweep_file, options.seeds or ())
     folder = _absolute(options.output or Path(f"{sweep.name}-{options.recipe}-{options.export_format}"), "output")
     check_export(sweep, options.recipe, options.export_format, folder)
     task = _task(sweep, options, folder)
     state = _absolute(options.state_dir, "state-dir") / "exports"
     require_folder(state, field="state-dir")
-    observation = _run(task, state, consoles.messages)
+    observation = run_task(task, state, consoles.messages, if_active=_in_use(folder))
     if observation.phase is not Phase.SUCCEEDED:
         print_line(consoles.messages, f"Error: {observation.message}")
         print_line(consoles.messages, f"Log: {state / task.name / 'log.txt'}")
@@ -107,38 +104,13 @@ def _task(sweep: RecipeSweep, options: ExportOptions, folder: Path) -> Task:
     )
 
 
-def _run(task: Task, state: Path, messages: Console) -> Observation:
-    """Run the trainer service to its end, and report its phases."""
-    clock = SystemClock()
-    with stop_on_signals() as stop, LocalRuntime(state, allot(detect_machine(), trainers=1), clock) as runtime:
-        if runtime.observe([task.name])[task.name].phase.is_active:
-            raise ConfigError(
-                "another process is exporting to it",
-                field="output",
-                value=str(_output_of(task)),
-                remedy="Wait for it, or choose another folder.",
-            )
-        runtime.delete(task.name)
-        runtime.submit(task)
-        return _follow(task, runtime, stop, messages)
-
-
-def _follow(task: Task, runtime: LocalRuntime, stop: StopRequest, messages: Console) -> Observation:
-    clock, shown = SystemClock(), ""
-    while True:
-        stop.check()
-        observation = runtime.observe([task.name])[task.name]
-        phase = observation.progress.phase if observation.progress else ""
-        if phase != shown:
-            print_line(messages, f"{phase} …")
-            shown = phase
-        if not observation.phase.is_active:
-            return observation
-        clock.sleep(_POLL_S)
-
-
-def _output_of(task: Task) -> Path | None:
-    return task.request.output if isinstance(task.request, ExportRequest) else None
+def _in_use(folder: Path) -> ConfigError:
+    return ConfigError(
+        "another process is exporting to it",
+        field="output",
+        value=str(folder),
+        remedy="Wait for it, or choose another folder.",
+    )
 
 
 def _show(record: ExportRecord, folder: Path, output: Console) -> None:

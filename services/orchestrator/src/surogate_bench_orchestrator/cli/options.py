@@ -6,6 +6,9 @@ from typing import Annotated
 
 import typer
 
+from surogate_bench import __version__
+from surogate_bench.exports import ExportFormat
+from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.target import On
 
 
@@ -16,6 +19,15 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
+def _show_version(requested: bool) -> None:
+    if requested:
+        print_line(standard_consoles().output, __version__)
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+]
 SweepFile = Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep's file.", show_default=False)]
 SweepOrName = Annotated[
     Path,
@@ -40,13 +52,32 @@ ExportTo = Annotated[
     Path | None,
     typer.Option("--output", help="Folder to write, absent or empty.", show_default="SWEEP-RECIPE-FORMAT"),
 ]
+ExportAs = Annotated[
+    ExportFormat,
+    typer.Option(
+        "--format",
+        help="native: as the recipe stores the weights (compressed-tensors or bitsandbytes); bf16: dequantized.",
+    ),
+]
+Deep = Annotated[
+    bool,
+    typer.Option(
+        "--deep", help="Also check model and data as a run does, and show what would be trained and what it needs."
+    ),
+]
+Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")]
+ControllerSettings = Annotated[Path, typer.Option(help="The installation's settings.")]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),
 ]
 StageName = Annotated[
     str | None,
-    typer.Option(help="Only this stage of the run: train, eval, or eval-RECIPE.", show_default="all"),
+    typer.Option(
+        help="Only this stage of the run: train (import for a foreign adapter); eval or eval-RECIPE; task-TASK; merged "
+        "or merged-RECIPE; serving-merged or serving-merged-RECIPE for the server of a merged adapter.",
+        show_default="all",
+    ),
 ]
 Tail = Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")]
 Output = Annotated[OutputFormat, typer.Option(help="Form of the result; --json is short for --output json.")]

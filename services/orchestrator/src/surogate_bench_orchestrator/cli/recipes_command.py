@@ -1,6 +1,7 @@
 """``surogate-bench recipes``: the built-in recipes, and how this machine runs them."""
 
 import json
+from collections.abc import Iterable
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -16,15 +17,21 @@ _COLUMNS = ("recipe", "title", "weights stored as", "products in", "engine here"
 
 def show_recipes(*, as_json: bool, consoles: Consoles) -> None:
     """Show the definition of each recipe, and the engine with which this machine runs it."""
-    machine = detect_machine()
-    capabilities = [(recipe, capability(recipe, machine)) for recipe in RECIPES]
+    capabilities = capabilities_here(RECIPES)
     if as_json:
         consoles.output.print_json(json.dumps([_as_json(recipe, here) for recipe, here in capabilities]))
     else:
-        consoles.output.print(_table(capabilities))
+        consoles.output.print(recipe_table(capabilities))
 
 
-def _table(capabilities: list[tuple[Recipe, Capability]]) -> Table:
+def capabilities_here(recipes: Iterable[Recipe]) -> list[tuple[Recipe, Capability]]:
+    """Return how this machine runs each recipe."""
+    machine = detect_machine()
+    return [(recipe, capability(recipe, machine)) for recipe in recipes]
+
+
+def recipe_table(capabilities: list[tuple[Recipe, Capability]]) -> Table:
+    """Return a table of recipes, and of the engines that run them."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for name in _COLUMNS:
         table.add_column(name)

@@ -21,12 +21,21 @@ def read_sweep(path: Path) -> RecipeSweep:
         ConfigError: it cannot be used as it is.
     """
     sweep = load_sweep(path)
+    require_local_files(sweep)
+    return sweep
+
+
+def require_local_files(sweep: RecipeSweep) -> None:
+    """Check that the local files and the task that a sweep names exist and fit it.
+
+    Raises:
+        ConfigError: one is missing, or does not fit.
+    """
     folder = local_model_folder(sweep.model)
     if folder is not None:
         require_positions(sweep, stated_positions(folder))
     for name in _CHECKED:
         local_input(sweep, name)
-    return sweep
 
 
 def require_trainers(sweep: RecipeSweep) -> None:

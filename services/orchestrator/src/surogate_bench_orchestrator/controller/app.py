@@ -43,7 +43,7 @@ class Controller:
     """One replica.
 
     Args:
-        settings: Of the installation.
+        settings: Settings of the installation.
         port: For HTTP; 0 takes a free one.
     """
 

@@ -17,7 +17,7 @@ LEASE = "surogate-bench-controller"
 _LEASE_S, _RENEW_S, _RETRY_S = 15, 10, 3
 """Validity without renewal; time after which renewal is given up; interval between attempts. Seconds."""
 _CALL_TIMEOUT_S = (2.0, 4.0)
-"""For connecting and for the response: a call that hangs must not outlast the lease."""
+"""Timeouts for connecting and for the response: a call that hangs must not outlast the lease."""
 
 
 class Election:
@@ -25,8 +25,8 @@ class Election:
 
     Args:
         client: Connection.
-        namespace: Of the Lease.
-        identity: Of this replica; unique.
+        namespace: Namespace of the Lease.
+        identity: Unique name of this replica.
         on_started: Called once when this replica becomes the leader, in a thread.
         on_lost: Called when it is no longer the leader and must stop at once.
     """

@@ -23,7 +23,7 @@ class Observed:
     """Accelerators, or shares of the CPU, of the runtime, taken or free. None if they are not counted: tasks are then
     queued, and the number of placed tasks is a lower bound."""
     reusable: Mapping[str, str] = field(default_factory=dict)
-    """By task name: prefix of a finished stage, of any sweep, whose result is valid for the task."""
+    """Prefix of a finished stage, of any sweep, whose result is valid for the task; by task name."""
 
     def of(self, task: Task) -> Observation:
         """Return the runtime's observation of a task."""

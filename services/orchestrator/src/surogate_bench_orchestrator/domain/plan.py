@@ -167,7 +167,7 @@ class _Planner:
     sweep: RecipeSweep
     tasks: PlannedTasks
     servers: Mapping[str | None, Task]
-    """Of the base, by the recipe that it is served under."""
+    """Servers of the base, by the recipe that it is served under."""
 
     def run_of(self, trainer: ForeignTrainer, seed: int) -> Run:
         run = run_name(trainer.name, seed)

@@ -10,14 +10,14 @@ from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.analysis.further import build_further
 from surogate_bench_orchestrator.report.analysis.matrix import build_matrix
 from surogate_bench_orchestrator.report.analysis.merged import build_merged
-from surogate_bench_orchestrator.report.analysis.origins import reuse_notes, unlike_note
+from surogate_bench_orchestrator.report.analysis.origins import made_unlike_note, reuse_notes
+from surogate_bench_orchestrator.report.analysis.provenance import machines, versions
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords, read_records
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, build_rows
-from surogate_bench_orchestrator.report.analysis.scoring import metrics_of, scored_on
+from surogate_bench_orchestrator.report.analysis.scored_data import metrics_of, scored_on
 from surogate_bench_orchestrator.report.model.summary import DataDigest, Summary
 from surogate_bench_orchestrator.report.text.headline import headline
 from surogate_bench_orchestrator.report.text.notes import footnotes, notes
-from surogate_bench_orchestrator.report.text.provenance import machines, versions
 from surogate_bench_orchestrator.report.text.recipe_texts import recipe_text
 from surogate_bench_orchestrator.report.text.scored_data import (
     caption,
@@ -74,7 +74,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
     scored = scored_on(records.every_run(), sweep)
     metric, second_metric = metrics_of(records)
     conditions = (tokens_note(prepared, scored), chat_note(prepared, scored))
-    origins = (*conditions, unlike_note(records, sweep), *reuse_notes(records, sweep))
+    origins = (*conditions, made_unlike_note(records, sweep), *reuse_notes(records, sweep))
     not_compared = (*rows.not_compared, *(matrix.not_compared if matrix else ()), *not_compared_merged)
     reference_row = next((row for row in rows.over_seeds if reference and row.recipe == reference.name), None)
     return Summary(
@@ -97,7 +97,7 @@ def summarize(records: SweepRecords, sweep: RecipeSweep, missing: NoResultReason
         metric=metric,
         second_metric=second_metric,
         evaluated_on=caption(sweep, scored, metric),
-        machines=machines(manifests),
+        machines=machines(records),
         versions=versions(manifests),
         reference=reference.name if reference else None,
         reference_title=reference.title if reference else None,

@@ -9,18 +9,18 @@ from markupsafe import Markup
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.charts.accuracy import accuracy_caption
-from surogate_bench_orchestrator.report.charts.all_charts import HEAT_MAP, OWN_CHART, Charts
+from surogate_bench_orchestrator.report.charts.draw import HEAT_MAP, OWN_CHART, Charts
 from surogate_bench_orchestrator.report.charts.matrix import heat_map_caption
-from surogate_bench_orchestrator.report.charts.own import own_caption
-from surogate_bench_orchestrator.report.model.figures import STRICT
+from surogate_bench_orchestrator.report.charts.served_as_trained import own_caption
 from surogate_bench_orchestrator.report.model.merged import MERGED_TITLE
+from surogate_bench_orchestrator.report.model.scores import STRICT
 from surogate_bench_orchestrator.report.model.served import MATRIX_TITLE
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
+from surogate_bench_orchestrator.report.tables.detail_table import detail_table
 from surogate_bench_orchestrator.report.tables.further import FURTHER_TITLE, further_table
 from surogate_bench_orchestrator.report.tables.main_table import MAIN_COLUMNS, ROW_TITLE, Kind
 from surogate_bench_orchestrator.report.tables.matrix import matrix_tables
 from surogate_bench_orchestrator.report.tables.merged import merged_table
-from surogate_bench_orchestrator.report.tables.summary_files import detail_table
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.scored_data import scored_texts
 

@@ -5,9 +5,10 @@ from surogate_bench.layout import SweepLayout
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
 from surogate_bench_orchestrator.report.tables.further_csv import to_tasks_csv
+from surogate_bench_orchestrator.report.tables.markdown import to_markdown
 from surogate_bench_orchestrator.report.tables.matrix_csv import to_matrix_csv
-from surogate_bench_orchestrator.report.tables.merged import to_merged_csv
-from surogate_bench_orchestrator.report.tables.summary_files import to_csv, to_markdown
+from surogate_bench_orchestrator.report.tables.merged_csv import to_merged_csv
+from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 
 PAGE_FILE = "report.html"
 
@@ -35,7 +36,7 @@ def write_report(store: ObjectStore, report: Report, *, force: bool = False) -> 
     if not force and store.get(summary_key) == document:
         return
     # Matplotlib and Jinja2 take a second to import, which no other command should wait for.
-    from surogate_bench_orchestrator.report.charts.all_charts import draw_charts  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.report.charts.draw import draw_charts  # noqa: PLC0415 - see above
     from surogate_bench_orchestrator.report.page import render_page, sweep_yaml  # noqa: PLC0415 - see above
 
     charts = draw_charts(summary, report.records, sweep)

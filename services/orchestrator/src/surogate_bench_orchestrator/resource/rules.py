@@ -118,7 +118,7 @@ RULES: dict[str, list[Rule]] = {
         },
     ],
 }
-"""By name of the model."""
+"""Rules by name of the model."""
 
 FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
     ("RecipeSweep", "adapters"): [
@@ -148,7 +148,7 @@ FIELD_RULES: dict[tuple[str, str], list[Rule]] = {
         }
     ],
 }
-"""By model and field."""
+"""Rules by model and field."""
 
 
 def immutable(name: str) -> Rule:

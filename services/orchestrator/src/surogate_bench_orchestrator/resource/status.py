@@ -95,7 +95,8 @@ class StatusRow(StatusModel):
     tokens_per_second: float | None = Field(None, description="Training speed, tokens/s.")
     elapsed_seconds: float | None = Field(None, description="Elapsed time, seconds.")
     accuracy: float | None = Field(
-        None, description="Fraction of test questions answered correctly (strict match), served as published."
+        None,
+        description="Fraction of test questions answered correctly by the primary task's metric, served as published.",
     )
     stderr: float | None = Field(None, description="Standard error of the accuracy.")
     served_accuracies: dict[str, float] = Field(

@@ -24,7 +24,7 @@ class CompletedStages:
         self._store = store
         self._plan = plan
         self.manifests: dict[str, Manifest] = {}
-        """By task name."""
+        """Manifests of finished stages by task name."""
 
     @property
     def done(self) -> frozenset[str]:

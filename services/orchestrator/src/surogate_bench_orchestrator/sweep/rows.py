@@ -6,7 +6,7 @@ from typing import Any
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import result_of, training_of
-from surogate_bench.progress import Progress
+from surogate_bench.progress import Activity, Progress
 from surogate_bench.requests import ServeRequest
 from surogate_bench.results import EvalResult, ForeignTrainResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
@@ -40,14 +40,14 @@ class ProgressRow:
     eta_s: float | None = None
     """Estimated seconds until the current stage ends; set by :mod:`surogate_bench_orchestrator.sweep.pace` only."""
     accuracy: float | None = None
-    """Served as published."""
+    """Accuracy served as published."""
     stderr: float | None = None
     served_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """By the recipe that the base was served under."""
+    """Accuracies by the recipe that the base was served under."""
     task_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """By further task."""
+    """Accuracies by further task."""
     merged_accuracies: Mapping[str, float] = field(default_factory=dict)
-    """Of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
+    """Accuracies of the adapter merged into the base, by the recipe that it was served under; ``bf16`` for none."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the row without unknown fields; the failure as ``reason`` and ``message``."""
@@ -246,7 +246,7 @@ def _activity(task: Observation) -> str:
         return "waits for room"
     if task.phase is Phase.PENDING and task.reason:
         return "about to retry"
-    return task.progress.phase if task.progress else "starting"
+    return task.progress.phase if task.progress else Activity.STARTING
 
 
 def _failure_of_attempt(task: Observation) -> Failure | None:

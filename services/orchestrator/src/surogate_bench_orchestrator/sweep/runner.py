@@ -100,12 +100,12 @@ class SweepDriver:
         run = next(run.name for run in self._plan.runs if task in run.tasks)
         try:
             if reuse_stage(self._store, task.output, run=run, source=action.source):
-                _log.info("%s is not computed again: its result is that of %s", task.name, action.source)
+                _log.info("%s reuses the result of %s", task.name, action.source)
                 self._completed.read([task])
             else:
                 self._reusable.forget(task.name)
         except TransientError as error:
-            _log.warning("%s could not be referred to: %s", action.source, error)
+            _log.warning("could not write a reference to %s: %s", action.source, error)
 
     def _read_changed(self, tasks: Mapping[str, Observation]) -> None:
         """Read the manifests of tasks whose phase or attempt changed; those of the others are as they were."""

@@ -15,7 +15,7 @@ class Snapshot:
     plan: Plan
     observed: Observed
     manifests: Mapping[str, Manifest]
-    """By task name."""
+    """Manifests of finished stages by task name."""
 
     @property
     def states(self) -> dict[str, RunStatus]:

@@ -19,8 +19,10 @@ class EmulatedEngine(Engine):
 
     @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        if recipe.compute is ComputePrecision.FP8_HYBRID:
-            return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
-        if recipe.compute is ComputePrecision.NVFP4:
-            return NVFP4Session(recipe, EmulatedNVFP4Products, device=device, seed=seed)
-        raise NotImplementedError(f"products in {recipe.compute} are not emulated")
+        match recipe.compute:
+            case ComputePrecision.FP8_HYBRID:
+                return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
+            case ComputePrecision.NVFP4:
+                return NVFP4Session(recipe, EmulatedNVFP4Products, device=device, seed=seed)
+            case ComputePrecision.BF16:
+                raise NotImplementedError("products in bf16 are not emulated: torch has them on every device")

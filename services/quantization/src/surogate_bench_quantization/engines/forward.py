@@ -39,7 +39,7 @@ FP8_FORWARDS: Mapping[str, Callable[[Tensor], FP8Forward]] = {
     TORCH: TensorCoreFP8Forward,
     TRANSFORMER_ENGINE: TensorCoreFP8Forward,  # the same codes: only its gradients are scaled otherwise
 }
-"""By engine: makes the forward product of a bf16 weight (out_features, in_features)."""
+"""Makers of the forward product of a bf16 weight (out_features, in_features), by engine."""
 
 
 def stored_values(weight: Tensor, recipe: Recipe) -> Tensor:

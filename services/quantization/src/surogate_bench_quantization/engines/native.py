@@ -63,11 +63,13 @@ class TorchEngine(Engine):
 
     @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        if recipe.compute is ComputePrecision.NVFP4:
-            return NVFP4Session(recipe, TensorCoreNVFP4Products, device=device, seed=seed)
-        if recipe.compute is ComputePrecision.FP8_HYBRID:
-            return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
-        return TorchSession(recipe.weight_storage)
+        match recipe.compute:
+            case ComputePrecision.BF16:
+                return TorchSession(recipe.weight_storage)
+            case ComputePrecision.FP8_HYBRID:
+                return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
+            case ComputePrecision.NVFP4:
+                return NVFP4Session(recipe, TensorCoreNVFP4Products, device=device, seed=seed)
 
 
 class BitsAndBytesSession(StatelessSession):

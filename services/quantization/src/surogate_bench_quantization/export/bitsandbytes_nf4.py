@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 
 from surogate_bench_quantization.export.checkpoint_format import ExportedLayers
+from surogate_bench_quantization.storage.nf4 import NF4Linear
 
 
 class BitsAndBytesNF4Format:
@@ -36,7 +36,7 @@ class BitsAndBytesNF4Format:
         """Take codes and quantization states as they are stored."""
         tensors: dict[str, Tensor] = {}
         for name, layer in layers.items():
-            if not isinstance(layer, Linear4bit):
+            if not isinstance(layer, NF4Linear):
                 raise TypeError(f"expected a layer of bitsandbytes, found {type(layer).__name__}")
             tensors[f"{name}.weight"] = layer.weight.data
             state: dict[str, Tensor] = layer.weight.quant_state.as_dict(packed=True)

@@ -12,7 +12,7 @@ class ExportedLayers:
     """Weights of linear layers in a checkpoint format."""
 
     tensors: dict[str, Tensor]
-    """By their names in the checkpoint."""
+    """Tensors by their names in the checkpoint."""
     relative_errors: dict[str, float] = field(default_factory=dict)
     """Layers whose values are not the stored ones: norm of the difference by norm of the stored weight."""
 

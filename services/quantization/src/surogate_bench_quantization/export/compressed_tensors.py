@@ -14,7 +14,7 @@ def quantization_config(
     """Build the section: one scheme for all linear layers except those named.
 
     Args:
-        name: Of the compression format.
+        name: Name of the compression format.
         weights: Arguments of the weights' quantization.
         inputs: Arguments of the inputs' quantization; None where inputs stay in bf16.
         unquantized: Modules to leave out; a name covers all that is inside it.

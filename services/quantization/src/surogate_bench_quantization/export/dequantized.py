@@ -2,23 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from bitsandbytes.functional import dequantize_4bit
-from bitsandbytes.nn import Linear4bit
-from torch import Tensor, nn
+from torch import nn
 
 from surogate_bench.recipes import ComputePrecision
 from surogate_bench_quantization.export.checkpoint_format import ExportedLayers
-from surogate_bench_quantization.linear import QuantizedLinear
-
-
-def dequantized_weight(layer: nn.Linear) -> Tensor:
-    """Return a layer's weight in bf16 (out_features, in_features), whatever it is stored in."""
-    if isinstance(layer, QuantizedLinear):
-        return layer.storage.dequantize()
-    if isinstance(layer, Linear4bit):
-        values: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-        return values
-    return layer.weight.data
+from surogate_bench_quantization.stored_layers import dequantized_weight
 
 
 class DequantizedFormat:

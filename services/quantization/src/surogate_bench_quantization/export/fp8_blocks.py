@@ -23,7 +23,7 @@ _WEIGHTS = {
 _INPUTS = {
     "num_bits": 8, "type": "float", "symmetric": True, "strategy": "group", "group_size": TILE, "dynamic": True,
 }  # fmt: skip
-"""For recipes with bf16 products too: vLLM 0.32 fails to load weights in blocks without a scheme for inputs."""
+"""Scheme of inputs, for recipes with bf16 products too: vLLM 0.32 fails to load weights in blocks without one."""
 _NEEDS = (
     "vLLM needs a GPU of compute capability 7.5, or a CPU with AMX.",
     "vLLM's Marlin kernel rounds the blocks' fp32 factors to bf16 when it loads them; others keep them.",

@@ -157,7 +157,7 @@ def _round_to_six(
 def _round_four_over_six(
     blocks: Tensor, scales: Tensor, tensor_amax: Tensor, decode_scale: Tensor, products: Tensor
 ) -> None:
-    """As :func:`_round_to_six`, under the better scale of each block."""
+    """Do the same as :func:`_round_to_six`, under the better scale of each block."""
     assert blocks.shape[1] in (BLOCK, BLOCK * BLOCK)  # noqa: S101 - gives the compiler the length of the sums
     products.copy_(_four_over_six(blocks.float(), scales, tensor_amax, decode_scale))
 

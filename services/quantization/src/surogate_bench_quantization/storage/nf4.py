@@ -9,6 +9,9 @@ from bitsandbytes.functional import dequantize_4bit
 from bitsandbytes.nn import Linear4bit, Params4bit
 from torch import Tensor, nn
 
+NF4Linear = Linear4bit
+"""The layer; nothing else imports it from bitsandbytes."""
+
 
 def nf4_linear(linear: nn.Linear) -> Linear4bit:
     """Quantize a linear layer to NF4 with double quantization and bf16 compute, on the layer's own device.

@@ -1,1 +1,1 @@
-"""From records to batches: reading, tokenization, packing, and the schedule of batches."""
+"""Makes batches from records: reading, tokenization, packing, and the schedule of batches."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import TemplateSyntaxError
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.reading.detection import TOOLS
+from surogate_bench.reading.text import shortened
 from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
-from surogate_bench_trainer.data.conversations import ASSISTANT, TOOLS
+from surogate_bench_trainer.data.conversations import ASSISTANT
 from surogate_bench_trainer.data.records import Message, Rendered
 from surogate_bench_trainer.data.template_names import FUNCTIONS, used_fields, used_variables
-from surogate_bench_trainer.data.text import shortened
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,16 +4,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from surogate_bench.reading.detection import SYSTEM, TOOLS
+from surogate_bench.reading.fields import Place, as_text, kind_of, names_of, valid_text
 from surogate_bench.specs.data import DataSpec
-from surogate_bench_trainer.data.fields import Place, as_text, kind_of, names_of, valid_text
 from surogate_bench_trainer.data.records import Conversation, Message
 from surogate_bench_trainer.data.tools import tools_from
 
-MESSAGE_LISTS = ("messages", "conversations")
-"""Usual names of the field that holds the messages."""
-
 ASSISTANT = "assistant"
-TOOLS = "tools"
 
 _ROLES: Mapping[str, str] = MappingProxyType(
     {
@@ -28,9 +25,6 @@ _ROLES: Mapping[str, str] = MappingProxyType(
 """Roles by the names that data sets give them."""
 
 _MAY_BE_EMPTY = frozenset({"system", "developer"})
-_SYSTEM = "system"
-BESIDE_MESSAGES = (_SYSTEM, TOOLS)
-"""Fields of a record that belong to its conversation."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Names of what the assistant thinks before it answers, which chat templates read beside the content."""
 
@@ -61,7 +55,7 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
             remedy="Correct the record, or set data.fields.messages.",
         )
     read = (_message(each, spec, place, number) for number, each in enumerate(given, start=1))
-    messages = _with_system(tuple(message for message in read if message is not None), fields.get(_SYSTEM), place)
+    messages = _with_system(tuple(message for message in read if message is not None), fields.get(SYSTEM), place)
     answers = [message for message in messages if message.role == ASSISTANT]
     if not answers:
         raise place.error(
@@ -84,7 +78,7 @@ def _with_system(messages: tuple[Message, ...], given: object, place: Place) -> 
     text = as_text(given)
     if given is not None and text is None:
         raise place.error(
-            f"has no text in its field {_SYSTEM!r} but {kind_of(given)}", value=given, remedy="Correct the record."
+            f"has no text in its field {SYSTEM!r} but {kind_of(given)}", value=given, remedy="Correct the record."
         )
     if not text or not text.strip():
         return messages
@@ -93,11 +87,11 @@ def _with_system(messages: tuple[Message, ...], given: object, place: Place) -> 
         return messages
     if own:
         raise place.error(
-            f"has a system message in its field {_SYSTEM!r} and another one among its messages",
+            f"has a system message in its field {SYSTEM!r} and another one among its messages",
             value=text,
             remedy="Remove one of them.",
         )
-    return (Message(_SYSTEM, valid_text(text, _SYSTEM, place)), *messages)
+    return (Message(SYSTEM, valid_text(text, SYSTEM, place)), *messages)
 
 
 def _message(given: object, spec: DataSpec, place: Place, number: int) -> Message | None:

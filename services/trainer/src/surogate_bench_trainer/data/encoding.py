@@ -36,6 +36,10 @@ class Sample:
         counted = self.counted or ((self.prompt_length, len(self.tokens)),)
         return tuple((max(start, 1), end) for start, end in counted if end > 1)
 
+    def count(self, loss_on: Literal["completion", "all"]) -> int:
+        """Return the number of tokens that count in the loss."""
+        return sum(end - start for start, end in self.ranges(loss_on))
+
 
 def prompt_of(record: ScoredRecord, spec: DataSpec) -> str:
     """Return the prompt of a record."""

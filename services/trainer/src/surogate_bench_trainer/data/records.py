@@ -1,14 +1,10 @@
 """Records as they are read, and the JSON lines of the prepared data."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-FINAL_ANSWER = re.compile(r"#### (-?[0-9.,]+)")
-"""The last line of a GSM8K answer, whose number evaluation compares."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from surogate_bench.specs.training import TrainingSpec
 from surogate_bench_trainer.data.packing import pack
@@ -29,13 +30,23 @@ class BatchSchedule:
     def micro_batches(self, step: int) -> list[list[int]]:
         """Return the sample indices of each micro-batch of a step (counted from 0)."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
         per_step = self.rows_per_micro_batch * self.micro_batches_per_step
-        chosen = order[position * per_step : (position + 1) * per_step]
+        chosen = self._order(epoch)[position * per_step : (position + 1) * per_step]
         return [
             [index for row in chosen[start : start + self.rows_per_micro_batch] for index in self.rows[row]]
             for start in range(0, len(chosen), self.rows_per_micro_batch)
         ]
+
+    def uses(self) -> list[int]:
+        """Return how often the whole training uses each row."""
+        epochs, steps = divmod(self.total_steps, self.steps_per_epoch)
+        uses = np.full(len(self.rows), epochs)
+        uses[self._order(epochs)[: steps * self.rows_per_micro_batch * self.micro_batches_per_step]] += 1
+        return [int(count) for count in uses]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """Return the order of the rows in an epoch."""
+        return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
 
 
 def schedule_batches(lengths: Sequence[int], training: TrainingSpec, *, seed: int) -> BatchSchedule:

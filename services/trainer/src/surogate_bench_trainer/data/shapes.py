@@ -1,57 +1,22 @@
-"""Shapes of records: detection by the names of fields, and conversion to records."""
+"""Shapes of records: conversion of decoded records, whose shape is detected or stated."""
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from surogate_bench.specs.data import SHAPE_ROLES, DataFormat, DataSpec
-from surogate_bench_trainer.data.conversations import BESIDE_MESSAGES, MESSAGE_LISTS, conversation_from
-from surogate_bench_trainer.data.fields import Place, as_text, kind_of, text_field, valid_text
+from surogate_bench.reading.detection import REQUIRED_ROLES, detect_format, message_lists
+from surogate_bench.reading.fields import Place, as_text, kind_of, text_field, valid_text
+from surogate_bench.specs.data import DataFormat, DataSpec
+from surogate_bench_trainer.data.conversations import conversation_from
 from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text
-
-_OPTIONAL = frozenset({"input"})
-_REQUIRED: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
-    {shape: tuple(role for role in roles if role not in _OPTIONAL) for shape, roles in SHAPE_ROLES.items()}
-)
-_ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-completion", "instruction", "text")
-"""The first shape whose fields a record has is the detected one, unless the sweep names fields of another. A ``text``
-beside others is often a rendering of them, so it comes last."""
-
-_SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
-"""Shapes that have a question and an answer."""
 
 
 def stated_format(spec: DataSpec, split: str) -> DataFormat | None:
     """Return the shape of a split's records as the sweep states it; None if it is to be detected.
 
-    Test records have a question and an answer whatever the training records are: see :func:`detect_format`.
+    Test records have a question and an answer whatever the training records are; :func:`detect_format` detects theirs.
     """
     return None if spec.format == "auto" or split == "test" else spec.format
-
-
-def columns(spec: DataSpec) -> tuple[str, ...]:
-    """Return the names of all fields that a record may be made of."""
-    named = (spec.name_of(role) for roles in SHAPE_ROLES.values() for role in roles)
-    return tuple(dict.fromkeys((*named, *_message_lists(spec), *BESIDE_MESSAGES)))
-
-
-def detect_format(fields: object, spec: DataSpec) -> DataFormat:
-    """Return the shape that the names of a record's fields fit, one of which the sweep names a field before others.
-
-    The shape that the sweep states for training records comes before all. If none fits, it is the first of which the
-    sweep names a field, or ``question-answer``: test records may have fields of their own.
-    """
-    present = fields if isinstance(fields, dict) else {}
-    stated = [shape for shape in _SCORED_FORMATS if shape == spec.format]
-    order = sorted(_ORDER, key=lambda shape: shape not in spec.named_shapes)
-    otherwise = "question-answer" if order[0] in stated else order[0]
-    return next((shape for shape in (*stated, *order) if _fits(shape, present, spec)), otherwise)
-
-
-def _fits(shape: DataFormat, present: Mapping[str, Any], spec: DataSpec) -> bool:
-    if shape == "messages":
-        return any(name in present for name in _message_lists(spec))
-    return all(spec.name_of(role) in present for role in _REQUIRED[shape])
 
 
 def record_from(fields: object, shape: DataFormat, *, spec: DataSpec, place: Place) -> ReadRecord:
@@ -67,7 +32,7 @@ def record_from(fields: object, shape: DataFormat, *, spec: DataSpec, place: Pla
         ConfigError: the record is not an object, or a field is missing, empty, or not of the required type.
     """
     if not isinstance(fields, dict):
-        example = ", ".join(f'"{role}": ...' for role in _REQUIRED[shape])
+        example = ", ".join(f'"{role}": ...' for role in REQUIRED_ROLES[shape])
         raise place.error(
             f"must be an object, not {kind_of(fields)}", value=fields, remedy=f"Write records such as {{{example}}}."
         )
@@ -117,7 +82,7 @@ _READERS: Mapping[DataFormat, Callable[[Mapping[str, Any], DataSpec, Place], Rea
         "prompt-completion": _prompt_completion,
         "instruction": _instruction,
         "text": _whole_text,
-        "messages": lambda fields, spec, place: conversation_from(fields, _message_lists(spec), spec, place),
+        "messages": lambda fields, spec, place: conversation_from(fields, message_lists(spec), spec, place),
     }
 )
 
@@ -125,7 +90,3 @@ _READERS: Mapping[DataFormat, Callable[[Mapping[str, Any], DataSpec, Place], Rea
 def _text(fields: Mapping[str, Any], role: str, spec: DataSpec, place: Place) -> str:
     setting = f"data.{role}_field" if role in ("question", "answer") else f"data.fields.{role}"
     return text_field(fields, spec.name_of(role), place=place, setting=setting)
-
-
-def _message_lists(spec: DataSpec) -> tuple[str, ...]:
-    return (spec.fields.messages,) if spec.fields.messages else MESSAGE_LISTS

@@ -3,13 +3,12 @@
 from collections.abc import Iterator, Mapping
 from itertools import groupby
 
-from bitsandbytes.nn import Linear4bit
 from torch import nn
 from transformers import PreTrainedModel
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.export import CheckpointFormat
-from surogate_bench_quantization.linear import FrozenLinear
+from surogate_bench_quantization.stored_layers import is_stored
 from surogate_bench_trainer.model.coverage import linear_paths, transformer_blocks
 from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 
@@ -23,7 +22,7 @@ _FAMILY = {name: family for family in MULTIPLIED_AS_ONE for name in family}
 
 def stored_layers(model: PreTrainedModel) -> Layers:
     """Return the layers whose weights a recipe stores."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, FrozenLinear | Linear4bit)}
+    return {name: module for name, module in model.named_modules() if is_stored(module)}
 
 
 def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:

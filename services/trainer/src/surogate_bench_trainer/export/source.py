@@ -25,7 +25,7 @@ class Source:
 
     folder: Path
     commit: str | None
-    """Of a hub model."""
+    """Commit of a hub model; None for others."""
 
 
 def find_source(request: ExportRequest, store: ObjectStore, cache: Path) -> Source:

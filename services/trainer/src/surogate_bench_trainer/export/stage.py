@@ -6,7 +6,7 @@ from pathlib import Path
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.exports import ExportRecord, check_export
 from surogate_bench.hardware import package_versions
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.recipes import Recipe
 from surogate_bench.requests import ExportRequest
 from surogate_bench.store import open_store
@@ -36,14 +36,14 @@ def export_stage(request: ExportRequest, work_dir: Path) -> None:
     """
     recipe = check_export(request.sweep, request.recipe, request.format, request.output)
     target = checkpoint_format(recipe, request.format)
-    write_progress(work_dir, Progress(phase="checking"))
+    write_progress(work_dir, Progress(phase=Activity.CHECKING))
     source = find_source(request, open_store(request.store, create=False), work_dir / "model")
     require_room(request.output, expected_bytes(source.folder, recipe, request.format))
-    write_progress(work_dir, Progress(phase="loading"))
+    write_progress(work_dir, Progress(phase=Activity.LOADING))
     model = load_stored(source, recipe)
     layers = stored_layers(model)
     check_vllm_can_split(model, layers, target)
-    write_progress(work_dir, Progress(phase="writing"))
+    write_progress(work_dir, Progress(phase=Activity.WRITING))
     with complete_folder(request.output) as folder:
         written = write_weights(folder, model, layers, target)
         write_config(folder, source.folder, target.quantization_config(unquantized_modules(model, layers)))

@@ -8,7 +8,7 @@ import torch
 from surogate_bench.adapter_files import local_adapter_files
 from surogate_bench.contract import ADAPTER_FOLDER, METRICS_FILE
 from surogate_bench.errors import ConfigError, ForeignTrainerError
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
@@ -41,7 +41,7 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     Raises:
         ForeignTrainerError: it left no adapter that vLLM serves.
     """
-    write_progress(attempt.work_dir, Progress(phase="checking"))
+    write_progress(attempt.work_dir, Progress(phase=Activity.CHECKING))
     try:
         taken = _take_over(attempt)
     except ConfigError as error:
@@ -50,7 +50,7 @@ def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
     reported = read_reported(attempt.left)
     if reported.lines:
         (attempt.outputs / METRICS_FILE).write_bytes(reported.content())
-    write_progress(attempt.work_dir, Progress(phase="validating as served"))
+    write_progress(attempt.work_dir, Progress(phase=Activity.VALIDATING_AS_SERVED))
     return _result(attempt, ended, reported, taken, _served_loss(attempt))
 
 

@@ -12,9 +12,9 @@ from surogate_bench.adapter_files import read_bounded
 from surogate_bench.contract import METRICS_FILE
 from surogate_bench.errors import printable, shorten
 from surogate_bench.results import MetricsLine, ValidationPoint
+from surogate_bench_trainer.training.metrics import FINAL_STEPS
 
 _LARGEST = 64 << 20
-_FINAL_STEPS = 20
 _TAIL_BYTES = 4096
 _MOST_STEPS = 10**9
 _OBJECT = TypeAdapter(dict[str, JsonValue])
@@ -25,7 +25,7 @@ class Reported:
     """The figures of a training, as far as they were reported."""
 
     lines: tuple[MetricsLine, ...] = ()
-    """By step; a step or validation that was reported twice counts once, as reported last."""
+    """Lines in the order of steps; a step or validation that was reported twice counts once, as reported last."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -48,7 +48,7 @@ class Reported:
     @property
     def final_train_loss(self) -> float | None:
         """Mean over the lines of the last 20 steps."""
-        last = (self.steps or 0) - _FINAL_STEPS
+        last = (self.steps or 0) - FINAL_STEPS
         losses = [line.loss for line in self.lines if line.loss is not None and line.step > last]
         return fmean(losses) if losses else None
 

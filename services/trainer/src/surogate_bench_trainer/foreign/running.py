@@ -6,7 +6,7 @@ from pathlib import Path
 
 from surogate_bench.contract import TRAINER_REQUEST_VARIABLE
 from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, with_output
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.trainer_commands import full_command
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
 from surogate_bench_trainer.foreign.command import Command, Ended, run_command, trainer_environment
@@ -62,7 +62,7 @@ def _reporting(work_dir: Path, content: TrainerRequest) -> Callable[[], None]:
         step = min(newest.step, content.steps) if newest else 0
         write_progress(
             work_dir,
-            Progress(phase="training", step=step, total=content.steps, loss=newest.loss if newest else None),
+            Progress(phase=Activity.TRAINING, step=step, total=content.steps, loss=newest.loss if newest else None),
         )
 
     return report

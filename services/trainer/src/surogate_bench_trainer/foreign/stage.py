@@ -7,7 +7,7 @@ from surogate_bench.content import require_same
 from surogate_bench.contract import ADAPTER_FOLDER
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.model_source import locate_model
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import ImportRequest
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import ForeignAdapter
@@ -33,14 +33,14 @@ def import_stage(request: ImportRequest, work_dir: Path) -> None:
     if read_manifest(store, prefix) is not None:
         return
     adapter, prepared = _adapter_of(request), _prepared(request, store)
-    write_progress(work_dir, Progress(phase="reading the base model"))
+    write_progress(work_dir, Progress(phase=Activity.READING_BASE_MODEL))
     location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
     base = read_base_layers(location)
     max_rank = request.sweep.serving.max_lora_rank
-    write_progress(work_dir, Progress(phase="fetching"))
+    write_progress(work_dir, Progress(phase=Activity.FETCHING))
     fetched = fetch_adapter(adapter, work_dir / "source", largest=base.largest_file(max_rank))
     _require_as_prepared(adapter, fetched, prepared)
-    write_progress(work_dir, Progress(phase="checking"))
+    write_progress(work_dir, Progress(phase=Activity.CHECKING))
     checked = check_adapter(fetched.config.parent, base, max_rank=max_rank, field=adapter.field)
     outputs = work_dir / "outputs"
     base_model = request.sweep.model.label
@@ -55,7 +55,7 @@ def import_stage(request: ImportRequest, work_dir: Path) -> None:
     )
     for warning in result.warnings:
         _log.warning("%s: %s", adapter.name, warning)
-    write_progress(work_dir, Progress(phase="uploading"))
+    write_progress(work_dir, Progress(phase=Activity.UPLOADING))
     publish_stage(store, prefix, outputs, new_manifest(request, result))
     _log.info("the adapter is checked and stored", extra={"adapter": adapter.name, "source": result.source})
 

@@ -15,7 +15,7 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import run_name
 from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.model_source import locate_model
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import ForeignTrainRequest
 from surogate_bench.results import ForeignTrainResult, PrepareResult
 from surogate_bench.specs import ForeignTrainer
@@ -57,7 +57,7 @@ def foreign_train_stage(request: ForeignTrainRequest, work_dir: Path) -> None:
 def _begin(request: ForeignTrainRequest, store: ObjectStore, work_dir: Path) -> Attempt:
     """Fetch what every part of an attempt needs: the prepared data and the model."""
     trainer = _trainer_of(request)
-    write_progress(work_dir, Progress(phase="starting"))
+    write_progress(work_dir, Progress(phase=Activity.STARTING))
     manifest = fetch_stage(store, request.layout.prepare, work_dir / "prepared", under=f"{DATA_FOLDER}/")
     prepared = manifest.require_result(PrepareResult)
     if request.in_container is None:
@@ -88,7 +88,7 @@ def _trainer_of(request: ForeignTrainRequest) -> ForeignTrainer:
 def _publish(attempt: Attempt, result: ForeignTrainResult, store: ObjectStore, prefix: str) -> None:
     for warning in result.warnings:
         _log.warning("%s: %s", attempt.trainer.name, warning)
-    write_progress(attempt.work_dir, Progress(phase="uploading"))
+    write_progress(attempt.work_dir, Progress(phase=Activity.UPLOADING))
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     publish_stage(store, prefix, attempt.outputs, new_manifest(attempt.request, result, gpu=gpu))
     logged = {"final_train_loss", "served_validation_loss", "seconds", "peak_memory_bytes"}

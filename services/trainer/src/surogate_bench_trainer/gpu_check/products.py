@@ -145,27 +145,31 @@ def _operands(
     """Quantize weight, inputs and gradients; ``by_history``: gradients have delayed scaling too."""
     weight, inputs, gradients = tensors
     stored, x, g = _stored(recipe, weight), numbers(inputs), numbers(gradients)
-    if recipe.compute is ComputePrecision.FP8_HYBRID:
-        w = _fp8(stored, _own_scale(stored, "e4m3"), "e4m3")
-        scale = np.float32(1) if step == 0 else _own_scale(x, "e4m3")
-        of_gradients = np.float32(1) if by_history and step == 0 else _own_scale(g, "e5m2")
-        return Operands(_fp8(x, scale, "e4m3"), w, _fp8(g, of_gradients, "e5m2"), w)
-    if recipe.compute is ComputePrecision.NVFP4:
-        w = _nvfp4(oracle.nvfp4(stored, height=16, four_over_six=True))
-        return Operands(_nvfp4(oracle.nvfp4(x, four_over_six=True)), w, _nvfp4(oracle.nvfp4(g, noise=noise)), w)
-    w = stored.astype(np.float64)
-    return Operands(x.astype(np.float64), w, g.astype(np.float64), w)
+    match recipe.compute:
+        case ComputePrecision.BF16:
+            w = stored.astype(np.float64)
+            return Operands(x.astype(np.float64), w, g.astype(np.float64), w)
+        case ComputePrecision.FP8_HYBRID:
+            w = _fp8(stored, _own_scale(stored, "e4m3"), "e4m3")
+            scale = np.float32(1) if step == 0 else _own_scale(x, "e4m3")
+            of_gradients = np.float32(1) if by_history and step == 0 else _own_scale(g, "e5m2")
+            return Operands(_fp8(x, scale, "e4m3"), w, _fp8(g, of_gradients, "e5m2"), w)
+        case ComputePrecision.NVFP4:
+            w = _nvfp4(oracle.nvfp4(stored, height=16, four_over_six=True))
+            return Operands(_nvfp4(oracle.nvfp4(x, four_over_six=True)), w, _nvfp4(oracle.nvfp4(g, noise=noise)), w)
 
 
 def _stored(recipe: Recipe, weight: Tensor) -> oracle.Array:
     """Return the values of the stored weight; those of NF4 are bitsandbytes' own, which the formats check."""
-    if recipe.weight_storage is WeightStorage.NF4:
-        return numbers(nf4_dequantized(weight))
-    if recipe.weight_storage is WeightStorage.FP8_128X128:
-        return oracle.tiles_dequantized(numbers(weight))
-    if recipe.weight_storage is WeightStorage.NVFP4:
-        return oracle.nvfp4_dequantized(numbers(weight))
-    return numbers(weight)
+    match recipe.weight_storage:
+        case WeightStorage.BF16:
+            return numbers(weight)
+        case WeightStorage.FP8_128X128:
+            return oracle.tiles_dequantized(numbers(weight))
+        case WeightStorage.NVFP4:
+            return oracle.nvfp4_dequantized(numbers(weight))
+        case WeightStorage.NF4:
+            return numbers(nf4_dequantized(weight))
 
 
 def _own_scale(values: oracle.Array, element: str) -> oracle.Array:

@@ -49,7 +49,7 @@ class Timing:
     peak_memory_bytes: int
     """Allocated memory of the GPU; the process's resident set on a CPU."""
     losses: tuple[float, ...]
-    """Of every step, in nats."""
+    """Loss of every step, in nats."""
 
 
 def speed_checks(setting: Setting) -> Iterator[tuple[str, Callable[[], Finding]]]:

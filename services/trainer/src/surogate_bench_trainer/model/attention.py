@@ -53,7 +53,7 @@ def packed_attention(  # noqa: PLR0913 - the signature is transformers'
         module: The attention layer.
         query: (1, heads, T, head size).
         key: (1, kv heads, T, head size).
-        value: As ``key``.
+        value: The same shape as ``key``.
         attention_mask: None, because transformers creates no mask for an implementation that it does not know.
         segments: Layout of the stream.
         scaling: Factor on the scores; head size ** -0.5 if None.

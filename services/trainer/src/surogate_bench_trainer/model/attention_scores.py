@@ -80,7 +80,7 @@ def score_gradients(outer: Tensor, value: Tensor, kept: Probabilities, rule: Sco
         outer: Gradient of the attended values, (batch, rows, head size).
         value: (batch, L, head size).
         kept: Result of the forward pass.
-        rule: As in the forward pass.
+        rule: The rule of the forward pass.
 
     Returns:
         The gradient of q k^T, (batch, rows, L), and that of the sinks, (batch, rows), or None without sinks.

@@ -104,7 +104,7 @@ class CapturedPasses(Passes):
             try:
                 captured.graph, captured.loss = self._capture(captured)
             except RuntimeError as error:
-                _log.warning("passes cannot be captured as a CUDA graph and run kernel by kernel: %s", error)
+                _log.warning("running without CUDA graphs, because capture failed: %s", error)
                 self._capture_failed = True
                 return self._plain(batch, weight)
         captured.graph.replay()

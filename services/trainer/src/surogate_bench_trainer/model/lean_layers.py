@@ -81,7 +81,7 @@ def rotate_queries_and_keys(
         q: (1, heads, T, head size).
         k: (1, kv heads, T, head size).
         cos: (1, T, head size), with two equal halves.
-        sin: As ``cos``.
+        sin: The same shape as ``cos``.
         unsqueeze_dim: Dimension of the heads.
     """
     half = sin.shape[-1] // 2

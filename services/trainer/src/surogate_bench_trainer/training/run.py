@@ -13,7 +13,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.layout import run_name
 from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.prepared import special_tokens
-from surogate_bench.progress import Progress
+from surogate_bench.progress import Activity, Progress
 from surogate_bench.requests import TrainRequest
 from surogate_bench.results import TrainResult
 from surogate_bench.stages import new_manifest, publish_stage
@@ -92,17 +92,17 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     device = training_device()
     require_compiler(device)
     report = ProgressReporter(work_dir, lambda: memory_in_use(device))
-    report(Progress(phase="loading"))
+    report(Progress(phase=Activity.LOADING))
     location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
     # The trained model is released when _learn returns: the validation below loads the base model again.
     learned = _learn(request, store, work_dir, location, report)
     total = learned.result.steps
     if request.sweep.recipe(request.recipe).quantizes:
-        report(Progress(phase="validating as served", step=total, total=total))
+        report(Progress(phase=Activity.VALIDATING_AS_SERVED, step=total, total=total))
         loss = served_validation_loss(location, learned.adapter, learned.validation, device)
     else:
         loss = learned.result.validation[-1].loss  # trained with the weights and products that are served
-    report(Progress(phase="uploading", step=total, total=total))
+    report(Progress(phase=Activity.UPLOADING, step=total, total=total))
     result = learned.result.model_copy(update={"served_validation_loss": loss})
     _publish(request, store, learned, result, device)
 

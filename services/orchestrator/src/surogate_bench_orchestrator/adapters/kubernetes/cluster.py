@@ -19,7 +19,7 @@ class Cluster:
 
     Args:
         api: Connection.
-        namespace: Of the release.
+        namespace: Namespace of the release.
         instance: Its name.
         on_change: Called with the name of a sweep when an object of it changed, in an informer's thread.
     """

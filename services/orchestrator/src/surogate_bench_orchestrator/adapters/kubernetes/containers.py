@@ -43,9 +43,9 @@ def service_container(
 
     Args:
         task: Its task.
-        settings: Of the installation.
+        settings: Settings of the installation.
         workload: Image, resources and environment.
-        name: Of the container.
+        name: Name of the container.
         file: Name of the request's file.
     """
     container: Object = {

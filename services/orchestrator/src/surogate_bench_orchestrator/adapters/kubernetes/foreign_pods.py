@@ -43,7 +43,7 @@ def add_command(template: Object, task: Task, request: ForeignTrainRequest, sett
         template: With the main container and its volumes.
         task: Its task.
         request: From :func:`collecting`.
-        settings: Of the installation.
+        settings: Settings of the installation.
     """
     annotations, spec = template["metadata"]["annotations"], template["spec"]
     step = ContainerStep(step="prepare", folder=_SHARED)

@@ -40,7 +40,7 @@ class Informer:
 
     Args:
         client: Connection.
-        path: Of the collection, for example ``/apis/batch/v1/namespaces/NS/jobs``.
+        path: Path of the collection, for example ``/apis/batch/v1/namespaces/NS/jobs``.
         label_selector: Which ones.
         field_selector: Which ones.
         on_change: Called with an object that was added, changed or deleted, in the informer's thread.

@@ -25,7 +25,7 @@ COMMAND_TIMEOUT = f"{DOMAIN}/command-timeout-s"
 """Annotation of the Job of a foreign trainer: seconds that its command may take in one attempt."""
 
 _CODES_TO_RETRY = [ExitCode.TRANSIENT, *range(129, 193)]
-"""Of a foreign trainer: the code that asks for it, and 128 + the number of a signal."""
+"""Exit codes of a foreign trainer after which it is retried: the code that asks for it, and 128 + a signal's number."""
 
 
 def job_manifest(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from surogate_bench.contract import NO_CAPABLE_NODE
 from surogate_bench.errors import FINAL_EXIT_CODES, ForeignTrainerError
-from surogate_bench.progress import Progress, Termination
+from surogate_bench.progress import Activity, Progress, Termination
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import COMMAND, FAILED, PREPARING, READY_RESTARTS
 from surogate_bench_orchestrator.adapters.kubernetes.manifests import COMMAND_TIMEOUT, MAX_ATTEMPTS, SLOTS, TIMEOUT
@@ -38,7 +38,7 @@ _QUEUED = "Queued"
 _UNPLACED = frozenset({UNSCHEDULABLE, "SchedulingGated", "FailedCreate", _QUEUED})
 """Reasons of a task that holds no slot yet: no node, Kueue's quota, or that of the namespace."""
 
-_PHASES = {PREPARING: "preparing", COMMAND: "training"}
+_PHASES = {PREPARING: Activity.PREPARING, COMMAND: Activity.TRAINING}
 """Progress of the containers that serve none, by name."""
 
 
@@ -68,7 +68,7 @@ class TaskObjects:
     """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown: a wait for room is measured from
     then."""
     no_node_since: float = 0.0
-    """Since when no node could run its pod, seconds since 1970; 0 if unknown."""
+    """Time since which no node could run its pod, seconds since 1970; 0 if unknown."""
     limits: Limits
 
     @property

@@ -17,7 +17,7 @@ class Release:
 
     Args:
         api: Connection.
-        namespace: Of the release.
+        namespace: Namespace of the release.
         instance: Name of the release.
     """
 

@@ -60,7 +60,7 @@ class KubernetesRuntime(Runtime):
 
     Args:
         cluster: Connection and caches; started and synced.
-        settings: Of the installation.
+        settings: Settings of the installation.
         sweep: Name of the sweep.
         owner: ownerReference of the created objects, so that they are deleted with their owner.
         scheduling: Where the sweep's pods may run; replaces the installation's values.

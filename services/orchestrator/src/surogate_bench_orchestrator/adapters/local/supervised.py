@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, PROGRESS_FILE, TERMINATION_FILE
 from surogate_bench.errors import FINAL_EXIT_CODES, ExitCode
-from surogate_bench.progress import READY_PHASE, read_progress, read_termination
+from surogate_bench.progress import Activity, read_progress, read_termination
 from surogate_bench_orchestrator.adapters.local import processes
 from surogate_bench_orchestrator.adapters.local.processes import ProcessId
 from surogate_bench_orchestrator.adapters.local.state import TaskFolder, TaskState
@@ -99,7 +99,7 @@ class SupervisedTask:
     def _watch_readiness(self, now: float) -> None:
         """Set a server RUNNING while it reports that it is ready; its deadline restarts when it stops being ready."""
         progress = read_progress(self.folder.work_dir)
-        ready = progress is not None and progress.phase == READY_PHASE
+        ready = progress is not None and progress.phase == Activity.READY
         if ready != (self.state.phase is Phase.RUNNING):
             self._was_ready |= ready
             self._deadline = now + self.task.timeout_s

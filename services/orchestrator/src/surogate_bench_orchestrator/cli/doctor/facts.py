@@ -41,7 +41,7 @@ class Facts:
     available_bytes: int
     """Memory that is free now."""
     versions: Mapping[str, str]
-    """Of installed packages."""
+    """Versions of installed packages."""
     free_disk: Mapping[str, int]
     """Free bytes of the disk of each folder that is written."""
     hub: Hub

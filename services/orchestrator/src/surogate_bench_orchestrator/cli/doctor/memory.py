@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench.recipes.precisions import STORAGES
+from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.training import TrainingSpec
 
 _BF16 = 2
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
 _LORA_BYTES = 16
-"""Of a parameter: fp32 value, gradient and two moments."""
+"""Bytes of a parameter of LoRA: fp32 value, gradient and two moments."""
 _HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
 """Kept for each token and layer, by width: two norms in fp32 and three bf16 tensors; a norm and three; four."""
 _COUNTED = 0.5
@@ -61,6 +61,11 @@ class ModelShape:
         )
 
     @property
+    def block_weights(self) -> int:
+        """Elements of the linear layers of all blocks."""
+        return self.layers * sum(inputs * outputs for inputs, outputs in self.widths.values())
+
+    @property
     def widths(self) -> Mapping[str, tuple[int, int]]:
         """Inputs and outputs of the linear layers of a block."""
         return {
@@ -82,9 +87,8 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
         recipe: Its storage and products.
         training: Micro-batch, length and LoRA.
     """
-    block = sum(inputs * outputs for inputs, outputs in shape.widths.values())
     embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
-    weights = shape.layers * block * (STORAGES[recipe.weight_storage].bytes_per_weight + _operand_bytes(recipe))
+    weights = stored_weight_bytes(shape, recipe) + shape.block_weights * _operand_bytes(recipe)
     lora = _lora_weights(shape, training.lora) * _LORA_BYTES
     tokens = training.micro_batch_size * training.max_length
     a_token = (
@@ -93,6 +97,11 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
     counted = tokens * (_COUNTED if training.loss_on == "completion" else 1)
     logits = counted * shape.vocabulary * 2 * _BF16 + _LOSS_BUFFERS
     return int(embeddings + weights + lora + tokens * shape.layers * a_token + logits)
+
+
+def stored_weight_bytes(shape: ModelShape, recipe: Recipe) -> int:
+    """Return the bytes of the blocks' linear layers as a recipe stores them."""
+    return int(shape.block_weights * STORAGES[recipe.weight_storage].bytes_per_weight)
 
 
 def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
@@ -105,8 +114,7 @@ def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
     return sum(lora.rank_of(layer) * sum(width) for layer, width in named.items() if lora.targets(layer))
 
 
-def _operand_bytes(recipe: Recipe) -> int:
+def _operand_bytes(recipe: Recipe) -> float:
     """Bytes a weight of the operands that are kept beside the storage."""
-    if recipe.compute is ComputePrecision.BF16:
-        return 0
-    return 2 if recipe.weight_storage is WeightStorage.BF16 else 1
+    compute = COMPUTES[recipe.compute]
+    return compute.operand_bytes if recipe.weight_storage is WeightStorage.BF16 else compute.packed_operand_bytes

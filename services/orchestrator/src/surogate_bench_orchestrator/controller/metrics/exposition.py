@@ -5,7 +5,7 @@ each metric.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import ClassVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
@@ -13,20 +13,20 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from surogate_bench.metrics import family, meaning
-from surogate_bench_orchestrator.controller.metrics.figures import SweepFigures
+from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, ServedFigures, SweepFigures, TaskFigures
 
 
 class ResultsCollector(Collector):
     """The latest results of every sweep; written by the workers and read by scrapes."""
 
-    _OF_RUNS: ClassVar[dict[str, str]] = {
-        "surogate_bench_accuracy": "accuracy",
-        "surogate_bench_accuracy_stderr": "stderr",
-        "surogate_bench_eval_samples": "samples",
-        "surogate_bench_eval_seconds": "eval_seconds",
-        "surogate_bench_train_seconds": "train_seconds",
-        "surogate_bench_train_final_loss": "final_loss",
-        "surogate_bench_train_mean_tokens_per_second": "tokens_per_second",
+    _OF_RUNS: ClassVar[Mapping[str, Callable[[RunFigures], float | None]]] = {
+        "surogate_bench_accuracy": lambda run: run.accuracy,
+        "surogate_bench_accuracy_stderr": lambda run: run.stderr,
+        "surogate_bench_eval_samples": lambda run: run.samples,
+        "surogate_bench_eval_seconds": lambda run: run.eval_seconds,
+        "surogate_bench_train_seconds": lambda run: run.train_seconds,
+        "surogate_bench_train_final_loss": lambda run: run.final_loss,
+        "surogate_bench_train_mean_tokens_per_second": lambda run: run.tokens_per_second,
     }
 
     def __init__(self) -> None:
@@ -61,12 +61,12 @@ class ResultsCollector(Collector):
                 for state, number in figures.states.items()
             ],
         )
-        for name, field in self._OF_RUNS.items():
-            yield family(name, _of_runs(sweeps, field))
-        yield family("surogate_bench_served_accuracy", _served(sweeps, "accuracy"))
-        yield family("surogate_bench_served_accuracy_stderr", _served(sweeps, "stderr"))
-        yield family("surogate_bench_task_accuracy", _of_tasks(sweeps, "accuracy"))
-        yield family("surogate_bench_task_accuracy_stderr", _of_tasks(sweeps, "stderr"))
+        for name, figure in self._OF_RUNS.items():
+            yield family(name, _of_runs(sweeps, figure))
+        yield family("surogate_bench_served_accuracy", _served(sweeps, lambda served: served.accuracy))
+        yield family("surogate_bench_served_accuracy_stderr", _served(sweeps, lambda served: served.stderr))
+        yield family("surogate_bench_task_accuracy", _of_tasks(sweeps, lambda task: task.accuracy))
+        yield family("surogate_bench_task_accuracy_stderr", _of_tasks(sweeps, lambda task: task.stderr))
 
 
 def _about(figures: SweepFigures) -> dict[str, str]:
@@ -78,29 +78,35 @@ def _about(figures: SweepFigures) -> dict[str, str]:
     }
 
 
-def _of_runs(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+def _of_runs(
+    sweeps: list[SweepFigures], figure: Callable[[RunFigures], float | None]
+) -> Iterator[tuple[dict[str, str], float]]:
     for figures in sweeps:
         for run in figures.runs:
-            value = getattr(run, field)
+            value = figure(run)
             if value is not None:
                 yield {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}, value
 
 
-def _served(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+def _served(
+    sweeps: list[SweepFigures], figure: Callable[[ServedFigures], float]
+) -> Iterator[tuple[dict[str, str], float]]:
     for figures in sweeps:
         for run in figures.runs:
             labels = {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}
             for served in run.served:
                 merged = "true" if served.merged else "false"
-                yield {**labels, "served_under": served.served_under, "merged": merged}, getattr(served, field)
+                yield {**labels, "served_under": served.served_under, "merged": merged}, figure(served)
 
 
-def _of_tasks(sweeps: list[SweepFigures], field: str) -> Iterator[tuple[dict[str, str], float]]:
+def _of_tasks(
+    sweeps: list[SweepFigures], figure: Callable[[TaskFigures], float]
+) -> Iterator[tuple[dict[str, str], float]]:
     for figures in sweeps:
         for run in figures.runs:
             labels = {"sweep": figures.sweep, "recipe": run.recipe, "seed": run.seed}
             for each in run.tasks:
-                yield {**labels, "task": each.task}, getattr(each, field)
+                yield {**labels, "task": each.task}, figure(each)
 
 
 class Metrics:

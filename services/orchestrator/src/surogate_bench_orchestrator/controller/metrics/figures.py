@@ -48,9 +48,9 @@ class RunFigures:
     final_loss: float | None
     tokens_per_second: float | None
     served: tuple[ServedFigures, ...]
-    """By way of serving; empty where the sweep requests one way only."""
+    """Accuracies by way of serving; empty where the sweep requests one way only."""
     tasks: tuple[TaskFigures, ...]
-    """By further task."""
+    """Accuracies by further task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

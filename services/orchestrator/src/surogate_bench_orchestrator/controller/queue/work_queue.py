@@ -21,7 +21,7 @@ class WorkQueue:
         self._changed = threading.Condition()
         self._due: dict[str, float] = {}
         self._working: dict[str, float] = {}
-        """Since when."""
+        """When the work on each key began."""
         self._taken: dict[str, float] = {}
         """When each was last taken."""
         self._failures: dict[str, int] = {}

@@ -59,7 +59,7 @@ class ReportMaker:
         self._clock = clock
         self._lock = threading.Lock()
         self._jobs: dict[str, _Job] = {}
-        """By key; at most one."""
+        """Jobs by key; at most one runs."""
         self._statuses: dict[str, ReportStatus] = {}
 
     def make(self, key: str, request: ReportRequest) -> None:

@@ -61,6 +61,28 @@ def build_status(state: SweepState, previous: SweepStatus, now: str) -> SweepSta
     )
 
 
+def status_row(row: ProgressRow, limit: int) -> StatusRow:
+    """Return a row as it is written to the status, numbers rounded and the message cut to ``limit`` characters."""
+    return StatusRow(
+        name=row.name,
+        state=row.state,
+        detail=row.detail,
+        attempt=row.attempt,
+        step=row.step,
+        total=row.total,
+        loss=_rounded(row.loss, 4),
+        tokens_per_second=_rounded(row.tokens_per_second, 1),
+        elapsed_seconds=_rounded(row.elapsed_s, 1),
+        accuracy=_rounded(row.accuracy, 6),
+        stderr=_rounded(row.stderr, 6),
+        served_accuracies={under: round(value, 6) for under, value in row.served_accuracies.items()},
+        merged_accuracies={under: round(value, 6) for under, value in row.merged_accuracies.items()},
+        task_accuracies={task: round(value, 6) for task, value in row.task_accuracies.items()},
+        reason=row.failure.reason if row.failure else "",
+        message=shortened(row.failure.message, limit) if row.failure else "",
+    )
+
+
 def differs_in_progress_only(one: SweepStatus, other: SweepStatus) -> bool:
     """Whether two statuses are equal except for the progress of running tasks."""
     return _without_progress(one) == _without_progress(other)
@@ -88,37 +110,16 @@ def _progress(state: SweepState, snapshot: Snapshot) -> dict[str, object]:
         "progress": f"{sum(each.is_terminal for each in states)}/{len(states)}",
         "failed": states.count(RunState.FAILED),
         "runs": tuple(
-            _row(row, limit).model_copy(update=_identity(run, f"{state.results_uri}/runs/{run.name}"))
+            status_row(row, limit).model_copy(update=_identity(run, f"{state.results_uri}/runs/{run.name}"))
             for run, row in zip(snapshot.plan.runs, runs, strict=True)
         ),
-        "services": tuple(_row(row, limit) for row in services),
+        "services": tuple(status_row(row, limit) for row in services),
         **({"best": best} if best else {}),
     }
 
 
 def _identity(run: Run, uri: str) -> dict[str, object]:
     return {"recipe": run.row, "seed": run.seed, "uri": uri}
-
-
-def _row(row: ProgressRow, limit: int) -> StatusRow:
-    return StatusRow(
-        name=row.name,
-        state=row.state,
-        detail=row.detail,
-        attempt=row.attempt,
-        step=row.step,
-        total=row.total,
-        loss=_rounded(row.loss, 4),
-        tokens_per_second=_rounded(row.tokens_per_second, 1),
-        elapsed_seconds=_rounded(row.elapsed_s, 1),
-        accuracy=_rounded(row.accuracy, 6),
-        stderr=_rounded(row.stderr, 6),
-        served_accuracies={under: round(value, 6) for under, value in row.served_accuracies.items()},
-        merged_accuracies={under: round(value, 6) for under, value in row.merged_accuracies.items()},
-        task_accuracies={task: round(value, 6) for task, value in row.task_accuracies.items()},
-        reason=row.failure.reason if row.failure else "",
-        message=shortened(row.failure.message, limit) if row.failure else "",
-    )
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

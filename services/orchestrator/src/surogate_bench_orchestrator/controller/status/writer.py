@@ -67,7 +67,7 @@ class StatusWriter:
         self._clock = clock
         self._wall = wall
         self._written: dict[str, _Written] = {}
-        """By uid: newer than the object that a watch has returned."""
+        """Statuses by uid that are newer than the object that a watch has returned."""
 
     def current(self, item: Mapping[str, Any]) -> SweepStatus:
         """Return the current status of a resource."""

@@ -1,1 +1,1 @@
-"""From the results of stages to the content of a report: what was measured, compared and tested."""
+"""Makes the content of a report from the results of stages: what was measured, compared and tested."""

@@ -1,11 +1,11 @@
 """Paired differences of many cells: computed, adjusted by families, and related to the accuracies beside them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
 from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import ServedCell
 
 Cell = tuple[str, str | None]
@@ -16,8 +16,14 @@ Found = tuple[dict[Cell, Difference], list[tuple[Cell, str]]]
 """Differences, and why others cannot be compared."""
 
 
-def differences(pairs: Iterable[tuple[Cell, Mapping[int, EvalRecord], Mapping[int, EvalRecord]]]) -> Found:
+def differences(
+    pairs: Iterable[tuple[Cell, Mapping[int, EvalRecord], Mapping[int, EvalRecord]]], imported: Collection[str]
+) -> Found:
     """Compare evaluations by seed, the first of each pair with the second.
+
+    Args:
+        pairs: By row and way of serving.
+        imported: Keys of the rows that are one imported adapter each.
 
     Returns:
         Differences; none where no seed has kept answers on both sides. And why others cannot be compared.
@@ -25,7 +31,7 @@ def differences(pairs: Iterable[tuple[Cell, Mapping[int, EvalRecord], Mapping[in
     found, unlike = dict[Cell, Difference](), list[tuple[Cell, str]]()
     for key, this, other in pairs:
         try:
-            one = difference(this, other)
+            one = difference(this, other, is_of_adapter=key[0] in imported)
         except PermanentError as error:
             unlike.append((key, f"not compared, because {error}"))
             continue

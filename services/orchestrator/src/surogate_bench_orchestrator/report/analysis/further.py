@@ -1,10 +1,11 @@
-"""From the records of further tasks to their tables."""
+"""Makes the sections on further tasks from their records."""
 
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, build_rows
-from surogate_bench_orchestrator.report.analysis.scoring import metrics_of, scored_on
-from surogate_bench_orchestrator.report.model.summary import FurtherTask, Row
+from surogate_bench_orchestrator.report.analysis.scored_data import metrics_of, scored_on
+from surogate_bench_orchestrator.report.model.further import FurtherTask
+from surogate_bench_orchestrator.report.model.summary import Row
 from surogate_bench_orchestrator.report.text.endings import cut_off_note, unfinished_note
 from surogate_bench_orchestrator.report.text.notes import footnotes
 from surogate_bench_orchestrator.report.text.scored_data import caption

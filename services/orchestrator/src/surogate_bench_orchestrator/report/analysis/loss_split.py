@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from surogate_bench.errors import PermanentError
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
 from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, ServedRow, Way
 from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, percent, points, seeds
 

@@ -1,6 +1,6 @@
 """The matrix *trained under* times *served under*: accuracies, and paired differences along rows and columns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.specs import RecipeSweep
@@ -8,6 +8,7 @@ from surogate_bench_orchestrator.report.analysis.comparisons import Cell, Found,
 from surogate_bench_orchestrator.report.analysis.loss_split import loss_splits, quantizing_alone
 from surogate_bench_orchestrator.report.analysis.matrix_cells import (
     Source,
+    imported,
     make_cell,
     row_family,
     sources_of,
@@ -100,14 +101,14 @@ def _served_row(source: Source, cells: Mapping[Cell, ServedCell]) -> ServedRow:
     )
 
 
-def _to_published(sources: Iterable[Source]) -> Found:
+def _to_published(sources: Sequence[Source]) -> Found:
     pairs = [
         ((source.row.key, under), source.evaluations(under), source.evaluations(None))
         for source in sources
         for under in source.ways
         if under is not None
     ]
-    return differences(pairs)
+    return differences(pairs, imported(sources))
 
 
 def _to_reference(sources: Sequence[Source], reference: str | None) -> Found:
@@ -122,4 +123,4 @@ def _to_reference(sources: Sequence[Source], reference: str | None) -> Found:
         for under in source.ways
         if (others := {seed: found for each in theirs for seed, found in each.evaluations(under).items()})
     ]
-    return differences(pairs)
+    return differences(pairs, imported(sources))

@@ -1,6 +1,6 @@
 """Cells of the matrix *trained under* times *served under*, before they are compared."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.errors import PermanentError
@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.domain.tasks import way_of_serving
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, not_yet
 from surogate_bench_orchestrator.report.analysis.scores import score
-from surogate_bench_orchestrator.report.model.figures import RowState, Score
+from surogate_bench_orchestrator.report.model.scores import RowState, Score
 from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.model.summary import Row
 
@@ -51,10 +51,15 @@ def trained_under(row: Row) -> str | None:
 
 
 def row_family(row: Row, under: str | None) -> str:
-    """Return which comparisons of a row with the same adapters served otherwise are adjusted together."""
+    """Return the family in which the tests of a row against the same adapters served differently are adjusted."""
     if row.is_base:
         return "base"
     return "own" if under is not None and under == trained_under(row) else f"under {under}"
+
+
+def imported(sources: Iterable[Source]) -> frozenset[str]:
+    """Return the keys of the rows that are one imported adapter each."""
+    return frozenset(source.row.key for source in sources if source.row.is_imported)
 
 
 def sources_of(rows: Sequence[Row], records: SweepRecords) -> list[Source]:

@@ -1,4 +1,4 @@
-"""From the records of merged adapters to their table."""
+"""Makes the section on merged adapters from their records."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,6 +6,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.analysis.comparisons import Cell, adjusted_by_family, beside, differences
 from surogate_bench_orchestrator.report.analysis.matrix_cells import (
     Source,
+    imported,
     make_cell,
     row_family,
     sources_of,
@@ -13,8 +14,8 @@ from surogate_bench_orchestrator.report.analysis.matrix_cells import (
 )
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, Rows
-from surogate_bench_orchestrator.report.model.figures import Comparison
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import ways_of
 from surogate_bench_orchestrator.report.text.merged_notes import footnotes, sentence_of
 
@@ -52,11 +53,12 @@ def _rows(
     sources: Sequence[Source], missing: NoResultReasons, sweep: RecipeSweep
 ) -> tuple[tuple[MergedRow, ...], tuple[str, ...]]:
     by_key = {source.row.key: source for source in sources if source.merged_ways}
-    found, unlike = differences(
+    pairs = (
         ((key, under), source.evaluations(under, merged=True), source.evaluations(under))
         for key, source in by_key.items()
         for under in source.merged_ways
     )
+    found, unlike = differences(pairs, imported(sources))
     compared = adjusted_by_family(found, lambda cell: row_family(by_key[cell[0]].row, cell[1]))
     rows = tuple(_row(source, compared, missing, sweep) for source in by_key.values())
     return rows, tuple(f"{by_key[key].row.title}, merged: {why}." for (key, _), why in unlike)

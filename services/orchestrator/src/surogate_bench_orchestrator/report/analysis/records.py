@@ -23,6 +23,7 @@ from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, Re
 from surogate_bench.stages import read_file, read_manifest
 from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
+from surogate_bench_orchestrator.report.analysis.stage_keys import StageKey
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -78,7 +79,7 @@ class RunRecord:
     seed: int | None
     train: TrainRecord | None
     evaluation: EvalRecord | None
-    """On the base as published."""
+    """The evaluation on the base as published."""
     damage: str
     """What is wrong with the stored files of these two; empty if nothing is."""
     adapter: ForeignAdapter | None = None
@@ -86,9 +87,9 @@ class RunRecord:
     under: Mapping[str, ServedRecord] = field(default_factory=dict)
     """Further evaluations that the sweep requests, by the recipe that the base is served under."""
     merged: Mapping[str | None, ServedRecord] = field(default_factory=dict)
-    """Those of the adapter merged into the base, by recipe; None for the merged weights as they are."""
+    """Evaluations of the adapter merged into the base, by recipe; None for the merged weights as they are."""
     tasks: Mapping[str, ServedRecord] = field(default_factory=dict)
-    """Those of further tasks on the base as published, by task."""
+    """Evaluations on further tasks, on the base as published, by task."""
 
     def of_task(self, task: str) -> "RunRecord":
         """Return the run as if a further task were the primary one."""
@@ -106,21 +107,19 @@ class RunRecord:
         served = self.served(under, merged=merged)
         return served.evaluation if served else None
 
-    def stages(self) -> dict[str, Manifest]:
-        """Return the manifests of the finished stages: ``training``, ``import``, ``evaluation`` and further ones.
-
-        ``foreign training`` is that of a foreign trainer, made by other software by design.
-        """
-        further = {f"evaluation under {name}": served.evaluation for name, served in self.under.items()}
-        further |= {
-            "merged evaluation" + (f" under {name}" if name else ""): served.evaluation
-            for name, served in self.merged.items()
-        }
-        further |= {f"evaluation of {task}": found.evaluation for task, found in self.tasks.items()}
+    def stages(self) -> dict[StageKey, Manifest]:
+        """Return the manifests of the finished stages."""
         is_foreign = self.train is not None and self.train.manifest.stage == "foreign-train"
-        training = "foreign training" if is_foreign else "training"
-        stages = {training: self.train, "import": self.imported, "evaluation": self.evaluation, **further}
-        return {name: stage.manifest for name, stage in stages.items() if stage is not None}
+        stages: dict[StageKey, TrainRecord | ImportRecord | EvalRecord | None] = {
+            StageKey(kind="foreign training" if is_foreign else "training"): self.train,
+            StageKey(kind="import"): self.imported,
+            StageKey(kind="evaluation"): self.evaluation,
+        }
+        served = {StageKey(kind="evaluation", under=under): found for under, found in self.under.items()}
+        served |= {StageKey(kind="evaluation", under=under, merged=True): each for under, each in self.merged.items()}
+        served |= {StageKey(kind="evaluation", task=task): found for task, found in self.tasks.items()}
+        stages |= {key: found.evaluation for key, found in served.items()}
+        return {key: stage.manifest for key, stage in stages.items() if stage is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +130,7 @@ class SweepRecords:
     base: RunRecord | None
     """None where the sweep does not score the base model."""
     runs: tuple[RunRecord, ...]
-    """In the order of recipes and foreign trainers, then seeds; then foreign adapters."""
+    """Runs in the order of recipes and foreign trainers, then seeds; then foreign adapters."""
 
     def of_recipe(self, recipe: str) -> tuple[RunRecord, ...]:
         """Return the runs of one recipe or foreign trainer."""

@@ -8,8 +8,8 @@ from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
 from surogate_bench_orchestrator.report.analysis.origins import reused_from
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
+from surogate_bench_orchestrator.report.analysis.scored_data import scored_on
 from surogate_bench_orchestrator.report.analysis.scores import Difference, adjusted, difference, score
-from surogate_bench_orchestrator.report.analysis.scoring import scored_on
 from surogate_bench_orchestrator.report.analysis.trainings import training_of_runs
 from surogate_bench_orchestrator.report.model.summary import Comparison, Foreign, Row, RowState, Score
 
@@ -165,7 +165,8 @@ def _differences(
     found, unlike = dict[str, Difference](), dict[str, str]()
     for group in groups:
         try:
-            one = difference(_evaluations(group.runs, foreign_seeds), reference)
+            ours = _evaluations(group.runs, foreign_seeds)
+            one = difference(ours, reference, is_of_adapter=group.adapter is not None)
         except PermanentError as error:
             unlike[group.key] = f"{group.title} is not compared with {title}: {error}."
             continue

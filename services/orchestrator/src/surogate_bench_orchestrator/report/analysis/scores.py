@@ -1,4 +1,4 @@
-"""From scored answers to accuracies and differences, with their uncertainty."""
+"""Computes accuracies and differences, with their uncertainty, from scored answers."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from surogate_bench.statistics import (
     wilson_interval,
 )
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord
-from surogate_bench_orchestrator.report.analysis.scoring import require_same_data
-from surogate_bench_orchestrator.report.model.figures import Comparison, Score
+from surogate_bench_orchestrator.report.analysis.scored_data import require_same_data
+from surogate_bench_orchestrator.report.model.scores import Comparison, Score
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -31,6 +31,8 @@ class Difference:
     other_accuracy: float
     only_this: int
     only_reference: int
+    is_of_adapter: bool = False
+    """Whether this side is one imported adapter, which stands beside each seed of the other: no test of a recipe."""
 
 
 def score(evaluations: Sequence[EvalRecord]) -> Score:
@@ -101,12 +103,15 @@ def _total(counts: Sequence[int | None]) -> int | None:
     return sum(known) if len(known) == len(counts) else None
 
 
-def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecord]) -> Difference | None:
+def difference(
+    this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecord], *, is_of_adapter: bool = False
+) -> Difference | None:
     """Compare two recipes on the seeds that both have, question by question.
 
     Args:
         this: Evaluations by seed.
         reference: The same of what it is compared with.
+        is_of_adapter: Whether ``this`` is one imported adapter, repeated for each seed.
 
     Returns:
         None where no seed has kept answers on both sides.
@@ -130,17 +135,22 @@ def difference(this: Mapping[int, EvalRecord], reference: Mapping[int, EvalRecor
         other_accuracy=_mean([sum(row) / len(row) for row in theirs]),
         only_this=sum(a and not b for a, b in pairs),
         only_reference=sum(b and not a for a, b in pairs),
+        is_of_adapter=is_of_adapter,
     )
 
 
 def adjusted(differences: Mapping[_Key, Difference]) -> dict[_Key, Comparison]:
     """Adjust a family of differences to one reference (Holm), by key.
 
-    Differences over several seeds are tests of recipes; those of one seed compare two adapters on the questions. They
-    are different hypotheses, so each kind is a family of its own.
+    Differences over several seeds are tests of recipes; those of one seed compare two adapters on the questions, and
+    imported adapters are not of a recipe. They are different hypotheses, so each kind is a family of its own. An
+    imported adapter against several seeds has no p value: it is one adapter, however many it is compared with.
     """
-    recipes = _holm({key: found for key, found in differences.items() if len(found.seeds) > 1})
-    adapters = _holm({key: found for key, found in differences.items() if len(found.seeds) == 1})
+    ours = {key: found for key, found in differences.items() if not found.is_of_adapter}
+    recipes = _holm({key: found for key, found in ours.items() if len(found.seeds) > 1})
+    adapters = _holm({key: found for key, found in ours.items() if len(found.seeds) == 1}) | _holm(
+        {key: found for key, found in differences.items() if found.is_of_adapter and len(found.seeds) == 1}
+    )
     return {
         key: Comparison(
             delta=found.pooled.delta,

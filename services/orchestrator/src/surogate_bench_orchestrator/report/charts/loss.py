@@ -40,9 +40,9 @@ class Curve:
     steps: tuple[int, ...]
     losses: tuple[float, ...]
     validation: tuple[tuple[int, float], ...]
-    """In the precision of the recipe."""
+    """Steps and losses in the precision of the recipe."""
     served: tuple[tuple[int, float], ...] = ()
-    """Of the finished adapter on the served base: the last step and that loss, or nothing."""
+    """The last step, and the loss of the finished adapter on the served base; or nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,7 +20,7 @@ from surogate_bench_orchestrator.report.charts.style import (
     lay_out,
     new_figure,
 )
-from surogate_bench_orchestrator.report.model.figures import Score
+from surogate_bench_orchestrator.report.model.scores import Score
 from surogate_bench_orchestrator.report.model.served import Served, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.tables.matrix import marks, missing_seeds
 from surogate_bench_orchestrator.report.text import formats

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from surogate_bench_orchestrator.report.model.figures import Comparison, Part
+from surogate_bench_orchestrator.report.model.scores import Comparison, Part
 from surogate_bench_orchestrator.report.model.served import ServedCell, Way
 
 MERGED_TITLE = "Merged before serving"
@@ -13,9 +13,9 @@ class MergedCell(Part):
     """One row on one way of serving."""
 
     merged: ServedCell
-    """Of the merged adapter; compared with nothing else than ``unmerged``."""
+    """Result of the merged adapter; compared with nothing but ``unmerged``."""
     unmerged: ServedCell
-    """Of the same adapter beside the base, as in the matrix."""
+    """Result of the same adapter beside the base, as in the matrix."""
     versus_unmerged: Comparison | None
 
 
@@ -27,7 +27,7 @@ class MergedRow(Part):
     recipe: str | None
     """None for a foreign adapter."""
     trained_under: str | None
-    """As in the matrix."""
+    """Recipe that the adapter was trained under, as in the matrix."""
     seed: int | None
     cells: tuple[MergedCell, ...]
 
@@ -51,8 +51,3 @@ class Merged(Part):
         """Yield rows over seeds, then rows per run."""
         yield from self.rows
         yield from self.runs
-
-
-def p_value(found: Comparison) -> float | None:
-    """Return the adjusted p value: of the recipe over seeds and questions, or of one adapter over questions."""
-    return found.p_questions_adjusted if found.p_adjusted is None else found.p_adjusted

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.figures import Comparison, Part, RowState, Score
+from surogate_bench_orchestrator.report.model.scores import Comparison, Part, RowState, Score
 
 MATRIX_TITLE = "Trained under \N{MULTIPLICATION SIGN} served under"
 """Heading of the tables and charts of the matrix."""
@@ -61,7 +61,7 @@ class ServedRow(Part):
     """Whether it is the base model's."""
     seed: int | None
     cells: tuple[ServedCell, ...]
-    """In the order of the ways; that on the base as published first."""
+    """Cells in the order of the ways; that of the base as published first."""
 
     def on(self, served_under: str | None) -> ServedCell | None:
         """Return the cell of a way of serving; None if it was not requested."""
@@ -101,13 +101,13 @@ class Served(Part):
     """The matrix *trained under* times *served under*, and what follows from it."""
 
     ways: tuple[Way, ...]
-    """That of the base as published first, then recipes in the sweep's order."""
+    """The base as published first, then recipes in the sweep's order."""
     rows: tuple[ServedRow, ...]
     """The rows of the summary."""
     runs: tuple[ServedRow, ...]
     """The same for each run, where the sweep has several seeds; empty otherwise."""
     splits: tuple[LossSplit, ...]
-    """Of quantizing recipes that have been scored as published and as trained."""
+    """Splits of the quantizing recipes that have been scored as published and as trained."""
     quantizing: str
     """What quantizing alone changed for the untouched model, in a sentence; empty where it was not scored so."""
     footnotes: tuple[str, ...]

@@ -5,8 +5,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 
 from surogate_bench.specs.evaluation import AS_PUBLISHED
-from surogate_bench_orchestrator.report.model.figures import Comparison
 from surogate_bench_orchestrator.report.model.merged import MergedRow
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import ServedCell, ServedRow
 
 ENDING_COLUMNS = (

@@ -38,11 +38,11 @@ class MainColumn:
     """One column."""
 
     header: Callable[[Summary, Sequence[Row]], str]
-    """From the summary and the rows of the table; a line break is a blank in Markdown."""
+    """Makes the header from the summary and the rows of the table; a line break is a blank in Markdown."""
     cell: Callable[[Row, Summary], str]
     kind: Kind = Kind.NUMBER
     rank: int
-    """Of two columns, a narrow terminal loses that with the higher rank first; one of rank 0 always stays."""
+    """A narrow terminal drops the columns with the highest rank first; rank 0 is never dropped."""
     terminal_header: str | None = None
     """Where it is another: narrower."""
     terminal_cell: Callable[[Row, Summary], str] | None = None
@@ -113,4 +113,4 @@ MAIN_COLUMNS = (
         rank=8,
     ),
 )
-"""From left to right."""
+"""Columns from left to right."""

@@ -1,22 +1,12 @@
 """Tables of the matrix *trained under* times *served under* as text."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Served, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.model.summary import Summary
+from surogate_bench_orchestrator.report.tables.text_table import TextTable
 from surogate_bench_orchestrator.report.text import formats
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextTable:
-    """A table as text; the first column names the rows."""
-
-    title: str
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def matrix_tables(summary: Summary) -> tuple[TextTable, ...]:

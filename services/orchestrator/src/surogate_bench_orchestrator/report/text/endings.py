@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.figures import STRICT
+from surogate_bench_orchestrator.report.model.scores import STRICT
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row, Score
 from surogate_bench_orchestrator.report.text import formats
 

@@ -62,6 +62,14 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def percents_apart(one: float, other: float) -> tuple[str, str]:
+    """Format two different fractions as percent, with as many digits as show that they differ."""
+    digits = 1
+    while f"{100 * one:.{digits}f}" == f"{100 * other:.{digits}f}":
+        digits += 1
+    return f"{100 * one:.{digits}f} %", f"{100 * other:.{digits}f} %"
+
+
 def points(value: float) -> str:
     """Format a difference of fractions in percentage points, for sentences."""
     return f"{100 * value:+.1f}".replace("-", "\N{MINUS SIGN}")

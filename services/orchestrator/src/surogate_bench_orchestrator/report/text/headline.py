@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.model.served import Served
 from surogate_bench_orchestrator.report.model.summary import Comparison, Row
-from surogate_bench_orchestrator.report.text.formats import listed, percent, points, seeds
+from surogate_bench_orchestrator.report.text.formats import (
+    interval_of_points,
+    listed,
+    percent,
+    percents_apart,
+    points,
+    seeds,
+)
 from surogate_bench_orchestrator.report.text.recipe_texts import mismatch, served_as_trained
 from surogate_bench_orchestrator.report.text.seed_spread import seed_spread
 
@@ -32,7 +39,7 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
         parts = [_gain(best, base, matrix), "There is no unquantized run to compare the others with.", served]
     else:
         beside = [row for row in rows if not row.is_base and row.score]
-        parts = [_gain(ours, base, matrix), _comparisons(sweep, beside, ours), served]
+        parts = [_gain(ours, base, matrix), _comparisons(beside, ours), served]
     return " ".join(part for part in parts if part)
 
 
@@ -53,24 +60,35 @@ def _gain(row: Row, base: Row | None, matrix: Served | None) -> str:
     before, after = base.score.accuracy, row.score.accuracy
     if before == after:
         return f"Fine-tuning with {trained} left accuracy at {percent(after)} on {questions}."
+    before_text, after_text = percents_apart(before, after)
     verb = "raised" if after > before else "lowered"
-    return f"Fine-tuning with {trained} {verb} accuracy from {percent(before)} to {percent(after)} on {questions}."
+    return f"Fine-tuning with {trained} {verb} accuracy from {before_text} to {after_text} on {questions}."
 
 
-def _comparisons(sweep: RecipeSweep, scored: Sequence[Row], reference: Row) -> str:
+def _comparisons(scored: Sequence[Row], reference: Row) -> str:
     """Return one sentence: tests over several seeds, then observations with one seed, and that seeds differ."""
     compared = [(row, row.versus_reference) for row in scored if row.versus_reference is not None]
     if not compared:
         return f"Nothing else has been compared with {reference.title} yet."
     tested = [(row, found) for row, found in compared if found.p_adjusted is not None]
-    observed = [(row, found) for row, found in compared if found.p_adjusted is None]
+    observed = [(row, found) for row, found in compared if found.p_adjusted is None and not row.is_imported]
+    imported = [(row, found) for row, found in compared if row.is_imported]
     parts = [
         *([_test_results(tested, reference)] if tested else []),
         *_observations(observed, reference),
-        *([_caution(sweep, scored)] if observed else []),
+        *([_caution(scored)] if observed else []),
+        *(_of_adapter(row, found, reference) for row, found in imported),
     ]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _of_adapter(row: Row, found: Comparison, reference: Row) -> str:
+    """Return what was observed with one imported adapter; it is no test of how it was trained."""
+    return (
+        f"this one adapter, {row.title}: {points(found.delta)} points (95 % interval {interval_of_points(found)}) "
+        f"against {reference.title} with {seeds(found.seeds)}"
+    )
 
 
 def _test_results(compared: Sequence[tuple[Row, Comparison]], reference: Row) -> str:
@@ -126,8 +144,8 @@ def _amount(change: int) -> str:
     return f"{abs(change):,} {'fewer' if change < 0 else 'more'}" if change else "as many"
 
 
-def _caution(sweep: RecipeSweep, scored: Sequence[Row]) -> str:
-    known = seed_spread(sweep, scored)
+def _caution(scored: Sequence[Row]) -> str:
+    known = seed_spread(scored)
     if known:
         return f"another seed may give other differences (standard deviation of accuracy between seeds: {known})"
-    return "another seed may give other differences, and how much seeds vary was not measured"
+    return "seeds differ, so another one may give other differences (docs/benchmarks.md has examples)"

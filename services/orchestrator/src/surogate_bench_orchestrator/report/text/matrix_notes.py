@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.figures import Comparison
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, ServedCell, ServedRow
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.formats import fraction, seeds
@@ -21,7 +21,7 @@ def footnotes(
     Args:
         rows: Rows over seeds.
         splits: What the table of losses shows.
-        titles: Of recipes, by name.
+        titles: Titles of recipes, by name.
         sweep: What was requested.
         reference: Recipe that the others are compared with.
     """
@@ -59,10 +59,10 @@ def _unlike(row: ServedRow, cell: ServedCell, titles: Mapping[str, str], referen
     others = ((cell.versus_published, "itself as published"), (cell.versus_reference, titles.get(reference or "", "")))
     for found, other in others:
         if found is not None and not found.of_all_seeds:
-            yield unlike_note(where, other, found)
+            yield dagger_note(where, other, found)
 
 
-def unlike_note(this: str, other: str, found: Comparison) -> str:
+def dagger_note(this: str, other: str, found: Comparison) -> str:
     """Explain the mark of a difference that is not that of the accuracies beside it."""
     return (
         f"{formats.DAGGER} {this}: the difference to {other} is over {seeds(found.seeds)}, which both have: "

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from surogate_bench_orchestrator.report.model.figures import Comparison
-from surogate_bench_orchestrator.report.model.merged import MergedCell, MergedRow, p_value
+from surogate_bench_orchestrator.report.model.merged import MergedCell, MergedRow
+from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import Way
-from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, plural, points
-from surogate_bench_orchestrator.report.text.matrix_notes import unlike_note
+from surogate_bench_orchestrator.report.text.formats import interval_of_points, listed, p_text, plural, points, seeds
+from surogate_bench_orchestrator.report.text.matrix_notes import dagger_note
 
 _CHANCE = 0.05
 
@@ -40,13 +40,22 @@ def _change(found: Comparison) -> str:
 
 
 def _tested(compared: Sequence[tuple[str, Comparison]]) -> str:
-    several = any(found.p_adjusted is not None for _, found in compared)
-    scope = "over seeds and questions" if several else "on questions of this kind, for these adapters"
-    clear = [(name, p) for name, found in compared if (p := p_value(found)) is not None and p < _CHANCE]
-    tests = f"{len(compared)} paired {plural('test', len(compared))} {scope} (Holm-adjusted)"
-    if not clear:
-        return f"none of {tests} shows a difference"
-    return f"of {tests}, these show a difference: {listed([f'{name}, {p_text(p)}' for name, p in clear])}"
+    """Return the results of tests over seeds and questions, then what is not tested."""
+    tested = [(name, p) for name, found in compared if (p := found.p_adjusted) is not None]
+    alone = {name: found for name, found in compared if found.p_adjusted is None}
+    parts = [_results(tested)] if tested else []
+    if alone:
+        numbers = {found.seeds for found in alone.values()}
+        of = seeds(next(iter(numbers))) if len(numbers) == 1 and any(numbers) else "one seed or adapter each"
+        subject = f"{listed(list(alone))}, " if tested else ""
+        parts.append(f"{subject}with {of}: another may give other differences")
+    return "; ".join(parts)
+
+
+def _results(tested: Sequence[tuple[str, float]]) -> str:
+    clear = [f"{name}, {p_text(p)}" for name, p in tested if p < _CHANCE]
+    tests = f"{len(tested)} paired {plural('test', len(tested))} over seeds and questions (Holm-adjusted)"
+    return f"of {tests}, these show a difference: {listed(clear)}" if clear else f"none of {tests} shows a difference"
 
 
 def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way]) -> Iterator[str]:
@@ -55,6 +64,6 @@ def footnotes(rows: Sequence[MergedRow], ways: Sequence[Way]) -> Iterator[str]:
         for cell in row.cells:
             name = f"{row.title} merged, {_served(cell, ways)}"
             if (found := cell.versus_unmerged) is not None and not found.of_all_seeds:
-                yield unlike_note(name, "itself unmerged", found)
+                yield dagger_note(name, "itself unmerged", found)
             if cell.merged.reason:
                 yield f"{name} {cell.merged.state}: {cell.merged.reason}"

@@ -89,7 +89,7 @@ def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None)
     return (
         f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} has too: "
         f"{formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}. In the table, "
-        f"{row.title} is the mean of {seeds(row.seeds)} and {reference.title} of {seeds(reference.seeds)}."
+        f"{row.title} is over {seeds(row.seeds)} and {reference.title} over {seeds(reference.seeds)}."
     )
 
 
@@ -134,6 +134,7 @@ def _sensitivity_notes(rows: Sequence[Row]) -> list[str]:
         (smallest, row, comparison)
         for row in rows
         if row.score and (comparison := row.versus_reference)
+        if not (row.is_imported and len(comparison.seeds) > 1)  # not tested
         if 0 < (smallest := _detectable(comparison, row.score.samples)) < 1
     ]
     texts = []

@@ -74,7 +74,7 @@ def mismatch_details(recipes: Sequence[Recipe], matrix: Served | None = None) ->
     """Return a note on the formats of training for each recipe where they are not those of serving; empty if none.
 
     Args:
-        recipes: Of the sweep.
+        recipes: Recipes of the sweep.
         matrix: Accuracies by way of serving; None where there is one way only.
     """
     formats = [

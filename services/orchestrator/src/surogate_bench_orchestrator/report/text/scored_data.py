@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.report.model.figures import STRICT
+from surogate_bench_orchestrator.report.model.scores import STRICT
 from surogate_bench_orchestrator.report.model.summary import ScoredOn, Summary
 from surogate_bench_orchestrator.report.text.formats import listed, plural
 

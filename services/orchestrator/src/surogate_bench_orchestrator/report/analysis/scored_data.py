@@ -7,7 +7,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.results import EvalResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
-from surogate_bench_orchestrator.report.model.figures import FLEXIBLE, STRICT
+from surogate_bench_orchestrator.report.model.scores import FLEXIBLE, STRICT
 from surogate_bench_orchestrator.report.model.summary import ScoredOn
 from surogate_bench_orchestrator.report.text.formats import listed
 from surogate_bench_orchestrator.report.text.scored_data import data_of, examples_text, prompt_text, tokens_text

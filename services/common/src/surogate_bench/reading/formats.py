@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.data.fields import Number
-from surogate_bench_trainer.data.text import shortened, unusable
+from surogate_bench.reading.fields import Number
+from surogate_bench.reading.text import shortened, unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ def parquet_records(data: bytes, source: Source, columns: tuple[str, ...]) -> It
         ConfigError: the file is not Parquet, or has one of the columns twice.
     """
     import pyarrow as pa  # noqa: PLC0415 - only for Parquet
-    from pyarrow import parquet  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415 - as above
 
     try:
         file = parquet.ParquetFile(pa.BufferReader(data))

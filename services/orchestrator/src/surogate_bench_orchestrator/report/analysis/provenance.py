@@ -1,33 +1,33 @@
 """Machines and versions that stages ran with, from their manifests."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from surogate_bench.manifest import Hardware, Manifest
-from surogate_bench.results import EvalResult
+from surogate_bench_orchestrator.report.analysis.records import SweepRecords
 from surogate_bench_orchestrator.report.model.summary import Machine
 from surogate_bench_orchestrator.report.text.formats import size
 
 
-def machines(manifests: Sequence[Manifest]) -> tuple[Machine, ...]:
+def machines(records: SweepRecords) -> tuple[Machine, ...]:
     """Return each kind of machine once, with the stages that ran on it."""
     details: dict[str, Hardware] = {}
     stages: dict[str, list[str]] = {}
-    for manifest in manifests:
+    for label, manifest in _labelled(records):
         description = describe_machine(manifest.hardware)
         details.setdefault(description, manifest.hardware)
-        stages.setdefault(description, []).append(_label(manifest))
+        stages.setdefault(description, []).append(label)
     return tuple(
         Machine(description=description, details=details[description], runs=tuple(stages[description]))
         for description in details
     )
 
 
-def _label(manifest: Manifest) -> str:
-    if manifest.run in {"", manifest.stage}:
-        return manifest.stage
-    result = manifest.result
-    under = result.served_under if isinstance(result, EvalResult) else None
-    return f"{manifest.run} {manifest.stage}" + (f" under {under}" if under else "")
+def _labelled(records: SweepRecords) -> Iterator[tuple[str, Manifest]]:
+    if records.prepare is not None:
+        yield "prepare", records.prepare[0]
+    for run in records.every_run():
+        for key, manifest in run.stages().items():
+            yield f"{run.name} {key.called(manifest.stage)}", manifest
 
 
 def describe_machine(hardware: Hardware) -> str:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.data.text import shortened
+from surogate_bench.reading.text import shortened
 
 
 class Number(str):
@@ -28,9 +28,9 @@ class Place:
     """Location of a record, for error messages."""
 
     where: str
-    """As a field name, for example ``data.train:17``."""
+    """Place of the record as a field name, for example ``data.train:17``."""
     prose: str = "the record"
-    """In prose, for example ``line 17 of /data/train.jsonl``."""
+    """The same in prose, for example ``line 17 of /data/train.jsonl``."""
 
     def error(self, problem: str, *, value: object, remedy: str) -> ConfigError:
         """Return the error for this record."""

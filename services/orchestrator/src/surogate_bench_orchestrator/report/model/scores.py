@@ -19,7 +19,7 @@ class Score(Part):
     """Accuracy on the test questions; fractions in 0..1. Over several seeds: means over them."""
 
     accuracy: float
-    """By the metric of the task, which is strict exact match if nothing else is named: the headline."""
+    """Value of the task's metric, which is strict exact match if nothing else is named: the headline."""
     stderr: float
     low: float
     """Lower end of the 95 % interval: over questions with one seed, over seeds and questions with several."""
@@ -27,7 +27,7 @@ class Score(Part):
     seed_stddev: float | None
     """Standard deviation of the seeds' accuracies; None with one seed."""
     flexible_accuracy: float | None
-    """By the second metric of the task, as a rule flexible exact match; None where it has one metric."""
+    """Value of the task's second metric, usually flexible exact match; None where it has one metric."""
     samples: int
     """Distinct test questions."""
     empty_answers: int
@@ -70,11 +70,11 @@ class Comparison(Part):
     """Answers (question and seed) that only this row has right."""
     only_reference: int
     p_value: float | None
-    """Of no difference between the recipes, over seeds and questions; None with fewer than two seeds."""
+    """P value of no difference between the recipes, over seeds and questions; None with fewer than two seeds."""
     p_adjusted: float | None
     """``p_value``, Holm-adjusted over the rows that have one against the same reference."""
     p_questions: float | None
-    """Of no difference between these two adapters on other questions of the kind (exact McNemar test): it concerns the
-    questions only, not the recipes. None with several seeds."""
+    """P value of no difference between these two adapters on other questions of the kind (exact McNemar test): it
+    concerns the questions only, not the recipes. None with several seeds."""
     p_questions_adjusted: float | None
     """``p_questions``, Holm-adjusted over the rows that have one against the same reference."""

@@ -32,7 +32,7 @@ from surogate_bench_orchestrator.report.model.summary import Summary
 from surogate_bench_orchestrator.report.tables.matrix import marks
 from surogate_bench_orchestrator.report.text import formats
 from surogate_bench_orchestrator.report.text.formats import points, short
-from surogate_bench_orchestrator.report.text.matrix_notes import unlike_note
+from surogate_bench_orchestrator.report.text.matrix_notes import dagger_note
 
 _ROW_INCHES = 0.52
 _FRAME_INCHES = 1.15
@@ -94,7 +94,7 @@ def _notes(served: Served) -> list[str]:
     """Explain the marks in the chart."""
     pairs = [(row, row.own) for row in served.rows if row.own]
     unlike = [
-        unlike_note(f"{row.title} as trained", "itself as published", found)
+        dagger_note(f"{row.title} as trained", "itself as published", found)
         for row, own in pairs
         if (found := own.versus_published) and not found.of_all_seeds
     ]

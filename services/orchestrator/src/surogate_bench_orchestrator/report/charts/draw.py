@@ -9,7 +9,7 @@ from surogate_bench_orchestrator.report.analysis.records import SweepRecords, Tr
 from surogate_bench_orchestrator.report.charts.accuracy import draw_accuracy
 from surogate_bench_orchestrator.report.charts.loss import Curve, RecipeCurves, draw_loss, draw_overlay, loss_limits
 from surogate_bench_orchestrator.report.charts.matrix import draw_heat_map
-from surogate_bench_orchestrator.report.charts.own import draw_own
+from surogate_bench_orchestrator.report.charts.served_as_trained import draw_own
 from surogate_bench_orchestrator.report.charts.style import SeriesStyle, house_style, series_style, to_png, to_svg
 from surogate_bench_orchestrator.report.model.served import MATRIX_TITLE, Served, ServedCell
 from surogate_bench_orchestrator.report.model.summary import Summary
@@ -29,7 +29,7 @@ class Chart:
     png: bytes
     svg: bytes
     narrow_svg: bytes | None
-    """For phones, where the chart is too wide for them; None where one form serves both."""
+    """Form for phones, where the chart is too wide for them; None where one form serves both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Charts:
 
     accuracy: Chart | None
     matrix: tuple[Chart, ...]
-    """Where the base is served in several ways: as published against as trained, and the heat map."""
+    """As published against as trained, and the heat map; empty where the base is served in one way."""
     overlay: Chart | None
     losses: tuple[Chart, ...]
 

@@ -1,0 +1,1 @@
+"""``surogate-bench validate --deep``: what would be trained and scored, and what it needs."""

@@ -1,0 +1,21 @@
+"""What a task beside the primary one shows."""
+
+from surogate_bench_orchestrator.report.model.rows import Row, ScoredOn
+from surogate_bench_orchestrator.report.model.scores import Part
+
+
+class FurtherTask(Part):
+    """What a task beside the primary one shows, on the base as published; rows have no figures of trainings."""
+
+    task: str
+    metric: str
+    """What ``accuracy`` of its scores is."""
+    second_metric: str | None
+    """What ``flexible_accuracy`` of its scores is; None where the task has one metric."""
+    evaluated_on: str
+    scored: tuple[ScoredOn, ...]
+    rows: tuple[Row, ...]
+    """The rows of the summary, compared within this task."""
+    runs: tuple[Row, ...]
+    footnotes: tuple[str, ...]
+    notes: tuple[str, ...]
