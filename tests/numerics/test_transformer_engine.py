@@ -103,6 +103,12 @@ def test_the_library_is_asked_for_the_recipe_once_a_layer_and_never_moves_scales
 
 
 @pytest.mark.usefixtures("library")
+def test_products_in_bf16_are_refused() -> None:
+    with pytest.raises(NotImplementedError, match="bf16"):
+        TransformerEngine().start(recipe_by_name("bf16"), layers=1, device=CPU, seed=0)
+
+
+@pytest.mark.usefixtures("library")
 def test_the_weight_is_quantized_once_and_no_bf16_copy_survives() -> None:
     _, layer = start(TransformerEngine())
     inner = layer.products.linear

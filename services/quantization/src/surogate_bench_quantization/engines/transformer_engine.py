@@ -64,18 +64,22 @@ def library_recipe(recipe: Recipe, recipes: ModuleType) -> object:
 
     Hadamard transforms are disabled: they belong to weight gradients, which do not exist here.
     """
-    if recipe.compute is ComputePrecision.NVFP4:
-        squares = recipe.fp4_profile == "paper"
-        nvfp4: object = recipes.NVFP4BlockScaling(disable_rht=True, disable_2d_quantization=not squares)
-        return nvfp4
-    delayed: object = recipes.DelayedScaling(
-        margin=recipe.fp8_margin,
-        fp8_format=recipes.Format.HYBRID,
-        amax_history_len=recipe.fp8_amax_history_length,
-        amax_compute_algo="max",
-        reduce_amax=False,
-    )
-    return delayed
+    match recipe.compute:
+        case ComputePrecision.FP8_HYBRID:
+            delayed: object = recipes.DelayedScaling(
+                margin=recipe.fp8_margin,
+                fp8_format=recipes.Format.HYBRID,
+                amax_history_len=recipe.fp8_amax_history_length,
+                amax_compute_algo="max",
+                reduce_amax=False,
+            )
+            return delayed
+        case ComputePrecision.NVFP4:
+            squares = recipe.fp4_profile == "paper"
+            nvfp4: object = recipes.NVFP4BlockScaling(disable_rht=True, disable_2d_quantization=not squares)
+            return nvfp4
+        case ComputePrecision.BF16:
+            raise NotImplementedError("products in bf16 are torch's own on every device")
 
 
 class TransformerEngineProducts(nn.Module):
