@@ -17,7 +17,7 @@ case $1 in
     export UV_PYTHON=/opt/venv/bin/python UV_LINK_MODE=copy MAX_JOBS
     uv pip install --quiet --no-deps --require-hashes -r /build/transformer-engine-build.txt
     nvidia=$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/nvidia
-    # Without the variable its build first looks for a finished library, where no hash is checked.
+    # Without the first variable the build downloads a finished library if there is one; no hash is checked then.
     NVTE_PYTORCH_FORCE_BUILD=TRUE CUDA_HOME=$nvidia/cu13 CPATH=$nvidia/cudnn/include:$nvidia/nccl/include \
       uv pip install --quiet --no-deps --no-build-isolation --require-hashes --compile-bytecode \
       --prefix /transformer-engine -r /build/transformer-engine.txt
