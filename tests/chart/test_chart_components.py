@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 from chart_rendering import CHART, Render
+from waiting import PATIENCE_S
 
 from surogate_bench_orchestrator.controller.election import LEASE
 
@@ -129,7 +130,7 @@ def test_a_release_called_like_the_chart_does_not_repeat_it(render: Render) -> N
 @pytest.mark.skipif(shutil.which("helm") is None, reason="there is no helm on PATH")
 def test_the_helm_command_renders_the_same(render: Render) -> None:
     command = ["helm", "template", "demo", str(CHART), "-n", "default", "--kube-version", "1.35.0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True)
     manifests = [item for item in yaml.safe_load_all(done.stdout) if item]
 
     def comparable(items: list[dict[str, Any]]) -> dict[tuple[str, str], Any]:

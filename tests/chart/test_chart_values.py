@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from chart_rendering import CHART, Render
+from waiting import PATIENCE_S
 
 FREE_MAPS = {"stringMap", "env", "quantities", "global"}
 
@@ -144,7 +145,7 @@ def bucket_script(render: Render, folder: Path, **bundled: Any) -> tuple[list[st
 def test_the_bucket_is_made_where_the_server_looks_for_it(render: Render, tmp_path: Path) -> None:
     command, pod = bucket_script(render, tmp_path)
     for _ in range(2):
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=PATIENCE_S)
     root = pod["containers"][0]["args"][-1].replace("/data", str(tmp_path), 1)
     assert (Path(root) / "results").is_dir()
     assert "--nometa" not in pod["containers"][0]["args"]
@@ -159,10 +160,10 @@ def test_a_volume_that_may_not_be_written_is_refused_with_its_owner_and_every_wa
         command, _ = bucket_script(render, folder)
         as_user = [*command[:3], AS_USER, *command[3:]]
         if prepared:
-            subprocess.run(command, check=True, timeout=60)
+            subprocess.run(command, check=True, timeout=PATIENCE_S)
         for each in (*folder.rglob("*"), folder):
             each.chmod(0o555)
-        done = subprocess.run(as_user, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(as_user, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         folder.chmod(0o755)
     assert done.returncode == 1
     assert f"belongs to {os.getuid()}:{os.getgid()}, mode 0555" in done.stderr
@@ -176,7 +177,7 @@ def test_a_volume_that_may_not_be_written_is_refused_with_its_owner_and_every_wa
 def test_a_volume_that_cannot_be_used_is_refused_with_the_reason(render: Render, tmp_path: Path) -> None:
     (tmp_path / "buckets").write_text("in the way")
     command, _ = bucket_script(render, tmp_path, persistence={"enabled": False})
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"the pod's emptyDir cannot be used: {tmp_path}/buckets")
 

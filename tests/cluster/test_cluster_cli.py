@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from cluster_release import Until
+from cluster_tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store import open_store
@@ -77,7 +78,7 @@ class Lab:
     def call(self, *arguments: str) -> tuple[int, str, str]:
         """Run the command line; returns exit code, standard output and standard error."""
         process = self.start(*arguments)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE_S)
         return process.returncode, out, err
 
     def submit(self) -> None:
@@ -122,7 +123,7 @@ def lab(api: Api, namespace: str, tmp_path: Path) -> Iterator[Lab]:
     for process in made.started:
         if process.poll() is None:
             process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=PATIENCE_S)
 
 
 @pytest.fixture
@@ -187,7 +188,7 @@ def test_a_sweep_is_submitted_followed_and_its_report_fetched(serving: Lab, unti
     serving.report_on(status("Running", {"name": "base", "state": "Pending"}, RUNNING_ROW))
     assert "bf16-s0: Training  1/2  loss 1.500" in process.stdout.readline()
     serving.report_on(COMPLETE)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, err) == (0, "")
     assert "Base model" in out
     assert (serving.folder / "report" / "big.bin").stat().st_size == 400_000
@@ -236,7 +237,7 @@ def test_an_interrupted_follower_leaves_the_sweep_in_the_cluster(controller: Lab
     assert process.stdout is not None
     assert "Training" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "continues in the cluster" in err
     assert controller.api.get(controller.path)

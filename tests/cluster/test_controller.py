@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cluster_lab import SPEC, Lab
 from cluster_release import Until
+from cluster_tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.adapters.kubernetes.api import Api
@@ -97,7 +98,7 @@ def test_a_leader_that_loses_its_lease_stops_at_once(lab: Lab, until: Until) -> 
     lease = f"/apis/coordination.k8s.io/v1/namespaces/{lab.namespace}/leases/surogate-bench-controller"
     renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
     lab.api.patch(lease, {"spec": {"holderIdentity": "another", "leaseDurationSeconds": 60, "renewTime": renewed}})
-    assert replica.process.wait(60) == 75
+    assert replica.process.wait(PATIENCE_S) == 75
 
 
 def test_a_suspended_sweep_stops_and_continues(lab: Lab, until: Until) -> None:

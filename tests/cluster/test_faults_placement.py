@@ -47,7 +47,7 @@ def test_a_recipe_that_no_node_can_run_is_skipped_and_the_others_are_run(
     name = "incapable"
     spec = small(recipes=["bf16", "fp8"], training__max_steps=20)
     release.submit(name, spec | {"scheduling": {"compute_capability": "required"}})
-    until(lambda: release.state(name, "fp8-s0") == "Skipped", "fp8 is skipped", 90)
+    until(lambda: release.state(name, "fp8-s0") == "Skipped", "fp8 is skipped")
     row = release.runs(name)["fp8-s0"]
     assert row.reason == "NoCapableNode"
     assert "affinity" in row.message

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from cluster_release import Release, Small, Until
+from cluster_tools import PATIENCE_S
 
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout
@@ -117,11 +118,11 @@ def test_a_suspended_sweep_goes_on_from_its_checkpoints_and_a_deleted_one_leaves
 def without(part: str) -> Iterator[None]:
     """A part of the control plane is killed, and comes back."""
     command = shlex.split(os.environ[PARTS])
-    subprocess.run([*command, "stop", part, "--kill"], check=True, timeout=60)
+    subprocess.run([*command, "stop", part, "--kill"], check=True, timeout=PATIENCE_S)
     try:
         yield
     finally:
-        subprocess.run([*command, "start", part], check=True, timeout=120)
+        subprocess.run([*command, "start", part], check=True, timeout=PATIENCE_S)
 
 
 def answers(release: Release, name: str) -> bool:

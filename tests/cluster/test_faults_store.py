@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +16,6 @@ from surogate_bench_orchestrator.resource.status import ConditionType
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]
 
 RUN = "bf16-s0"
-AWAY_S = 45
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +65,12 @@ def completes(release: Release, until: Until, name: str) -> None:
     release.remove(name)
 
 
-def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(
-    own: Release, small: Small, until: Until
-) -> None:
+def log_of(release: Release, name: str) -> str:
+    """End of the trainer's log."""
+    return release.cli("logs", name, RUN, "--stage", "train", "--tail", "100").stdout
+
+
+def test_a_store_that_is_away_for_a_while_costs_time_and_nothing_else(own: Release, small: Small, until: Until) -> None:
     name = "stranded"
     own.submit(name, small(recipes=["bf16"], training__max_steps=300))
     layout = own.layout(name)
@@ -77,8 +78,8 @@ def test_a_store_that_is_away_for_a_minute_costs_time_and_nothing_else(
         until(lambda: store.list(f"{layout.train(RUN)}/checkpoints"), "there is a checkpoint", 300)
         before = own.results(store, name)
     with without_store(own):
-        time.sleep(AWAY_S)
-        until(lambda: reason(own, name, ConditionType.COMPLETE) == "StoreAway", "the status says so", 90)
+        until(lambda: "waiting for the store" in log_of(own, name), "the trainer waits", 200)
+        until(lambda: reason(own, name, ConditionType.COMPLETE) == "StoreAway", "the status says so", 200)
     until(lambda: own.finished(name), "it ends", 400)
     with own.store() as store:
         after = own.results(store, name)
@@ -132,7 +133,7 @@ def test_a_store_secret_that_is_missing_is_named_and_noticed_once_it_is_there(
         "objectStore.bundled.enabled=false", f"{external}.url=s3://nowhere", f"{external}.existingSecret=not-there"
     )
     release.submit("waits", small(recipes=["bf16"]))
-    until(lambda: "'not-there'" in why_not_admitted(release, "waits"), "the status names the Secret", 60)
+    until(lambda: "'not-there'" in why_not_admitted(release, "waits"), "the status names the Secret")
     secret = {"metadata": {"name": "not-there"}, "stringData": {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}}
     release.api.create(f"{release.core}/secrets", secret)
     until(lambda: "cannot be reached" in why_not_admitted(release, "waits"), "the Secret is noticed", 240)

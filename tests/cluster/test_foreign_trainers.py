@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from cluster_release import IMAGE_TAG, Release, Small, Until
+from cluster_tools import kubectl
 
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench_orchestrator.resource.status import StatusRow
@@ -31,6 +32,17 @@ model.save_pretrained(output / "adapter")
 lines = [{"step": step, "loss": 2.5, "tokens": 10, "seconds": 0.5} for step in range(1, request["steps"] + 1)]
 (output / "metrics.jsonl").write_text("".join(json.dumps(line) + chr(10) for line in lines))
 """
+WAIT = """
+import os, time
+while not os.path.exists("go"):
+    time.sleep(0.2)
+"""
+"""Before the training: until there is a file in its folder."""
+
+
+def is_running(pod: dict[str, Any]) -> bool:
+    """Whether a pod has neither ended nor been asked to."""
+    return "deletionTimestamp" not in pod["metadata"] and pod["status"]["phase"] not in {"Succeeded", "Failed"}
 
 
 def shell(name: str, script: str, **more: Any) -> dict[str, Any]:
@@ -119,8 +131,8 @@ def test_a_pod_that_is_lost_and_a_suspended_sweep_begin_the_command_anew(
     release: Release, small: Small, until: Until
 ) -> None:
     name, run = "again", "good-s0"
-    slow = TRAINERS[0] | {"command": ["{python}", "-c", f"import time; time.sleep(15){TRAIN}"]}
-    release.submit(name, small(recipes=["bf16"], trainers=[slow], training__max_steps=10))
+    held = TRAINERS[0] | {"command": ["{python}", "-c", f"{WAIT}{TRAIN}"]}
+    release.submit(name, small(recipes=["bf16"], trainers=[held], training__max_steps=10))
 
     def trains() -> bool:
         rows = release.runs(name)
@@ -134,5 +146,8 @@ def test_a_pod_that_is_lost_and_a_suspended_sweep_begin_the_command_anew(
     until(lambda: not release.active(name), "nothing of it runs", 120)
     release.change(name, suspend=False)
     until(trains, "it runs once more", 200)
+    [again] = [pod for pod in release.pods(sweep=name, run=run, stage="train") if is_running(pod)]
+    inside = ("exec", again["metadata"]["name"], "--container", "trainer", "--")
+    kubectl("--namespace", release.namespace, *inside, "touch", "/trainer/scratch/go")
     until(lambda: release.state(name, run) in {"Trained", "Evaluating", "Succeeded"}, "it has trained", 200)
     release.remove(name)

@@ -12,12 +12,12 @@ from cluster_stand_in import StandIn
 from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
 from surogate_bench_orchestrator.adapters.kubernetes.labels import COMPONENT, INSTANCE
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.usefixtures("enforced")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.usefixtures("enforced")]
 
 NAME = "app.kubernetes.io/name"
 STORE_PORT, API_PORT = 7070, 443
 STORE = {"store", "store by name"}
-PATIENCE_S = 20.0
+PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def test_uninstalling_leaves_the_sweeps_only(upgraded: Upgraded, until: Until) -
     release, _ = upgraded
     until(lambda: release.finished(SWEEP) and not release.active(SWEEP), "the sweep is over", 400)
     release.helm("uninstall", release.name, "--wait")
-    until(lambda: everything(release) == {f"recipesweeps/{SWEEP}"}, "the release is gone", 30)
+    until(lambda: everything(release) == {f"recipesweeps/{SWEEP}"}, "the release is gone")
     assert release.api.get(DEFINITION) is not None
     assert release.status(SWEEP).phase == "Complete"
 
@@ -84,7 +84,7 @@ def test_installing_again_finds_the_sweeps(upgraded: Upgraded, until: Until) -> 
     release.remove(SWEEP)
     until(lambda: release.api.get(f"{release.sweeps}/{SWEEP}") is None, "the sweep is gone")
     release.helm("uninstall", release.name, "--wait")
-    until(lambda: not everything(release), "nothing is left", 30)
+    until(lambda: not everything(release), "nothing is left")
 
 
 def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Install, small: Small, until: Until) -> None:
@@ -92,7 +92,7 @@ def test_uninstalling_in_the_middle_of_a_sweep_stops_what_runs(install: Install,
     release.submit("halfway", small(recipes=RECIPES))
     until(lambda: any(row.state == "Training" for row in release.runs("halfway").values()), "it trains", 200)
     release.helm("uninstall", release.name, "--wait")
-    until(lambda: everything(release) == {"recipesweeps/halfway"}, "the release is gone", 30)
+    until(lambda: everything(release) == {"recipesweeps/halfway"}, "the release is gone")
 
 
 def test_two_releases_run_their_own_sweeps_alone(

@@ -94,7 +94,7 @@ def summary(
     further = {"name": FURTHER, "data": {"builtin": "word-problems-en", "test_size": 8}}
     spec = small(
         recipes=RECIPES, training__max_steps=STEPS, data__test_size=QUESTIONS, data__validation_size=1000,
-        evaluation__tasks=[further],
+        evaluation__tasks=[{"name": "ro_gsm8k"}, further],
     )  # fmt: skip
     release.submit(SWEEP, spec)  # validation after the last step, and questions, take so long that a scrape sees them
     until(lambda: release.finished(SWEEP), "the sweep is over", 400)

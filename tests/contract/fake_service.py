@@ -119,8 +119,10 @@ def _behave(behaviour: str, work_dir: Path, *, first: bool) -> None:
         case "unsupported":
             raise UnsupportedRecipeError("no engine")
         case "hang":
+            write_progress(work_dir, Progress(phase=behaviour))
             time.sleep(600)
         case "held":
+            write_progress(work_dir, Progress(phase=behaviour))
             while not Path(os.environ["SUROGATE_BENCH_TEST_RELEASE"]).exists():
                 time.sleep(0.02)
         case "stubborn-once" if first:

@@ -9,12 +9,17 @@ from typing import Any
 
 import pytest
 import yaml
+from safetensors import safe_open
 from sweeps import small_document
 from waiting import PATIENCE_S
 
+from surogate_bench.model_source import locate_model
+from surogate_bench.requests import PrepareRequest
+from surogate_bench.specs import load_sweep
+from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 SPEC = small_document(
     name="chat",
@@ -38,6 +43,18 @@ def one(folder: Path, pattern: str) -> Path:
     return found
 
 
+def require_converted_model(folder: Path) -> None:
+    """Require that preparation has converted the model, which is not in safetensors format, into the store."""
+    sweep, store = load_sweep(folder / "sweep.yaml"), open_store(str(folder / "results"))
+    published = one(folder, "prepare/model")
+    layout = PrepareRequest(sweep=sweep, store=store.url).layout
+    located = locate_model(sweep.model, store=store, layout=layout, cache=folder / "unused")
+    assert Path(located.name_or_path) == published
+    assert json.loads(one(folder, "prepare/manifest.json").read_text(encoding="utf-8"))["result"]["model_in_store"]
+    with safe_open(published / "model.safetensors", "pt") as weights:
+        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - not a dict
+
+
 def test_conversations_are_trained_on_and_scored_by_the_models_own_template(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
@@ -58,6 +75,7 @@ def test_conversations_are_trained_on_and_scored_by_the_models_own_template(tmp_
         cwd=tmp_path, env=os.environ, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    require_converted_model(tmp_path)
     lines = one(tmp_path, "prepare/data/train.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 10
     for line in map(json.loads, lines):

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,12 +16,16 @@ from vllm_answers import TIE, Served, largest_gap, serve
 from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
-from surogate_bench.exports import ExportRecord
+from surogate_bench.exports import ExportFormat, ExportRecord
 from surogate_bench.model_source import SHIPPED_MODELS, local_model_folder
+from surogate_bench.requests import ExportRequest
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.e2e
 
+FORMATS = (ExportFormat.NATIVE, ExportFormat.BF16)
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 PROJECTIONS = [*FUSED["qkv_proj"], "o_proj", *FUSED["gate_up_proj"], "down_proj"]
 
@@ -49,16 +54,33 @@ def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def export(model: dict[str, str], recipe: str, export_format: str, place: Path) -> Path:
-    """Run the command."""
-    sweep = {
+def sweep_of(model: dict[str, str]) -> dict[str, Any]:
+    return {
         "name": "exported",
         "model": model,
         "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
         "training": {"max_steps": 2},
         "recipes": ["qbnb", "qfp8-bf16", "qfp4"],
     }
-    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+
+
+def export_here(model: dict[str, str], recipe: str, export_format: ExportFormat, place: Path) -> Path:
+    """Export as the command does, in this process."""
+    output, work_dir = (place / f"{recipe}-{export_format}{end}" for end in ("", "-work"))
+    work_dir.mkdir()
+    threads = torch.get_num_threads()
+    request = ExportRequest(
+        sweep=parse_sweep(sweep_of(model)), store=str(place / "store"), recipe=recipe, output=output,
+        format=export_format,
+    )  # fmt: skip
+    handle(request, work_dir)
+    torch.set_num_threads(threads)
+    return output
+
+
+def export(model: dict[str, str], recipe: str, export_format: ExportFormat, place: Path) -> Path:
+    """Run the command."""
+    (place / "sweep.yaml").write_text(yaml.safe_dump(sweep_of(model)))
     output = place / f"{recipe}-{export_format}"
     command = [sys.executable, "-m", "surogate_bench_orchestrator", "export-base", "sweep.yaml", recipe]
     subprocess.run([*command, "--format", export_format, "--output", output], cwd=place, check=True)
@@ -76,7 +98,7 @@ def check_greedy(served: Served, checkpoint: Path, adapter: Path, weights: dict[
 
 
 def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, tmp_path: Path) -> None:
-    checkpoint = export({"path": str(folder)}, "qbnb", "bf16", tmp_path)
+    checkpoint = export({"path": str(folder)}, "qbnb", ExportFormat.BF16, tmp_path)
     served = serve(checkpoint, adapter, tmp_path)
     assert not served.weights  # no kernel was replaced
     check_greedy(served, checkpoint, adapter)
@@ -86,7 +108,7 @@ def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, 
 def test_vllm_reads_a_native_export_as_the_weights_of_training_and_serves_lora_on_it(
     recipe: str, adapter: Path, folder: Path, tmp_path: Path
 ) -> None:
-    native, dequantized = (export({"path": str(folder)}, recipe, each, tmp_path) for each in ("native", "bf16"))
+    native, dequantized = (export_here({"path": str(folder)}, recipe, each, tmp_path) for each in FORMATS)
     served = serve(native, adapter, tmp_path)
     expected = load_file(dequantized / "model.safetensors")
     errors = ExportRecord.model_validate_json((native / EXPORT_FILE).read_bytes()).relative_errors

@@ -11,6 +11,7 @@ import pytest
 from completions_stand_in import Completions, completing
 from sweeps import small_sweep
 from transformers import AutoTokenizer
+from waiting import PATIENCE_S
 
 from surogate_bench.contract import task_file
 from surogate_bench.model_source import local_model_folder
@@ -20,14 +21,14 @@ from surogate_bench.stages import new_manifest, publish_stage, read_result
 from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 RECORDS = 12
 PROBLEMS = tuple(split("test", language="en", size=RECORDS, seed=0))
 ENTRY = {"data": {"builtin": "word-problems-en", "test_size": RECORDS}}
 SWEEP = small_sweep(
     name="further",
-    serving={"start_timeout_s": 30},
+    serving={"start_timeout_s": PATIENCE_S},
     evaluation={
         "tasks": ["ro_gsm8k", {"name": "en_gsm8k", **ENTRY}, {"name": "word_problem_choice", **ENTRY}],
         "num_concurrent": 4,
@@ -65,7 +66,7 @@ def by_the_command(server: Completions, task: Path, tokenizer: str, folder: Path
         *("--gen_kwargs", "max_gen_toks=64"),
     ]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     (found,) = (folder / "by-hand").rglob("results_*.json")
     results: dict[str, Any] = json.loads(found.read_text())["results"][task.stem]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine_checks import Outcome, read_report
@@ -29,7 +30,7 @@ def run(*command: str, folder: Path) -> "subprocess.CompletedProcess[str]":
         env=ENVIRONMENT,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=PATIENCE_S,
         check=False,
     )
 
@@ -57,7 +58,7 @@ def test_a_dry_run_passes_nothing_that_needs_a_gpu(tmp_path: Path) -> None:
 
 def test_the_cpu_computes_the_losses_of_a_train_stage_beside_a_run(tmp_path: Path) -> None:
     arguments = ["--groups", "train-stage", "--threads", "1"]
-    with CpuReference(tmp_path, arguments, deadline=time.monotonic() + 300) as reference:
+    with CpuReference(tmp_path, arguments, deadline=time.monotonic() + PATIENCE_S) as reference:
         losses = reference.losses(stage_name("fp8"))
         with pytest.raises(PermanentError, match="has ended"):
             reference.losses("another check")

@@ -186,7 +186,14 @@ def test_vllm_comes_back_with_its_adapters_after_it_was_killed(service: Service)
 
 def test_the_metrics_port_passes_vllms_own_metrics_on(service: Service) -> None:
     service.answer("base")
-    text = httpx.get(f"http://127.0.0.1:{service.metrics_port}/metrics", timeout=PATIENCE_S, trust_env=False).text
+
+    def scrape() -> str:
+        """Every part of the metrics; what does not come within the time of a scrape is left out."""
+        url = f"http://127.0.0.1:{service.metrics_port}/metrics"
+        text = httpx.get(url, timeout=PATIENCE_S, trust_env=False).text
+        return text if "vllm:" in text and 'surogate_bench_vllm_up{sweep="model-server-test"} 1.0' in text else ""
+
+    text = until(scrape, "vLLM's metrics and our own")
     made = list(text_string_to_metric_families(text))
     values = {each.name: [sample.value for sample in each.samples] for each in made}
     assert values["surogate_bench_vllm_up"] == [1]

@@ -13,6 +13,7 @@ import yaml
 from completions_stand_in import Completions, completing
 from hub_stand_in import Hub, Repository, serving
 from sweeps import small_sweep
+from waiting import PATIENCE_S
 
 from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
@@ -21,7 +22,7 @@ from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read
 from surogate_bench.store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
 PUBLISHED = Path(__file__).parents[2] / "configs" / "sweeps" / "qwen3-0.6b-gsm8k.yaml"
 TEST_RECORDS = 9
@@ -68,12 +69,14 @@ def environment(folder: Path, endpoint: str) -> dict[str, str]:
     return {**os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(folder / "cache"), "TQDM_DISABLE": "1"}
 
 
-def by_the_evaluator(request: StageRequest, folder: Path, endpoint: str) -> "subprocess.CompletedProcess[str]":
+def by_the_evaluator(
+    request: StageRequest, folder: Path, endpoint: str, **variables: str
+) -> "subprocess.CompletedProcess[str]":
     path = folder / f"{request.model_dump()['kind']}.json"
     path.write_text(request.model_dump_json())
     return subprocess.run(
         [sys.executable, "-m", "surogate_bench_evaluator", str(path), "--work-dir", str(folder / path.stem)],
-        env=environment(folder, endpoint), capture_output=True, text=True, check=False, timeout=300,
+        env=environment(folder, endpoint) | variables, capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def by_the_command(server: Completions, folder: Path, endpoint: str, *, chat: bo
             "--num_fewshot", "0", "--output_path", str(folder / "by-hand"),
             "--model_args", f"{arguments},tokenized_requests=False,tokenizer_backend=none",
         ],
-        env=environment(folder, endpoint), capture_output=True, check=True, timeout=300,
+        env=environment(folder, endpoint), capture_output=True, check=True, timeout=PATIENCE_S,
     )  # fmt: skip
     (found,) = (folder / "by-hand").rglob("results_*.json")
     results: dict[str, Any] = json.loads(found.read_text())["results"]["gsm8k"]
@@ -99,7 +102,7 @@ def sweep(**evaluation: Any) -> RecipeSweep:
     published = yaml.safe_load(PUBLISHED.read_text())["evaluation"]
     return small_sweep(
         name="literal",
-        serving={"start_timeout_s": 30},
+        serving={"start_timeout_s": PATIENCE_S},
         evaluation=published | {"num_concurrent": 4} | evaluation,
     )
 
@@ -162,6 +165,9 @@ def test_a_task_keeps_its_own_examples_if_the_sweep_requests_it(tmp_path: Path, 
 def test_an_unavailable_hub_is_not_bad_input(tmp_path: Path) -> None:
     request = CheckRequest(sweep=sweep(), store=str(tmp_path / "store"), subject="task")
     prepare(request, tmp_path)
-    done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9")
+    at_once = tmp_path / "at-once"  # the hub's library waits 23 s in all between its attempts
+    at_once.mkdir()
+    (at_once / "sitecustomize.py").write_text("import time\ntime.sleep = lambda seconds: None\n")
+    done = by_the_evaluator(request, tmp_path, "http://127.0.0.1:9", PYTHONPATH=str(at_once))
     assert done.returncode == 75, done.stderr
     assert "the hub cannot be reached" in done.stderr

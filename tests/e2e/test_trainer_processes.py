@@ -27,13 +27,13 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def sweep() -> RecipeSweep:
-    """40 steps with delayed scaling over 5 steps, stochastic rounding, and dropout."""
+    """28 steps with delayed scaling over 5 steps, stochastic rounding, and dropout."""
     short = {"name": "fp8-short", "title": "FP8", "weight_storage": "bf16", "compute": "fp8-hybrid"}
     return small_sweep(
         name="killed",
         data={"train_size": 200, "validation_size": 20, "test_size": 20},
         training={
-            "max_steps": 40,
+            "max_steps": 28,
             "max_length": 256,
             "micro_batch_size": 1,
             "gradient_accumulation_steps": 2,

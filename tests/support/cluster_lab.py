@@ -1,7 +1,6 @@
 """A controller without its chart: processes here, a real API server, and a stand-in for the nodes that pods run on."""
 
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cluster_tools import PATIENCE_S
 from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
+from ports import free_port
 from sweeps import small_document
 
 from surogate_bench.errors import BenchError
@@ -61,7 +62,7 @@ class Node:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
-        self._thread.join(30)
+        self._thread.join(PATIENCE_S)
 
     def pods_of(self, part: str) -> list[str]:
         return [uid for task, uid in self.started if part in task]
@@ -137,9 +138,7 @@ class Replica:
     """One controller process."""
 
     def __init__(self, config: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = free_port()
         command = [sys.executable, "-m", "surogate_bench_orchestrator", "controller"]
         self.process = subprocess.Popen([*command, "--config", str(config), "--port", str(self.port)])
 
@@ -159,7 +158,7 @@ class Replica:
 
     def end(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(60)
+        return self.process.wait(PATIENCE_S)
 
 
 class Lab:

@@ -47,6 +47,8 @@ class FakeServer:
 
     answer: Callable[[str], str | int]
     url: str = ""
+    hold: Callable[[str], object] = lambda _: None
+    """Called with each prompt before it is answered; may wait, without keeping other requests from being answered."""
     not_ready: int = 0
     """So often it answers that it is not ready."""
     can_unload: bool = True
@@ -148,6 +150,8 @@ def serving(answer: Callable[[str], str | int]) -> Iterator[FakeServer]:
                 fake.authorization.add(self.headers.get("Authorization"))
             fake.count(+1)
             try:
+                if self.path == "/v1/completions":
+                    fake.hold(str(body["prompt"]))
                 status, document = fake.respond(self.command, self.path, body)
             finally:
                 fake.count(-1)

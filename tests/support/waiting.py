@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+import psutil
+
 T = TypeVar("T")
 
 PATIENCE_S = 1200.0
@@ -23,3 +25,12 @@ def until(look: Callable[[], T], what: str, *, patience_s: float = PATIENCE_S) -
         assert time.monotonic() < deadline, f"not within {patience_s:g} s: {what}"
         time.sleep(_POLL_S)
     return found
+
+
+def has_ended(process: psutil.Process | int) -> bool:
+    """Whether a process, or that of an id, has ended: a zombie has, whether or not its parent ever waits for it."""
+    try:
+        found = psutil.Process(process) if isinstance(process, int) else process
+        return not found.is_running() or found.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # since it was found
+        return True

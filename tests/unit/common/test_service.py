@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 from ports import free_port
 from sweeps import small_document
-from waiting import PATIENCE_S, until
+from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
 from surogate_bench.errors import ExitCode
@@ -245,13 +244,6 @@ def test_a_metrics_port_in_use_is_bad_input_before_the_work_starts(tmp_path: Pat
     assert word is not None
     assert word.message.startswith("SUROGATE_BENCH_METRICS_PORT: metrics cannot be served on this port")
     assert not (tmp_path / "work" / "started").exists()
-
-
-def has_ended(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_a_service_dies_with_its_parent(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 PORT, BEHAVIOUR = int(sys.argv[1]), sys.argv[2]
-STALL_S = 5.0
+STALL_S = 2.0
 EMPTY_ADAPTER = "base-as-an-adapter"
 KEY = os.environ.get("VLLM_API_KEY")
 METRICS = """# HELP process_open_fds Number of open file descriptors.

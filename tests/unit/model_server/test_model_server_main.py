@@ -23,7 +23,7 @@ from surogate_bench.progress import read_progress, read_termination
 from surogate_bench.requests import ServeRequest, TrainRequest
 from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_model_server import main
+from surogate_bench_model_server import api, exporter, main
 from surogate_bench_model_server.vllm_command import Command, vllm_command
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
@@ -48,6 +48,8 @@ def request_(sweep: RecipeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(main, "vllm_command", fake_command)
     monkeypatch.setattr(main, "detect_platform", lambda: "cpu")
+    for module, deadline in ((api, "_SCRAPE_S"), (exporter, "_TIMEOUT_S")):  # where both are only slow
+        monkeypatch.setattr(module, deadline, PATIENCE_S)
     port, vllm_port = free_port(), free_port()
     request = ServeRequest(sweep=sweep, store=str(tmp_path / "store"), port=port, vllm_port=vllm_port)
     return request
@@ -60,7 +62,10 @@ def visit(request: ServeRequest, work_dir: Path, visitor: Callable[[httpx.AsyncC
         serving = asyncio.create_task(main._serve(request, work_dir))
         url = f"http://127.0.0.1:{request.port}"
         try:
-            async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(PATIENCE_S):
+            async with (
+                httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as api,
+                asyncio.timeout(PATIENCE_S),
+            ):
                 while not await answers_ready(api):
                     assert not serving.done()
                     await asyncio.sleep(0.05)
@@ -118,8 +123,9 @@ def test_in_a_pod_it_listens_everywhere_and_uses_vllms_key(
         assert status["vllm_url"] == f"http://served-server.lab:{request_.vllm_port}"
         assert b"vllm:num_requests_running" in await asyncio.to_thread(exposition)
         models = f"http://127.0.0.1:{request_.vllm_port}/v1/models"
-        assert httpx.get(models, trust_env=False).status_code == 401
-        allowed = httpx.get(models, trust_env=False, headers={"Authorization": "Bearer sesame-open"})
+        assert httpx.get(models, timeout=PATIENCE_S, trust_env=False).status_code == 401
+        key = {"Authorization": "Bearer sesame-open"}
+        allowed = httpx.get(models, timeout=PATIENCE_S, trust_env=False, headers=key)
         assert allowed.status_code == 200
 
     visit(everywhere, tmp_path, visitor)
@@ -134,7 +140,10 @@ def test_another_services_request_has_no_metrics(sweep: RecipeSweep, tmp_path: P
 def test_it_serves_until_it_is_asked_to_stop(request_: ServeRequest, tmp_path: Path, number: signal.Signals) -> None:
     async def ask() -> None:
         url = f"http://127.0.0.1:{request_.port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as api, asyncio.timeout(PATIENCE_S):
+        async with (
+            httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as api,
+            asyncio.timeout(PATIENCE_S),
+        ):
             while not await answers_ready(api):
                 await asyncio.sleep(0.05)
         os.kill(os.getpid(), number)

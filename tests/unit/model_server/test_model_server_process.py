@@ -8,6 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from ports import free_port
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError
@@ -97,12 +98,10 @@ def test_the_exit_code_is_passed_on_and_the_log_of_the_attempt_before_is_kept(tm
 
 
 def test_a_port_in_use_is_bad_input_that_names_it() -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=rf"vllm_port: port {port} of 127\.0\.0\.1 is in use"):
-            bind_port("127.0.0.1", port, name="vllm_port", wait_s=0.2)
+    port = free_port()
+    refused = pytest.raises(ConfigError, match=rf"vllm_port: port {port} of 127\.0\.0\.1 is in use")
+    with socket.create_server(("127.0.0.1", port)), refused:
+        bind_port("127.0.0.1", port, name="vllm_port", wait_s=0.2)
     bind_port("127.0.0.1", port, name="vllm_port", wait_s=0.2).close()
 
 

@@ -59,7 +59,7 @@ def test_a_long_tmpdir_stays_in_use_through_a_link(temporary: Path) -> None:
 
 
 def test_servers_side_by_side_have_folders_of_their_own(tmp_path: Path) -> None:
-    command = Command(arguments=[sys.executable, "-c", "import time; time.sleep(60)"], environment=dict(os.environ))
+    command = Command(arguments=[sys.executable, "-c", "import time; time.sleep(3600)"], environment=dict(os.environ))
     processes = [start_vllm(command, folder) for folder in (tmp_path / "a", tmp_path / "b") if not folder.mkdir()]
     first, second = (process.runtime for process in processes)
     asyncio.run(processes[0].stop())

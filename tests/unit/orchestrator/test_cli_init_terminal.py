@@ -48,7 +48,7 @@ class Terminal:
         """Read everything and return the exit code."""
         while read := self._read():
             self.shown += read
-        return self.process.wait(timeout=60)
+        return self.process.wait(timeout=PATIENCE_S)
 
     def interrupt(self) -> None:
         """Send what Ctrl-C sends."""

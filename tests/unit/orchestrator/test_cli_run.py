@@ -15,9 +15,11 @@ import psutil
 import pytest
 from command_line import CommandLine, Result, write_sweep
 from files_below import files_below, texts_below
-from waiting import PATIENCE_S, until
+from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
+from surogate_bench_orchestrator.adapters.local import runtime, supervised
+from surogate_bench_orchestrator.sweep import runner
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"
 
@@ -84,7 +86,7 @@ class Workplace:
                 mark = process.environ().get(TASK_DIR_VARIABLE, "")
             except (psutil.Error, OSError):
                 continue
-            if mark.startswith(str(self.folder)) and process.status() != psutil.STATUS_ZOMBIE:
+            if mark.startswith(str(self.folder)) and not has_ended(process):
                 found.append(process)
         return found
 
@@ -102,6 +104,9 @@ def workplace(
         (package / "__main__.py").write_text(
             f"import runpy\nrunpy.run_path({str(FAKE_SERVICE)!r}, run_name='__main__')"
         )
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    monkeypatch.setattr(runtime, "_LEFTOVER_GRACE_S", 0.5)
+    monkeypatch.setattr(supervised, "_BACKOFF_S", (0.1,))
     monkeypatch.setenv("PYTHONPATH", str(modules))
     monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
     made = Workplace(tmp_path, dict(os.environ), CommandLine(monkeypatch, capsys))
@@ -295,8 +300,7 @@ def test_a_crash_of_a_trainer_is_survived(workplace: Workplace) -> None:
 def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workplace, number: signal.Signals) -> None:
     workplace.write({"train bf16-s0": "hang"})
     running = workplace.start()
-    until(workplace.processes, "the sweep starts")
-    until(lambda: len(workplace.manifests()) == 1 and workplace.processes(), "training starts")
+    until(lambda: "hang" in "".join(workplace.progress()), "training starts")
     running.send_signal(number)
     _, err = running.communicate(timeout=PATIENCE_S)
     assert running.returncode == 130
@@ -311,7 +315,7 @@ def test_a_signal_stops_everything_and_the_next_start_goes_on(workplace: Workpla
 def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "held"})
     running = workplace.start()
-    until(lambda: len(workplace.manifests()) == 1 and workplace.processes(), "training starts")
+    until(lambda: "held" in "".join(workplace.progress()), "training starts")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     until(lambda: not workplace.processes(), "orphans end")
@@ -324,7 +328,7 @@ def test_children_of_a_killed_orchestrator_end_and_the_next_start_finishes(workp
 def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "stubborn-once"})
     running = workplace.start()
-    until(lambda: any("stubborn" in text for text in workplace.progress()), "training starts")
+    until(lambda: "stubborn" in "".join(workplace.progress()), "training starts")
     running.kill()
     running.communicate(timeout=PATIENCE_S)
     assert workplace.processes()

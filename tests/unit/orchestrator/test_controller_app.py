@@ -13,11 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 from controller_world import small_spec
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_orchestrator.adapters.kubernetes.settings import load_settings
-from surogate_bench_orchestrator.controller import app
+from surogate_bench_orchestrator.controller import app, election
 from surogate_bench_orchestrator.resource.status import ConditionType, SweepStatus
 
 SWEEPS = "/apis/bench.surogate.ai/v1alpha1/namespaces/lab/recipesweeps"
@@ -244,6 +244,9 @@ class Site:
 @pytest.fixture
 def make_site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Site]]:
     made: list[Site] = []
+    # A leader that is slow to renew its lease stays the leader; one that loses it ends this process.
+    monkeypatch.setattr(election, "_LEASE_S", 2 * int(PATIENCE_S))
+    monkeypatch.setattr(election, "_RENEW_S", int(PATIENCE_S))
 
     def make(store: str = "") -> Site:
         site = Site(tmp_path, store=store or str(tmp_path / "store"))
@@ -303,8 +306,7 @@ def test_a_replica_that_is_not_the_leader_only_serves_http(make_site: Callable[.
     site.api.put(LEASE, {"spec": spec}, "ADDED")
     site.api.put(f"{SWEEPS}/small", {"spec": small_spec()}, "ADDED")
     site.start()
-    while site.get("/readyz")[0] != 200:
-        threading.Event().wait(0.1)
+    until(lambda: site.get("/readyz")[0] == 200, "it is ready")
     assert site.status() == SweepStatus()
     assert b"surogate_bench_leader 0.0" in site.get("/metrics")[1]
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from fake_clock import FakeClock
 from sweeps import small_sweep
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, has_ended
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
@@ -265,7 +265,7 @@ def test_deleting_a_task_ends_what_it_started_in_sessions_of_its_own(bench: Benc
     wait_for(pid_file.exists, bool, "the grandchild")
     grandchild = psutil.Process(json.loads(pid_file.read_text())["pid"])
     bench.runtime.delete(TRAIN.name)
-    wait_for(lambda: not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE, bool, "it ended")
+    wait_for(lambda: has_ended(grandchild), bool, "it ended")
 
 
 def test_what_is_left_of_a_crashed_tasks_process_group_is_killed(bench: Bench) -> None:
@@ -277,9 +277,7 @@ def test_what_is_left_of_a_crashed_tasks_process_group_is_killed(bench: Bench) -
     bench.runtime.submit(once)
     bench.until(once, Phase.FAILED)
     child = json.loads((bench.work(once) / "pid.json").read_text())["pid"]
-    wait_for(
-        lambda: not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE, bool, "it ended"
-    )
+    wait_for(lambda: has_ended(child), bool, "it ended")
 
 
 def test_another_process_sees_what_runs_and_how_it_ended(bench: Bench) -> None:

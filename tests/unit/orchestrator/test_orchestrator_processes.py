@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
-from waiting import PATIENCE_S
+from ports import free_neighbours
+from waiting import PATIENCE_S, has_ended
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench.errors import TransientError
@@ -58,7 +59,7 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
     environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
     child = processes.start([sys.executable, "-c", program, str(marker)], environment=environment, log=log)
     wait_for(log.read_text, bool, "it is ready")
-    processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=30)
+    processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=PATIENCE_S)
     child.wait(timeout=PATIENCE_S)
     assert marker.exists()
 
@@ -82,11 +83,14 @@ def test_what_has_ended_is_not_waited_for_although_nobody_collects_its_exit_code
     assert child.wait(PATIENCE_S) == -signal.SIGTERM
 
 
-def test_free_ports_are_free_and_a_taken_one_is_passed_over(tmp_path: Path) -> None:
-    seed = str(tmp_path)  # another test run on this machine searches elsewhere
-    first, second = tcp_ports.free_ports("127.0.0.1", seed=seed)
+def test_free_ports_are_free_and_a_taken_one_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    ports = free_neighbours(3)
+    monkeypatch.setattr(tcp_ports, "_FIRST", ports.start)
+    monkeypatch.setattr(tcp_ports, "_LAST", ports.stop)
+    first, second = tcp_ports.free_ports("127.0.0.1", seed="x")
     with socket.create_server(("127.0.0.1", first)):
-        assert tcp_ports.free_ports("127.0.0.1", seed=seed)[0] == second
+        (third,) = set(ports) - {first, second}
+        assert tcp_ports.free_ports("127.0.0.1", seed="x") == (second, third)
 
 
 def test_ports_of_a_server_that_does_not_listen_yet_are_passed_over() -> None:
@@ -116,4 +120,4 @@ def test_a_process_that_hides_its_mark_behind_a_title_is_found_by_its_session(tm
     (hidden,) = psutil.Process(leader.pid).children()
     assert processes.stop_leftovers([], marker=tmp_path / "task", grace_s=0) == 2
     leader.wait(timeout=PATIENCE_S)
-    wait_for(lambda: not hidden.is_running() or hidden.status() == psutil.STATUS_ZOMBIE, bool, "it ended")
+    wait_for(lambda: has_ended(hidden), bool, "it ended")

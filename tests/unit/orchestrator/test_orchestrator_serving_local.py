@@ -14,10 +14,12 @@ from waiting import PATIENCE_S
 from surogate_bench.contract import Service
 from surogate_bench.results import EvalResult
 from surogate_bench.store import open_store
+from surogate_bench_orchestrator.adapters.local import supervised
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.sweep import runner
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.rows import all_rows
 from surogate_bench_orchestrator.sweep.runner import SweepRunner
@@ -40,6 +42,8 @@ class Machine:
     """A store, a folder for processes, and a sweep whose services do as the test says."""
 
     folder: Path
+    release: Path
+    """Lets tasks go on that are held."""
     shown: list[Snapshot] = field(default_factory=list)
 
     @property
@@ -58,7 +62,7 @@ class Machine:
         return plan(sweep, str(self.folder / "store"))
 
     def run(self, laid_out: Plan, *, slots: int, stopped_with: int | None = None) -> Snapshot:
-        """Run a sweep to its end, or until so many stages are done."""
+        """Run a sweep to its end, or until so many stages are done; tasks are held until every slot has a server."""
         clock = SystemClock()
         allotment = Allotment(slots=slots, side_by_side=slots, threads=1)
         runtime = LocalRuntime(self.folder / "state", allotment, clock, command=fake_command)
@@ -70,13 +74,22 @@ class Machine:
                 raise StoppedError
 
         store = open_store(laid_out.prepare.request.store)
+
+        def show(snapshot: Snapshot) -> None:
+            self.shown.append(snapshot)
+            if servers_at_once(self, laid_out) == slots:
+                self.release.touch()
+
         with runtime:
-            return SweepRunner(laid_out, runtime, store, clock, heartbeat, self.shown.append).run()
+            return SweepRunner(laid_out, runtime, store, clock, heartbeat, show).run()
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    monkeypatch.setattr(runner, "POLL_S", 0.05)
+    monkeypatch.setattr(supervised, "_BACKOFF_S", (0.1,))
+    monkeypatch.setenv("SUROGATE_BENCH_TEST_RELEASE", str(tmp_path / "release"))
+    return Machine(tmp_path, tmp_path / "release")
 
 
 def servers_at_once(machine: Machine, laid_out: Plan) -> int:
@@ -85,7 +98,7 @@ def servers_at_once(machine: Machine, laid_out: Plan) -> int:
 
 @pytest.mark.parametrize("slots", [1, 3])
 def test_every_evaluation_is_made_on_its_own_server_however_many_slots_there_are(machine: Machine, slots: int) -> None:
-    laid_out = machine.plan({})
+    laid_out = machine.plan({f"{stage} base": "held" for stage in ("eval", "eval-fp8", "eval-fp4")})
     last = machine.run(laid_out, slots=slots)
     assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
     evaluations = {f"{run.name}/eval" for run in laid_out.runs}

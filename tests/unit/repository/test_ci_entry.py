@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
 VARIABLE = "SUROGATE_BENCH_CLUSTER_TOOL"
@@ -25,7 +26,7 @@ class Checkout:
         variables = kept | {"PATH": f"{self.root / 'bin'}:{kept['PATH']}"} | environment
         command = ["bash", ".ci/run"]
         return subprocess.run(
-            command, cwd=self.root, env=variables, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.root, env=variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
         )
 
     def called(self) -> list[str]:

@@ -4,6 +4,8 @@ import re
 import subprocess
 from pathlib import Path
 
+from waiting import PATIENCE_S
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -23,7 +25,7 @@ def test_make_sweep_takes_seeds() -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=PATIENCE_S,
         ).stdout
         for variables in (["SEEDS=0 1 2"], ["SEEDS=3", "CLUSTER=1"], [])
     ]
@@ -43,7 +45,7 @@ def test_a_borrowed_machine_needs_no_environment_and_gets_locked_wheels() -> Non
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     ).stdout
     assert ".venv" not in commands
     assert "services/trainer/src" in commands

