@@ -1,6 +1,7 @@
 """Promises about the container images that can be checked without building them."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,33 @@ def test_the_parts_of_transformer_engine_have_one_version_and_the_cuda_of_torch(
     torch, compiler = dict(pins(LOCKS / "images" / "torch-cuda.txt")), dict(pins(OPTIONAL_LOCKS[1]))
     cuda = torch["nvidia-cuda-runtime"].rsplit(".", 1)[0]
     assert {compiler[name].rsplit(".", 1)[0] for name in ("nvidia-cuda-nvcc", "nvidia-cuda-crt")} == {cuda} == {"13.0"}
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["make", *arguments],  # noqa: S607 - whichever make builds the images
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [([], "trainer"), (["ACCELERATOR=cuda", "TRANSFORMER_ENGINE=1"], "trainer-transformer-engine")],
+)
+def test_the_trainer_has_transformer_engine_only_on_request(options: list[str], target: str) -> None:
+    planned = make("-n", "images", *options).stdout
+    built = re.findall(r"build --target (\S+) -t (\S+)", planned)
+    assert (target, "surogate-bench/trainer:dev") in built
+    assert len(built) == len(SERVICES)
+    assert stage(target)
+
+
+def test_an_image_for_cpus_with_transformer_engine_is_refused() -> None:
+    refused = make("image-trainer", "ACCELERATOR=cpu", "TRANSFORMER_ENGINE=1", "CONTAINER_TOOL=false")
+    assert "needs ACCELERATOR=cuda" in refused.stderr
 
 
 @pytest.mark.parametrize("service", ["orchestrator", "evaluator"])
