@@ -160,6 +160,18 @@ lock: $(UV) ## Resolve the locks again from pyproject.toml (versions and hashes,
 	env -u UV_FIND_LINKS $(LOCK) --extra cuda pyproject.toml -o locks/cuda.txt
 	$(LOCK) $(CPU_ONLY) --extra cpu --extra dev --extra smollm2 -c locks/cpu.txt pyproject.toml -o locks/dev.txt
 	$(MAKE) --no-print-directory lock-images
+	$(MAKE) --no-print-directory lock-transformer-engine
+
+# What Transformer Engine needs beside the CUDA image of the trainer, at the versions of locks/cuda.txt; and what compiles
+# its part for torch, with the same CUDA as torch.
+in_locks = $$(sed -nE 's/^([a-z0-9-]+)==.*/--no-emit-package \1/p' $(1))
+.PHONY: lock-transformer-engine
+lock-transformer-engine: $(UV) ## Resolve the lock of Transformer Engine again, at the versions of the other locks
+	env -u UV_FIND_LINKS $(LOCK) --excludes locks/excluded-transformer-engine.txt -c locks/cuda.txt \
+	  $(call in_locks,locks/images/torch-cuda.txt locks/images/trainer-cuda.txt) \
+	  locks/transformer-engine.in -o locks/transformer-engine.txt
+	env -u UV_FIND_LINKS $(LOCK) -c locks/images/torch-cuda.txt $(call in_locks,locks/images/torch-cuda.txt) \
+	  locks/transformer-engine-build.in -o locks/transformer-engine-build.txt
 
 # An image's lock: the dependencies of its service, at the versions of locks/cpu.txt or cuda.txt, without those of the
 # torch image.
@@ -182,11 +194,14 @@ lock-images: $(UV) ## Resolve the images' locks again, at the versions of the ot
 CONTAINER_TOOL ?= docker
 IMAGE_REGISTRY ?=
 IMAGE_TAG ?= dev
+TRANSFORMER_ENGINE ?=
 IMAGES := orchestrator evaluator trainer model-server
 .PHONY: images $(IMAGES:%=image-%)
-images: $(IMAGES:%=image-%) ## Build the container images (IMAGE_REGISTRY= IMAGE_TAG=dev ACCELERATOR=cpu CONTAINER_TOOL=docker)
+images: $(IMAGES:%=image-%) ## Build the container images (IMAGE_REGISTRY= IMAGE_TAG=dev ACCELERATOR=cpu CONTAINER_TOOL=docker). TRANSFORMER_ENGINE=1 adds that library to the trainer's (with ACCELERATOR=cuda)
+image-trainer: IMAGE_TARGET = trainer$(if $(TRANSFORMER_ENGINE),-transformer-engine)
 $(IMAGES:%=image-%): image-%:
-	$(CONTAINER_TOOL) build --target $* -t $(addsuffix /,$(IMAGE_REGISTRY))surogate-bench/$*:$(IMAGE_TAG) \
+	@[ -z "$(TRANSFORMER_ENGINE)" ] || [ $(ACCELERATOR) = cuda ] || { echo "TRANSFORMER_ENGINE=1 needs ACCELERATOR=cuda: the library has no part for CPUs" >&2; exit 2; }
+	$(CONTAINER_TOOL) build --target $(or $(IMAGE_TARGET),$*) -t $(addsuffix /,$(IMAGE_REGISTRY))surogate-bench/$*:$(IMAGE_TAG) \
 	  --build-arg UV_VERSION=$(UV_VERSION) --build-arg TORCH=$(TORCH) --build-arg ACCELERATOR=$(ACCELERATOR) \
 	  $(IMAGE_LABELS) -f images/Dockerfile .
 # Not as build arguments: buildah's cache would keep the first values.

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
-from surogate_bench.recipes.engines import required_capability, select_support, supported_engines
+from surogate_bench.recipes.engines import implemented_engines, required_capability, select_support, supported_engines
 from surogate_bench.recipes.precisions import COMPUTES, STORAGES
 
 ADAPTER = TypeAdapter(Recipe)
@@ -67,8 +67,8 @@ def test_hardware_requirements_are_those_of_the_engine_that_auto_prefers() -> No
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_a_requested_engine_has_requirements_of_its_own(recipe: Recipe) -> None:
     assert required_capability(recipe, "emulated") is None
-    on_tensor_cores = recipe.compute is ComputePrecision.FP8_HYBRID
-    assert required_capability(recipe, "torch") == ((8, 9) if on_tensor_cores else None)
+    on_tensor_cores = {ComputePrecision.FP8_HYBRID: (8, 9), ComputePrecision.NVFP4: (10, 0)}
+    assert required_capability(recipe, "torch") == on_tensor_cores.get(recipe.compute)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
@@ -78,6 +78,14 @@ def test_hardware_that_meets_the_requirement_runs_the_fastest_engine_and_other_h
     engines = supported_engines(recipe)
     assert select_support(recipe, required_capability(recipe)) == engines[0]
     assert select_support(recipe, None) == select_support(recipe, (7, 5)) == engines[-1]
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_auto_takes_no_engine_that_has_to_be_requested(recipe: Recipe) -> None:
+    latest = (99, 0)
+    on_request = [each for each in implemented_engines(recipe) if each.on_request]
+    assert select_support(recipe, latest) not in on_request
+    assert [select_support(recipe, latest, each.engine) for each in on_request] == on_request
 
 
 @pytest.mark.parametrize("storage", WeightStorage)

@@ -213,8 +213,16 @@ def test_fp4_runs_on_every_gpu_because_it_is_emulated(rule: CapabilityRule | Non
     assert "affinity" not in pod_of(train_job("fp4", SchedulingSpec(compute_capability=rule)))
 
 
-@pytest.mark.parametrize(("engine", "asks"), [("auto", True), ("torch", True), ("emulated", False)])
-def test_the_engine_of_the_sweep_decides_what_hardware_fp8_asks_for(engine: str, asks: bool) -> None:
+@pytest.mark.parametrize(
+    ("engine", "asking"),
+    [
+        ("auto", {"fp8"}),
+        ("torch", {"fp8", "fp4"}),
+        ("transformer-engine", {"fp8", "fp4"}),
+        ("emulated", set()),
+    ],
+)
+def test_the_engine_of_the_sweep_decides_which_recipes_ask_for_hardware(engine: str, asking: set[str]) -> None:
     laid_out = plan(parse_sweep(SPEC | {"engine": engine}), "s3://bucket")
     scheduling = SchedulingSpec(compute_capability="required")
     pods = {
@@ -222,7 +230,7 @@ def test_the_engine_of_the_sweep_decides_what_hardware_fp8_asks_for(engine: str,
         for task in laid_out.training_order
         if isinstance(task.request, TrainRequest)
     }
-    assert {recipe for recipe, pod in pods.items() if "affinity" in pod} == ({"fp8"} if asks else set())
+    assert {recipe for recipe, pod in pods.items() if "affinity" in pod} == asking
 
 
 def test_hardware_needs_can_be_ignored() -> None:

@@ -139,7 +139,11 @@ def test_the_note_names_emulation_and_the_hardware_that_needs_none() -> None:
     blackwell = Machine(cores=8, memory_bytes=GIB, gpus=(Gpu("0", "B200", (10, 0)),))
     for machine in (hopper, blackwell):
         assert capability(recipe_by_name("fp4"), machine).engine == "emulated"
-        assert "no engine for FP4" in capability(recipe_by_name("fp4"), machine).note
+        assert "not yet been run on hardware" in capability(recipe_by_name("fp4"), machine).note
+    assert "10.0" in capability(recipe_by_name("fp4"), hopper, "torch").note
+    assert capability(recipe_by_name("fp4"), hopper, "torch").engine is None
+    requested = capability(recipe_by_name("fp4"), blackwell, "torch")
+    assert (requested.engine, requested.note) == ("torch", "products on FP4 tensor cores; not yet run on hardware")
 
 
 def test_without_bitsandbytes_nf4_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:

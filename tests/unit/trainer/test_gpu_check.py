@@ -24,7 +24,7 @@ from surogate_bench.machine_checks import (
 )
 from surogate_bench.manifest import Hardware
 from surogate_bench.service import Terminated
-from surogate_bench_quantization.engines import emulated_fp8, emulated_nvfp4, native
+from surogate_bench_quantization.engines import emulated_fp8, native, nvfp4_session
 from surogate_bench_quantization.formats import elements
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.gpu_check import formats, passes, run
@@ -159,7 +159,7 @@ def doubled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def without_four_over_six(matrix: Tensor, **options: Any) -> Any:
-    return emulated_nvfp4.quantize_rows(matrix, **options | {"four_over_six": False})
+    return nvfp4_session.quantize_rows(matrix, **options | {"four_over_six": False})
 
 
 @pytest.mark.parametrize(
@@ -167,8 +167,8 @@ def without_four_over_six(matrix: Tensor, **options: Any) -> Any:
     [
         (emulated_fp8.EmulatedFP8Products, "dgrad", doubled, "fp8 on emulated"),
         (emulated_fp8, "scaled_product", lambda f: lambda a, b, s: f(a, b, s * 1.01), "qfp4 on emulated"),
-        (emulated_nvfp4, "quantize_squares", lambda _: without_four_over_six, "fp4 on emulated"),
-        (emulated_nvfp4, "uniform_noise", lambda f: lambda x, g: f(x, g) // 2, "fp4 on emulated"),
+        (nvfp4_session, "quantize_squares", lambda _: without_four_over_six, "fp4 on emulated"),
+        (nvfp4_session, "uniform_noise", lambda f: lambda x, g: f(x, g) // 2, "fp4 on emulated"),
         (native.DequantizingProducts, "fprop", doubled, "qfp8-bf16 on torch"),
         (native, "nf4_linear", lambda _: lambda linear: linear, "qbnb on bitsandbytes"),
     ],
@@ -215,7 +215,7 @@ def test_a_run_with_a_broken_engine_ends_with_another_exit_code_than_zero(
 def test_a_state_that_is_not_restored_fails(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     name = "fp4: state resumed, plain passes"
     assert outcome_of(pass_checks(setting), name, setting.folder).outcome is Outcome.PASSED
-    monkeypatch.setattr(emulated_nvfp4.NVFP4Session, "load_state_dict", lambda *_: None)
+    monkeypatch.setattr(nvfp4_session.NVFP4Session, "load_state_dict", lambda *_: None)
     assert outcome_of(pass_checks(setting), name, setting.folder).outcome is Outcome.FAILED
 
 
@@ -223,7 +223,7 @@ def test_noise_that_repeats_fails(setting: Setting, monkeypatch: pytest.MonkeyPa
     name = "fp4: new noise in every pass, plain"
     assert outcome_of(pass_checks(setting), name, setting.folder).outcome is Outcome.PASSED
     monkeypatch.setattr(
-        emulated_nvfp4, "uniform_noise", lambda like, _: elements.uniform_noise(like, torch.Generator().manual_seed(0))
+        nvfp4_session, "uniform_noise", lambda like, _: elements.uniform_noise(like, torch.Generator().manual_seed(0))
     )
     assert outcome_of(pass_checks(setting), name, setting.folder).outcome is Outcome.FAILED
 

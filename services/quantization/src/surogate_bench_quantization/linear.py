@@ -5,17 +5,22 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
 
 from surogate_bench_quantization.storage import FrozenWeight
 
 
-class Products(Protocol):
-    """The two products with a frozen weight W of shape (out_features, in_features)."""
+class Operands(Protocol):
+    """What products with a frozen weight keep of it."""
 
     @property
     def operand_nbytes(self) -> int:
         """Bytes kept beside the storage to make the products faster."""
         ...
+
+
+class Products(Operands, Protocol):
+    """The two products with a frozen weight W of shape (out_features, in_features)."""
 
     def fprop(self, inputs: Tensor, *, record: bool) -> Tensor:
         """Forward product x @ W.T.
@@ -51,21 +56,21 @@ class _FrozenProduct(torch.autograd.Function):
         return ctx.products.dgrad(rows).view(ctx.input_shape), None, None
 
 
-class QuantizedLinear(nn.Linear):
-    """A frozen linear layer whose weight lives in ``storage`` and whose products ``products`` computes.
+class FrozenLinear(nn.Linear):
+    """A frozen linear layer whose weight lives in ``storage``.
 
     ``weight`` is empty: no bf16 copy of a quantized weight survives. It is there because PEFT takes the device and the
     dtype of fresh adapters from it, and bf16 for every recipe makes their initialization the same under all of them.
 
-    In eval mode nothing is recorded: validation never moves a scale.
-
     Args:
         linear: The layer to replace; its bias, if any, is shared.
         storage: Its weight.
-        products: Products with that weight; may hold ``storage`` itself.
+        products: What multiplies with that weight; may hold ``storage`` itself.
     """
 
-    def __init__(self, linear: nn.Linear, storage: FrozenWeight, products: Products) -> None:
+    products: Operands
+
+    def __init__(self, linear: nn.Linear, storage: FrozenWeight, products: Operands) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=False, device="meta")
         empty = torch.empty(linear.out_features, 0, dtype=torch.bfloat16, device=linear.weight.device)
         self.weight = nn.Parameter(empty, requires_grad=False)
@@ -82,6 +87,29 @@ class QuantizedLinear(nn.Linear):
         Returns:
             bf16 (..., out_features).
         """
-        inputs = inputs.to(torch.bfloat16).contiguous()
-        outputs: Tensor = _FrozenProduct.apply(inputs, self.products, self.training)  # type: ignore[no-untyped-call]
+        outputs = self.multiply(inputs.to(torch.bfloat16).contiguous())
         return outputs if self.bias is None else outputs + self.bias
+
+    def multiply(self, inputs: Tensor) -> Tensor:
+        """Multiply contiguous bf16 (..., in_features), differentiably: bf16 (..., out_features)."""
+        raise NotImplementedError
+
+
+class QuantizedLinear(FrozenLinear):
+    """A frozen linear layer with both products from ``products``; in eval mode nothing is recorded by them.
+
+    Args:
+        linear: The layer to replace; its bias, if any, is shared.
+        storage: Its weight.
+        products: Products with that weight; may hold ``storage`` itself.
+    """
+
+    products: Products
+
+    def __init__(self, linear: nn.Linear, storage: FrozenWeight, products: Products) -> None:
+        super().__init__(linear, storage, products)
+
+    @override
+    def multiply(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = _FrozenProduct.apply(inputs, self.products, self.training)  # type: ignore[no-untyped-call]
+        return outputs

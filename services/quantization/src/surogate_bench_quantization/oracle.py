@@ -196,6 +196,14 @@ def nvfp4_dequantized(values: Array) -> Array:
     return to_bf16(blocks.products * blocks.tensor_scale)
 
 
+def from_tiles(scales: Bytes, rows: int, blocks: int) -> Bytes:
+    """Read (rows, blocks) block scales from tiles of 128x4, by the offset of each (cuBLAS: 1D block scaling)."""
+    row, block = np.meshgrid(np.arange(rows), np.arange(blocks), indexing="ij")
+    tile = (row // 128) * -(-blocks // 4) + block // 4
+    found: Bytes = scales[tile * 512 + (row % 32) * 16 + (row % 128 // 32) * 4 + block % 4]
+    return found
+
+
 def nf4_codes(values: Array, block: int = 64) -> Bytes:
     """Place in :data:`NF4_VALUES` of the number nearest to each value over its block's largest magnitude."""
     blocks = values.reshape(-1, block)

@@ -10,8 +10,14 @@ AUTO = "auto"
 """Requests the fastest engine that the device supports."""
 
 
+def implemented_engines(recipe: Recipe) -> tuple[EngineSupport, ...]:
+    """List the engines that implement a recipe on some device, fastest first; also those that must be requested."""
+    only = STORAGES[recipe.weight_storage].engine
+    return COMPUTES[recipe.compute].engines if only is None else (only,)
+
+
 def supported_engines(recipe: Recipe, requested: str = AUTO) -> tuple[EngineSupport, ...]:
-    """List the engines that implement a recipe on some device, fastest first.
+    """List the engines among which one is selected for a recipe, fastest first.
 
     A request selects how low-precision products are computed; it has no effect on a recipe with bf16 products.
 
@@ -22,10 +28,9 @@ def supported_engines(recipe: Recipe, requested: str = AUTO) -> tuple[EngineSupp
     Returns:
         Empty if the engine requested does not implement the recipe.
     """
-    only = STORAGES[recipe.weight_storage].engine
-    engines = COMPUTES[recipe.compute].engines if only is None else (only,)
+    engines = implemented_engines(recipe)
     if requested == AUTO or recipe.compute is ComputePrecision.BF16:
-        return engines
+        return tuple(each for each in engines if not each.on_request)
     return tuple(each for each in engines if each.engine == requested)
 
 
@@ -63,7 +68,7 @@ def unsupported_reason(recipe: Recipe, requested: str) -> str:
     if not engines:
         if requested not in ENGINE_NAMES:
             return f"{requested}: no such engine in this version; there are {', '.join(ENGINE_NAMES)}"
-        others = ", ".join(each.engine for each in supported_engines(recipe))
+        others = ", ".join(each.engine for each in implemented_engines(recipe))
         return f"{requested}: it does not compute {recipe.compute} products; use {others}"
     return "; ".join(_requirement(each, recipe) for each in engines)
 

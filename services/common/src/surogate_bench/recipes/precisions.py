@@ -13,6 +13,7 @@ ComputeCapability = tuple[int, int]
 """CUDA compute capability: major, minor."""
 
 TORCH, BITSANDBYTES, EMULATED = "torch", "bitsandbytes", "emulated"
+TRANSFORMER_ENGINE = "transformer-engine"
 """Names of the engines of this version."""
 
 
@@ -63,6 +64,9 @@ class EngineSupport:
     """Minimum CUDA compute capability; None if the engine runs on any device, CPUs included."""
     package: str | None = None
     """Module that has to be installed beside torch."""
+    on_request: bool = False
+    """Whether a sweep has to name the engine: ``auto`` takes none that has not been run on its hardware yet, or whose
+    arithmetic is not exactly the recipe's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +111,16 @@ class ComputeDescriptor:
     """Whether training ends with a scale for each layer's inputs, which serving needs."""
     is_stochastic: bool = False
     """Whether rounding draws random numbers in training."""
+
+
+def _by_transformer_engine(note: str, capability: ComputeCapability) -> EngineSupport:
+    return EngineSupport(
+        engine=TRANSFORMER_ENGINE,
+        note=f"{note}; not yet run on hardware",
+        min_compute_capability=capability,
+        package="transformer_engine",
+        on_request=True,
+    )
 
 
 def _fp8_details(settings: PrecisionSettings) -> str:
@@ -163,6 +177,7 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         relative_cost=0.5,
         engines=(
             EngineSupport(engine=TORCH, note="products on FP8 tensor cores", min_compute_capability=(8, 9)),
+            _by_transformer_engine("gradients are scaled by their history", (8, 9)),
             EngineSupport(engine=EMULATED, note="bit for bit, but slower"),
         ),
         operand_bytes=2.0,
@@ -176,7 +191,20 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         description="NVFP4: 4-bit operands in blocks of 16, four-over-six scaling forward, stochastic rounding of "
         "gradients",
         relative_cost=1.5,
-        engines=(EngineSupport(engine=EMULATED, note="bit for bit; this version has no engine for FP4 tensor cores"),),
+        engines=(
+            EngineSupport(
+                engine=TORCH,
+                note="products on FP4 tensor cores; not yet run on hardware",
+                min_compute_capability=(10, 0),
+                on_request=True,
+            ),
+            _by_transformer_engine("without four-over-six", (10, 0)),
+            EngineSupport(
+                engine=EMULATED,
+                note="bit for bit; on FP4 tensor cores (compute capability 10.0) with engine: torch, which has not yet "
+                "been run on hardware",
+            ),
+        ),
         operand_bytes=2.0,
         packed_operand_bytes=1.0,
         settings=frozenset({"fp4_profile"}),

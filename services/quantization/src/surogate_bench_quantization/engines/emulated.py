@@ -6,9 +6,10 @@ from typing_extensions import override
 from surogate_bench.recipes import ComputePrecision, Recipe
 from surogate_bench.recipes.precisions import EMULATED
 from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Products
-from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Session
+from surogate_bench_quantization.engines.emulated_nvfp4 import EmulatedNVFP4Products
 from surogate_bench_quantization.engines.engine import Engine, EngineSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
 
 
 class EmulatedEngine(Engine):
@@ -22,6 +23,6 @@ class EmulatedEngine(Engine):
             case ComputePrecision.FP8_HYBRID:
                 return FP8Session(recipe, EmulatedFP8Products, layers=layers, device=device)
             case ComputePrecision.NVFP4:
-                return NVFP4Session(recipe, device=device, seed=seed)
+                return NVFP4Session(recipe, EmulatedNVFP4Products, device=device, seed=seed)
             case ComputePrecision.BF16:
                 raise NotImplementedError("products in bf16 are not emulated: torch has them on every device")

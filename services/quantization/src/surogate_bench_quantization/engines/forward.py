@@ -10,7 +10,7 @@ from typing import Protocol
 from torch import Tensor
 
 from surogate_bench.recipes import Recipe, WeightStorage
-from surogate_bench.recipes.precisions import EMULATED, TORCH
+from surogate_bench.recipes.precisions import EMULATED, TORCH, TRANSFORMER_ENGINE
 from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Forward
 from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Forward
 from surogate_bench_quantization.engines.fp8_inputs import InputScale
@@ -37,6 +37,7 @@ class FP8Forward(Protocol):
 FP8_FORWARDS: Mapping[str, Callable[[Tensor], FP8Forward]] = {
     EMULATED: EmulatedFP8Forward,
     TORCH: TensorCoreFP8Forward,
+    TRANSFORMER_ENGINE: TensorCoreFP8Forward,  # the same codes: only its gradients are scaled otherwise
 }
 """Makers of the forward product of a bf16 weight (out_features, in_features), by engine."""
 

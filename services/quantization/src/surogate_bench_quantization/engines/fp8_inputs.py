@@ -37,7 +37,7 @@ class FP8Inputs:
     """The model's."""
     slot: int
     """This layer's slot in it."""
-    last: LastInput
+    last: LastInput[QuantizedInput]
     """Shared by the layers of a model."""
 
     def codes(self, inputs: Tensor, quantize: Quantize, *, record: bool) -> Tensor:

@@ -10,7 +10,7 @@ from typing_extensions import override
 from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench_quantization.engines.engine import EngineSession, check_entries
 from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs
-from surogate_bench_quantization.engines.last_input import LastInput
+from surogate_bench_quantization.engines.last_input import LastInput, QuantizedInput
 from surogate_bench_quantization.formats.delayed_scaling import DelayedScaling
 from surogate_bench_quantization.linear import Products, QuantizedLinear
 from surogate_bench_quantization.storage import freeze
@@ -34,7 +34,7 @@ class FP8Session(EngineSession):
     def __init__(self, recipe: Recipe, make_products: MakeProducts, *, layers: int, device: torch.device) -> None:
         self._storage = recipe.weight_storage
         self._make_products = make_products
-        self._last_input = LastInput()
+        self._last_input: LastInput[QuantizedInput] = LastInput()
         self._replaced = 0
         self._scaling = DelayedScaling(
             slots=layers, history_length=recipe.fp8_amax_history_length, margin=recipe.fp8_margin, device=device

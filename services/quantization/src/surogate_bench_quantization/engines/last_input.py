@@ -2,13 +2,16 @@
 
 import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
+Quantized = TypeVar("Quantized")
+"""An input made ready for a product, as the products of one engine take it."""
+
 
 class QuantizedInput(NamedTuple):
-    """An input made ready for a product."""
+    """An input made ready for a product of codes under one scale."""
 
     values: Tensor
     """Codes: as bf16 values where products are emulated, as FP8 numbers for tensor cores."""
@@ -16,17 +19,15 @@ class QuantizedInput(NamedTuple):
     """0-dim fp32: the input's amax (FP8), or its tensor scale (NVFP4)."""
 
 
-class LastInput:
+class LastInput(Generic[Quantized]):
     """Remembers the last quantized input: the q, k and v projections share one, as do gate and up."""
 
     def __init__(self) -> None:
         self._tensor: Callable[[], Tensor | None] = lambda: None
         self._key: tuple[object, ...] = ()
-        self._quantized: QuantizedInput | None = None
+        self._quantized: Quantized | None = None
 
-    def get(
-        self, inputs: Tensor, settings: tuple[object, ...], quantize: Callable[[Tensor], QuantizedInput]
-    ) -> QuantizedInput:
+    def get(self, inputs: Tensor, settings: tuple[object, ...], quantize: Callable[[Tensor], Quantized]) -> Quantized:
         """Quantize ``inputs``, unless the same unchanged tensor was quantized last with the same settings."""
         if inputs.is_inference():  # changes in place are not counted there
             return quantize(inputs)

@@ -8,7 +8,9 @@ from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.precisions import BITSANDBYTES, TORCH
 from surogate_bench_quantization.engines.engine import Engine, EngineSession, StatelessSession
 from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
 from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
+from surogate_bench_quantization.engines.torch_nvfp4 import TensorCoreNVFP4Products
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage import FrozenWeight, freeze
 from surogate_bench_quantization.storage.nf4 import nf4_linear
@@ -55,20 +57,19 @@ class TorchSession(StatelessSession):
 
 
 class TorchEngine(Engine):
-    """torch's GEMMs: bf16 on any device, FP8 on tensor cores that have it."""
+    """torch's GEMMs: bf16 on any device, FP8 and NVFP4 on tensor cores that have them."""
 
     name = TORCH
 
     @override
     def start(self, recipe: Recipe, *, layers: int, device: torch.device, seed: int) -> EngineSession:
-        del seed  # nothing is drawn
         match recipe.compute:
             case ComputePrecision.BF16:
                 return TorchSession(recipe.weight_storage)
             case ComputePrecision.FP8_HYBRID:
                 return FP8Session(recipe, TensorCoreFP8Products, layers=layers, device=device)
             case ComputePrecision.NVFP4:
-                raise NotImplementedError("torch has no products of NVFP4 operands with the scales of training")
+                return NVFP4Session(recipe, TensorCoreNVFP4Products, device=device, seed=seed)
 
 
 class BitsAndBytesSession(StatelessSession):

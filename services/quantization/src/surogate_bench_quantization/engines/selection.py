@@ -10,9 +10,10 @@ from surogate_bench.recipes.engines import AUTO, select_support, unsupported_rea
 from surogate_bench_quantization.engines.emulated import EmulatedEngine
 from surogate_bench_quantization.engines.engine import Engine
 from surogate_bench_quantization.engines.native import BitsAndBytesEngine, TorchEngine
+from surogate_bench_quantization.engines.transformer_engine import TransformerEngine
 
 ENGINES: Mapping[str, Engine] = {
-    engine.name: engine for engine in (TorchEngine(), BitsAndBytesEngine(), EmulatedEngine())
+    engine.name: engine for engine in (TorchEngine(), BitsAndBytesEngine(), TransformerEngine(), EmulatedEngine())
 }
 """Implementations of the engines that :mod:`surogate_bench.recipes.precisions` names."""
 

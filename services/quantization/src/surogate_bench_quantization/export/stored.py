@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.linear import FrozenLinear
 from surogate_bench_quantization.storage import FrozenWeight
 
 _Weight = TypeVar("_Weight", bound=FrozenWeight)
@@ -16,6 +16,6 @@ def stored_weight(layer: nn.Linear, kind: type[_Weight]) -> _Weight:
     Raises:
         TypeError: it is stored in another format.
     """
-    if not isinstance(layer, QuantizedLinear) or not isinstance(layer.storage, kind):
+    if not isinstance(layer, FrozenLinear) or not isinstance(layer.storage, kind):
         raise TypeError(f"expected a layer with {kind.__name__}, found {type(layer).__name__}")
     return layer.storage

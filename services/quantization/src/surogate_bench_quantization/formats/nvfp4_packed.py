@@ -26,9 +26,7 @@ def pack(quantized: NVFP4Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     """
     scales = _per_element(quantized.block_scales, quantized.products.shape)
     elements = (quantized.products.float().abs_() / scales).nan_to_num_(nan=0.0)  # 0 / 0 where the block scale is zero
-    # Twice an element is one of 0 1 2 3 4 6 8 12, whose codes are 0 to 7.
-    code_of_doubled = torch.tensor([0, 1, 2, 3, 4, 0, 5, 0, 6, 0, 0, 0, 7], dtype=torch.uint8, device=signs.device)
-    codes = code_of_doubled[(elements * 2).to(torch.int64)]
+    codes = _codes_of_doubled(signs.device)[(elements * 2).to(torch.int64)]
     codes += torch.signbit(signs).to(torch.uint8) << 3
     return codes[:, 0::2] | (codes[:, 1::2] << 4), encode(quantized.block_scales, E4M3)
 
@@ -67,6 +65,12 @@ def unpack_products(codes: Tensor, scale_codes: Tensor) -> Tensor:
 def _per_element(block_scales: Tensor, shape: torch.Size) -> Tensor:
     height = shape[0] // block_scales.shape[0]
     return block_scales.repeat_interleave(height, dim=0).repeat_interleave(BLOCK, dim=1)
+
+
+@cache
+def _codes_of_doubled(device: torch.device) -> Tensor:
+    """Twice an element is one of 0 1 2 3 4 6 8 12, whose codes are 0 to 7; a graph's capture allows no new copy."""
+    return torch.tensor([0, 1, 2, 3, 4, 0, 5, 0, 6, 0, 0, 0, 7], dtype=torch.uint8, device=device)
 
 
 @cache

@@ -21,6 +21,7 @@ from surogate_bench_quantization.formats.fp8 import (
 )
 from surogate_bench_quantization.formats.nvfp4 import quantize_rows, quantize_squares
 from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_products
+from surogate_bench_quantization.formats.nvfp4_swizzled import swizzled
 from surogate_bench_quantization.storage.nf4 import nf4_linear
 from surogate_bench_trainer.gpu_check.recorder import Finding
 from surogate_bench_trainer.gpu_check.settings import Setting
@@ -47,6 +48,7 @@ def format_checks(setting: Setting) -> Iterator[tuple[str, Measure]]:
         "E5M2 codes": partial(_fp8, element=E5M2),
         "FP8 tiles of 128x128": _tiles,
         "NVFP4 to nearest, packed": _nvfp4,
+        "NVFP4 as FP4 tensor cores take it": _swizzled,
         "NVFP4 stochastic": _stochastic,
         "NVFP4 four over six": _four_over_six,
         "NF4": _nf4,
@@ -133,6 +135,20 @@ def _nvfp4(matrix: Tensor) -> list[Comparison]:
         compare("differing packed values", max(differing(unpacked, expected.products),
                                                differing(unpack_products(codes, scales), expected.products)), 0.0),
     ]  # fmt: skip
+
+
+def _swizzled(matrix: Tensor) -> list[Comparison]:
+    found = swizzled(quantize_squares(matrix, four_over_six=False))
+    expected = oracle.nvfp4(numbers(matrix), height=16)
+    rows, columns = matrix.shape
+    bytes_of_scales = found.block_scales.cpu().numpy()
+    scales = oracle.decoded(oracle.from_tiles(bytes_of_scales, rows, columns // 16), "e4m3")
+    nibbles = found.codes.cpu().numpy()[:rows, : columns // 2]
+    elements = oracle.decoded(np.stack((nibbles & 15, nibbles >> 4), axis=-1).reshape(rows, columns), "e2m1")
+    return [
+        compare("differing block scales", differing(scales, expected.scales.repeat(16, axis=0)), 0.0),
+        compare("differing values", differing(elements * scales.repeat(16, axis=1), expected.products), 0.0),
+    ]
 
 
 def _stochastic(matrix: Tensor) -> list[Comparison]:

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from surogate_bench.errors import PermanentError
 from surogate_bench.recipes import Recipe
 from surogate_bench_quantization.engines import Engine, EngineSession
-from surogate_bench_quantization.linear import QuantizedLinear
+from surogate_bench_quantization.linear import FrozenLinear
 from surogate_bench_quantization.stored_layers import is_stored, weight_nbytes
 from surogate_bench_trainer.model.coverage import (
     matrices,
@@ -102,7 +102,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         engine_name=engine.name,
         weight_bytes=sum(map(weight_nbytes, linears)),
         operand_cache_bytes=sum(
-            linear.products.operand_nbytes for linear in linears if isinstance(linear, QuantizedLinear)
+            linear.products.operand_nbytes for linear in linears if isinstance(linear, FrozenLinear)
         ),
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
