@@ -15,27 +15,29 @@ class MetricsLog:
     """All lines so far, in memory and in ``<work_dir>/metrics.jsonl``.
 
     Args:
-        work_dir: Folder of the file.
+        work_dir: Folder of the file; None for a process that writes none.
         earlier: Content of the file in the checkpoint that training resumes from. Later lines on disk are discarded.
 
     Raises:
         ValueError: ``earlier`` is not a metrics file.
     """
 
-    def __init__(self, work_dir: Path, earlier: bytes = b"") -> None:
-        self.path = work_dir / METRICS_FILE
+    def __init__(self, work_dir: Path | None, earlier: bytes = b"") -> None:
+        self._path = work_dir and work_dir / METRICS_FILE
         self._lines = [MetricsLine.model_validate_json(line) for line in earlier.splitlines()]
-        write_atomically(self.path, earlier)
+        if self._path is not None:
+            write_atomically(self._path, earlier)
 
     def append(self, line: MetricsLine) -> None:
         """Append a line to the file."""
         self._lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json(exclude_none=True) + "\n")
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_as_text(line))
 
     def content(self) -> bytes:
         """Return the content of the file."""
-        return self.path.read_bytes()
+        return "".join(map(_as_text, self._lines)).encode()
 
     @property
     def steps(self) -> int:
@@ -61,3 +63,7 @@ class MetricsLog:
         recent = [line for line in self._lines[-FINAL_STEPS:] if line.seconds]
         seconds = sum(line.seconds or 0.0 for line in recent)
         return sum(line.tokens or 0 for line in recent) / seconds if seconds else None
+
+
+def _as_text(line: MetricsLine) -> str:
+    return line.model_dump_json(exclude_none=True) + "\n"
