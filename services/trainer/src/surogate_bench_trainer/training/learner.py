@@ -14,7 +14,7 @@ from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.passes import Passes, packed_loss, segments_for
 from surogate_bench_trainer.model.recipe import AppliedRecipe
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-from surogate_bench_trainer.training.peers import Alone, Peers
+from surogate_bench_trainer.training.peers import ALONE, Peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Learner:
     recipe: AppliedRecipe
     optimizer: FlatAdamW
     passes: Passes
-    peers: Peers = Alone()
+    peers: Peers = ALONE
     """The processes that train the run together."""
 
     @property
@@ -46,9 +46,7 @@ class Learner:
         device: torch.device = self.model.device
         return device
 
-    def train_step(
-        self, batches: Sequence[PackedBatch], *, between: Callable[[], None], step: int = 0
-    ) -> StepOutcome:
+    def train_step(self, batches: Sequence[PackedBatch], *, between: Callable[[], None], step: int = 0) -> StepOutcome:
         """Run one optimizer step.
 
         Args:

@@ -33,11 +33,11 @@ class MetricsLog:
         self._lines.append(line)
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(_as_text(line))
+                file.write(line.model_dump_json(exclude_none=True) + "\n")
 
     def content(self) -> bytes:
-        """Return the content of the file."""
-        return "".join(map(_as_text, self._lines)).encode()
+        """Return the content of the file; empty if there is none."""
+        return b"" if self._path is None else self._path.read_bytes()
 
     @property
     def steps(self) -> int:
@@ -63,7 +63,3 @@ class MetricsLog:
         recent = [line for line in self._lines[-FINAL_STEPS:] if line.seconds]
         seconds = sum(line.seconds or 0.0 for line in recent)
         return sum(line.tokens or 0 for line in recent) / seconds if seconds else None
-
-
-def _as_text(line: MetricsLine) -> str:
-    return line.model_dump_json(exclude_none=True) + "\n"

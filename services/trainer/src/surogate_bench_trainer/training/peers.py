@@ -98,3 +98,6 @@ class Alone(Peers):
     @override
     def require_same_start(self, step: int, master: Tensor) -> None:
         return
+
+
+ALONE = Alone()

@@ -26,9 +26,7 @@ def run_rank(request: TrainRequest, rank: int, store: ObjectStore, work_dir: Pat
     if rank:
         logging.disable(logging.INFO)  # what the first process logs is true for all
     configure_process(request.threads)
-    membership = Membership(
-        rank=rank, processes=request.sweep.training.gpus, seed=request.seed, rendezvous=rendezvous
-    )
+    membership = Membership(rank=rank, processes=request.sweep.training.gpus, seed=request.seed, rendezvous=rendezvous)
     peers = ProcessGroup(membership, training_device())
     with peers.join():
         run_training(request, store, work_dir, peers)

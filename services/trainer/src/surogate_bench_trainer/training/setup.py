@@ -27,7 +27,6 @@ from surogate_bench_trainer.model.passes import Passes, PlainPasses
 from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-from surogate_bench_trainer.training.peers import Alone, Peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,14 +74,7 @@ def load_base(location: ModelLocation, device: torch.device) -> tuple[PreTrained
 
 
 def build_learner(
-    base: PreTrainedModel,
-    sweep: RecipeSweep,
-    recipe: Recipe,
-    *,
-    seed: int,
-    steps: int,
-    capture: bool = True,
-    peers: Peers | None = None,
+    base: PreTrainedModel, sweep: RecipeSweep, recipe: Recipe, *, seed: int, steps: int, capture: bool = True
 ) -> Learner:
     """Apply the recipe, attach LoRA and create the optimizer. LoRA is initialized from the seed alone.
 
@@ -93,7 +85,6 @@ def build_learner(
         seed: Seed of LoRA's initial weights and of stochastic rounding.
         steps: Length of the learning-rate schedule.
         capture: Whether to capture passes as CUDA graphs on a GPU.
-        peers: The processes that train the run together; this one alone if None.
 
     Raises:
         UnsupportedRecipeError: no engine can run the recipe on this device.
@@ -108,7 +99,7 @@ def build_learner(
     passes: Passes = PlainPasses(model)
     if capture and base.device.type == "cuda":
         passes = CapturedPasses(model, applied.session.generators)
-    return Learner(model=model, recipe=applied, optimizer=optimizer, passes=passes, peers=peers or Alone())
+    return Learner(model=model, recipe=applied, optimizer=optimizer, passes=passes)
 
 
 def public_name(model: ModelSpec) -> str:
