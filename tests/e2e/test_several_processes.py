@@ -40,10 +40,13 @@ class Bench:
     def request(self, gpus: int) -> TrainRequest:
         sweep = small_sweep(
             data={"train_size": 400},
-            training={"max_steps": STEPS, "max_length": 512, "eval_steps": 10, "checkpoint_steps": 2, "gpus": gpus},
+            training={
+                "max_steps": STEPS, "max_length": 512, "micro_batch_size": 1, "eval_steps": 10, "checkpoint_steps": 2,
+                "gpus": gpus,
+            },
             recipes=[self.recipe],
             serving={"max_model_len": 512},
-        )
+        )  # fmt: skip
         return TrainRequest(sweep=sweep, store=str(self.folder / "store"), recipe=self.recipe, seed=0, threads=2)
 
     def start(self, request: TrainRequest, *, prepare: bool = True) -> "Attempt":
