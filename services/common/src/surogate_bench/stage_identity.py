@@ -55,6 +55,7 @@ increment :data:`SCORING_VERSION` too.
 """
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+# training.gpus has an effect: several processes sum gradients in another order, and draw other noise than one does.
 _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
 
 
