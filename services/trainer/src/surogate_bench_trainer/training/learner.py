@@ -96,8 +96,8 @@ class Learner:
         sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         own = [batches[number] for number in self.peers.share(len(batches))]
         stopped = _stopped(lambda: sums.copy_(validation_sums(self.model, own, between=between)))
-        total, counted = self.peers.total(sums, stopped=stopped).tolist()
-        return total / counted
+        total, counted = self.peers.total(sums, stopped=stopped)
+        return float(total) / float(counted)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy the complete state: master weights, moments, recipe, random generators."""
@@ -148,8 +148,8 @@ def validation_loss(model: PeftModel, batches: Iterable[PackedBatch], *, between
         batches: The validation split.
         between: Called before each batch; may raise to abort the validation.
     """
-    total, counted = validation_sums(model, batches, between=between).tolist()
-    return total / counted
+    total, counted = validation_sums(model, batches, between=between)
+    return float(total) / float(counted)
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import FileStore, Store
 from typing_extensions import override
 
 from surogate_bench.contract import PEER_TIMEOUT_VARIABLE
@@ -117,7 +118,7 @@ class ProcessGroup(Peers):
             ConfigError: not all of them have a GPU, or none of them.
         """
         with self._waiting():
-            store = dist.FileStore(str(self._membership.rendezvous), self.processes)
+            store = FileStore(str(self._membership.rendezvous), self.processes)
             store.set_timeout(_timeout())
             kinds = self._kinds(store)
         if len(set(kinds)) > 1:
@@ -139,7 +140,7 @@ class ProcessGroup(Peers):
         yield
         dist.destroy_process_group()
 
-    def _kinds(self, store: dist.Store) -> list[str]:
+    def _kinds(self, store: Store) -> list[str]:
         """Tell the other processes the type of this one's device, and return those of all."""
         store.set(f"device/{self._membership.rank}", self._device.type)
         return [store.get(f"device/{rank}").decode() for rank in range(self.processes)]
