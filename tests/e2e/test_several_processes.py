@@ -238,4 +238,4 @@ def test_a_process_that_alone_is_told_to_stop_stops_all_with_a_checkpoint(bench:
     bench.until_checkpoint(request)
     ranks[1].terminate()
     assert attempt.finish() == ExitCode.TRANSIENT, attempt.log
-    assert attempt.termination.message.endswith("was told to stop; another attempt will continue")
+    assert attempt.termination.message.endswith("received SIGTERM; another attempt will continue")

@@ -1,4 +1,4 @@
-"""Several processes that train one run: which one computes what, and how their ends are told apart."""
+"""Several processes that train one run: which one computes what, and how their ends are distinguished."""
 
 import pytest
 from hypothesis import given
@@ -61,7 +61,7 @@ def test_processes_divide_the_threads_of_a_training(threads: int, processes: int
             [(-15, None), (4, Termination(reason="PermanentError", message="diverged"))],
             "PermanentError", ExitCode.PERMANENT, "process 1 of 2: diverged",
         ),
-        ([(75, None), (75, None)], "Killed", ExitCode.TRANSIENT, "process 0 of 2 was told to stop"),
+        ([(75, None), (75, None)], "Killed", ExitCode.TRANSIENT, "process 0 of 2 received SIGTERM"),
         ([(0, None), (1, None)], "Killed", ExitCode.FAILED, "process 1 of 2 ended with exit code 1"),
         ([(75, LOST), (75, LOST)], "PeerLostError", ExitCode.TRANSIENT, "process 0 of 2: the others have ended"),
     ],

@@ -42,7 +42,7 @@ PEER_LOST = "PeerLostError"
 KILLED = "Killed"
 _POLL_S = 0.1
 _SETTLE_S = 5.0
-"""After a first failure: enough for the others to notice it, and to tell why they fail, if they do by themselves."""
+"""After a first failure: enough for the others to notice it, and to report why they fail, if they do by themselves."""
 _STOP_S = 60.0
 """After SIGTERM: enough for a micro-batch and a checkpoint; runtimes kill earlier."""
 _KILL_WAIT_S = 10.0
@@ -150,7 +150,7 @@ def _unreported(name: str, code: int) -> ProcessFailedError:
         hint = " (the kernel does so when memory is exhausted)" if -code == signal.SIGKILL else ""
         return _failure(f"{name} was killed by {signal.Signals(-code).name}{hint}", KILLED, ExitCode.FAILED)
     if code == ExitCode.TRANSIENT:
-        return _failure(f"{name} was told to stop; another attempt will continue", KILLED, ExitCode.TRANSIENT)
+        return _failure(f"{name} received SIGTERM; another attempt will continue", KILLED, ExitCode.TRANSIENT)
     return _failure(f"{name} ended with exit code {code}", KILLED, ExitCode.FAILED)
 
 

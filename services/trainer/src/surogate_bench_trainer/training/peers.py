@@ -36,7 +36,7 @@ class Peers(Protocol):
         ...
 
     def total(self, values: Tensor, *, stopped: bool) -> Tensor:
-        """Sum a tensor over all processes, which also tells them whether one was asked to stop.
+        """Sum a tensor over all processes, and with it whether one of them was asked to stop.
 
         Args:
             values: Small, on the device of the training.

@@ -141,7 +141,7 @@ class ProcessGroup(Peers):
         dist.destroy_process_group()
 
     def _kinds(self, store: Store) -> list[str]:
-        """Tell the other processes the type of this one's device, and return those of all."""
+        """Announce the type of this process's device to the others, and return those of all."""
         store.set(f"device/{self._membership.rank}", self._device.type)
         return [store.get(f"device/{rank}").decode() for rank in range(self.processes)]
 
