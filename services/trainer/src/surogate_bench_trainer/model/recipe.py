@@ -48,7 +48,7 @@ class AppliedRecipe:
 
     @property
     def maxima(self) -> Sequence[Tensor]:
-        """Largest magnitudes that delayed scaling has seen in this step, to be combined over processes."""
+        """Largest magnitudes that delayed scaling has recorded in this step, to be combined over processes."""
         return self.session.maxima
 
     def input_scales(self) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """Processes that train one run together, through torch.distributed: gloo between CPUs, NCCL between GPUs.
 
 Every process has the whole model and computes some of the micro-batches of each optimizer step. Gradients, losses and
-what delayed scaling has seen are combined once per step; then all processes make the same update.
+what delayed scaling has recorded are combined once per step; then all processes make the same update.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Membership:
 
 
 class ProcessGroup(Peers):
-    """One of several processes; see :class:`Peers`.
+    """One of several processes that train a run.
 
     Args:
         membership: Its place.

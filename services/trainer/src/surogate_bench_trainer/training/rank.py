@@ -18,7 +18,7 @@ def run_rank(request: TrainRequest, rank: int, store: ObjectStore, work_dir: Pat
         rank: Number of this process.
         store: The request's.
         work_dir: The training's, with the prepared data; only the first process writes to it.
-        rendezvous: See :class:`Membership`.
+        rendezvous: File through which the processes find each other.
 
     Raises:
         BenchError: as :func:`run_training`, or another process was lost.
