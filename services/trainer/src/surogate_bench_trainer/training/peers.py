@@ -11,7 +11,7 @@ from surogate_bench.service import Terminated
 
 
 class Peers(Protocol):
-    """The processes that train one run together, as one of them sees them.
+    """The processes that train one run together, from the place of one of them.
 
     All of them call the same methods in the same order. Each method but the first two returns only once all have called
     it, and raises ``TransientError`` if one of them is lost or does not respond in time.
