@@ -8,8 +8,8 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from sweeps import MakeSweep
 
-from surogate_bench.progress import Progress, read_progress, write_progress
 from surogate_bench.contract import METRICS_FILE
+from surogate_bench.progress import Progress, read_progress, write_progress
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine
 from surogate_bench_trainer.exporter import TrainingExposition
