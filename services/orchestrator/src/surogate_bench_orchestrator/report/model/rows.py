@@ -37,7 +37,7 @@ class Training(Part):
     side_by_side: int
     threads: int | None
     """CPU threads of each process."""
-    processes: int = 1
+    processes: int | None = None
     """Processes, one for each GPU, that trained the run together."""
     train_seconds: float | None
     peak_memory_bytes: int | None

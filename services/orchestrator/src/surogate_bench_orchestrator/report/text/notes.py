@@ -185,7 +185,7 @@ def _bytes_note(rows: Sequence[Row]) -> str:
 
 def _speed_note(rows: Sequence[Row]) -> str:
     trained = [row.training for row in rows if row.training]
-    shared = {(each.side_by_side, each.processes, each.threads) for each in trained if each.threads is not None}
+    shared = {(each.side_by_side, each.processes or 1, each.threads) for each in trained if each.threads is not None}
     if not shared:
         return ""
     conditions = " or ".join(_conditions(*each) for each in sorted(shared, reverse=True))
