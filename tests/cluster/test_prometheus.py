@@ -192,7 +192,7 @@ def test_series_have_no_labels_but_those_of_the_documented_table(prometheus: Pro
         assert own <= documented[name]
         assert documented[name] - own <= {"seed"}  # empty for the base model, and Prometheus drops what is empty
         seen.add(name)
-    assert seen == set(documented)
+    assert seen == {name for name in documented if not name.startswith("surogate_bench_served_")}  # one way of serving
 
 
 def candidates(series: str) -> list[str]:

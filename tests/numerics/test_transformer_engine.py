@@ -157,6 +157,25 @@ def test_a_resumed_session_continues_bit_for_bit() -> None:
         resumed.load_state_dict({})
 
 
+@pytest.mark.usefixtures("library")
+def test_processes_that_share_a_step_and_combine_its_maxima_have_the_scales_of_one_process() -> None:
+    alone, layer = start(TransformerEngine())
+    shared = [start(TransformerEngine()) for _ in range(2)]
+    for number, (_, part) in enumerate(shared):
+        micro_batch = (random(16, 64, number) * (1 + number), random(16, 32, number))
+        both_products(layer, *micro_batch)
+        both_products(part, *micro_batch)
+    for one, other in zip(*(session.maxima for session, _ in shared), strict=True):
+        one.copy_(torch.maximum(one, other))
+        other.copy_(one)
+    for session in (alone, *(each for each, _ in shared)):
+        session.end_of_optimizer_step()
+    expected = alone.state_dict()
+    for session, _ in shared:
+        found = session.state_dict()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def test_a_library_that_is_missing_is_named_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformer_engine", None)
     monkeypatch.delitem(sys.modules, "transformer_engine.pytorch", raising=False)

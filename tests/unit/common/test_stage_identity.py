@@ -7,6 +7,7 @@ from surogate_bench.specs.base import Spec
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
 from surogate_bench.specs.tasks import TaskData, TaskEntry
+from surogate_bench.specs.training import TrainingSpec
 
 CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
     RecipeSweep: (
@@ -28,6 +29,15 @@ CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
             "tasks",
         },
         {"num_concurrent", "max_retries", "max_empty_fraction", "evaluate_base", "parallel_evaluations", "timeout_s"},
+    ),
+    # Part of the identity, "gpus" too: gradients of several are summed in another order, and they draw other noise.
+    TrainingSpec: (
+        {
+            "lora", "epochs", "max_steps", "packing", "max_length", "micro_batch_size", "gradient_accumulation_steps",
+            "gpus", "learning_rate", "lr_scheduler", "warmup_steps", "weight_decay", "adam_beta1", "adam_beta2",
+            "adam_epsilon", "max_grad_norm", "loss_on", "eval_steps",
+        },
+        {"checkpoint_steps"},
     ),
     # As the fields of evaluation and data that they replace for their task; metric and name by those of evaluation.
     TaskEntry: (

@@ -77,11 +77,11 @@ def finished(store: ObjectStore, sweep: RecipeSweep, folder: Path, **result: Any
 
 
 def speeds(
-    tmp_path: Path, here: Here = HERE, result: dict[str, Any] | None = None, **changes: Any
+    tmp_path: Path, here: Here = HERE, result: dict[str, Any] | None = None, gpus: int = 1, **changes: Any
 ) -> dict[str, Measured]:
     """Measure a sweep, and return what holds for another one, which differs from it."""
     store = open_store(str(tmp_path / "store"))
-    earlier = small_sweep(name="earlier", recipes=["bf16", "fp8"], training={"epochs": 2})
+    earlier = small_sweep(name="earlier", recipes=["bf16", "fp8"], training={"epochs": 2, "gpus": gpus})
     prepared = finished(store, earlier, tmp_path / "work", **(result or {}))
     sweep = small_sweep(name="next", **({"recipes": ["bf16", "fp4"], "training": {"max_steps": 9}} | changes))
     return dict(measured_speeds(store, sweep, prepared, here))
@@ -95,11 +95,19 @@ def test_a_speed_is_that_of_a_finished_training_of_the_same_recipe_however_long_
     assert found["bf16"].sweep.startswith("earlier/")
 
 
+def test_a_speed_of_several_processes_holds_for_as_many_that_share_the_threads(tmp_path: Path) -> None:
+    here = Here(hardware=Hardware(), allotment=Allotment(slots=2, side_by_side=1, threads=7))
+    result = {"processes": 2, "threads": 3, "tokens_per_second": 250.0}
+    found = speeds(tmp_path, here, result, gpus=2, training={"max_steps": 9, "gpus": 2})
+    assert found["bf16"].tokens_per_second == 250.0
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"training": {"max_steps": 9, "lora": {"r": 4}}},
         {"training": {"max_steps": 9, "micro_batch_size": 3}},
+        {"training": {"max_steps": 9, "gpus": 2}},
         {"engine": "emulated"},
         {"model": {"builtin": "smollm2-135m"}},
         {"here": Here(hardware=Hardware(cpu="other"), allotment=HERE.allotment)},

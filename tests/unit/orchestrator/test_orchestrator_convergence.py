@@ -144,9 +144,10 @@ FAULTS = [
 ]  # fmt: skip
 
 
-def drawn_plan(data: st.DataObject) -> Plan:
+def drawn_plan(data: st.DataObject, *, gpus: int = 1) -> Plan:
     return small_plan(
         ("bf16", "fp8", "fp4"),
+        training={"gpus": gpus},
         placement=data.draw(st.sampled_from(["auto", "phased", "overlapped"])),
         evaluation={"evaluate_base": data.draw(st.booleans())},
         serving={"under": data.draw(WAYS), "merged": data.draw(st.booleans())},
@@ -163,8 +164,9 @@ def drawn_faults(data: st.DataObject, *more: str) -> dict[str, Ending]:
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_whatever_happens_every_sweep_ends_in_the_same_state_and_nothing_is_done_twice(data: st.DataObject) -> None:
-    laid_out = drawn_plan(data)
-    slots = data.draw(st.integers(1, 5))
+    gpus = data.draw(st.sampled_from([1, 2]))
+    laid_out = drawn_plan(data, gpus=gpus)
+    slots = data.draw(st.integers(gpus, 5))
     bad = drawn_faults(data, "prepare", "check-task")
     undisturbed = World.make(laid_out, slots, bad).settle()
     world = World.make(laid_out, slots, bad)

@@ -1,5 +1,6 @@
 """The summary: figures recomputed by other means, and every state a run can be in."""
 
+import csv
 import hashlib
 import io
 import json
@@ -14,6 +15,7 @@ from scipy.stats import binomtest
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.model.summary import Row
+from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 
 
 def row(summary: Summary, key: str) -> Row:
@@ -218,6 +220,22 @@ def test_speeds_are_never_without_how_many_trainers_shared_the_machine(report_wo
     world.publish_everything()
     notes = " ".join(build_report(world.store, world.sweep, {}).summary.notes)
     assert "2 trainers side by side with 1 thread each" in notes
+
+
+@pytest.mark.parametrize(
+    ("side_by_side", "stated"),
+    [(1, "one trainer at a time with 4 processes of 2 threads"), (2, "2 trainers side by side with 4 processes of 2 ")],
+)
+def test_speeds_are_never_without_how_many_processes_trained_together(
+    report_world: MakeWorld, side_by_side: int, stated: str
+) -> None:
+    world = report_world(recipes=["bf16"], training={"gpus": 4})
+    world.publish_prepare()
+    world.publish_train("bf16", processes=4, threads=2, side_by_side=side_by_side)
+    summary = build_report(world.store, world.sweep, {}).summary
+    assert stated in " ".join(summary.notes)
+    cells = {line["key"]: line["processes"] for line in csv.DictReader(io.StringIO(to_csv(summary)))}
+    assert cells == {"base": "", "bf16": "4"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import torch
 from prometheus_client.parser import text_string_to_metric_families
 from sweeps import MakeSweep
 
+from surogate_bench.contract import METRICS_FILE
 from surogate_bench.progress import Progress, read_progress, write_progress
 from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine
@@ -67,10 +68,11 @@ def test_steps_and_validations_are_exported_as_they_are_written(request_: TrainR
 def test_a_partially_written_line_is_read_when_it_is_complete(request_: TrainRequest, tmp_path: Path) -> None:
     exposition = TrainingExposition(request_, tmp_path)
     text = line(1, 2.5).model_dump_json(exclude_none=True)
-    log = MetricsLog(tmp_path)
-    log.path.write_text(text[:20])
+    file = tmp_path / METRICS_FILE
+    MetricsLog(tmp_path)
+    file.write_text(text[:20])
     assert "loss" not in read(exposition)
-    log.path.write_text(text + "\n")
+    file.write_text(text + "\n")
     assert read(exposition)["loss"] == 2.5
 
 

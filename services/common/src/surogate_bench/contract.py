@@ -59,6 +59,9 @@ CPU_LORA_MARK_VARIABLE = f"{VARIABLE_PREFIX}CPU_LORA_MARK"
 SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
 """Path of the file with the recipe that vLLM serves the base model under; set by the model server for its plug-in."""
 
+PEER_TIMEOUT_VARIABLE = f"{VARIABLE_PREFIX}PEER_TIMEOUT_S"
+"""Seconds that a process of a training on several GPUs waits for the others; 900 if unset."""
+
 TRAINER_REQUEST_VARIABLE = f"{VARIABLE_PREFIX}TRAINER_REQUEST"
 """Path of the request that a foreign trainer is given."""
 

@@ -6,6 +6,7 @@
     ├── ConfigError              invalid input; correct it and start again                exit 2
     ├── TransientError           another attempt may succeed (network, a server restart)  exit 75
     │   └── StoreAwayError           the object store does not respond, or is overloaded
+    ├── ProcessFailedError       a process of this service failed; ends as that one did
     └── PermanentError           would fail again in the same way                         exit 4
         ├── StoreRefusedError        the object store refuses: permissions, credentials, space
         ├── ForeignTrainerError      a foreign trainer failed, or left no usable adapter
@@ -17,7 +18,6 @@ The command line exits with 1 for every failure that is not bad input.
 """
 
 from enum import IntEnum
-from typing import ClassVar
 
 _SHOWN_CHARACTERS = 300
 
@@ -41,7 +41,12 @@ FINAL_EXIT_CODES = frozenset({ExitCode.BAD_INPUT, ExitCode.UNSUPPORTED, ExitCode
 class BenchError(Exception):
     """Base class of every error that surogate-bench raises."""
 
-    exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+    exit_code: ExitCode = ExitCode.FAILED
+
+    @property
+    def reason(self) -> str:
+        """Name of the failure for machines, in CamelCase: that of its class."""
+        return type(self).__name__
 
 
 class ConfigError(BenchError):
@@ -75,6 +80,26 @@ class PermanentError(BenchError):
     """A failure that another attempt cannot resolve."""
 
     exit_code = ExitCode.PERMANENT
+
+
+class ProcessFailedError(BenchError):
+    """One of the processes that a service has started failed, and the service fails as it did.
+
+    Args:
+        message: Which process, and why.
+        reason: Reason of that process.
+        exit_code: What this process is to end with.
+    """
+
+    def __init__(self, message: str, *, reason: str, exit_code: ExitCode) -> None:
+        super().__init__(message)
+        self._reason = reason
+        self.exit_code = exit_code
+
+    @property
+    def reason(self) -> str:
+        """Reason of the process that failed."""
+        return self._reason
 
 
 class StoreAwayError(TransientError):

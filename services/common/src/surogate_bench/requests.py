@@ -62,6 +62,12 @@ class TrainRequest(StageRequest):
     side_by_side: int = Field(
         1, ge=1, description="Trainers that may run on this machine at the same time; recorded with every speed."
     )
+    rank: int | None = Field(
+        None,
+        ge=0,
+        exclude_if=lambda value: value is None,
+        description="Which of the processes of a training on several GPUs this is for; set by the trainer itself.",
+    )
 
 
 class ImportRequest(StageRequest):

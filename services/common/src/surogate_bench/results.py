@@ -107,8 +107,11 @@ class TrainResult(_Result):
     side_by_side: int
     """Trainers that may have run on the machine at the same time."""
     threads: int
+    """CPU threads of each process."""
+    processes: int = Field(1, exclude_if=lambda value: value == 1)
+    """Processes, one for each GPU, that trained the run together in its last attempt."""
     peak_memory_bytes: int
-    """Peak device memory on a GPU, peak resident set on a CPU."""
+    """Peak device memory on a GPU, peak resident set on a CPU; of the first process where there are several."""
     weight_bytes: int
     """Stored bytes of the linear layers inside the transformer blocks, scales included."""
     operand_cache_bytes: int

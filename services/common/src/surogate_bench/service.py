@@ -99,8 +99,8 @@ def run_service(
         with _observable(request, work_dir, metrics):
             handle(request, work_dir)
     except BenchError as error:
-        _log.error("%s", error, extra={"reason": type(error).__name__})
-        _write_termination(work_dir, type(error).__name__, str(error))
+        _log.error("%s", error, extra={"reason": error.reason})
+        _write_termination(work_dir, error.reason, str(error))
         return error.exit_code
     except (Terminated, KeyboardInterrupt):
         _log.warning("terminated by a signal; the stage is not finished")
@@ -184,7 +184,7 @@ def die_with_parent() -> None:
 
 def _log_fields(request: AnyRequest) -> dict[str, object]:
     """Return the fields of a request that are logged."""
-    included = {"recipe", "seed", "run", "subject", "threads", "server_url"}
+    included = {"recipe", "seed", "rank", "run", "subject", "threads", "server_url"}
     fields = request.model_dump(include=included, exclude_none=True)
     return {"sweep": request.sweep.name, "spec_hash": request.sweep.spec_hash, "store": request.store, **fields}
 

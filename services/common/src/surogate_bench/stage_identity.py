@@ -55,6 +55,7 @@ increment :data:`SCORING_VERSION` too.
 """
 
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
+# training.gpus has an effect: several processes sum gradients in another order, and draw other noise than one does.
 _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
 
 
@@ -94,7 +95,7 @@ def foreign_training_identity(
         model=model,
         data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
         texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
-        training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
+        training=sweep.training.model_dump(mode="json", exclude={*_WITHOUT_EFFECT_ON_ADAPTERS, "gpus"}),
         command=[files.get(argument_name(trainer, index), text) for index, text in enumerate(trainer.command)],
         environment=trainer.environment,
         seed=seed,

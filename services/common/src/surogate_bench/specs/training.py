@@ -8,6 +8,10 @@ from surogate_bench.specs.base import Spec
 from surogate_bench.specs.lora import LoraSpec
 
 ONE_LENGTH = "set exactly one of epochs and max_steps"
+GPUS_SHARE_EVENLY = (
+    "gpus must divide gradient_accumulation_steps, as the GPUs share the forward passes of an optimizer step: set "
+    "gradient_accumulation_steps to a multiple of gpus, or gpus to a divisor of it"
+)
 
 
 class TrainingSpec(Spec):
@@ -23,6 +27,14 @@ class TrainingSpec(Spec):
     max_length: int = Field(2048, ge=16, description="Tokens per sequence. A longer sample is an error, never cut.")
     micro_batch_size: int = Field(2, ge=1, description="Sequences per forward pass.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Forward passes per optimizer step.")
+    gpus: int = Field(
+        1,
+        ge=1,
+        le=64,
+        exclude_if=lambda value: value == 1,
+        description="GPUs of one machine that train each run together, with a process for each; where there are no "
+        "GPUs, processes that share the CPU. Divides gradient_accumulation_steps; the batch stays the same.",
+    )
     learning_rate: float = Field(2e-4, gt=0, description="Peak learning rate.")
     lr_scheduler: Literal["linear", "cosine", "constant"] = Field("linear", description="Schedule after the warmup.")
     warmup_steps: int = Field(20, ge=0, description="Optimizer steps of linear warmup.")
@@ -42,4 +54,13 @@ class TrainingSpec(Spec):
     def _one_length(self) -> Self:
         if (self.epochs is None) == (self.max_steps is None):
             raise ValueError(ONE_LENGTH)
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_share_evenly(self) -> Self:
+        if self.gradient_accumulation_steps % self.gpus:
+            raise ValueError(
+                f"{GPUS_SHARE_EVENLY} (gpus is {self.gpus}, gradient_accumulation_steps "
+                f"{self.gradient_accumulation_steps})"
+            )
         return self

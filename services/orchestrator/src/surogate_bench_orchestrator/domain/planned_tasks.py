@@ -79,20 +79,21 @@ class PlannedTasks:
     def train(self, recipe: Recipe, seed: int) -> Task:
         """Return the training of a recipe."""
         request = TrainRequest(sweep=self.sweep, store=self.store, recipe=recipe.name, seed=seed)
-        return self._train(run_name(recipe.name, seed), request, self.sweep.train_timeout_s)
+        slots = self.sweep.training.gpus
+        return self._train(run_name(recipe.name, seed), request, self.sweep.train_timeout_s, slots=slots)
 
     def foreign_train(self, trainer: ForeignTrainer, seed: int) -> Task:
         """Return the training by a foreign trainer; its time is enough for every attempt to pass its deadline."""
         request = ForeignTrainRequest(sweep=self.sweep, store=self.store, trainer=trainer.name, seed=seed)
         timeout_s = (trainer.timeout_s or self.sweep.train_timeout_s) * self.sweep.max_attempts + _CHECKING_S
-        return self._train(run_name(trainer.name, seed), request, timeout_s)
+        return self._train(run_name(trainer.name, seed), request, timeout_s, slots=1)
 
-    def _train(self, run: str, request: TrainRequest | ForeignTrainRequest, timeout_s: float) -> Task:
+    def _train(self, run: str, request: TrainRequest | ForeignTrainRequest, timeout_s: float, *, slots: int) -> Task:
         return Task(
             name=self._name(run, "train"),
             service=Service.TRAINER,
             request=request,
-            slots=1,
+            slots=slots,
             max_attempts=self.sweep.max_attempts,
             timeout_s=timeout_s,
             output=self.layout.train(run),

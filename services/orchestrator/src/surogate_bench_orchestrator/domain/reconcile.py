@@ -6,7 +6,8 @@ Placement of model servers, each of which holds a slot (an accelerator, or a sha
   the last trainer runs; with one slot, servers follow one after another.
 - *overlapped*: one server takes a slot as soon as there is something to evaluate on it. With a single slot this would
   alternate between server and trainer, so one slot is always phased.
-- *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs.
+- *auto*: overlapped from four slots on, where the server's slot costs the trainers at most a quarter of theirs; with
+  trainers that hold several slots, where it leaves room for at least three quarters of as many.
 
 Servers of several ways of serving run in parallel if there are free slots, else one after another. A server that can
 complete its remaining work precedes one that still waits for adapters, so that few are started twice; an idle one gives
@@ -38,8 +39,7 @@ from surogate_bench_orchestrator.domain.tasks import Phase, Task, adapter_of
 MAX_QUEUED = 64
 """Maximum number of trainers that wait for a slot if slots are not counted: enough for an autoscaler to recognize the
 demand, without queueing every run of a large sweep at once."""
-_OVERLAP_NEEDS_SLOTS = 2
-_AUTO_OVERLAPS_FROM_SLOTS = 4
+_AUTO_LEAVES_TRAINERS = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +79,24 @@ def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
     stopped = tuple(Delete(server) for server in servers_to_stop(works, observed, contention))
     ahead = _server_ahead(works, observed, contention)
     trainers = _trainers(waiting, free=_free(plan, observed) - _slots_of(ahead))
+    trainers = trainers or _too_large(waiting, plan, observed)
     following = () if ahead else _servers_after(plan, works, observed, contention, taken=_slots_of(trainers))
     imports = tuple(Submit(task) for task in plan.imports if observed.is_due(task))
     return (*stopped, *imports, *ahead, *trainers, *following, *_evaluations(plan, works, observed))
 
 
-def overlaps(placement: Placement, slots: int) -> bool:
-    """Whether a server may take a slot that a trainer waits for."""
+def overlaps(placement: Placement, slots: int, *, each: int = 1) -> bool:
+    """Whether a server may take a slot that a trainer waits for.
+
+    Args:
+        placement: The sweep's.
+        slots: Number of slots.
+        each: Slots of each trainer.
+    """
+    trainers, beside_server = slots // each, (slots - 1) // each
     if placement is Placement.OVERLAPPED:
-        return slots >= _OVERLAP_NEEDS_SLOTS
-    return placement is Placement.AUTO and slots >= _AUTO_OVERLAPS_FROM_SLOTS
+        return beside_server > 0
+    return placement is Placement.AUTO and beside_server > 0 and beside_server >= _AUTO_LEAVES_TRAINERS * trainers
 
 
 def _preliminaries(plan: Plan, observed: Observed) -> tuple[Action, ...]:
@@ -119,7 +127,7 @@ def _contention(plan: Plan, observed: Observed, waiting: list[Task]) -> Contenti
         trainers_lack_room=lacking or (bool(waiting) and _free(plan, observed) < waiting[0].slots),
         trainer_is_placed=any(not observed.lacks_room(task) for task in active),
         has_free_slot=observed.slots is None or _free(plan, observed) >= plan.server.slots,
-        overlaps=overlaps(plan.sweep.placement, _known_slots(plan, observed)),
+        overlaps=overlaps(plan.sweep.placement, _known_slots(plan, observed), each=plan.sweep.training.gpus),
     )
 
 
@@ -138,6 +146,13 @@ def _trainers(waiting: list[Task], *, free: int) -> tuple[Submit, ...]:
         free -= task.slots
         started.append(Submit(task))
     return tuple(started)
+
+
+def _too_large(waiting: list[Task], plan: Plan, observed: Observed) -> tuple[Submit, ...]:
+    """Submit a trainer that needs more slots than there are, once all are free: the runtime refuses it by name."""
+    if not waiting or observed.slots is None or waiting[0].slots <= observed.slots:
+        return ()
+    return (Submit(waiting[0]),) if _free(plan, observed) == observed.slots else ()
 
 
 def _servers_after(

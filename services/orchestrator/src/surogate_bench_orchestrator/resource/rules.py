@@ -18,7 +18,7 @@ from surogate_bench.specs.lora import ALL_LINEAR, ALL_LINEAR_ALONE
 from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB
 from surogate_bench.specs.sweep import EACH_SEED_ONCE
 from surogate_bench.specs.tasks import BUILTIN_TASK_NEEDS_SIZE, SEED_NEEDS_BUILTIN
-from surogate_bench.specs.training import ONE_LENGTH
+from surogate_bench.specs.training import GPUS_SHARE_EVENLY, ONE_LENGTH
 
 Rule = dict[str, Any]
 
@@ -93,7 +93,8 @@ RULES: dict[str, list[Rule]] = {
         {
             "rule": "has(self.epochs) != has(self.max_steps)",
             "message": ONE_LENGTH,
-        }
+        },
+        {"rule": "self.gradient_accumulation_steps % self.gpus == 0", "message": GPUS_SHARE_EVENLY},
     ],
     "ServingSpec": [
         {

@@ -25,6 +25,15 @@ class EngineSession(Protocol):
         """The session's random generators, from which layers draw."""
         ...
 
+    @property
+    def maxima(self) -> Sequence[Tensor]:
+        """What the session has recorded in this step as elementwise maxima over micro-batches, not copied.
+
+        Processes that share the micro-batches of a step replace them by the maxima over all processes before the end
+        of the step; then all of them have the same scales, those of one process that computes every micro-batch.
+        """
+        ...
+
     def end_of_optimizer_step(self) -> None:
         """Update the state that changes once per optimizer step."""
         ...
@@ -86,6 +95,7 @@ class StatelessSession(EngineSession):
     """Base of sessions without state."""
 
     generators: Sequence[torch.Generator] = ()
+    maxima: Sequence[Tensor] = ()
 
     @override
     def input_scales(self) -> Sequence[Tensor]:

@@ -49,6 +49,11 @@ class FP8Session(EngineSession):
         self._replaced += 1
         return QuantizedLinear(linear, storage, products)
 
+    @property
+    @override
+    def maxima(self) -> Sequence[Tensor]:
+        return (self._scaling.amax,)
+
     @override
     def end_of_optimizer_step(self) -> None:
         self._scaling.update()

@@ -67,6 +67,11 @@ class NVFP4Session(EngineSession, Generic[Quantized]):
     def generators(self) -> Sequence[torch.Generator]:
         return (self._generator,)
 
+    @property
+    @override
+    def maxima(self) -> Sequence[Tensor]:
+        return ()  # the scales of a tensor are its own, and a micro-batch is computed by one process
+
     @override
     def end_of_optimizer_step(self) -> None:
         self._last_input.forget()

@@ -189,6 +189,11 @@ class TransformerEngineSession(EngineSession):
         self._layers.append(products)
         return TransformerEngineLinear(linear, storage, products)
 
+    @property
+    @override
+    def maxima(self) -> Sequence[Tensor]:
+        return [state.history[0] for layer in self._layers for state in layer.states]
+
     @override
     def end_of_optimizer_step(self) -> None:
         largest = self._library.recipes.Format.HYBRID.value

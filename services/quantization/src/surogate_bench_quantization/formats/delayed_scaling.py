@@ -54,6 +54,11 @@ class DelayedScaling:
         """Include the amax of one micro-batch (0-dim fp32) in the next update."""
         torch.maximum(self._amax_slots[slot], largest, out=self._amax_slots[slot])
 
+    @property
+    def amax(self) -> Tensor:
+        """What was recorded since the last update: fp32 (slots,), not copied."""
+        return self._amax
+
     def update(self) -> None:
         """Move the scales; call it once after every optimizer step."""
         position = int(self._position)

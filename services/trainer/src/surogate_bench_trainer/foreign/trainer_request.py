@@ -116,7 +116,7 @@ def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tu
 
 def _training_of(given: TrainerInput) -> dict[str, Any]:
     """Return the settings of training, with names in the place of expressions for layers."""
-    settings = given.request.sweep.training.model_dump(mode="json")
+    settings = given.request.sweep.training.model_dump(mode="json", exclude={"gpus"})  # it has one
     stated = settings["lora"]["target_modules"]
     if given.target_modules and set(stated) != set(given.target_modules):
         settings["lora"]["target_modules"] = list(given.target_modules)

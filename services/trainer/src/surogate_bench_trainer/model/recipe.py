@@ -1,5 +1,6 @@
 """Application of a recipe to a model: replaces the linear layers inside its transformer blocks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,11 @@ class AppliedRecipe:
     def end_of_optimizer_step(self) -> None:
         """Update the scales of delayed scaling. Call once after every optimizer step."""
         self.session.end_of_optimizer_step()
+
+    @property
+    def maxima(self) -> Sequence[Tensor]:
+        """Largest magnitudes that delayed scaling has recorded in this step, to be combined over processes."""
+        return self.session.maxima
 
     def input_scales(self) -> dict[str, Tensor]:
         """Copy the input scales in force (0-dim fp32), by module path; empty unless inputs have delayed scaling."""

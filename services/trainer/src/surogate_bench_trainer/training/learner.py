@@ -9,10 +9,12 @@ from peft import PeftModel
 from torch import Tensor
 
 from surogate_bench.errors import PermanentError
+from surogate_bench.service import Terminated
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.passes import Passes, packed_loss, segments_for
 from surogate_bench_trainer.model.recipe import AppliedRecipe
 from surogate_bench_trainer.training.optimizer import FlatAdamW
+from surogate_bench_trainer.training.peers import ALONE, Peers
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Learner:
     recipe: AppliedRecipe
     optimizer: FlatAdamW
     passes: Passes
+    peers: Peers = ALONE
+    """The processes that train the run together."""
 
     @property
     def device(self) -> torch.device:
@@ -42,26 +46,28 @@ class Learner:
         device: torch.device = self.model.device
         return device
 
-    def train_step(self, batches: Sequence[PackedBatch], *, between: Callable[[], None]) -> StepOutcome:
+    def train_step(self, batches: Sequence[PackedBatch], *, between: Callable[[], None], step: int = 0) -> StepOutcome:
         """Run one optimizer step.
 
         Args:
-            batches: The step's micro-batches. All their counted tokens have equal weight.
-            between: Called before each micro-batch except the first; may raise to abort the step.
+            batches: The step's micro-batches, of all processes. All their counted tokens have equal weight.
+            between: Called before each micro-batch except the first; may raise ``Terminated`` to abort the step.
+            step: Number of the step from 0, for what several processes draw.
 
         Raises:
             PermanentError: the loss or the gradient norm is not finite.
+            Terminated: ``between`` raised it, in this process or in another one.
         """
         self.model.train()
         self.optimizer.zero_grad()
-        weight = 1.0 / sum(batch.counted for batch in batches)
         total = torch.zeros((), device=self.device)
-        for number, batch in enumerate(batches):
-            if number:
-                between()
-            total += self.passes(batch, weight)
+        stopped = _stopped(lambda: self._accumulate(batches, total, step, between))
+        loss = float(self.peers.total(total, stopped=stopped))
+        self.peers.add(self.optimizer.gradient)
         rate = self.optimizer.learning_rate
-        outcome = StepOutcome(float(total), self.optimizer.step(), rate, sum(batch.tokens for batch in batches))
+        outcome = StepOutcome(loss, self.optimizer.step(), rate, sum(batch.tokens for batch in batches))
+        for maximum in self.recipe.maxima:
+            self.peers.largest(maximum)
         self.recipe.end_of_optimizer_step()
         if not (math.isfinite(outcome.loss) and math.isfinite(outcome.grad_norm)):
             raise PermanentError(
@@ -70,9 +76,28 @@ class Learner:
             )
         return outcome
 
-    def validate(self, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
-        """Return the validation loss in the recipe's precision; see :func:`validation_loss`."""
-        return validation_loss(self.model, batches, between=between)
+    def _accumulate(
+        self, batches: Sequence[PackedBatch], total: Tensor, step: int, between: Callable[[], None]
+    ) -> None:
+        """Add gradients and loss of this process's micro-batches."""
+        weight = 1.0 / sum(batch.counted for batch in batches)
+        for number in self.peers.share(len(batches)):
+            if number or self.peers.processes > 1:
+                between()
+            self.peers.restart_noise(self.recipe.session.generators, step=step, micro_batch=number)
+            total += self.passes(batches[number], weight)
+
+    def validate(self, batches: Sequence[PackedBatch], *, between: Callable[[], None]) -> float:
+        """Return the validation loss in the recipe's precision; see :func:`validation_loss`.
+
+        Raises:
+            Terminated: ``between`` raised it, in this process or in another one.
+        """
+        sums = torch.zeros(2, dtype=torch.float64, device=self.device)
+        own = [batches[number] for number in self.peers.share(len(batches))]
+        stopped = _stopped(lambda: sums.copy_(validation_sums(self.model, own, between=between)))
+        total, counted = self.peers.total(sums, stopped=stopped)
+        return float(total) / float(counted)
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copy the complete state: master weights, moments, recipe, random generators."""
@@ -106,7 +131,15 @@ class Learner:
         return {"recipe": self.recipe.state_dict(), "random": random}
 
 
-@torch.no_grad()
+def _stopped(work: Callable[[], object]) -> bool:
+    """Do some work, and return whether it was aborted by ``Terminated``."""
+    try:
+        work()
+    except Terminated:
+        return True
+    return False
+
+
 def validation_loss(model: PeftModel, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> float:
     """Return the mean loss (nats) over the counted tokens of all batches, without changing the training state.
 
@@ -115,10 +148,17 @@ def validation_loss(model: PeftModel, batches: Iterable[PackedBatch], *, between
         batches: The validation split.
         between: Called before each batch; may raise to abort the validation.
     """
+    total, counted = validation_sums(model, batches, between=between)
+    return float(total) / float(counted)
+
+
+@torch.no_grad()
+def validation_sums(model: PeftModel, batches: Iterable[PackedBatch], *, between: Callable[[], None]) -> Tensor:
+    """Return the summed loss (nats) of batches, and the number of their counted tokens: fp64 (2,); see above."""
     model.eval()
     total, counted = torch.zeros((), dtype=torch.float64, device=model.device), 0
     for batch in batches:
         between()
         total += packed_loss(model, batch, segments_for(model, batch.lengths), 1.0)
         counted += batch.counted
-    return float(total) / counted
+    return torch.stack((total, total.new_tensor(counted)))

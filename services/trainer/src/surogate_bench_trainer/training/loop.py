@@ -63,13 +63,14 @@ class TrainingLoop:
         return done > 0 and (done % self.training.eval_steps == 0 or done == self.schedule.total_steps)
 
     def _step(self, step: int, signals: HeldSignals) -> None:
-        self._stop_if_signalled(signals, step)
+        if self.learner.peers.processes == 1:  # several agree within the step
+            self._stop_if_signalled(signals, step)
         began = time.perf_counter()
         micro_batches = self.schedule.micro_batches(step)
         batches = batches_of(self.samples, micro_batches, self.training.loss_on, self.learner.device)
-        before = self.learner.volatile_snapshot() if len(batches) > 1 else {}
+        before = self.learner.volatile_snapshot() if len(batches) > 1 or self.learner.peers.processes > 1 else {}
         try:
-            outcome = self.learner.train_step(batches, between=signals.check)
+            outcome = self.learner.train_step(batches, between=signals.check, step=step)
         except Terminated:
             self.save(step, self.learner.snapshot() | before)
             raise

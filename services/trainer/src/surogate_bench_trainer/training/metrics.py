@@ -15,27 +15,29 @@ class MetricsLog:
     """All lines so far, in memory and in ``<work_dir>/metrics.jsonl``.
 
     Args:
-        work_dir: Folder of the file.
+        work_dir: Folder of the file; None for a process that writes none.
         earlier: Content of the file in the checkpoint that training resumes from. Later lines on disk are discarded.
 
     Raises:
         ValueError: ``earlier`` is not a metrics file.
     """
 
-    def __init__(self, work_dir: Path, earlier: bytes = b"") -> None:
-        self.path = work_dir / METRICS_FILE
+    def __init__(self, work_dir: Path | None, earlier: bytes = b"") -> None:
+        self._path = work_dir and work_dir / METRICS_FILE
         self._lines = [MetricsLine.model_validate_json(line) for line in earlier.splitlines()]
-        write_atomically(self.path, earlier)
+        if self._path is not None:
+            write_atomically(self._path, earlier)
 
     def append(self, line: MetricsLine) -> None:
         """Append a line to the file."""
         self._lines.append(line)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(line.model_dump_json(exclude_none=True) + "\n")
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(line.model_dump_json(exclude_none=True) + "\n")
 
     def content(self) -> bytes:
-        """Return the content of the file."""
-        return self.path.read_bytes()
+        """Return the content of the file; empty if there is none."""
+        return b"" if self._path is None else self._path.read_bytes()
 
     @property
     def steps(self) -> int:

@@ -46,6 +46,11 @@ class FlatAdamW:
         )
 
     @property
+    def gradient(self) -> Tensor:
+        """All gradients: fp32, 1-dim; accumulated in place."""
+        return self._gradient
+
+    @property
     def learning_rate(self) -> float:
         """Learning rate of the next step."""
         return float(self._schedule.get_last_lr()[0])

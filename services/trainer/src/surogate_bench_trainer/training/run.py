@@ -2,7 +2,8 @@
 
 import logging
 import resource
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +28,7 @@ from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
 from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
+from surogate_bench_trainer.training.peers import ALONE, Peers
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import (
@@ -57,7 +59,9 @@ class _Run:
         return f"{self.prefix}/checkpoints"
 
     def save(self, step: int, tensors: dict[str, Tensor]) -> None:
-        """Store a checkpoint."""
+        """Store a checkpoint, unless another process does."""
+        if not self.learner.peers.leads:
+            return
         checkpoint = Checkpoint(
             step=step, tensors=tensors, metrics=self.metrics.content(), peak_memory_bytes=self.peak_memory()
         )
@@ -73,29 +77,38 @@ class _Run:
         return max(current, self.earlier_peak)
 
 
-def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
+def run_training(request: TrainRequest, store: ObjectStore, work_dir: Path, peers: Peers = ALONE) -> None:
     """Train from the newest checkpoint on, and publish the adapter; see :mod:`surogate_bench_trainer.train_stage`.
+
+    Args:
+        request: The training.
+        store: The request's.
+        work_dir: Has the prepared data.
+        peers: The processes that train the run together, only the first of which writes.
 
     Raises:
         PermanentError: training diverged or memory ran out.
     """
     configure_process(request.threads)
     try:
-        _train(request, store, work_dir)
+        _train(request, store, work_dir, peers)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise _out_of_memory(error) from error
 
 
-def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
+def _train(request: TrainRequest, store: ObjectStore, work_dir: Path, peers: Peers) -> None:
     device = training_device()
     require_compiler(device)
-    report = ProgressReporter(work_dir, lambda: memory_in_use(device))
+    report = ProgressReporter(work_dir, lambda: memory_in_use(device)) if peers.leads else _ignore
     report(Progress(phase=Activity.LOADING))
-    location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
+    cache = work_dir / "model"
+    location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=cache)
     # The trained model is released when _learn returns: the validation below loads the base model again.
-    learned = _learn(request, store, work_dir, location, report)
+    learned = _learn(request, store, work_dir, location, report, peers)
+    if learned is None:
+        return
     total = learned.result.steps
     if request.sweep.recipe(request.recipe).quantizes:
         report(Progress(phase=Activity.VALIDATING_AS_SERVED, step=total, total=total))
@@ -105,6 +118,10 @@ def _train(request: TrainRequest, store: ObjectStore, work_dir: Path) -> None:
     report(Progress(phase=Activity.UPLOADING, step=total, total=total))
     result = learned.result.model_copy(update={"served_validation_loss": loss})
     _publish(request, store, learned, result, device)
+
+
+def _ignore(_: Progress) -> None:
+    """Report nothing: the first process does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,26 +142,31 @@ class _Learned:
 
 
 def _learn(
-    request: TrainRequest, store: ObjectStore, work_dir: Path, location: ModelLocation, report: ProgressReporter
-) -> _Learned:
-    """Train to the last step, and write adapter and metrics to ``<work_dir>/outputs``."""
+    request: TrainRequest,
+    store: ObjectStore,
+    work_dir: Path,
+    location: ModelLocation,
+    report: Callable[[Progress], None],
+    peers: Peers,
+) -> _Learned | None:
+    """Train to the last step, and write adapter and metrics to ``<work_dir>/outputs``; None if another process does."""
     sweep, device = request.sweep, training_device()
     base, tokenizer = load_base(location, device)
     prepared = work_dir / "prepared" / DATA_FOLDER
     splits = {name: read_prepared(prepared / split_file(name)) for name in ("train", "validation")}
     added = special_tokens(store, request.layout)
     data = build_data(splits, tokenizer, sweep, seed=request.seed, device=device, special_tokens=added is not None)
-    learner = build_learner(
-        base, sweep, sweep.recipe(request.recipe), seed=request.seed, steps=data.schedule.total_steps
-    )
+    recipe, steps = sweep.recipe(request.recipe), data.schedule.total_steps
+    learner = replace(build_learner(base, sweep, recipe, seed=request.seed, steps=steps), peers=peers)
     prefix = request.layout.train(run_name(request.recipe, request.seed))
     checkpoint = load_newest(store, f"{prefix}/checkpoints")
     first = 0 if checkpoint is None else checkpoint.step
     if checkpoint is not None:
         learner.restore(checkpoint.tensors, step=first)
         _log.info("continuing after step %d", first)
+    peers.require_same_start(first, learner.optimizer.state_dict()["master"])
     _log_start(request, learner, data)
-    metrics = MetricsLog(work_dir, b"" if checkpoint is None else checkpoint.metrics)
+    metrics = MetricsLog(work_dir if peers.leads else None, b"" if checkpoint is None else checkpoint.metrics)
     run = _Run(store, prefix, learner, metrics, 0 if checkpoint is None else checkpoint.peak_memory_bytes)
     TrainingLoop(
         learner=learner,
@@ -156,7 +178,9 @@ def _learn(
         save=run.save,
         report=report,
     ).run(first)
-    if sweep.recipe(request.recipe).quantizes and first < metrics.steps:
+    if not peers.leads:
+        return None
+    if recipe.quantizes and first < metrics.steps:
         run.save(metrics.steps, learner.snapshot())  # interrupting the last validation repeats no training
     return _Learned(
         result=_save_outputs(request, run, work_dir / "outputs", resumed_from=first),
@@ -179,6 +203,7 @@ def _log_start(request: TrainRequest, learner: Learner, data: TrainingData) -> N
             "weight_bytes": learner.recipe.weight_bytes,
             "covered_share": round(learner.recipe.covered_share, 4),
             "threads": torch.get_num_threads(),
+            "processes": learner.peers.processes,
         },
     )
 
@@ -196,6 +221,7 @@ def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_fr
         tokens_per_second=tokens / seconds,
         side_by_side=request.side_by_side,
         threads=torch.get_num_threads(),
+        processes=run.learner.peers.processes,
         peak_memory_bytes=run.peak_memory(),
         weight_bytes=run.learner.recipe.weight_bytes,
         operand_cache_bytes=run.learner.recipe.operand_cache_bytes,

@@ -15,7 +15,7 @@ from surogate_bench.contract import (
     WORK_DIR_OPTION,
     Service,
 )
-from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest
+from surogate_bench.requests import CheckRequest, EvaluateRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
 from surogate_bench_orchestrator.adapters.kubernetes.labels import CONTAINER
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, SecretKey, Workload
@@ -69,14 +69,20 @@ def service_container(
         container["command"] = list(workload.command)
     if settings.store.secret:
         container["envFrom"] = [{"secretRef": {"name": settings.store.secret}}]
-    if isinstance(task.request, ServeRequest):
+    if shares_memory(task):
         container["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})  # noqa: S108 - memory of the pod
+    if isinstance(task.request, ServeRequest):
         container["ports"] += [
             {"name": "control", "containerPort": task.request.port},
             {"name": "vllm", "containerPort": task.request.vllm_port},
         ]
         container |= _probes()
     return container
+
+
+def shares_memory(task: Task) -> bool:
+    """Whether processes of a pod exchange tensors: those of vLLM, and those of a training on several GPUs."""
+    return isinstance(task.request, ServeRequest) or (isinstance(task.request, TrainRequest) and task.slots > 1)
 
 
 def resources_of(workload: Workload, settings: ClusterSettings) -> Object:

@@ -13,7 +13,7 @@ from surogate_bench.requests import (
     TrainRequest,
 )
 from surogate_bench_orchestrator.adapters.kubernetes.api import Object
-from surogate_bench_orchestrator.adapters.kubernetes.containers import service_container, uses_hub
+from surogate_bench_orchestrator.adapters.kubernetes.containers import service_container, shares_memory, uses_hub
 from surogate_bench_orchestrator.adapters.kubernetes.foreign_pods import add_command, collecting
 from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, labels_of
 from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, Workload
@@ -26,7 +26,14 @@ _QUEUE = "kueue.x-k8s.io/queue-name"
 
 
 def workload_of(task: Task, settings: ClusterSettings) -> Workload:
-    """Return the settings of a task's pods."""
+    """Return the settings of a task's pods; a trainer's has as many GPUs as its processes need, if it has any."""
+    workload = _configured(task, settings)
+    if not isinstance(task.request, TrainRequest) or not workload.gpus:
+        return workload
+    return workload.model_copy(update={"gpus": max(workload.gpus, task.slots)})
+
+
+def _configured(task: Task, settings: ClusterSettings) -> Workload:
     request = task.request
     if isinstance(request, PrepareRequest | ImportRequest):
         return settings.prepare
@@ -52,8 +59,8 @@ def complete_request(task: Task, settings: ClusterSettings, scheduling: Scheduli
         return request.model_copy(update={"in_images": bool(request.sweep.trainers)})
     if isinstance(request, TrainRequest | ForeignTrainRequest):
         trainers = len(request.sweep.trained) * len(request.sweep.seeds)
-        limit = slots(settings, scheduling) or trainers
-        request = request.model_copy(update={"side_by_side": min(limit, trainers)})
+        limit = slots(settings, scheduling) or trainers * task.slots
+        request = request.model_copy(update={"side_by_side": max(1, min(limit // max(1, task.slots), trainers))})
     return collecting(request) if isinstance(request, ForeignTrainRequest) else request
 
 
@@ -105,7 +112,7 @@ def _volumes(task: Task, settings: ClusterSettings) -> list[Object]:
         {"name": "scratch", "emptyDir": {}},
         {"name": "cache", **({"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}})},
     ]
-    if isinstance(task.request, ServeRequest):
+    if shares_memory(task):
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": settings.shm_size}})
     return volumes
 

@@ -113,7 +113,7 @@ class KubernetesRuntime(Runtime):
     def submit(self, task: Task) -> None:
         is_new, limit = self._cluster.item(task.name) is None, self._slots
         if is_new and limit and task.slots and sum(held for held, _ in self._holders()) + task.slots > limit:
-            raise PermanentError(f"{task.name} needs a slot; all {limit} are taken")
+            raise PermanentError(f"{task.name} needs {task.slots} of the sweep's {limit} slots; too few are free")
         for item in self._objects(task):
             self._cluster.api.create(self._cluster.paths[item["kind"]], item)
         self._wait(lambda: self._cluster.item(task.name) is not None, f"{task.name} to appear")

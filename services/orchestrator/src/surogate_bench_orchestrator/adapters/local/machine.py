@@ -44,12 +44,12 @@ class Allotment:
     side_by_side: int
     """Maximum number of trainers that run at once."""
     threads: int
-    """Number of CPU threads of each trainer."""
+    """Number of CPU threads of each trainer, over all its processes."""
     devices: tuple[str, ...] = ()
     """Value of CUDA_VISIBLE_DEVICES for each slot; empty on a CPU."""
 
 
-def allot(machine: Machine, *, trainers: int, limit: int | None = None) -> Allotment:
+def allot(machine: Machine, *, trainers: int, gpus: int = 1, limit: int | None = None) -> Allotment:
     """Share a machine: a slot is a GPU, or on a CPU one core or more; one slot is for the server.
 
     Thread counts depend only on sweep and machine, never on what is left to do: they may change the order of
@@ -58,15 +58,16 @@ def allot(machine: Machine, *, trainers: int, limit: int | None = None) -> Allot
     Args:
         machine: The machine.
         trainers: Number of training runs of the whole sweep.
+        gpus: Slots of each trainer.
         limit: Maximum number of slots; 1 measures the speed of each trainer alone.
     """
     if machine.gpus:
         slots = len(machine.gpus)
     else:
-        slots = max(1, min(machine.cores, trainers + 1, machine.memory_bytes // _MEMORY_PER_SLOT))
+        slots = max(1, min(machine.cores, trainers * gpus + 1, machine.memory_bytes // _MEMORY_PER_SLOT))
     if limit is not None:
         slots = min(slots, limit)
-    side_by_side = min(slots, trainers)
+    side_by_side = max(1, min(slots // gpus, trainers))
     return Allotment(
         slots=slots,
         side_by_side=side_by_side,

@@ -113,7 +113,7 @@ class LocalRuntime(Runtime):
 
     @override
     def render(self, task: Task) -> Mapping[str, Any]:
-        launch = self._launch(task, self._folder(task.name), slot=0 if task.slots else None)
+        launch = self._launch(task, self._folder(task.name), slots=tuple(range(task.slots)))
         return {
             "name": task.name,
             "command": launch.command,
@@ -133,12 +133,12 @@ class LocalRuntime(Runtime):
             submitted=time.time(),
             owner=self._owner,
             ports=self._free_ports(task) if task.is_server else None,
-            slot=self._free_slot(task) if task.slots else None,
+            slots=self._free_slots(task),
         )
         folder = self._folder(task.name)
         request = self._complete(task.request, ports=state.ports)
         write_atomically(folder.request_file, request.model_dump_json(indent=2, exclude_none=True).encode())
-        launch = self._launch(task, folder, slot=state.slot)
+        launch = self._launch(task, folder, slots=state.slots)
         self._supervised[task.name] = SupervisedTask(task, folder, state, launch, self._clock)
 
     @override
@@ -201,12 +201,12 @@ class LocalRuntime(Runtime):
             return request.model_copy(update={"host": LOOPBACK, "port": ports[0], "vllm_port": ports[1]})
         return request
 
-    def _launch(self, task: Task, folder: TaskFolder, *, slot: int | None) -> Launch:
+    def _launch(self, task: Task, folder: TaskFolder, *, slots: tuple[int, ...]) -> Launch:
         environment = {TASK_DIR_VARIABLE: str(folder.path)}
         if threads := self._complete(task.request, ports=None).threads:
             environment[THREADS_VARIABLE] = str(threads)
         if self._allotment.devices:
-            environment[GPUS_VARIABLE] = "" if slot is None else self._allotment.devices[slot]
+            environment[GPUS_VARIABLE] = ",".join(self._allotment.devices[slot] for slot in slots)
         command = [*self._command(task.service), str(folder.request_file), WORK_DIR_OPTION, str(folder.work_dir)]
         return Launch(command=command, environment=environment)
 
@@ -215,15 +215,20 @@ class LocalRuntime(Runtime):
         taken = {port for each in self._supervised.values() for port in each.state.ports or ()}
         return free_ports(LOOPBACK, seed=f"{self._root}/{task.name}", taken=taken)
 
-    def _free_slot(self, task: Task) -> int:
-        taken = {each.state.slot for each in self._supervised.values() if each.state.phase.is_active}
-        for slot in range(self._allotment.slots):
-            if slot not in taken:
-                return slot
-        raise PermanentError(f"{task.name} needs a slot; all {self._allotment.slots} are taken")
+    def _free_slots(self, task: Task) -> tuple[int, ...]:
+        active = [each.state for each in self._supervised.values() if each.state.phase.is_active]
+        taken = {slot for state in active for slot in state.slots}
+        free = [slot for slot in range(self._allotment.slots) if slot not in taken]
+        if len(free) < task.slots:
+            raise PermanentError(f"{task.name} needs {_slots(task.slots)}; {len(free)} of {self._allotment.slots} free")
+        return tuple(free[: task.slots])
 
     def _folder(self, name: str) -> TaskFolder:
         return TaskFolder(self._root / name)
+
+
+def _slots(number: int) -> str:
+    return "a slot" if number == 1 else f"{number} slots"
 
 
 def _observe_from_file(folder: TaskFolder) -> Observation:

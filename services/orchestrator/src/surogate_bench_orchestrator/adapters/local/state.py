@@ -40,8 +40,8 @@ class TaskState(BaseModel):
     """Last progress of a task that has ended."""
     ports: tuple[int, int] | None = None
     """Ports of a server: control API and vLLM."""
-    slot: int | None = None
-    """Index of the slot that it holds or held."""
+    slots: tuple[int, ...] = ()
+    """Indices of the slots that it holds or held."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,7 @@ def inspect_sweep(sweep: RecipeSweep, location: str, state_dir: Path, consoles: 
             return _failed(observation, scratch / task.name / "log.txt", consoles)
         inspection = Inspection.model_validate_json((scratch / "inspection.json").read_bytes())
     machine = detect_machine()
-    allotment = allot(machine, trainers=len(sweep.trained) * len(sweep.seeds))
+    allotment = allot(machine, trainers=len(sweep.trained) * len(sweep.seeds), gpus=sweep.training.gpus)
     here = Here(hardware=describe_machine(machine.gpus[0].name if machine.gpus else None), allotment=allotment)
     try:
         speeds = measured_speeds(store, sweep, inspection.prepared, here)

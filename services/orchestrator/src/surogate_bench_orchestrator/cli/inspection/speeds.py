@@ -16,7 +16,7 @@ from surogate_bench.store import ObjectStore
 from surogate_bench_orchestrator.adapters.local.machine import Allotment
 from surogate_bench_orchestrator.sweep.reuse import prepared_sweeps
 
-_COSTS_TIME = ("lora", "packing", "max_length", "micro_batch_size", "loss_on")
+_COSTS_TIME = ("lora", "packing", "max_length", "micro_batch_size", "gpus", "loss_on")
 """Training settings that change the time of a token."""
 
 
@@ -44,7 +44,8 @@ class Here:
         """Return whether a training ran on such hardware, with as much of it."""
         ran, here = manifest.hardware, self.hardware
         same = (ran.cpu, ran.cores, ran.gpu) == (here.cpu, here.cores, here.gpu)
-        threads = here.gpu is not None or result.threads == self.allotment.threads
+        of_each = max(1, self.allotment.threads // result.processes)
+        threads = here.gpu is not None or result.threads == of_each
         return same and threads and result.side_by_side == self.allotment.side_by_side
 
 

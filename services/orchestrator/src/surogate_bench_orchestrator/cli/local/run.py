@@ -18,7 +18,7 @@ from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.live_table import choose_display
 from surogate_bench_orchestrator.cli.local.report import publish_report, show_report
 from surogate_bench_orchestrator.cli.local.status import status_as_json
-from surogate_bench_orchestrator.cli.local.sweep import LocalSweep, require_room
+from surogate_bench_orchestrator.cli.local.sweep import LocalSweep, require_room, require_slots
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, failure_of
 from surogate_bench_orchestrator.report import Summary
@@ -72,6 +72,7 @@ def _finish(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Con
         return snapshot
     if not local.store.exists(manifest_key(local.plan.layout.prepare)):
         check_hub_environment(local.sweep)
+    require_slots(local)
     require_room(local)
     _write_spec(local)
     return _run(local, stop, lock, progress)

@@ -4,13 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.errors import StoreAwayError, StoreRefusedError
+from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
 from surogate_bench.model_source import local_folder
 from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench.store import ObjectStore, open_store
 from surogate_bench.store_errors import as_bad_input
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder, require_free_space
-from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
+from surogate_bench_orchestrator.adapters.local.machine import Allotment, allot, detect_machine
 from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.sweep_file import read_sweep
 from surogate_bench_orchestrator.cli.target import LocalOptions, SweepArgument
@@ -37,8 +37,12 @@ class LocalSweep:
 
     def runtime(self) -> LocalRuntime:
         """Make the runtime of the sweep on this machine."""
-        allotment = allot(detect_machine(), trainers=len(self.plan.training_order), limit=self.slots)
-        return LocalRuntime(self.state, allotment, SystemClock())
+        return LocalRuntime(self.state, self.allotment(), SystemClock())
+
+    def allotment(self) -> Allotment:
+        """Share this machine among the sweep's tasks."""
+        trainers, gpus = len(self.plan.training_order), self.sweep.training.gpus
+        return allot(detect_machine(), trainers=trainers, gpus=gpus, limit=self.slots)
 
     def snapshot(self) -> Snapshot:
         """Read the status of the sweep from the store and the local state; another process may be running it.
@@ -86,6 +90,22 @@ def open_local_sweep(argument: SweepArgument, options: LocalOptions, *, create: 
         state=state / f"{sweep.name}-{identity}",
         slots=options.slots,
     )
+
+
+def require_slots(local: LocalSweep) -> None:
+    """Check that a trainer finds as many slots as it needs.
+
+    Raises:
+        ConfigError: it never does.
+    """
+    needed, slots = local.sweep.training.gpus, local.allotment().slots
+    if needed > slots:
+        raise ConfigError(
+            f"only {slots} {'is' if slots == 1 else 'are'} available here (GPUs; cores where there are none)",
+            field="training.gpus",
+            value=needed,
+            remedy="Lower it, raise --slots if that is given, or use a machine with more of them.",
+        )
 
 
 def require_room(local: LocalSweep) -> None:

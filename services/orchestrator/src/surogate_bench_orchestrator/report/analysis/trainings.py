@@ -25,6 +25,7 @@ def training_of_runs(records: Sequence[TrainRecord]) -> Training:
         tokens_per_second=_mean_of([result.tokens_per_second for result in results]),
         side_by_side=max(result.side_by_side for result in results),
         threads=_smallest([result.threads for result in results]),
+        processes=_largest([result.processes for result in own]),
         train_seconds=_mean_of([result.train_seconds for result in results]),
         peak_memory_bytes=_largest([result.peak_memory_bytes for result in results]),
         weight_bytes=_largest([result.weight_bytes for result in own]),

@@ -36,6 +36,9 @@ class Training(Part):
     tokens_per_second: float | None
     side_by_side: int
     threads: int | None
+    """CPU threads of each process."""
+    processes: int | None = None
+    """Processes, one for each GPU, that trained the run together."""
     train_seconds: float | None
     peak_memory_bytes: int | None
     weight_bytes: int | None

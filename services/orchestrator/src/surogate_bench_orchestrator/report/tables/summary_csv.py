@@ -18,8 +18,7 @@ CSV_COLUMNS = (
     "served_validation_loss", "task", "task_data",
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
-    "source", "trained_under", "adapter_sha256", "kept_layers",
-    "seeds_left_out",
+    "source", "trained_under", "adapter_sha256", "kept_layers", "seeds_left_out", "processes",
     *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.

@@ -141,19 +141,22 @@ def _bytes_note(rows: Sequence[Row]) -> str:
 
 def _speed_note(rows: Sequence[Row]) -> str:
     trained = [row.training for row in rows if row.training]
-    shared = sorted({(each.side_by_side, each.threads) for each in trained if each.threads is not None}, reverse=True)
+    shared = {(each.side_by_side, each.processes or 1, each.threads) for each in trained if each.threads is not None}
     if not shared:
         return ""
-    conditions = " or ".join(
-        f"{count} trainers side by side with {threads} {plural('thread', threads)} each"
-        if count > 1
-        else f"one trainer at a time with {threads} {plural('thread', threads)}"
-        for count, threads in shared
-    )
+    conditions = " or ".join(_conditions(*each) for each in sorted(shared, reverse=True))
     return (
         f"Tokens per second and train time were measured with up to {conditions}; padding, validation and checkpoints "
         "do not count."
     )
+
+
+def _conditions(trainers: int, processes: int, threads: int) -> str:
+    who = f"{trainers} trainers side by side" if trainers > 1 else "one trainer at a time"
+    resources = f"{threads} {plural('thread', threads)}"
+    if processes > 1:
+        resources = f"{processes} processes of {resources}"
+    return f"{who} with {resources}" + (" each" if trainers > 1 else "")
 
 
 def _emulation_note(rows: Sequence[Row]) -> str:
