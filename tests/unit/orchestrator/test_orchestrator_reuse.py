@@ -16,8 +16,8 @@ from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import FileDigest, Hardware
-from surogate_bench.requests import PrepareRequest
-from surogate_bench.results import PrepareResult
+from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest
+from surogate_bench.results import PrepareResult, ScoredData
 from surogate_bench.stage_identity import BUILTIN_TASKS
 from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
@@ -42,6 +42,8 @@ class World:
     submitted: list[str] = field(default_factory=list)
     prepared: dict[str, Any] = field(default_factory=dict)
     """What prepare stages find otherwise."""
+    own_data: ScoredData | None = None
+    """What checks and evaluations find that their tasks score."""
 
     def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
         """Run a sweep to its end; `submitted` lists what was computed for it."""
@@ -59,7 +61,12 @@ class World:
         return last
 
     def _publish(self, task: Task) -> None:
-        publish(self.store, task, self.scratch, **(self.prepared if isinstance(task.request, PrepareRequest) else {}))
+        found: dict[str, Any] = {}
+        if isinstance(task.request, PrepareRequest):
+            found = self.prepared
+        elif isinstance(task.request, CheckRequest | EvaluateRequest):
+            found = {"scored": self.own_data}
+        publish(self.store, task, self.scratch, **found)
 
 
 def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
@@ -360,3 +367,38 @@ def test_an_adapter_with_other_input_scales_is_scored_anew_only_where_those_coun
     change(world.store, layout.train("fp8-s0"), files=scales, procedure_version=0)
     world.run(**ways, name="other")
     assert sorted(world.submitted) == ["fp8-s0-eval-fp8", "fp8-s0-train", "serve-fp8"]
+
+
+def own_data(content: str, *, num_fewshot: int = 0) -> ScoredData:
+    """What a task that keeps its own data scores."""
+    return ScoredData(
+        source="openai/gsm8k:main", split="test", records=8, sha256=content, prompt="task", num_fewshot=num_fewshot
+    )
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "suffix"),
+    [({"task": "gsm8k", "keep_from_task": ["data", "prompt"]}, ""), ({"tasks": ["ro_gsm8k", "gsm8k"]}, "-gsm8k")],
+    ids=["primary", "further"],
+)
+def test_a_task_with_its_own_data_is_not_scored_again_for_another_seed(
+    world: World, evaluation: dict[str, Any], suffix: str
+) -> None:
+    world.prepared = {"inputs": {"model": {"model.safetensors": "0" * 64}}}
+    world.own_data = own_data("a")
+    world.run(evaluation=evaluation)
+    world.run(evaluation=evaluation, seeds=[0, 1])
+    assert f"bf16-s1-eval{suffix}" in world.submitted
+    assert not [name for name in world.submitted if name.startswith(("base-", "bf16-s0-", "fp8-s0-"))]
+
+
+@pytest.mark.parametrize("now", [own_data("b"), own_data("a", num_fewshot=5), None], ids=["changed", "shown", "old"])
+def test_a_task_with_other_or_unknown_data_of_its_own_is_scored_again(world: World, now: ScoredData | None) -> None:
+    evaluation = {"task": "gsm8k", "keep_from_task": ["data", "prompt"]}
+    world.prepared = {"inputs": {"model": {"model.safetensors": "0" * 64}}}
+    world.own_data = own_data("a", num_fewshot=now.num_fewshot if now else 0)
+    world.run(evaluation=evaluation)
+    world.own_data = now
+    world.run(evaluation=evaluation, seeds=[0, 1])
+    assert {"base-eval", "bf16-s0-eval", "fp8-s0-eval"} <= set(world.submitted)
+    assert "bf16-s0-train" not in world.submitted
