@@ -36,6 +36,7 @@ from surogate_bench_orchestrator.cli.options import (
     StageName,
     StateDir,
     Store,
+    Superseded,
     SweepFile,
     SweepOrName,
     SweepToCheck,
@@ -248,15 +249,17 @@ def gc(
     *,
     store: Store = _DEFAULTS.store,
     delete: Delete = False,
+    superseded: Superseded = False,
     as_json: AsJson = False,
 ) -> None:
     """List data that no sweep needs any more: superseded versions of edited sweeps, and leftover checkpoints.
 
-    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to.
+    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to, and every
+    version with a report unless --superseded is given.
     """
     from surogate_bench_orchestrator.cli.gc_command import collect_garbage  # noqa: PLC0415 - see above
 
-    collect_garbage(store, delete=delete, as_json=as_json, consoles=standard_consoles())
+    collect_garbage(store, delete=delete, superseded=superseded, as_json=as_json, consoles=standard_consoles())
 
 
 @app.command(hidden=True)

@@ -66,6 +66,9 @@ Deep = Annotated[
     ),
 ]
 Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")]
+Superseded = Annotated[
+    bool, typer.Option("--superseded", help="Also remove earlier versions of sweeps that have a report.")
+]
 ControllerSettings = Annotated[Path, typer.Option(help="The installation's settings.")]
 RunName = Annotated[
     str,

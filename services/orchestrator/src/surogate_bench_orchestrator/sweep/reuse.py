@@ -110,9 +110,7 @@ class ReusableStages:
         scored = checked.scored if checked else None
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
-        identity = evaluation_identity(
-            sweep, prepared, adapter, under, scales, merged=evaluation.merged, scored=scored
-        )
+        identity = evaluation_identity(sweep, prepared, adapter, under, scales, merged=evaluation.merged, scored=scored)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
