@@ -127,7 +127,7 @@ def _require_checked(scored: ScoredData, request: EvaluateRequest, store: Object
     if checked is None or checked.scored is None or checked.scored.sha256 == scored.sha256:
         return
     raise PermanentError(
-        f"the data of {scored.source} has changed since the check of its task: {scored.records} records with the digest "
+        f"the data of {scored.source} has changed since its task was checked: {scored.records} records with digest "
         f"{scored.sha256[:12]} instead of {checked.scored.records} with {checked.scored.sha256[:12]}. Scores of "
         "different records cannot be compared: restore the data, or run the sweep under another name"
     )

@@ -29,8 +29,8 @@ def collect_garbage(location: str, *, delete: bool, superseded: bool, as_json: b
         found = list_garbage(store, clock)
     except (StoreAwayError, StoreRefusedError) as error:
         raise as_bad_input(error, store.url) from error
-    wanted = [each for each in found if superseded or not each.complete]
-    removed = remove(store, wanted, clock) if delete else ()
+    requested = [each for each in found if superseded or not each.complete]
+    removed = remove(store, requested, clock) if delete else ()
     output = consoles.output
     if as_json:
         output.print_json(
@@ -41,9 +41,9 @@ def collect_garbage(location: str, *, delete: bool, superseded: bool, as_json: b
         print_line(output, f"Nothing in {store.url} can be removed.")
         return
     output.print(_table(found))
-    total = size(sum(each.size for each in (removed if delete else wanted)))
+    total = size(sum(each.size for each in (removed if delete else requested)))
     print_line(output, f"Removed {total}." if delete else f"{total} in all. Nothing was removed; --delete removes it.")
-    if len(wanted) < len(found):
+    if len(requested) < len(found):
         print_line(output, "Superseded versions with a report are removed with --delete --superseded only.")
 
 
