@@ -1,14 +1,10 @@
 """Nothing is computed twice: which stages of other sweeps are used for those of this one, and which do not."""
 
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
-from finished_stages import publish
-from memory_runtime import Ending, MemoryRuntime
+from reuse_world import RECIPES, World, change
 from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, task_files
@@ -16,72 +12,15 @@ from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import FileDigest, Hardware
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest
-from surogate_bench.results import PrepareResult, ScoredData
+from surogate_bench.results import PrepareResult
 from surogate_bench.stage_identity import BUILTIN_TASKS
 from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
-from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.rows import run_rows
-from surogate_bench_orchestrator.sweep.runner import SweepRunner
-from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
-RECIPES = ["bf16", "fp8"]
-
-
-@dataclass
-class World:
-    """A store, and sweeps that run in it one after another on the in-memory runtime."""
-
-    store: ObjectStore
-    scratch: Path
-    submitted: list[str] = field(default_factory=list)
-    prepared: dict[str, Any] = field(default_factory=dict)
-    """What prepare stages find otherwise."""
-    own_data: ScoredData | None = None
-    """What checks and evaluations find that their tasks score."""
-
-    def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
-        """Run a sweep to its end; `submitted` lists what was computed for it."""
-        sweep = small_sweep(**{"recipes": RECIPES} | changes)
-        laid_out = plan(sweep, self.store.url, reuse=reuse)
-        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
-        runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = FakeClock(each=runtime.advance)
-        last = SweepRunner(
-            laid_out, runtime, self.store, clock, heartbeat=lambda: require_end(clock), show=lambda _: None
-        ).run()
-        assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
-        shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
-        self.submitted = [_stage(name) for name in runtime.submitted if name not in shared]
-        return last
-
-    def _publish(self, task: Task) -> None:
-        found: dict[str, Any] = {}
-        if isinstance(task.request, PrepareRequest):
-            found = self.prepared
-        elif isinstance(task.request, CheckRequest | EvaluateRequest):
-            found = {"scored": self.own_data}
-        publish(self.store, task, self.scratch, **found)
-
-
-def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
-    """Rewrite a manifest."""
-    manifest = read_manifest(store, prefix)
-    assert manifest is not None
-    store.put(manifest_key(prefix), manifest.model_copy(update=changes).model_dump_json().encode())
-
-
-def require_end(clock: FakeClock) -> None:
-    assert clock.time < 10_000, "no end"
-
-
-def _stage(task_name: str) -> str:
-    return re.sub(r"^(small|other|edited|as-shipped)-", "", task_name.rpartition("-")[0])
 
 
 @pytest.fixture
@@ -367,38 +306,3 @@ def test_an_adapter_with_other_input_scales_is_scored_anew_only_where_those_coun
     change(world.store, layout.train("fp8-s0"), files=scales, procedure_version=0)
     world.run(**ways, name="other")
     assert sorted(world.submitted) == ["fp8-s0-eval-fp8", "fp8-s0-train", "serve-fp8"]
-
-
-def own_data(content: str, *, num_fewshot: int = 0) -> ScoredData:
-    """What a task that keeps its own data scores."""
-    return ScoredData(
-        source="openai/gsm8k:main", split="test", records=8, sha256=content, prompt="task", num_fewshot=num_fewshot
-    )
-
-
-@pytest.mark.parametrize(
-    ("evaluation", "suffix"),
-    [({"task": "gsm8k", "keep_from_task": ["data", "prompt"]}, ""), ({"tasks": ["ro_gsm8k", "gsm8k"]}, "-gsm8k")],
-    ids=["primary", "further"],
-)
-def test_a_task_with_its_own_data_is_not_scored_again_for_another_seed(
-    world: World, evaluation: dict[str, Any], suffix: str
-) -> None:
-    world.prepared = {"inputs": {"model": {"model.safetensors": "0" * 64}}}
-    world.own_data = own_data("a")
-    world.run(evaluation=evaluation)
-    world.run(evaluation=evaluation, seeds=[0, 1])
-    assert f"bf16-s1-eval{suffix}" in world.submitted
-    assert not [name for name in world.submitted if name.startswith(("base-", "bf16-s0-", "fp8-s0-"))]
-
-
-@pytest.mark.parametrize("now", [own_data("b"), own_data("a", num_fewshot=5), None], ids=["changed", "shown", "old"])
-def test_a_task_with_other_or_unknown_data_of_its_own_is_scored_again(world: World, now: ScoredData | None) -> None:
-    evaluation = {"task": "gsm8k", "keep_from_task": ["data", "prompt"]}
-    world.prepared = {"inputs": {"model": {"model.safetensors": "0" * 64}}}
-    world.own_data = own_data("a", num_fewshot=now.num_fewshot if now else 0)
-    world.run(evaluation=evaluation)
-    world.own_data = now
-    world.run(evaluation=evaluation, seeds=[0, 1])
-    assert {"base-eval", "bf16-s0-eval", "fp8-s0-eval"} <= set(world.submitted)
-    assert "bf16-s0-train" not in world.submitted

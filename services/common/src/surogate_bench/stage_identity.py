@@ -10,6 +10,7 @@ is merged into it, so that results of versions without other ways stay valid.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -102,14 +103,28 @@ def foreign_training_identity(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayOfServing:
+    """How the base model of an evaluation is served."""
+
+    under: Recipe | None = None
+    """None for the base as published."""
+    input_scales_sha256: str | None = None
+    """Digest of the scales that the training kept for FP8 inputs; None if it kept none. It has an effect only where
+    :func:`uses_input_scales`."""
+    merged: bool = False
+    """Whether the adapter is merged into the base."""
+
+
+_AS_PUBLISHED = WayOfServing()
+
+
 def evaluation_identity(
     sweep: RecipeSweep,
     prepared: PrepareResult,
     adapter_sha256: str | None,
-    under: Recipe | None = None,
-    input_scales_sha256: str | None = None,
+    way: WayOfServing = _AS_PUBLISHED,
     *,
-    merged: bool = False,
     scored: ScoredData | None = None,
 ) -> str | None:
     """Return the SHA-256 (hex) over what determines an evaluation; None if model, task or data are not known.
@@ -118,10 +133,7 @@ def evaluation_identity(
         sweep: Defines how answers are sampled and scored.
         prepared: Identifies model and test data.
         adapter_sha256: Digest of the adapter; None for the unmodified base model.
-        under: Recipe that the base is served under; None for the base as published.
-        input_scales_sha256: Digest of the scales that the training kept for FP8 inputs; None if it kept none. It
-            has an effect only where :func:`uses_input_scales`.
-        merged: Whether the adapter was merged into the base.
+        way: How the base is served.
         scored: The records that a task with data of its own scores, as its check or evaluation found them.
     """
     model, evaluation = model_identity(sweep.model, prepared), sweep.evaluation
@@ -142,8 +154,8 @@ def evaluation_identity(
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
         **({"chat": sweep.data.chat_template_arguments} if evaluation.chat_template else {}),
-        **({"under": _serving_identity(sweep, prepared, under, input_scales_sha256)} if under else {}),
-        **({"merged": True} if merged else {}),
+        **({"under": _serving_identity(sweep, prepared, way.under, way.input_scales_sha256)} if way.under else {}),
+        **({"merged": True} if way.merged else {}),
     )
 
 

@@ -69,7 +69,6 @@ Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it
 Superseded = Annotated[
     bool, typer.Option("--superseded", help="Also remove earlier versions of sweeps that have a report.")
 ]
-ControllerSettings = Annotated[Path, typer.Option(help="The installation's settings.")]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),

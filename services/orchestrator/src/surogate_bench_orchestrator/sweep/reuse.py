@@ -17,6 +17,7 @@ from surogate_bench.stage_identity import (
     SCORING_VERSION,
     SERVING_VERSION,
     VLLM_VERSION,
+    WayOfServing,
     evaluation_identity,
     foreign_training_identity,
     training_identity,
@@ -110,7 +111,8 @@ class ReusableStages:
         scored = checked.scored if checked else None
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
-        identity = evaluation_identity(sweep, prepared, adapter, under, scales, merged=evaluation.merged, scored=scored)
+        way = WayOfServing(under=under, input_scales_sha256=scales, merged=evaluation.merged)
+        identity = evaluation_identity(sweep, prepared, adapter, way, scored=scored)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
@@ -159,11 +161,10 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
                 continue
             for (under, merged, task), prefix in scored.items():
                 recipe, scales = sweep.recipe(under) if under else None, adapter.input_scales_sha256
+                way = WayOfServing(under=recipe, input_scales_sha256=scales, merged=merged)
                 of_task = sweep.of_task(task)
                 data = _own_data(store, of_task, prefix)
-                found = evaluation_identity(
-                    of_task, prepared.of_task(task), adapter.sha256, recipe, scales, merged=merged, scored=data
-                )
+                found = evaluation_identity(of_task, prepared.of_task(task), adapter.sha256, way, scored=data)
                 evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
