@@ -170,7 +170,7 @@ def _scored_content(
         return None
     few_shot = evaluation.num_fewshot or "num_fewshot" in evaluation.keep_from_task
     shown = prepared.data.get("train") if few_shot else None
-    return [prepared.data["test"].sha256, shown and shown.sha256]
+    return [prepared.data["test"].sha256, shown.sha256 if shown else None]
 
 
 def uses_input_scales(under: Recipe | None) -> bool:
