@@ -11,7 +11,7 @@ from surogate_bench.recipes import recipe_by_name
 from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, Metric, PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stage_identity import evaluation_identity
+from surogate_bench.stage_identity import WayOfServing, evaluation_identity
 
 PREPARED = PrepareResult(
     data={"train": SplitInfo(records=8, sha256="a"), "test": SplitInfo(records=8, sha256="b")},
@@ -104,37 +104,41 @@ def test_requests_and_results_without_it_are_written_as_before_there_was_any() -
         assert "under" not in request.model_dump(exclude_none=True)
 
 
+def identity(made: RecipeSweep, adapter: str | None = ADAPTER, **way: Any) -> str | None:
+    """Identify an evaluation on a way of serving."""
+    return evaluation_identity(made, PREPARED, adapter, WayOfServing(**way))
+
+
 def test_an_evaluation_is_identified_by_the_recipe_that_it_is_served_under() -> None:
     fp8, qbnb = recipe_by_name("fp8"), recipe_by_name("qbnb")
-    identities = {evaluation_identity(sweep("all"), PREPARED, ADAPTER, under) for under in (None, fp8, qbnb)}
+    identities = {identity(sweep("all"), under=under) for under in (None, fp8, qbnb)}
     assert len(identities) == 3
-    assert evaluation_identity(sweep("all"), PREPARED, ADAPTER) == evaluation_identity(sweep(), PREPARED, ADAPTER)
-    assert evaluation_identity(sweep("all"), PREPARED, None, fp8) == evaluation_identity(
-        sweep("fp8"), PREPARED, None, fp8
-    )
+    assert identity(sweep("all")) == identity(sweep())
+    assert identity(sweep("all"), None, under=fp8) == identity(sweep("fp8"), None, under=fp8)
 
 
 def test_training_data_count_where_scales_of_inputs_may_be_calibrated_on_them() -> None:
     other = PREPARED.model_copy(update={"data": PREPARED.data | {"train": SplitInfo(records=8, sha256="z")}})
     for name, depends in (("fp8", True), ("qbnb", False)):
         recipe = recipe_by_name(name)
-        one, two = (evaluation_identity(sweep("all"), each, None, recipe) for each in (PREPARED, other))
+        way = WayOfServing(under=recipe)
+        one, two = (evaluation_identity(sweep("all"), each, None, way) for each in (PREPARED, other))
         assert (one != two) is depends
 
 
 def test_the_scales_that_training_kept_count_where_inputs_are_scaled_with_them() -> None:
     for name, depends in (("fp8", True), ("qfp4", True), ("qbnb", False)):
         recipe = recipe_by_name(name)
-        kept, none = (evaluation_identity(sweep("all"), PREPARED, ADAPTER, recipe, scales) for scales in ("s", None))
+        kept, none = (identity(sweep("all"), under=recipe, input_scales_sha256=scales) for scales in ("s", None))
         assert (kept != none) is depends
-    assert evaluation_identity(sweep(), PREPARED, ADAPTER, None, "s") == evaluation_identity(sweep(), PREPARED, ADAPTER)
+    assert identity(sweep(), input_scales_sha256="s") == identity(sweep())
 
 
 def test_the_engine_counts_where_products_are_low_precision() -> None:
     emulated, auto = sweep("all", engine="emulated"), sweep("all")
     fp8 = recipe_by_name("fp8")
-    assert evaluation_identity(emulated, PREPARED, None, fp8) != evaluation_identity(auto, PREPARED, None, fp8)
-    assert evaluation_identity(emulated, PREPARED, None) == evaluation_identity(auto, PREPARED, None)
+    assert identity(emulated, None, under=fp8) != identity(auto, None, under=fp8)
+    assert identity(emulated, None) == identity(auto, None)
 
 
 def merged(*under: str) -> RecipeSweep:
@@ -172,9 +176,7 @@ def test_requests_that_merge_nothing_are_written_as_before() -> None:
 def test_a_merged_evaluation_is_another_one_than_of_the_same_adapter_unmerged() -> None:
     fp8 = recipe_by_name("fp8")
     identities = {
-        evaluation_identity(sweep("all"), PREPARED, ADAPTER, under, merged=is_merged)
-        for under in (None, fp8)
-        for is_merged in (False, True)
+        identity(sweep("all"), under=under, merged=is_merged) for under in (None, fp8) for is_merged in (False, True)
     }
     assert len(identities) == 4
-    assert evaluation_identity(merged("own"), PREPARED, ADAPTER) == evaluation_identity(sweep(), PREPARED, ADAPTER)
+    assert identity(merged("own")) == identity(sweep())

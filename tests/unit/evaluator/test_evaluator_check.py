@@ -1,18 +1,19 @@
 """The check of a task before training: would the reference answers themselves be scored as right?"""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 import yaml
-from evaluator_world import publish_prepared
+from evaluator_world import publish_prepared, serving
 from sweeps import small_sweep
 
 from surogate_bench.contract import task_file
-from surogate_bench.errors import ConfigError
-from surogate_bench.requests import CheckRequest
+from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.stages import read_manifest
 from surogate_bench.store import open_store
@@ -177,19 +178,39 @@ doc_to_target: "{{solution}}"
 """
 
 
-def check_own(folder: Path, solutions: list[str]) -> ScoredData:
-    """Check a task on data of its own, which lies beside its file; the sweep's own test answers do not count."""
+KEPT = ["data", "prompt"]
+
+
+def write_own(folder: Path, solutions: list[str]) -> None:
+    """Write the data of a task beside its file."""
     own = folder / "tasks" / "own"
-    own.mkdir(parents=True)
+    own.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps({"problem": f"{i} + 1", "solution": solution}) for i, solution in enumerate(solutions)]
     (own / "problems.jsonl").write_text("\n".join(lines))
-    return check(folder, ["no number"] * 9, task=OWN, keep_from_task=["data", "prompt"])
+
+
+def check_own(folder: Path, solutions: list[str]) -> ScoredData:
+    """Check a task on data of its own; the sweep's own test answers do not count."""
+    write_own(folder, solutions)
+    return check(folder, ["no number"] * 9, task=OWN, keep_from_task=KEPT)
 
 
 def test_a_task_may_keep_its_own_data_and_prompt(tmp_path: Path) -> None:
     scored = check_own(tmp_path, [f"#### {i + 1}" for i in range(4)])
     assert (scored.split, scored.records, scored.prompt) == ("validation", 4, "task")
     assert "own/problems.jsonl" in scored.source
+
+
+@pytest.mark.parametrize(("now", "scored"), [(["#### 1", "#### 2"], True), (["#### 1", "#### 3"], False)])
+def test_data_of_a_tasks_own_is_scored_only_as_it_was_checked(tmp_path: Path, now: list[str], scored: bool) -> None:
+    check_own(tmp_path, ["#### 1", "#### 2"])
+    write_own(tmp_path, now)
+    sweep = request_of(tmp_path, task="mine", tasks_dir=str(tmp_path / "tasks"), keep_from_task=KEPT).sweep
+    refused = pytest.raises(PermanentError, match="has changed since its task was checked: 2 records with digest")
+    with serving(lambda _: " #### 1") as fake, nullcontext() if scored else refused:
+        request = EvaluateRequest(sweep=sweep, store=str(tmp_path / "store"), run="base", server_url=fake.url)
+        handle(request, tmp_path / "evaluation")
+    assert bool(fake.prompts()) == scored
 
 
 def test_the_references_of_a_tasks_own_data_are_checked_too(tmp_path: Path) -> None:

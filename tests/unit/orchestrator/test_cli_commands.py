@@ -53,7 +53,7 @@ def test_the_commands_and_their_options_are_these() -> None:
             "--split", "--stdout", "--target", "--task", "--under", "--yes", "-y", "file",
         ],
         "export-base": ["--format", "--json", "--output", "--seed", "--state-dir", "--store", "recipe", "sweep"],
-        "gc": ["--delete", "--json", "--store"],
+        "gc": ["--delete", "--json", "--store", "--superseded"],
         "render": ["--json", "--namespace", "--on", "--seed", "--slots", "--state-dir", "--store", "sweep"],
     }  # fmt: skip
 

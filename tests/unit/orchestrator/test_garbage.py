@@ -196,9 +196,34 @@ def test_the_command_shows_first_and_removes_when_asked_to(
     location = str(tmp_path / "store")
     consoles = Consoles(output=Console(width=160), messages=Console(stderr=True))
     for delete, expected in ((False, "--delete removes it"), (True, "Removed")):
-        collect_garbage(location, delete=delete, as_json=False, consoles=consoles)
+        collect_garbage(location, delete=delete, superseded=False, as_json=False, consoles=consoles)
         output = capsys.readouterr().out
         assert old.layout.spec_hash in output
         assert expected in output
-    collect_garbage(location, delete=False, as_json=False, consoles=consoles)
+    collect_garbage(location, delete=False, superseded=False, as_json=False, consoles=consoles)
     assert "can be removed" in capsys.readouterr().out
+
+
+def test_a_superseded_version_with_a_report_goes_on_request_only(results: Results) -> None:
+    three = results.finish(seeds=[0, 1, 2])
+    results.store.put(f"{three.layout.report}/summary.json", b"{}")
+    one = results.finish(seeds=[0])
+    before = results.keys(three)
+    (found,) = list_garbage(results.store, CLOCK)
+    assert (found.spec_hash, found.superseded, found.complete) == (three.layout.spec_hash, True, True)
+    consoles = Consoles(output=Console(quiet=True), messages=Console(quiet=True))
+    collect_garbage(results.store.url, delete=True, superseded=False, as_json=False, consoles=consoles)
+    assert results.keys(three) == before
+    collect_garbage(results.store.url, delete=True, superseded=True, as_json=False, consoles=consoles)
+    assert results.keys(three) == set()
+    assert results.keys(one)
+
+
+def test_what_a_kept_version_refers_to_is_kept(results: Results) -> None:
+    first = results.finish(recipes=["bf16"])
+    reported = results.finish(recipes=["bf16", "qfp4"], reuse_of=first)
+    results.store.put(f"{reported.layout.report}/summary.json", b"{}")
+    results.finish(recipes=["fp8"])
+    consoles = Consoles(output=Console(quiet=True), messages=Console(quiet=True))
+    collect_garbage(results.store.url, delete=True, superseded=False, as_json=False, consoles=consoles)
+    assert "runs/bf16-s0/train/manifest.json" in results.keys(first)

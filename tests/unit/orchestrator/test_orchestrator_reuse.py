@@ -1,14 +1,10 @@
 """Nothing is computed twice: which stages of other sweeps are used for those of this one, and which do not."""
 
-import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
-from finished_stages import publish
-from memory_runtime import Ending, MemoryRuntime
+from reuse_world import RECIPES, World, change
 from sweeps import small_sweep
 
 from surogate_bench.content import combined, digests_of, task_files
@@ -16,65 +12,15 @@ from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.manifest import FileDigest, Hardware
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.stage_identity import BUILTIN_TASKS
 from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
 from surogate_bench.store import ObjectInfo, ObjectStore, open_store
 from surogate_bench.task_files import TaskFolders
-from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.rows import run_rows
-from surogate_bench_orchestrator.sweep.runner import SweepRunner
-from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 BUILTIN_TASK = TaskFolders.of(None).find("ro_gsm8k")
-RECIPES = ["bf16", "fp8"]
-
-
-@dataclass
-class World:
-    """A store, and sweeps that run in it one after another on the in-memory runtime."""
-
-    store: ObjectStore
-    scratch: Path
-    submitted: list[str] = field(default_factory=list)
-    prepared: dict[str, Any] = field(default_factory=dict)
-    """What prepare stages find otherwise."""
-
-    def run(self, *, reuse: bool = True, **changes: Any) -> Snapshot:
-        """Run a sweep to its end; `submitted` lists what was computed for it."""
-        sweep = small_sweep(**{"recipes": RECIPES} | changes)
-        laid_out = plan(sweep, self.store.url, reuse=reuse)
-        self.store.put(laid_out.layout.spec, sweep.model_dump_json().encode())
-        runtime = MemoryRuntime(slots=2, ending=lambda _task, _attempt: Ending.OK, publish=self._publish)
-        clock = FakeClock(each=runtime.advance)
-        last = SweepRunner(
-            laid_out, runtime, self.store, clock, heartbeat=lambda: require_end(clock), show=lambda _: None
-        ).run()
-        assert {status.state for status in last.states.values()} == {RunState.SUCCEEDED}
-        shared = {task.name for task in (*laid_out.preliminaries, laid_out.server)}
-        self.submitted = [_stage(name) for name in runtime.submitted if name not in shared]
-        return last
-
-    def _publish(self, task: Task) -> None:
-        publish(self.store, task, self.scratch, **(self.prepared if isinstance(task.request, PrepareRequest) else {}))
-
-
-def change(store: ObjectStore, prefix: str, **changes: Any) -> None:
-    """Rewrite a manifest."""
-    manifest = read_manifest(store, prefix)
-    assert manifest is not None
-    store.put(manifest_key(prefix), manifest.model_copy(update=changes).model_dump_json().encode())
-
-
-def require_end(clock: FakeClock) -> None:
-    assert clock.time < 10_000, "no end"
-
-
-def _stage(task_name: str) -> str:
-    return re.sub(r"^(small|other|edited|as-shipped)-", "", task_name.rpartition("-")[0])
 
 
 @pytest.fixture

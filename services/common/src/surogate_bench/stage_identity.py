@@ -10,6 +10,7 @@ is merged into it, so that results of versions without other ways stay valid.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +19,7 @@ from pydantic import TypeAdapter
 from surogate_bench.content import combined
 from surogate_bench.manifest import Manifest
 from surogate_bench.recipes import Recipe, WeightStorage
-from surogate_bench.results import PrepareResult
+from surogate_bench.results import PrepareResult, ScoredData
 from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.model import ModelSpec
@@ -103,39 +104,49 @@ def foreign_training_identity(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayOfServing:
+    """How the base model of an evaluation is served."""
+
+    under: Recipe | None = None
+    """None for the base as published."""
+    input_scales_sha256: str | None = None
+    """Digest of the scales that the training kept for FP8 inputs; None if it kept none. It has an effect only where
+    :func:`uses_input_scales`."""
+    merged: bool = False
+    """Whether the adapter is merged into the base."""
+
+
+_AS_PUBLISHED = WayOfServing()
+
+
 def evaluation_identity(
     sweep: RecipeSweep,
     prepared: PrepareResult,
     adapter_sha256: str | None,
-    under: Recipe | None = None,
-    input_scales_sha256: str | None = None,
+    way: WayOfServing = _AS_PUBLISHED,
     *,
-    merged: bool = False,
+    scored: ScoredData | None = None,
 ) -> str | None:
-    """Return the SHA-256 (hex) over what determines an evaluation; None if the content of model or task is not known.
+    """Return the SHA-256 (hex) over what determines an evaluation; None if model, task or data are not known.
 
     Args:
         sweep: Defines how answers are sampled and scored.
         prepared: Identifies model and test data.
         adapter_sha256: Digest of the adapter; None for the unmodified base model.
-        under: Recipe that the base is served under; None for the base as published.
-        input_scales_sha256: Digest of the scales that the training kept for FP8 inputs; None if it kept none. It
-            has an effect only where :func:`uses_input_scales`.
-        merged: Whether the adapter was merged into the base.
+        way: How the base is served.
+        scored: The records that a task with data of its own scores, as its check or evaluation found them.
     """
     model, evaluation = model_identity(sweep.model, prepared), sweep.evaluation
     task = _task_identity(evaluation, prepared)
-    if model is None or task is None or "test" not in prepared.data:
+    data = _scored_content(evaluation, prepared, scored)
+    if model is None or task is None or data is None:
         return None
-    if "data" in evaluation.keep_from_task:  # of the hub, where it may change
-        return None
-    few_shot = evaluation.num_fewshot or "num_fewshot" in evaluation.keep_from_task
-    shown = prepared.data.get("train") if few_shot else None
     return _digest(
         stage="eval",
         model=model,
         adapter=adapter_sha256,
-        data=[prepared.data["test"].sha256, shown and shown.sha256],
+        data=data,
         texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
         evaluation=evaluation.model_dump(
             mode="json",
@@ -144,9 +155,23 @@ def evaluation_identity(
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
         **({"chat": sweep.data.chat_template_arguments} if evaluation.chat_template else {}),
-        **({"under": _serving_identity(sweep, prepared, under, input_scales_sha256)} if under else {}),
-        **({"merged": True} if merged else {}),
+        **({"under": _serving_identity(sweep, prepared, way.under, way.input_scales_sha256)} if way.under else {}),
+        **({"merged": True} if way.merged else {}),
     )
+
+
+def _scored_content(
+    evaluation: EvaluationSpec, prepared: PrepareResult, scored: ScoredData | None
+) -> list[str | None] | None:
+    """Return the digests of the records that are scored and of those that are shown; None if they are not known."""
+    if "data" in evaluation.keep_from_task:  # of the hub, where it may change
+        # Which records of its own a task shows as examples is not recorded.
+        return ["task", scored.sha256] if scored is not None and scored.num_fewshot == 0 else None
+    if "test" not in prepared.data:
+        return None
+    few_shot = evaluation.num_fewshot or "num_fewshot" in evaluation.keep_from_task
+    shown = prepared.data.get("train") if few_shot else None
+    return [prepared.data["test"].sha256, shown.sha256 if shown else None]
 
 
 def uses_input_scales(under: Recipe | None) -> bool:

@@ -15,14 +15,15 @@ from surogate_bench.contract import (
     SAMPLES_FILE,
     VLLM_API_KEY_VARIABLE,
 )
-from surogate_bench.errors import TransientError
+from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
 from surogate_bench.prepared import special_tokens
 from surogate_bench.progress import Activity, Progress, write_progress
 from surogate_bench.requests import EvaluateRequest
+from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import open_store
+from surogate_bench.stages import new_manifest, publish_stage, read_result
+from surogate_bench.store import ObjectStore, open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
@@ -40,7 +41,8 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     Raises:
         ConfigError: the task is unknown or cannot be used, or there are too few test records.
         TransientError: the model server or the store remained unavailable.
-        PermanentError: the adapter was refused, or vLLM mixes up the models it serves.
+        PermanentError: the adapter was refused, vLLM mixes up the models it serves, or the task's own data has changed
+            since its check.
     """
     store = open_store(request.store)
     prefix = request.layout.eval(request.run, request.under, merged=request.merged, task=request.task)
@@ -50,8 +52,7 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase=Activity.STARTING))
     isolate_libraries(work_dir / "cache", request.sweep.of_task(request.task).evaluation)
     task_file = prepare_task(request, store, work_dir)
-    added = special_tokens(store, request.layout)
-    scores, served_by = _evaluate(request, task_file, work_dir, added)
+    scores, served_by = _evaluate(request, store, task_file, work_dir)
     write_progress(work_dir, Progress(phase=Activity.UPLOADING))
     output = work_dir / "output"
     _write_output(output, scores)
@@ -64,7 +65,7 @@ def evaluate_stage(request: EvaluateRequest, work_dir: Path) -> None:
 
 
 def _evaluate(
-    request: EvaluateRequest, task_file: Path, work_dir: Path, added: tuple[str, ...] | None
+    request: EvaluateRequest, store: ObjectStore, task_file: Path, work_dir: Path
 ) -> tuple[Scores, Mapping[str, str]]:
     """Run lm-eval, and continue after the loss of the server, until attempts or time are exhausted.
 
@@ -86,6 +87,7 @@ def _evaluate(
             reported_tenths = tenths
             _log.info("%d of %d requests answered", done, total)
 
+    added = special_tokens(store, request.layout)
     answers = Answers(report)
     harness = Harness(
         task_file,
@@ -96,6 +98,7 @@ def _evaluate(
         template_arguments=sweep.data.chat_template_arguments,
     )
     scored = harness.scored_data(sweep)
+    _require_checked(scored, request, store)
     timeout = sweep.serving.start_timeout_s
     merged = request.run if request.merged else None
     with ModelServer(request.server_url, under=request.under, merged=merged, start_timeout_s=timeout) as server:
@@ -111,6 +114,23 @@ def _evaluate(
                 if attempt == MAX_ATTEMPTS or time.monotonic() >= deadline:
                     raise TransientError(f"given up after {attempt} attempts; {error}") from error
                 attempt += 1
+
+
+def _require_checked(scored: ScoredData, request: EvaluateRequest, store: ObjectStore) -> None:
+    """Check that the records are those that the task's check found: data of the hub may change in between.
+
+    Raises:
+        PermanentError: they are others.
+    """
+    check = request.layout.check("task", request.task)
+    checked = read_result(store, check, CheckResult)
+    if checked is None or checked.scored is None or checked.scored.sha256 == scored.sha256:
+        return
+    raise PermanentError(
+        f"the data of {scored.source} has changed since its task was checked: {scored.records} records with digest "
+        f"{scored.sha256[:12]} instead of {checked.scored.records} with {checked.scored.sha256[:12]}. Scores of "
+        "different records cannot be compared: restore the data, or run the sweep under another name"
+    )
 
 
 def isolate_libraries(cache: Path, evaluation: EvaluationSpec) -> None:

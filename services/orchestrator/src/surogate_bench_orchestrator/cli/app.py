@@ -10,14 +10,13 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.controller_command import controller
 from surogate_bench_orchestrator.cli.init_command import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
-    ControllerSettings,
     Deep,
     Delete,
     ExportAs,
@@ -36,6 +35,7 @@ from surogate_bench_orchestrator.cli.options import (
     StageName,
     StateDir,
     Store,
+    Superseded,
     SweepFile,
     SweepOrName,
     SweepToCheck,
@@ -248,27 +248,20 @@ def gc(
     *,
     store: Store = _DEFAULTS.store,
     delete: Delete = False,
+    superseded: Superseded = False,
     as_json: AsJson = False,
 ) -> None:
     """List data that no sweep needs any more: superseded versions of edited sweeps, and leftover checkpoints.
 
-    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to.
+    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to, and every
+    version with a report unless --superseded is given.
     """
     from surogate_bench_orchestrator.cli.gc_command import collect_garbage  # noqa: PLC0415 - see above
 
-    collect_garbage(store, delete=delete, as_json=as_json, consoles=standard_consoles())
+    collect_garbage(store, delete=delete, superseded=superseded, as_json=as_json, consoles=standard_consoles())
 
 
-@app.command(hidden=True)
-def controller(
-    *,
-    config: ControllerSettings = Path("/etc/surogate-bench/controller.yaml"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="For health, metrics and reports.")] = CONTROLLER_PORT,
-) -> None:
-    """Run the controller of RecipeSweeps in a cluster."""
-    from surogate_bench_orchestrator.controller.app import run_controller  # noqa: PLC0415 - see above
-
-    raise typer.Exit(run_controller(config, port=port))
+app.command(hidden=True)(controller)
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from surogate_bench_orchestrator.sweep.garbage import Garbage, list_garbage, rem
 _COLUMNS = ("sweep", "version", "last used", "objects", "size", "reason", "kept")
 
 
-def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Consoles) -> None:
+def collect_garbage(location: str, *, delete: bool, superseded: bool, as_json: bool, consoles: Consoles) -> None:
     """List data that can be removed, and remove it if requested.
 
     Raises:
@@ -29,7 +29,8 @@ def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Con
         found = list_garbage(store, clock)
     except (StoreAwayError, StoreRefusedError) as error:
         raise as_bad_input(error, store.url) from error
-    removed = remove(store, found, clock) if delete else ()
+    requested = [each for each in found if superseded or not each.complete]
+    removed = remove(store, requested, clock) if delete else ()
     output = consoles.output
     if as_json:
         output.print_json(
@@ -40,8 +41,10 @@ def collect_garbage(location: str, *, delete: bool, as_json: bool, consoles: Con
         print_line(output, f"Nothing in {store.url} can be removed.")
         return
     output.print(_table(found))
-    total = size(sum(each.size for each in (removed if delete else found)))
+    total = size(sum(each.size for each in (removed if delete else requested)))
     print_line(output, f"Removed {total}." if delete else f"{total} in all. Nothing was removed; --delete removes it.")
+    if len(requested) < len(found):
+        print_line(output, "Superseded versions with a report are removed with --delete --superseded only.")
 
 
 def _table(found: tuple[Garbage, ...]) -> Table:
@@ -64,6 +67,8 @@ def _table(found: tuple[Garbage, ...]) -> Table:
 def _why(garbage: Garbage) -> str:
     if garbage.busy:
         return f"kept now: in use by {garbage.busy}"
+    if garbage.complete:
+        return "superseded by a later version; has a report"
     return "superseded by a later version" if garbage.superseded else "checkpoints of finished trainings"
 
 
@@ -73,6 +78,7 @@ def _as_json(garbage: Garbage) -> dict[str, object]:
         "spec_hash": garbage.spec_hash,
         "last_used": garbage.last_used.isoformat(),
         "superseded": garbage.superseded,
+        "complete": garbage.complete,
         "objects": len(garbage.objects),
         "bytes": garbage.size,
         "kept_stages": list(garbage.kept_stages),

@@ -66,7 +66,9 @@ Deep = Annotated[
     ),
 ]
 Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")]
-ControllerSettings = Annotated[Path, typer.Option(help="The installation's settings.")]
+Superseded = Annotated[
+    bool, typer.Option("--superseded", help="Also remove earlier versions of sweeps that have a report.")
+]
 RunName = Annotated[
     str,
     typer.Argument(metavar="RUN", help="A run, for example fp8-s0; or prepare, model-server.", show_default=False),

@@ -105,6 +105,15 @@ class Plan:
         """
         return {each.task.name: each.server for run in self.runs for each in run.evaluations}[evaluation.name]
 
+    def check_of(self, evaluation: Evaluation) -> Task:
+        """Return the check of the task that an evaluation scores.
+
+        Raises:
+            StopIteration: the evaluation is not one of this plan.
+        """
+        output = self.layout.check("task", evaluation.further)
+        return next(check for check in self.checks if check.output == output)
+
     @property
     def server(self) -> Task:
         """The server of the base as published."""

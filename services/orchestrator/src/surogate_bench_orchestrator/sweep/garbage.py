@@ -3,7 +3,8 @@
 A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
 that are still valid. In use are, of each sweep name, the version used last and the last one with a result, and every
 version that is locked. Their stages, and the stages that they refer to, are kept. The rest is garbage: superseded
-versions, and checkpoints of finished trainings.
+versions, and checkpoints of finished trainings. A superseded version with a report is complete; it is listed, and
+removed only on request.
 
 Removal is safe while sweeps run: a version is locked before anything of it is deleted; manifests are deleted first, so
 that no new references are written, and references are read once more before files are deleted.
@@ -35,6 +36,8 @@ class Garbage:
     last_used: datetime
     superseded: bool
     """False for a version in use, of which only left-over checkpoints are removed."""
+    complete: bool = False
+    """Whether it has a report: a result that may be of use, although the sweep was edited since."""
     objects: tuple[ObjectInfo, ...]
     kept_stages: tuple[str, ...]
     """Prefixes of stages that other sweeps refer to."""
@@ -75,6 +78,7 @@ def find_garbage(
                 spec_hash=layout.spec_hash,
                 last_used=_last_used(layout, infos),
                 superseded=superseded,
+                complete=superseded and any(info.key.startswith(f"{layout.report}/") for info in infos),
                 objects=removable,
                 kept_stages=kept,
                 busy=busy.get(layout, ""),

@@ -11,12 +11,13 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
 from surogate_bench.manifest import Manifest, result_of, training_of
 from surogate_bench.packages import version_in
-from surogate_bench.results import EvalResult, ImportResult, PrepareResult
+from surogate_bench.results import CheckResult, EvalResult, ImportResult, PrepareResult, ScoredData
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stage_identity import (
     SCORING_VERSION,
     SERVING_VERSION,
     VLLM_VERSION,
+    WayOfServing,
     evaluation_identity,
     foreign_training_identity,
     training_identity,
@@ -103,9 +104,15 @@ class ReusableStages:
         if (run.train is not None and adapter is None) or not self._is_new(evaluation.task.name, manifests):
             return
         sweep, prepared = self._plan.sweep.of_task(evaluation.further), prepared.of_task(evaluation.further)
+        check = manifests.get(self._plan.check_of(evaluation).name)
+        if check is None and "data" in sweep.evaluation.keep_from_task:
+            return  # the check will find what the task scores
+        checked = result_of(check, CheckResult)
+        scored = checked.scored if checked else None
         under = sweep.recipe(evaluation.under) if evaluation.under else None
         scales = _input_scales(self._store, run.train) if run.train and uses_input_scales(under) else None
-        identity = evaluation_identity(sweep, prepared, adapter, under, scales, merged=evaluation.merged)
+        way = WayOfServing(under=under, input_scales_sha256=scales, merged=evaluation.merged)
+        identity = evaluation_identity(sweep, prepared, adapter, way, scored=scored)
         candidates = self._finished().evaluations.get(identity or "", ())
         self._keep_first(evaluation.task.name, candidates, _is_scored_alike)
 
@@ -154,9 +161,10 @@ def find_finished_stages(store: ObjectStore, *, leave_out: str = "") -> Finished
                 continue
             for (under, merged, task), prefix in scored.items():
                 recipe, scales = sweep.recipe(under) if under else None, adapter.input_scales_sha256
-                found = evaluation_identity(
-                    sweep.of_task(task), prepared.of_task(task), adapter.sha256, recipe, scales, merged=merged
-                )
+                way = WayOfServing(under=recipe, input_scales_sha256=scales, merged=merged)
+                of_task = sweep.of_task(task)
+                data = _own_data(store, of_task, prefix)
+                found = evaluation_identity(of_task, prepared.of_task(task), adapter.sha256, way, scored=data)
                 evaluations.setdefault(found or prefix, []).append(prefix)
 
     def oldest_first(prefixes: list[str]) -> tuple[str, ...]:
@@ -256,6 +264,17 @@ def _adapter(store: ObjectStore, prefix: str) -> _Adapter | None:
         return None
     scales = manifest.files.get(INPUT_SCALES_FILE)
     return _Adapter(sha256, scales.sha256 if scales else None)
+
+
+def _own_data(store: ObjectStore, sweep: RecipeSweep, prefix: str) -> ScoredData | None:
+    """Return the records that a finished evaluation scored; None where they are the sweep's, or not known."""
+    if "data" not in sweep.evaluation.keep_from_task:
+        return None
+    try:
+        scored = result_of(read_manifest(store, prefix), EvalResult)
+    except PermanentError:
+        return None
+    return scored.scored if scored else None
 
 
 def _content_of(manifest: Manifest | None) -> str | None:
