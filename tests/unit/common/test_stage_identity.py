@@ -186,6 +186,11 @@ def test_the_records_of_examples_count_where_examples_are_shown(changes: dict[st
     assert (of_evaluation(sweep, PREPARED) != of_evaluation(sweep, other)) == counts
 
 
+def test_the_number_of_examples_counts_also_between_evaluations_that_show_the_same_records() -> None:
+    two, three = (small_sweep(**HUB, evaluation={"num_fewshot": number}) for number in (2, 3))
+    assert of_evaluation(two, PREPARED) != of_evaluation(three, PREPARED)
+
+
 def test_arguments_of_a_chat_template_adapters_and_ways_of_serving_identify_an_evaluation() -> None:
     data = {"data": {"chat_template_arguments": {"enable_thinking": False}}}
     assert of_evaluation(small_sweep(**HUB, **CHAT), PREPARED) != of_evaluation(
