@@ -133,7 +133,10 @@ IN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 """What determines a training: a change of the sweep, and one of what its prepare stage found."""
 
-IN_RECIPE_TRAININGS = {"engine": ({"engine": "emulated"}, {})}
+IN_RECIPE_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "engine": ({"engine": "emulated"}, {}),
+    "training.gpus": ({"training": {"gpus": 2}}, {}),  # foreign trainers are not told of it
+}
 IN_FOREIGN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "command": ({"trainers": [TRAINER | {"command": ["/train.sh", "{request}", "--fast"]}]}, {}),
     "script": ({}, {"inputs": {"trainers": {"other/0": "edited"}}}),
@@ -237,7 +240,7 @@ def test_each_setting_of_a_recipe_and_the_seed_identify_a_training(field: str, c
 
 
 def test_the_changes_above_cover_every_field() -> None:
-    assert set(CHANGED_TRAINING) == set(TrainingSpec.model_fields) - {"lora", "checkpoint_steps"}
+    assert set(CHANGED_TRAINING) == set(TrainingSpec.model_fields) - {"lora", "checkpoint_steps", "gpus"}
     assert set(CHANGED_LORA) == set(LoraSpec.model_fields)
     assert set(CHANGED_RECIPE) == {field.name for field in fields(Recipe)} - {"name", "title"}
 
