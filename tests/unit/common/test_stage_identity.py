@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from sweeps import small_sweep
 
+from surogate_bench.content import combined, digests_of
+from surogate_bench.local_inputs import local_input
 from surogate_bench.recipes import Recipe, recipe_by_name
 from surogate_bench.results import PrepareResult, ScoredData, SplitInfo
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeSweep
@@ -17,6 +19,7 @@ from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.tasks import TaskData, TaskEntry
 from surogate_bench.specs.training import TrainingSpec
 from surogate_bench.stage_identity import (
+    BUILTIN_MODELS,
     WayOfServing,
     evaluation_identity,
     foreign_training_identity,
@@ -132,7 +135,7 @@ IN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 IN_RECIPE_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "engine": ({"engine": "emulated"}, {}),
-    "training.gpus": ({"training": {"gpus": 2}}, {}),
+    "training.gpus": ({"training": {"gpus": 2}}, {}),  # foreign trainers are not told of it
 }
 IN_FOREIGN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "command": ({"trainers": [TRAINER | {"command": ["/train.sh", "{request}", "--fast"]}]}, {}),
@@ -240,3 +243,16 @@ def test_the_changes_above_cover_every_field() -> None:
     assert set(CHANGED_TRAINING) == set(TrainingSpec.model_fields) - {"lora", "checkpoint_steps", "gpus"}
     assert set(CHANGED_LORA) == set(LoraSpec.model_fields)
     assert set(CHANGED_RECIPE) == {field.name for field in fields(Recipe)} - {"name", "title"}
+
+
+def test_a_built_in_model_is_known_by_its_name_while_it_is_unchanged_and_else_by_its_content() -> None:
+    sweep = small_sweep()
+    found = local_input(sweep, "model")
+    assert found is not None
+    shipped = digests_of(found.files)
+    assert combined(shipped) == BUILTIN_MODELS["tiny-qwen3-en"]
+    contents = ({}, {"model": shipped}, {"model": shipped | {"model.safetensors": "0" * 64}})
+    unknown, as_shipped, changed = (PREPARED.model_copy(update={"inputs": PREPARED.inputs | each}) for each in contents)
+    for identify in (of_training, of_evaluation):
+        assert identify(sweep, unknown) == identify(sweep, as_shipped)
+        assert identify(sweep, changed) not in (identify(sweep, as_shipped), None)

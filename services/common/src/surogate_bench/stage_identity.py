@@ -55,6 +55,15 @@ An edited file is identified by its content, as a user's own task is. If a chang
 increment :data:`SCORING_VERSION` too.
 """
 
+BUILTIN_MODELS: Mapping[str, str] = MappingProxyType(
+    {"tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6"}
+)
+"""SHA-256 over the files of each model that is part of this package (:func:`surogate_bench.content.combined`).
+
+A model as recorded here is identified by its name, as in results of earlier versions; any other content by its digest
+too. Never change an entry, or results of the old model are taken for those of the new one: give that another name.
+"""
+
 _RECIPE: TypeAdapter[Recipe] = TypeAdapter(Recipe)
 # training.gpus has an effect: several processes sum gradients in another order, and draw other noise than one does.
 _WITHOUT_EFFECT_ON_ADAPTERS = {"checkpoint_steps"}
@@ -221,13 +230,17 @@ def _task_identity(evaluation: EvaluationSpec, prepared: PrepareResult) -> str |
 
 
 def model_identity(model: ModelSpec, prepared: PrepareResult) -> list[str] | None:
-    """Return the commit of a hub model, the digest of a local one, or the name of a built-in one."""
+    """Return the commit of a hub model, the digest of a local one, or the name of a built-in one that is unchanged."""
+    files = prepared.inputs.get("model")
     if model.path is not None:
-        files = prepared.inputs.get("model")
         return ["content", combined(files)] if files else None
     if model.hub is not None:
         return ["hub", model.hub, prepared.model_commit] if prepared.model_commit else None
-    return ["builtin", model.builtin] if model.builtin is not None else None
+    if model.builtin is None:
+        return None
+    known = BUILTIN_MODELS.get(model.builtin)
+    content = combined(files) if files else known  # versions that recorded no digests had the same model
+    return ["builtin", model.builtin] if content is None or content == known else ["builtin", model.builtin, content]
 
 
 def _digest(**parts: object) -> str:
