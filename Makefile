@@ -212,7 +212,7 @@ IMAGE_LABELS = --label org.opencontainers.image.revision=$$(git rev-parse HEAD 2
 .PHONY: reference
 reference: $(VENV)/runtime.stamp ## Generate the references of settings and metrics (configs/*.md) and the CRD
 	@$(BIN)/python -m surogate_bench.specs.reference > configs/README.md.new && mv configs/README.md.new configs/README.md
-	@$(BIN)/python -m surogate_bench.metrics > configs/METRICS.md.new && mv configs/METRICS.md.new configs/METRICS.md
+	@$(BIN)/python -m surogate_bench.processes.metrics > configs/METRICS.md.new && mv configs/METRICS.md.new configs/METRICS.md
 	@$(BIN)/python -m surogate_bench_orchestrator.resource > charts/files/recipesweeps.crd.yaml.new && mv charts/files/recipesweeps.crd.yaml.new charts/files/recipesweeps.crd.yaml
 
 .PHONY: clean

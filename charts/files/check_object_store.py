@@ -4,7 +4,7 @@ import sys
 import uuid
 
 from surogate_bench.errors import BenchError
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 
 KEY = f".probes/helm-test-{uuid.uuid4().hex}"
 try:

@@ -8,7 +8,7 @@ import yaml
 from chart_rendering import Render, Rendered
 
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, load_settings
 
 
 def settings_of(rendered: Any, folder: Path) -> ClusterSettings:

@@ -14,9 +14,9 @@ from cluster_release import Release, installed
 from cluster_stand_in import StandIn, standing_in
 from cluster_tools import until as wait
 
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
 from surogate_bench_orchestrator.resource.definition import definition
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
 
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/recipesweeps.bench.surogate.ai"
 

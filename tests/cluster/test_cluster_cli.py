@@ -19,11 +19,11 @@ from cluster_release import Until
 from cluster_tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import open_store
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.report import build_report
 from surogate_bench_orchestrator.resource import API_VERSION, PLURAL
 from surogate_bench_orchestrator.resource.model import resource_of
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 

@@ -14,8 +14,8 @@ from cluster_release import Until
 from cluster_tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.resource.status import ConditionType
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 

@@ -9,9 +9,9 @@ from cluster_tools import kubectl
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs import load_sweep
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.resource import API_VERSION, PLURAL
 from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 

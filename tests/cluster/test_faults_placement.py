@@ -8,8 +8,8 @@ import pytest
 from cluster_release import Install, Release, Small, Until
 from cluster_stand_in import standing_in
 
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
 from surogate_bench_orchestrator.resource.status import ConditionType
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -14,10 +14,10 @@ from cluster_tools import PATIENCE_S
 
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import Manifest
 from surogate_bench.results import TrainResult
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import ObjectStore
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ import pytest
 from cluster_release import Install, Release, Small, Until
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.resource.status import ConditionType
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]

@@ -13,7 +13,7 @@ from cluster_release import IMAGE_TAG, Install, Release, Small, Until
 from cluster_tools import kubectl
 
 from surogate_bench.results import PrepareResult
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(900)]

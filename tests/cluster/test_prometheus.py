@@ -13,7 +13,7 @@ import pytest
 import yaml
 from cluster_release import Release, Small, Until
 
-from surogate_bench.metrics import METRICS
+from surogate_bench.processes.metrics import METRICS
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
 

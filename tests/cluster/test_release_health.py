@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cluster_release import IMAGE_TAG, Install, Release, Small, Until
 
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
+    from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")
 IMAGE = f"surogate-bench/orchestrator:{os.environ.get('SUROGATE_BENCH_IMAGE_TAG', 'dev')}"
@@ -51,9 +51,9 @@ def _counter_service() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def contract_cluster() -> "Iterator[Cluster]":
     """A namespace of its own, watched."""
-    from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-    from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
-    from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
+    from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+    from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
+    from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
 
     if "KUBECONFIG" not in os.environ:
         pytest.skip("KUBECONFIG names no cluster")
@@ -74,8 +74,8 @@ def contract_cluster() -> "Iterator[Cluster]":
 @pytest.fixture
 def kubernetes_harness(contract_cluster: "Cluster", request: pytest.FixtureRequest) -> Iterator[object]:
     """The harness of test_runtime_contract.py over real pods of fake_service.py."""
-    from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
-    from surogate_bench_orchestrator.adapters.kubernetes.settings import (
+    from surogate_bench_orchestrator.runtimes.kubernetes.runtime import KubernetesRuntime
+    from surogate_bench_orchestrator.runtimes.kubernetes.settings import (
         ClusterSettings,
         HubSettings,
         StoreSettings,

@@ -16,14 +16,21 @@ import httpx
 
 from surogate_bench.errors import ConfigError, TransientError, UnsupportedRecipeError
 from surogate_bench.layout import BASE_RUN, eval_stage
-from surogate_bench.local_inputs import digest_inputs
-from surogate_bench.manifest import StageResult
-from surogate_bench.progress import Progress, write_progress
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ServeRequest, StageRequest, TrainRequest
+from surogate_bench.processes.progress import Progress, write_progress
+from surogate_bench.processes.service import run_service
 from surogate_bench.results import CheckResult, EvalResult, Metric, PrepareResult, SampleLine, SplitInfo, TrainResult
-from surogate_bench.service import run_service
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import open_store
+from surogate_bench.stages.local_inputs import digest_inputs
+from surogate_bench.stages.manifest import StageResult
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import (
+    AnyRequest,
+    CheckRequest,
+    EvaluateRequest,
+    ServeRequest,
+    StageRequest,
+    TrainRequest,
+)
+from surogate_bench.store.object_store import open_store
 
 _SAMPLES = 4
 WARNING = "All 4 test questions are in the training split too."

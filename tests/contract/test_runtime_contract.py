@@ -13,12 +13,12 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.requests import ServeRequest, TrainRequest
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
+from surogate_bench.stages.requests import ServeRequest, TrainRequest
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
 from surogate_bench_orchestrator.ports import Runtime
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 
 FAKE_SERVICE = Path(__file__).with_name("fake_service.py")

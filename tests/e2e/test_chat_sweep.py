@@ -13,10 +13,10 @@ from safetensors import safe_open
 from sweeps import small_document
 from waiting import PATIENCE_S
 
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.specs import load_sweep
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]

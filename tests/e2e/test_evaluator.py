@@ -23,13 +23,13 @@ from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
 from surogate_bench.layout import BASE_RUN
-from surogate_bench.manifest import Manifest
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, SampleLine
-from surogate_bench.stages import fetch_stage, publish_stage
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import fetch_stage, publish_stage
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench.statistics import compare_paired
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [

@@ -16,11 +16,11 @@ from vllm_answers import TIE, Served, largest_gap, serve
 from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
-from surogate_bench.exports import ExportFormat, ExportRecord
-from surogate_bench.model_source import SHIPPED_MODELS, local_model_folder
-from surogate_bench.requests import ExportRequest
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages.exports import ExportFormat, ExportRecord
+from surogate_bench.stages.model_source import SHIPPED_MODELS, local_model_folder
+from surogate_bench.stages.requests import ExportRequest
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.e2e

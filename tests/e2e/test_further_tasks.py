@@ -14,11 +14,11 @@ from transformers import AutoTokenizer
 from waiting import PATIENCE_S
 
 from surogate_bench.contract import task_file
-from surogate_bench.model_source import local_model_folder
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest
 from surogate_bench.results import EvalResult, PrepareResult
-from surogate_bench.stages import new_manifest, publish_stage, read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import local_model_folder
+from surogate_bench.stages.publication import new_manifest, publish_stage, read_result
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]

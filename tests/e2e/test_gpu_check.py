@@ -12,7 +12,7 @@ import torch
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.machine_checks import Outcome, read_report
+from surogate_bench.machine.checks import Outcome, read_report
 from surogate_bench.recipes import RECIPES
 from surogate_bench_trainer.gpu_check.cpu_reference import CpuReference
 from surogate_bench_trainer.gpu_check.run import GROUPS

@@ -24,12 +24,12 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode, PermanentError
-from surogate_bench.manifest import Manifest
-from surogate_bench.model_source import locate_model
-from surogate_bench.progress import read_progress, read_termination
-from surogate_bench.requests import ServeRequest
-from surogate_bench.stages import publish_stage
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.processes.progress import read_progress, read_termination
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import publish_stage
+from surogate_bench.stages.requests import ServeRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server.mixing import MixingProbe, distance
 from surogate_bench_model_server.vllm_client import VllmClient
 

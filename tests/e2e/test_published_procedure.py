@@ -15,11 +15,11 @@ from hub_stand_in import Hub, Repository, serving
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import fetch_stage, new_manifest, publish_stage, read_manifest
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest, PrepareRequest, StageRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]

@@ -9,8 +9,8 @@ from tiny_models import TinyModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from vllm_answers import TIE, largest_gap, serve
 
-from surogate_bench.model_source import SHIPPED_MODELS, local_model_folder
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.stages.model_source import SHIPPED_MODELS, local_model_folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 

@@ -24,11 +24,11 @@ from sweeps import small_sweep
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from waiting import PATIENCE_S
 
-from surogate_bench.model_source import local_model_folder
-from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult
-from surogate_bench.stages import read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import local_model_folder
+from surogate_bench.stages.publication import read_result
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
+from surogate_bench.store.object_store import open_store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")]
 

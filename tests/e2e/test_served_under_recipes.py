@@ -31,9 +31,9 @@ from transformers import AutoModelForCausalLM
 from waiting import PATIENCE_S
 
 from surogate_bench.contract import INPUT_SCALES_FILE
-from surogate_bench.model_source import local_model_folder
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, recipe_by_name
-from surogate_bench.requests import ServeRequest
+from surogate_bench.stages.model_source import local_model_folder
+from surogate_bench.stages.requests import ServeRequest
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_quantization.linear import QuantizedLinear

@@ -19,11 +19,11 @@ from waiting import until
 
 from surogate_bench.contract import PEER_TIMEOUT_VARIABLE
 from surogate_bench.errors import ExitCode
-from surogate_bench.progress import Termination, read_progress, read_termination
-from surogate_bench.requests import PrepareRequest, TrainRequest
+from surogate_bench.processes.progress import Termination, read_progress, read_termination
 from surogate_bench.results import TrainResult
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 
 pytestmark = pytest.mark.e2e
 

@@ -15,12 +15,12 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
-from surogate_bench.progress import read_termination
-from surogate_bench.requests import PrepareRequest, StageRequest, TrainRequest
+from surogate_bench.processes.progress import read_termination
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, StageRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 
 pytestmark = pytest.mark.e2e
 

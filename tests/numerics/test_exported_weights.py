@@ -8,8 +8,8 @@ import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit
 from torch import Tensor, nn
 
-from surogate_bench.exports import ExportFormat
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage, recipe_by_name
+from surogate_bench.stages.exports import ExportFormat
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_quantization.export import ExportedLayers, checkpoint_format
 from surogate_bench_quantization.export.nvfp4 import divisor

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
-from surogate_bench.model_source import local_model_folder
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.stages.model_source import local_model_folder
 from surogate_bench_model_server.served_recipe import register
 from surogate_bench_model_server.served_recipe.settings import QUANTIZATION, ServedRecipe
 from surogate_bench_quantization.engines import select_engine

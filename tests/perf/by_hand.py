@@ -16,13 +16,13 @@ from pathlib import Path
 
 import httpx
 
+from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.layout import SweepLayout, run_name
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.specs import RecipeSweep, load_sweep
-from surogate_bench.stages import fetch_stage
-from surogate_bench.store import open_store
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import fetch_stage
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.tasks import render_task
 
 PORT = 8765

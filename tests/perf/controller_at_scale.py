@@ -18,10 +18,10 @@ from typing import Any
 
 import psutil
 
-from surogate_bench.hardware import describe_machine
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
+from surogate_bench.machine.hardware import describe_machine
 from surogate_bench_orchestrator.resource.definition import definition
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from cluster_lab import Lab, Replica

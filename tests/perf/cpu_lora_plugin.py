@@ -22,12 +22,12 @@ import httpx
 import psutil
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.model_source import ModelLocation, locate_model
-from surogate_bench.requests import PrepareRequest
+from surogate_bench.machine.hardware import describe_machine, package_versions
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import ModelLocation, locate_model
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server.log_tail import log_tail
 from surogate_bench_model_server.vllm_client import VllmClient
 from surogate_bench_model_server.vllm_command import BASE_MODEL, ServerSettings, vllm_command

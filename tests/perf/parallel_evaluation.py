@@ -25,14 +25,14 @@ from typing import Any
 
 import httpx
 
-from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.manifest import Manifest
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest, ServeRequest
+from surogate_bench.machine.hardware import describe_machine, package_versions
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.stages import publish_stage, read_manifest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import publish_stage, read_manifest
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
 ADAPTER_STDDEV = 0.02

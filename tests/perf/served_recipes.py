@@ -26,11 +26,11 @@ import httpx
 import psutil
 
 from surogate_bench.contract import READY_PATH, STATUS_PATH
-from surogate_bench.hardware import describe_machine, package_versions
+from surogate_bench.machine.hardware import describe_machine, package_versions
 from surogate_bench.recipes import RECIPES
-from surogate_bench.requests import PrepareRequest, ServeRequest
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
+from surogate_bench.stages.requests import PrepareRequest, ServeRequest
 from surogate_bench_trainer.embedded.word_problems import prompt_text, split
 from surogate_bench_trainer.main import handle
 

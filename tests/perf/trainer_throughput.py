@@ -21,14 +21,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from surogate_bench.hardware import describe_machine
 from surogate_bench.layout import SweepLayout
-from surogate_bench.model_source import locate_model
+from surogate_bench.machine.hardware import describe_machine
 from surogate_bench.recipes import recipe_by_name
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 
 UNCOUNTED_STEPS = 3
 

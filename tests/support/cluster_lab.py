@@ -20,13 +20,13 @@ from sweeps import small_document
 
 from surogate_bench.errors import BenchError
 from surogate_bench.layout import manifest_key
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest, read_request
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest, PrepareRequest, read_request
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.status import ConditionType, StatusRow, SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
 
 SPEC = {
     field: value

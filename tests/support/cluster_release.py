@@ -14,11 +14,11 @@ import pytest
 from cluster_tools import helm, kubectl, port_forward, until
 
 from surogate_bench.layout import SweepLayout, manifest_key
-from surogate_bench.manifest import Manifest
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.resource.status import Condition, ConditionType, StatusRow, SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 IMAGE_TAG = os.environ.get("SUROGATE_BENCH_IMAGE_TAG", "dev")
 ROOT = Path(__file__).parents[2]

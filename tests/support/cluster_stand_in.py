@@ -10,7 +10,7 @@ import yaml
 from cluster_release import IMAGE_TAG
 from cluster_tools import kubectl, until
 
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,7 @@ from sweeps import small_document
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.store import open_store
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.controller.metrics.exposition import ResultsCollector
 from surogate_bench_orchestrator.controller.reports.maker import ReportState, ReportStatus
 from surogate_bench_orchestrator.controller.reports.process import ReportRequest
@@ -23,6 +22,7 @@ from surogate_bench_orchestrator.controller.sweep.reconciler import Dependencies
 from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.resource.status import ConditionType, StatusRow, SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
 
 def small_spec(**changes: Any) -> dict[str, Any]:

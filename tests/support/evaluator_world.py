@@ -13,11 +13,11 @@ from finished_stages import manifest_of
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 
-from surogate_bench.requests import EvaluateRequest, PrepareRequest, StageRequest
 from surogate_bench.results import EvalResult, SampleLine
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import fetch_stage, publish_stage
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.publication import fetch_stage, publish_stage
+from surogate_bench.stages.requests import EvaluateRequest, PrepareRequest, StageRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 
 RUN = "bf16-s0"
 MODEL = "adapter-0123"

@@ -3,17 +3,6 @@
 import hashlib
 from pathlib import Path
 
-from surogate_bench.manifest import Manifest, StageResult
-from surogate_bench.requests import (
-    AnyRequest,
-    CheckRequest,
-    EvaluateRequest,
-    ForeignTrainRequest,
-    ImportRequest,
-    PrepareRequest,
-    ServeRequest,
-    TrainRequest,
-)
 from surogate_bench.results import (
     CheckResult,
     EvalResult,
@@ -24,8 +13,19 @@ from surogate_bench.results import (
     SplitInfo,
     TrainResult,
 )
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest, StageResult
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import (
+    AnyRequest,
+    CheckRequest,
+    EvaluateRequest,
+    ForeignTrainRequest,
+    ImportRequest,
+    PrepareRequest,
+    ServeRequest,
+    TrainRequest,
+)
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import Task
 
 

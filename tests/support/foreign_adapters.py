@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from surogate_bench.layout import SweepLayout
-from surogate_bench.local_inputs import digest_inputs
-from surogate_bench.requests import ImportRequest, PrepareRequest
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import fetch_stage, new_manifest, publish_stage
-from surogate_bench.store import open_store
+from surogate_bench.stages.local_inputs import digest_inputs
+from surogate_bench.stages.publication import fetch_stage, new_manifest, publish_stage
+from surogate_bench.stages.requests import ImportRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.main import handle
 
 NAME = "theirs"

@@ -17,9 +17,9 @@ from safetensors.numpy import save_file
 from waiting import PATIENCE_S
 
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import Manifest
-from surogate_bench.stages import publish_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import publish_stage
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.supervisor import Supervisor

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sweeps import small_sweep
 
 from surogate_bench.layout import BASE_RUN, Stage, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Hardware, Manifest, StageResult
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import (
     EvalResult,
     ForeignTrainResult,
@@ -27,8 +27,9 @@ from surogate_bench.results import (
     ValidationPoint,
 )
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import publish_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest, StageResult
+from surogate_bench.stages.publication import publish_stage
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.report import Summary, build_report, write_report
 from surogate_bench_orchestrator.report.charts import draw as charts
 

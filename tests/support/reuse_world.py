@@ -11,10 +11,10 @@ from memory_runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.requests import CheckRequest, EvaluateRequest, PrepareRequest
 from surogate_bench.results import ScoredData
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest, PrepareRequest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task

@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 from waiting import PATIENCE_S, until
 
-from surogate_bench.requests import PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.requests import PrepareRequest, ServeRequest, TrainRequest
 from surogate_bench_trainer.main import handle
 
 MAX_TOKENS = 64

@@ -9,7 +9,7 @@ from finished_stages import publish
 from memory_runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.sweep.runner import SweepRunner

@@ -8,10 +8,10 @@ import yaml
 from sweeps import small_document, small_sweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.local_inputs import local_input
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep, load_sweep
-from surogate_bench.stage_identity import foreign_training_identity, training_identity
+from surogate_bench.stages.identity import foreign_training_identity, training_identity
+from surogate_bench.stages.local_inputs import local_input
 
 
 def trainer(**changes: Any) -> dict[str, Any]:

@@ -7,14 +7,14 @@ import pytest
 import yaml
 from sweeps import small_document, small_sweep
 
-from surogate_bench.content import output_type
 from surogate_bench.errors import ConfigError
+from surogate_bench.inputs.content import output_type
+from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.results import PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.stage_identity import evaluation_identity
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.stages.identity import evaluation_identity
 
 ENGLISH = {"name": "en", "data": {"builtin": "word-problems-en", "test_size": 5}}
 TASKS_DIR = {"tasks_dir": "/tasks"}

@@ -6,7 +6,7 @@ import pytest
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.specs import RecipeSweep
 
 MODEL = {"model": {"hub": "owner/model"}}

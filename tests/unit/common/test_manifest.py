@@ -10,11 +10,12 @@ from pydantic import ValidationError
 from sweeps import small_sweep
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.manifest import Hardware, Manifest, StageResult, UnreadableResult, result_of
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import CheckResult, EvalResult, PrepareResult, TrainResult
-from surogate_bench.stages import new_manifest, read_manifest, read_result, reuse_stage
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.manifest import Manifest, StageResult, UnreadableResult, result_of
+from surogate_bench.stages.publication import new_manifest, read_manifest, read_result, reuse_stage
+from surogate_bench.stages.requests import AnyRequest, CheckRequest, EvaluateRequest, PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 
 COMMON: dict[str, Any] = {"sweep": small_sweep(), "store": "file:///unused"}
 PREPARE, CHECK = PrepareRequest(**COMMON), CheckRequest(subject="task", **COMMON)

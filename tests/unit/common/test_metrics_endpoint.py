@@ -13,9 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.metrics import METRICS, expose, families, family, reference
-from surogate_bench.metrics_endpoint import serving_metrics
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.processes.metrics import METRICS, expose, families, family, reference
+from surogate_bench.processes.metrics_endpoint import serving_metrics
+from surogate_bench.processes.progress import Progress, write_progress
 
 Serve = Callable[..., AbstractContextManager[httpx.Client]]
 

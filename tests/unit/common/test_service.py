@@ -19,15 +19,15 @@ from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import METRICS_PORT_VARIABLE, PARENT_PID_VARIABLE, TERMINATION_LOG_VARIABLE
 from surogate_bench.errors import ExitCode
-from surogate_bench.logs import JsonFormatter, redact
-from surogate_bench.progress import Progress, Termination, read_progress, read_termination, write_progress
-from surogate_bench.service import is_deterministic
+from surogate_bench.processes.logs import JsonFormatter, redact
+from surogate_bench.processes.progress import Progress, Termination, read_progress, read_termination, write_progress
+from surogate_bench.processes.service import is_deterministic
 
 SERVICE = """
 import sys, time
 from pathlib import Path
 from surogate_bench import errors
-from surogate_bench.service import run_service
+from surogate_bench.processes.service import run_service
 def handle(request, work_dir):
     (work_dir / "started").touch()
     {body}
@@ -82,10 +82,12 @@ def test_each_error_ends_with_its_code_and_leaves_word(
         assert json.loads(line)["service"] == "probe"
 
 
-@pytest.mark.parametrize("missing", ["import no_such_module", "from surogate_bench.service import no_such_name"])
+@pytest.mark.parametrize(
+    "missing", ["import no_such_module", "from surogate_bench.processes.service import no_such_name"]
+)
 def test_a_module_that_is_missing_when_a_service_starts_is_told_once_too(tmp_path: Path, missing: str) -> None:
     (tmp_path / "broken.py").write_text(f"{missing}\n\ndef main(): ...\n")
-    program = "import sys; from surogate_bench.service import run_main; sys.exit(run_main('broken'))"
+    program = "import sys; from surogate_bench.processes.service import run_main; sys.exit(run_main('broken'))"
     ended = subprocess.run(
         [sys.executable, "-c", program, "request.json", "--work-dir", str(tmp_path / "work")],
         env=os.environ | {"PYTHONPATH": str(tmp_path)},

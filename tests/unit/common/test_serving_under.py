@@ -8,10 +8,10 @@ from sweeps import small_sweep
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
 from surogate_bench.recipes import recipe_by_name
-from surogate_bench.requests import EvaluateRequest, ServeRequest
 from surogate_bench.results import EvalResult, Metric, PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stage_identity import WayOfServing, evaluation_identity
+from surogate_bench.stages.identity import WayOfServing, evaluation_identity
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 
 PREPARED = PrepareResult(
     data={"train": SplitInfo(records=8, sha256="a"), "test": SplitInfo(records=8, sha256="b")},

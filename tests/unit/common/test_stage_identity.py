@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 from sweeps import small_sweep
 
-from surogate_bench.content import combined, digests_of
-from surogate_bench.local_inputs import local_input
+from surogate_bench.inputs.content import combined, digests_of
 from surogate_bench.recipes import Recipe, recipe_by_name
 from surogate_bench.results import PrepareResult, ScoredData, SplitInfo
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeSweep
@@ -18,13 +17,14 @@ from surogate_bench.specs.evaluation import EvaluationSpec, ServingSpec
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.tasks import TaskData, TaskEntry
 from surogate_bench.specs.training import TrainingSpec
-from surogate_bench.stage_identity import (
+from surogate_bench.stages.identity import (
     BUILTIN_MODELS,
     WayOfServing,
     evaluation_identity,
     foreign_training_identity,
     training_identity,
 )
+from surogate_bench.stages.local_inputs import local_input
 
 CLASSIFIED: dict[type[Spec], tuple[set[str], set[str]]] = {
     RecipeSweep: (
@@ -77,7 +77,7 @@ def test_every_field_is_known_to_determine_results_or_not(model: type[Spec]) -> 
     covered, without_effect = CLASSIFIED[model]
     assert covered.isdisjoint(without_effect)
     assert set(model.model_fields) == covered | without_effect, (
-        "extend surogate_bench.stage_identity, or show that the field changes no result, and list it here"
+        "extend surogate_bench.stages.identity, or show that the field changes no result, and list it here"
     )
 
 

@@ -9,10 +9,10 @@ from finished_stages import manifest_of
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest
-from surogate_bench.requests import TrainRequest
-from surogate_bench.stages import fetch_stage, publish_stage, read_manifest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import fetch_stage, publish_stage, read_manifest
+from surogate_bench.stages.requests import TrainRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from s3_stand_in import Bucket, serving
 
 from surogate_bench.errors import TransientError
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store.object_store import ObjectStore, open_store
 
 AT_ONCE = timedelta(milliseconds=10)
 PATIENCE = timedelta(seconds=60)
@@ -43,7 +43,7 @@ class OnNotice(logging.Handler):
 @pytest.fixture
 def notices() -> Iterator[OnNotice]:
     handler = OnNotice()
-    logger = logging.getLogger("surogate_bench.store_waiting")
+    logger = logging.getLogger("surogate_bench.store.waiting")
     logger.addHandler(handler)
     yield handler
     logger.removeHandler(handler)

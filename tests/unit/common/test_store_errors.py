@@ -9,8 +9,8 @@ from obstore.exceptions import GenericError
 from s3_stand_in import Bucket, serving
 
 from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.store_errors import translated
+from surogate_bench.store.errors import translated
+from surogate_bench.store.object_store import ObjectStore, open_store
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from s3_stand_in import CREDENTIALS, Bucket, serving
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import local_folder
-from surogate_bench.store import open_store
-from surogate_bench.store_location import parse_location
+from surogate_bench.stages.model_source import local_folder
+from surogate_bench.store.location import parse_location
+from surogate_bench.store.object_store import open_store
 
 NAMES = [
     "My José", "a#b", "a%20b", "a?b", "it's", 'a"b', "100%", "%zz", "a:b", "a;b&c=d+e", "~x", "a\\b", "[x]{y}", "数据",

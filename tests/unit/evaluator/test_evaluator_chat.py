@@ -8,7 +8,7 @@ from evaluator_world import ANSWERS, answer_by_table, make_request, published, s
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.stage import evaluate_stage
 
 

@@ -13,10 +13,10 @@ from sweeps import small_sweep
 
 from surogate_bench.contract import task_file
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import CheckResult, ScoredData
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.main import handle
 
 RO_GSM8K = Path(__file__).parents[3] / "configs" / "tasks" / "ro_gsm8k.yaml"

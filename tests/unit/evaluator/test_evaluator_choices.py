@@ -10,10 +10,10 @@ from evaluator_world import RUN, FakeServer, make_request, published, serving, s
 
 from surogate_bench.contract import task_file
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import CheckResult, EvalResult, SampleLine
-from surogate_bench.stages import read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_result
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.check import check_stage
 from surogate_bench_evaluator.main import handle
 from surogate_bench_evaluator.stage import evaluate_stage

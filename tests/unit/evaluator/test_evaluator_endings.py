@@ -16,9 +16,9 @@ from evaluator_world import (
     sweep,
 )
 
+from surogate_bench.inputs.task_files import builtin_tasks
 from surogate_bench.results import EvalResult, SampleLine
-from surogate_bench.store import open_store
-from surogate_bench.task_files import builtin_tasks
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.stage import evaluate_stage
 
 

@@ -7,10 +7,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sweeps import small_sweep
 
-from surogate_bench.progress import Progress, write_progress
-from surogate_bench.requests import EvaluateRequest, PrepareRequest
-from surogate_bench_evaluator.exporter import EvaluationExposition
+from surogate_bench.processes.progress import Progress, write_progress
+from surogate_bench.stages.requests import EvaluateRequest, PrepareRequest
 from surogate_bench_evaluator.main import _metrics
+from surogate_bench_evaluator.metrics_exposition import EvaluationExposition
 
 REQUEST = EvaluateRequest(
     sweep=small_sweep(),

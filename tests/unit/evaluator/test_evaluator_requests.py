@@ -10,8 +10,8 @@ from evaluator_world import ANSWERS, RUN, answer_by_table, index_of, make_reques
 from waiting import until
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.stage import evaluate_stage
 

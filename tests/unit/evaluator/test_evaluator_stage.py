@@ -22,11 +22,11 @@ from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.progress import read_progress, read_termination
-from surogate_bench.requests import EvaluateRequest, PrepareRequest
+from surogate_bench.processes.progress import read_progress, read_termination
 from surogate_bench.results import EvalResult
-from surogate_bench.stages import fetch_stage, publish_stage, read_manifest, read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import fetch_stage, publish_stage, read_manifest, read_result
+from surogate_bench.stages.requests import EvaluateRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.main import handle
 from surogate_bench_evaluator.stage import evaluate_stage
 

@@ -10,8 +10,8 @@ from sweeps import small_sweep
 
 from surogate_bench.contract import CONFIGS_VARIABLE
 from surogate_bench.errors import ConfigError
+from surogate_bench.inputs.task_files import TaskFolders, builtin_tasks
 from surogate_bench.specs.sweep import RecipeSweep
-from surogate_bench.task_files import TaskFolders, builtin_tasks
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.tasks import render_task
 

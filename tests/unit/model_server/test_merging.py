@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError
-from surogate_bench.model_source import ModelLocation
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_model_server.merging.plan import merge_plan
 from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
 from surogate_bench_model_server.merging.weights import merged, write_merged

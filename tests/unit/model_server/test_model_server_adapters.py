@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.manifest import Manifest
 from surogate_bench.specs.adapters import attention_output
-from surogate_bench.stages import publish_stage
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import publish_stage
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server.adapters import (
     LocalAdapter,
     check_adapter,

@@ -8,10 +8,10 @@ import pytest
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.requests import CheckRequest
 from surogate_bench.results import CheckResult
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import CheckRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server import check, main
 from surogate_bench_model_server.vllm_command import Command
 

@@ -19,10 +19,10 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.progress import read_progress, read_termination
-from surogate_bench.requests import ServeRequest, TrainRequest
-from surogate_bench.service import Terminated
+from surogate_bench.processes.progress import read_progress, read_termination
+from surogate_bench.processes.service import Terminated
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.requests import ServeRequest, TrainRequest
 from surogate_bench_model_server import api, exporter, main
 from surogate_bench_model_server.vllm_command import Command, vllm_command
 

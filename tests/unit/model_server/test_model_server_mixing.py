@@ -9,7 +9,7 @@ import pytest
 from model_server_world import RUNS, World, publish_adapter, put, ready, until
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server.mixing import MixingProbe, distance, find_mix_up
 from surogate_bench_model_server.vllm_client import Logprobs
 

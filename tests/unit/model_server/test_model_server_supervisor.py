@@ -15,10 +15,10 @@ import pytest
 from model_server_world import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.hardware import package_versions
-from surogate_bench.progress import read_progress
-from surogate_bench.stage_identity import SERVING_VERSION
-from surogate_bench.store import open_store
+from surogate_bench.machine.hardware import package_versions
+from surogate_bench.processes.progress import read_progress
+from surogate_bench.stages.identity import SERVING_VERSION
+from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server import api as api_module
 from surogate_bench_model_server.adapters import LocalAdapter
 from surogate_bench_model_server.vllm_process import session_members

@@ -14,12 +14,12 @@ from sweeps import small_sweep
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.manifest import Manifest
-from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import recipe_by_name
-from surogate_bench.requests import PrepareRequest
-from surogate_bench.stages import publish_stage
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.model_source import ModelLocation
+from surogate_bench.stages.publication import publish_stage
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server import cpu_lora
 from surogate_bench_model_server import served_recipe as plugin
 from surogate_bench_model_server.adapters import deliver_adapter

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from report_world import MakeWorld, ReportWorld, report_sweep
 
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 
 
 @pytest.fixture

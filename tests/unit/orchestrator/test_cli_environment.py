@@ -11,7 +11,7 @@ import pytest
 from command_line import CommandLine, write_sweep
 from s3_stand_in import CREDENTIALS, Bucket, serving
 
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli import gc_command
 from surogate_bench_orchestrator.cli.local import sweep as local_sweep
 

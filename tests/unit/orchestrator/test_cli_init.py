@@ -162,7 +162,7 @@ def test_a_malformed_record_is_named(call: CommandLine, tmp_path: Path) -> None:
 def test_recipes_that_this_machine_cannot_run_are_pointed_out(
     call: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("surogate_bench_orchestrator.adapters.local.capabilities.find_spec", lambda _: None)
+    monkeypatch.setattr("surogate_bench_orchestrator.runtimes.local.capabilities.find_spec", lambda _: None)
     code, _, err = call("init", *GIVEN)
     assert code == 0
     assert "qbnb cannot run on this machine: needs bitsandbytes, which is not installed" in err

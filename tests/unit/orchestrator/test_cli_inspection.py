@@ -17,15 +17,16 @@ from sweeps import small_sweep
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ExitCode
-from surogate_bench.inspection import TextPart
-from surogate_bench.manifest import Hardware, result_of
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
+from surogate_bench.stages.inspection import TextPart
+from surogate_bench.stages.manifest import result_of
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.cli.inspection.framed import Marks, marked, print_framed
 from surogate_bench_orchestrator.cli.inspection.speeds import Here, Measured, measured_speeds
 from surogate_bench_orchestrator.domain.plan import plan
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
 
 EMBEDDED = Path(__file__).parents[3] / "configs" / "sweeps" / "embedded.yaml"
 PARTS = (TextPart(text="2?\nA:", counts=False), TextPart(text=" 5\x1b[2J[red]\n#### 5<|im_end|>", counts=True))

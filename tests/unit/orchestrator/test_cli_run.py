@@ -18,7 +18,7 @@ from files_below import files_below, texts_below
 from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
-from surogate_bench_orchestrator.adapters.local import runtime, supervised
+from surogate_bench_orchestrator.runtimes.local import runtime, supervised
 from surogate_bench_orchestrator.sweep import runner
 
 FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"

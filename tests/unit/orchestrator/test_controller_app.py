@@ -16,9 +16,9 @@ from controller_world import small_spec
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_orchestrator.adapters.kubernetes.settings import load_settings
 from surogate_bench_orchestrator.controller import app, election
 from surogate_bench_orchestrator.resource.status import ConditionType, SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import load_settings
 
 SWEEPS = "/apis/bench.surogate.ai/v1alpha1/namespaces/lab/recipesweeps"
 JOBS = "/apis/batch/v1/namespaces/lab/jobs"

@@ -7,12 +7,12 @@ import pytest
 from controller_world import Runtime, World
 from memory_runtime import Ending
 
-from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.metrics.exposition import ResultsCollector
 from surogate_bench_orchestrator.controller.reports.maker import ReportState, ReportStatus
 from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
 from surogate_bench_orchestrator.resource.status import ConditionType, SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
 
 @pytest.fixture

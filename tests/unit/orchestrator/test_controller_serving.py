@@ -17,8 +17,8 @@ from report_world import MakeWorld
 from waiting import PATIENCE_S
 
 from surogate_bench.layout import SweepLayout
-from surogate_bench.metrics import METRICS
-from surogate_bench.store import ObjectStore
+from surogate_bench.processes.metrics import METRICS
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, SweepFigures, TaskFigures

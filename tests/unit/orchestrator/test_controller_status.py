@@ -9,7 +9,7 @@ import pytest
 from finished_stages import manifest_of
 from sweeps import small_sweep
 
-from surogate_bench.progress import Progress
+from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.controller.status.builder import INVALID, build_status, differs_in_progress_only
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.domain.observed import Failure, Observed

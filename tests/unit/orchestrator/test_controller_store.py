@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.sweep.store_connection import NOT_USABLE, StoreConnection
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
 
 def test_a_usable_store_is_opened(tmp_path: Path) -> None:

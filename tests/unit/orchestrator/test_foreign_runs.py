@@ -8,8 +8,8 @@ from sweep_world import SweepWorld
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
-from surogate_bench.requests import ImportRequest
-from surogate_bench.store import open_store
+from surogate_bench.stages.requests import ImportRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states

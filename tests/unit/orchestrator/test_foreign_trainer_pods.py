@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from sweeps import small_document
 
-from surogate_bench.requests import ForeignTrainRequest, PrepareRequest
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.adapters.kubernetes.labels import PREPARE_REQUEST, REQUEST, RUN, STAGE
-from surogate_bench_orchestrator.adapters.kubernetes.manifests import COMMAND_TIMEOUT, job_manifest
-from surogate_bench_orchestrator.adapters.kubernetes.settings import (
+from surogate_bench.stages.requests import ForeignTrainRequest, PrepareRequest
+from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
+from surogate_bench_orchestrator.runtimes.kubernetes.labels import PREPARE_REQUEST, REQUEST, RUN, STAGE
+from surogate_bench_orchestrator.runtimes.kubernetes.manifests import COMMAND_TIMEOUT, job_manifest
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import (
     ClusterSettings,
     HubSettings,
     Resources,
@@ -19,8 +21,6 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     StoreSettings,
     Workload,
 )
-from surogate_bench_orchestrator.domain.plan import Plan, plan
-from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 
 SETTINGS = ClusterSettings(
     namespace="team",

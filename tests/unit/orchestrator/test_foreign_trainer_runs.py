@@ -9,15 +9,15 @@ from sweep_world import SweepWorld
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
-from surogate_bench.requests import ForeignTrainRequest, TrainRequest
-from surogate_bench.store import open_store
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
+from surogate_bench.stages.requests import ForeignTrainRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, stage_of
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.sweep.rows import run_rows, warnings_of
 
 OTHER = {"name": "other", "command": ["other-train", "{request}"]}

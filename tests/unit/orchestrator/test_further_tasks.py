@@ -13,12 +13,12 @@ from rich.console import Console
 from sweep_world import SweepWorld
 from sweeps import small_sweep
 
-from surogate_bench.manifest import Manifest
-from surogate_bench.requests import CheckRequest, EvaluateRequest
 from surogate_bench.results import SampleLine
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of

@@ -7,16 +7,19 @@ from typing import Any
 import pytest
 from sweeps import small_document
 
-from surogate_bench.requests import EvaluateRequest, ServeRequest, TrainRequest, read_request
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.adapters.kubernetes.labels import REQUEST, RUN, STAGE, SWEEP, TASK
-from surogate_bench_orchestrator.adapters.kubernetes.manifests import (
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest, TrainRequest, read_request
+from surogate_bench_orchestrator.domain.plan import plan
+from surogate_bench_orchestrator.domain.tasks import MAX_NAME, Task
+from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
+from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, RUN, STAGE, SWEEP, TASK
+from surogate_bench_orchestrator.runtimes.kubernetes.manifests import (
     deployment_manifest,
     job_manifest,
     service_manifest,
 )
-from surogate_bench_orchestrator.adapters.kubernetes.pods import capability_terms
-from surogate_bench_orchestrator.adapters.kubernetes.settings import (
+from surogate_bench_orchestrator.runtimes.kubernetes.pods import capability_terms
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import (
     ClusterSettings,
     HubSettings,
     Resources,
@@ -24,9 +27,6 @@ from surogate_bench_orchestrator.adapters.kubernetes.settings import (
     StoreSettings,
     Workload,
 )
-from surogate_bench_orchestrator.domain.plan import plan
-from surogate_bench_orchestrator.domain.tasks import MAX_NAME, Task
-from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
 
 SPEC = small_document(recipes=["bf16", "fp8", "fp4"])
 PLAN = plan(parse_sweep(SPEC), "s3://bucket")

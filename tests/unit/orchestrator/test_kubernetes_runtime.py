@@ -4,12 +4,12 @@ from typing import Any, cast
 
 from sweeps import small_sweep
 
-from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
-from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
-from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, StoreSettings, Workload
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Phase
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
+from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
+from surogate_bench_orchestrator.runtimes.kubernetes.runtime import KubernetesRuntime
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, StoreSettings, Workload
 
 Object = dict[str, Any]
 PLAN = plan(

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from sweeps import small_sweep
 
-from surogate_bench.content import combined, digests_of, model_files, task_files
-from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError, ExitCode
+from surogate_bench.inputs.content import combined, digests_of, model_files, task_files
+from surogate_bench.inputs.data_files import split_files
+from surogate_bench.inputs.task_files import CONFIGS_VARIABLE
 from surogate_bench.layout import SweepLayout
-from surogate_bench.local_inputs import digest_inputs, require_unchanged
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import EvaluateRequest, PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import open_store
-from surogate_bench.task_files import CONFIGS_VARIABLE
+from surogate_bench.stages.local_inputs import digest_inputs, require_unchanged
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import EvaluateRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.stage import prepare_task
 
 

@@ -11,8 +11,8 @@ from memory_runtime import Ending, MemoryRuntime
 from rich.console import Console
 from sweeps import small_sweep
 
-from surogate_bench.requests import EvaluateRequest, ServeRequest
-from surogate_bench.store import open_store
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics

@@ -19,12 +19,12 @@ from waiting import PATIENCE_S, has_ended
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import TrainRequest
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
-from surogate_bench_orchestrator.adapters.local.processes import child_environment
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime, service_command
+from surogate_bench.stages.requests import TrainRequest
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
+from surogate_bench_orchestrator.runtimes.local.processes import child_environment
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime, service_command
 
 PLAN = plan(small_sweep(recipes=["bf16", "fp8"]), "file:///results")
 CHILD = """
@@ -67,8 +67,8 @@ class Bench:
         """Use the same state folder from another process; returns what it prints."""
         program = (
             "import sys, pathlib\n"
-            "from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime\n"
-            "from surogate_bench_orchestrator.adapters.local.machine import Allotment\n"
+            "from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime\n"
+            "from surogate_bench_orchestrator.runtimes.local.machine import Allotment\n"
             "from surogate_bench_orchestrator.sweep.clock import SystemClock\n"
             "runtime = LocalRuntime(pathlib.Path(sys.argv[1]), Allotment(2, 2, 1), SystemClock())\n"
             "def phases(*names): return [observed.phase.value for observed in runtime.observe(names).values()]\n"

@@ -9,7 +9,7 @@ from fake_clock import FakeClock
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.sweep import locks
 from surogate_bench_orchestrator.sweep.locks import (
     FileLock,

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from surogate_bench.recipes import RECIPES, recipe_by_name
-from surogate_bench_orchestrator.adapters.local import capabilities
-from surogate_bench_orchestrator.adapters.local import machine as machine_module
-from surogate_bench_orchestrator.adapters.local.capabilities import capability
-from surogate_bench_orchestrator.adapters.local.machine import Allotment, Gpu, Machine, allot, detect_machine, parse_gpu
+from surogate_bench_orchestrator.runtimes.local import capabilities
+from surogate_bench_orchestrator.runtimes.local import machine as machine_module
+from surogate_bench_orchestrator.runtimes.local.capabilities import capability
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment, Gpu, Machine, allot, detect_machine, parse_gpu
 
 GIB = 2**30
 TWO_CORES = Machine(cores=2, memory_bytes=8 * GIB)

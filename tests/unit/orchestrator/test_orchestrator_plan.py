@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from sweeps import small_sweep
 
 from surogate_bench.contract import Service
-from surogate_bench.requests import CheckRequest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.requests import CheckRequest
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import MAX_NAME, task_name
 

@@ -18,8 +18,8 @@ from waiting import PATIENCE_S, has_ended
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench.errors import TransientError
-from surogate_bench_orchestrator.adapters.local import processes, tcp_ports
-from surogate_bench_orchestrator.adapters.local.processes import ProcessId
+from surogate_bench_orchestrator.runtimes.local import processes, tcp_ports
+from surogate_bench_orchestrator.runtimes.local.processes import ProcessId
 
 T = TypeVar("T")
 

@@ -7,16 +7,17 @@ import pytest
 from reuse_world import RECIPES, World, change
 from sweeps import small_sweep
 
-from surogate_bench.content import combined, digests_of, task_files
 from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError
+from surogate_bench.inputs.content import combined, digests_of, task_files
+from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import FileDigest, Hardware
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import PrepareResult
-from surogate_bench.stage_identity import BUILTIN_TASKS
-from surogate_bench.stages import fetch_stage, read_manifest, read_result, reuse_stage
-from surogate_bench.store import ObjectInfo, ObjectStore, open_store
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.stages.identity import BUILTIN_TASKS
+from surogate_bench.stages.manifest import FileDigest
+from surogate_bench.stages.publication import fetch_stage, read_manifest, read_result, reuse_stage
+from surogate_bench.store.object_store import ObjectInfo, ObjectStore, open_store
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep.rows import run_rows
 
@@ -154,7 +155,7 @@ def test_a_reference_names_the_stage_that_holds_the_files(world: World, tmp_path
 
 def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.run()
-    monkeypatch.setattr("surogate_bench.stage_identity.TRAINING_VERSION", 3)
+    monkeypatch.setattr("surogate_bench.stages.identity.TRAINING_VERSION", 3)
     world.run(seeds=[0, 1])
     assert "bf16-s0-train" in world.submitted
     assert "bf16-s0-eval" not in world.submitted  # the adapters came out the same

@@ -7,7 +7,7 @@ import pytest
 from reuse_world import World
 
 from surogate_bench.results import ScoredData
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 
 
 @pytest.fixture

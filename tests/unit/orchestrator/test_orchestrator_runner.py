@@ -10,8 +10,8 @@ from sweeps import small_sweep
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.requests import EvaluateRequest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.requests import EvaluateRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.tasks import Task

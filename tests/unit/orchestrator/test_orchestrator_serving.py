@@ -6,7 +6,7 @@ import pytest
 from observations import given
 from sweeps import small_sweep
 
-from surogate_bench.requests import EvaluateRequest, ServeRequest
+from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench_orchestrator.domain.observed import (
     Observed,
     RunState,

@@ -13,12 +13,12 @@ from waiting import PATIENCE_S
 
 from surogate_bench.contract import Service
 from surogate_bench.results import EvalResult
-from surogate_bench.store import open_store
-from surogate_bench_orchestrator.adapters.local import supervised
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.runtimes.local import supervised
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.sweep import runner
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.rows import all_rows

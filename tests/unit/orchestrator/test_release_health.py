@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from surogate_bench.errors import TransientError
-from surogate_bench_orchestrator.adapters.kubernetes.release import Release
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
 from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
+from surogate_bench_orchestrator.runtimes.kubernetes.release import Release
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
 Object = dict[str, Any]
 POD, CLAIM = "demo-object-store-abc", "demo-object-store"

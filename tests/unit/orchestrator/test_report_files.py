@@ -18,7 +18,7 @@ import yaml
 from report_world import MakeWorld, ReportWorld
 
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.report import build_report, write_report
 
 HOSTILE = '$x_{1}$ <script>alert(1)</script> "quoted" & [link](https://example.org) | *bold*'
@@ -235,7 +235,7 @@ def test_the_same_store_gives_the_same_bytes_in_another_process(report_world: Ma
     script = (
         "import sys, yaml\n"
         "from surogate_bench.specs.yaml_io import parse_sweep\n"
-        "from surogate_bench.store import open_store\n"
+        "from surogate_bench.store.object_store import open_store\n"
         "from surogate_bench_orchestrator.report import build_report, write_report\n"
         "store, sweep = open_store(sys.argv[1]), parse_sweep(yaml.safe_load(sys.stdin))\n"
         "write_report(store, build_report(store, sweep, {}), force=True)"

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from report_world import MakeWorld, ReportWorld
 
-from surogate_bench.manifest import Hardware, Manifest
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import ImportResult
-from surogate_bench.stages import publish_stage
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import publish_stage
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
 from surogate_bench_orchestrator.report.charts.draw import draw_charts

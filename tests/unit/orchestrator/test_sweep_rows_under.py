@@ -10,7 +10,7 @@ from rich.console import Console
 from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.progress import Progress
+from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.cli.live_table import render_progress
 from surogate_bench_orchestrator.cli.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics

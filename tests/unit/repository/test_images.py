@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surogate_bench.task_files import STOCK_TASKS
+from surogate_bench.inputs.task_files import STOCK_TASKS
 
 ROOT = Path(__file__).parents[3]
 LOCKS = ROOT / "locks"

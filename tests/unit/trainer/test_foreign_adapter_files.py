@@ -17,11 +17,11 @@ from transformers import Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.local_inputs import digest_inputs, require_unchanged
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.local_inputs import digest_inputs, require_unchanged
+from surogate_bench.stages.publication import read_result
+from surogate_bench.store.object_store import open_store
 
 A, B = f"{LAYER}.lora_A.weight", f"{LAYER}.lora_B.weight"
 Change = Callable[[dict[str, Tensor]], object]

@@ -17,11 +17,11 @@ from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM
 
 from surogate_bench.errors import ForeignTrainerError, PermanentError
-from surogate_bench.requests import ContainerStep, ForeignTrainRequest, PrepareRequest
 from surogate_bench.results import ForeignTrainResult, PrepareResult
 from surogate_bench.specs import LoraSpec
-from surogate_bench.stages import read_manifest, read_result
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest, read_result
+from surogate_bench.stages.requests import ContainerStep, ForeignTrainRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import PreparedRecord
 from surogate_bench_trainer.foreign import attempt
 from surogate_bench_trainer.main import handle

@@ -23,15 +23,15 @@ from waiting import has_ended, until
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, TASK_DIR_VARIABLE
 from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientError
-from surogate_bench.manifest import Manifest
-from surogate_bench.model_source import ModelLocation
-from surogate_bench.progress import read_progress
-from surogate_bench.requests import ForeignTrainRequest, PrepareRequest
+from surogate_bench.processes.progress import read_progress
+from surogate_bench.processes.service import Terminated
 from surogate_bench.results import ForeignTrainResult
-from surogate_bench.service import Terminated
 from surogate_bench.specs import LoraSpec
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.model_source import ModelLocation
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import ForeignTrainRequest, PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import Rendered
 from surogate_bench_trainer.foreign import command
 from surogate_bench_trainer.foreign.trainer_request import TrainerInput, write_trainer_request

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from surogate_bench.contract import TERMINATION_FILE
 from surogate_bench.errors import ConfigError, ExitCode
-from surogate_bench.machine_checks import (
+from surogate_bench.machine.checks import (
     REPORT_MARKDOWN,
     Check,
     CheckReport,
@@ -22,8 +22,8 @@ from surogate_bench.machine_checks import (
     compare,
     read_report,
 )
-from surogate_bench.manifest import Hardware
-from surogate_bench.service import Terminated
+from surogate_bench.machine.hardware import Hardware
+from surogate_bench.processes.service import Terminated
 from surogate_bench_quantization.engines import emulated_fp8, native, nvfp4_session
 from surogate_bench_quantization.formats import elements
 from surogate_bench_trainer.data.batches import PackedBatch

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.reading.fields import Place
+from surogate_bench.inputs.reading.fields import Place
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.records import read_prepared, write_records

@@ -10,11 +10,11 @@ from sweeps import MakeSweep
 from transformers import PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.prepare import prepare_stage
 
 

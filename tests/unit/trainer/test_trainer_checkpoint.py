@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from surogate_bench.processes.service import Terminated
 from surogate_bench.results import MetricsLine
-from surogate_bench.service import Terminated
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
 from surogate_bench_trainer.training.interruption import HeldSignals
 from surogate_bench_trainer.training.metrics import MetricsLog

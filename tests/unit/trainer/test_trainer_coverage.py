@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.results import TrainResult
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.model.coverage import uncovered_matrices
 from surogate_bench_trainer.model.loading import check_loaded

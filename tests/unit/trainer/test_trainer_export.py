@@ -16,8 +16,8 @@ from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.errors import ConfigError
-from surogate_bench.exports import ExportFormat, ExportRecord
-from surogate_bench.requests import ExportRequest
+from surogate_bench.stages.exports import ExportFormat, ExportRecord
+from surogate_bench.stages.requests import ExportRequest
 from surogate_bench_quantization.export import checkpoint_format
 from surogate_bench_quantization.stored_layers import dequantized_weight
 from surogate_bench_trainer.export import export_stage

@@ -9,11 +9,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from sweeps import MakeSweep
 
 from surogate_bench.contract import METRICS_FILE
-from surogate_bench.progress import Progress, read_progress, write_progress
-from surogate_bench.requests import PrepareRequest, TrainRequest
+from surogate_bench.processes.progress import Progress, read_progress, write_progress
 from surogate_bench.results import MetricsLine
-from surogate_bench_trainer.exporter import TrainingExposition
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
 from surogate_bench_trainer.main import _metrics, handle
+from surogate_bench_trainer.metrics_exposition import TrainingExposition
 from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 

@@ -12,11 +12,11 @@ from sweeps import MakeSweep
 from transformers import PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import DataSpec
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import PreparedRecord, Record, read_prepared, write_records
 from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.sources import load_test
@@ -135,7 +135,7 @@ def test_the_hub_s_environment_is_checked_once_for_all_tasks(
 def test_a_task_that_does_not_exist_is_refused_before_large_files_are_read(
     make_sweep: MakeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("surogate_bench.local_inputs.digests_of", lambda files: pytest.fail(f"reads {files}"))
+    monkeypatch.setattr("surogate_bench.stages.local_inputs.digests_of", lambda files: pytest.fail(f"reads {files}"))
     with pytest.raises(ConfigError, match=r"^evaluation\.tasks\.arc_impossible: there is no such task"):
         prepare(make_sweep, tmp_path, "arc_impossible")
 

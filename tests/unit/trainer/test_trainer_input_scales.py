@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from surogate_bench.contract import INPUT_SCALES_FILE
-from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
 from surogate_bench_trainer.main import handle
 
 MakeSweep = Callable[..., RecipeSweep]

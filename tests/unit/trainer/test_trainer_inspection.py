@@ -12,9 +12,9 @@ from sweeps import MakeSweep
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.inspection import Inspection, LengthBin
-from surogate_bench.requests import InspectRequest, PrepareRequest
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.inspection import Inspection, LengthBin
+from surogate_bench.stages.requests import InspectRequest, PrepareRequest
 from surogate_bench_trainer.data.batches import batches_of
 from surogate_bench_trainer.data.encoding import Sample
 from surogate_bench_trainer.data.records import read_prepared

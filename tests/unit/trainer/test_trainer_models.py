@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.adapters import SERVED_MODULES, attention_output
 from surogate_bench.specs.lora import LLAMA_PROJECTIONS
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, REASONS
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, uncovered_matrices

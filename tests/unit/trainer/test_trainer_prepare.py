@@ -11,12 +11,12 @@ import yaml
 from sweeps import MakeSweep
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import DataSpec, RecipeSweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.disk import translate_disk_errors

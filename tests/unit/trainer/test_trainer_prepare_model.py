@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention

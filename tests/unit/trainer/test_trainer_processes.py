@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surogate_bench.errors import ConfigError, ExitCode
-from surogate_bench.progress import Termination
+from surogate_bench.processes.progress import Termination
 from surogate_bench_trainer.data.shares import noise_seed, share_of
 from surogate_bench_trainer.processes import RankEnd, failure_of, threads_of_each, visible_device
 

@@ -11,13 +11,13 @@ import torch
 from sweeps import MakeSweep
 from torch import Tensor
 
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import PrepareRequest, TrainRequest
+from surogate_bench.processes.service import Terminated
 from surogate_bench.results import TrainResult
-from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.main import handle

@@ -7,12 +7,12 @@ from sweeps import MakeSweep
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from surogate_bench.prepared import special_tokens
-from surogate_bench.requests import PrepareRequest
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.prepared import special_tokens
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.encoding import encode, special_tokens_of
 from surogate_bench_trainer.data.records import Record
 from surogate_bench_trainer.prepare import prepare_stage

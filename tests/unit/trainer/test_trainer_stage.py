@@ -19,14 +19,14 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError
-from surogate_bench.manifest import Manifest
-from surogate_bench.progress import read_progress
-from surogate_bench.requests import PrepareRequest, TrainRequest
+from surogate_bench.processes.progress import read_progress
+from surogate_bench.processes.service import Terminated
 from surogate_bench.results import TrainResult
-from surogate_bench.service import Terminated
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model import passes as passes_module
 from surogate_bench_trainer.model.passes import packed_loss
@@ -310,7 +310,7 @@ def test_micro_batches_of_one_step_add_up_to_the_same_step(make_sweep: MakeSweep
 
 
 def test_a_request_for_another_service_is_refused(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    from surogate_bench.requests import EvaluateRequest
+    from surogate_bench.stages.requests import EvaluateRequest
 
     request = EvaluateRequest(sweep=make_sweep(), store=str(tmp_path), run="base", server_url="http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="not for the trainer"):

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from surogate_bench.reading.fields import Place
+from surogate_bench.inputs.reading.fields import Place
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.rendering import render

@@ -1,8 +1,8 @@
 """The contract between services: names, environment variables, ports, HTTP paths, files and reasons of failure.
 
 Process exit codes belong to the errors that cause them: :class:`surogate_bench.errors.ExitCode`. Requests are in
-:mod:`surogate_bench.requests`, keys of the object store in :mod:`surogate_bench.layout`. The Helm chart repeats the
-ports.
+:mod:`surogate_bench.stages.requests`, keys of the object store in :mod:`surogate_bench.layout`. The Helm chart
+repeats the ports.
 """
 
 from enum import StrEnum
@@ -38,7 +38,7 @@ PARENT_PID_VARIABLE = f"{VARIABLE_PREFIX}PARENT_PID"
 """PID of the parent process; the service ends when that process ends."""
 
 TERMINATION_LOG_VARIABLE = f"{VARIABLE_PREFIX}TERMINATION_LOG"
-"""Path of an additional file for the :class:`surogate_bench.progress.Termination`: a container's termination
+"""Path of an additional file for the :class:`surogate_bench.processes.progress.Termination`: a container's termination
 message."""
 
 METRICS_PORT_VARIABLE = f"{VARIABLE_PREFIX}METRICS_PORT"
@@ -138,7 +138,7 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 # Files of an exported base
 
 EXPORT_FILE = "surogate_bench_export.json"
-"""A :class:`surogate_bench.exports.ExportRecord`, beside the weights."""
+"""A :class:`surogate_bench.stages.exports.ExportRecord`, beside the weights."""
 
 # Files of a running task
 

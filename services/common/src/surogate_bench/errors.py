@@ -13,7 +13,8 @@
         └── UnsupportedRecipeError   this machine cannot run the requested recipe            exit 3
 
 Exit codes are a contract with job runtimes: 2, 3 and 4 are never retried, 75 (``EX_TEMPFAIL``) always may be, and 1 is
-a crash that another attempt may avoid (:func:`surogate_bench.service.run_service` lists the errors that are permanent).
+a crash that another attempt may avoid (:func:`surogate_bench.processes.service.run_service` lists the errors that are
+permanent).
 The command line exits with 1 for every failure that is not bad input.
 """
 

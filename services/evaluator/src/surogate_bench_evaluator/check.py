@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from surogate_bench.contract import split_file
 from surogate_bench.errors import BenchError, ConfigError
 from surogate_bench.layout import manifest_key
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import CheckRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.specs.tasks import TaskEntry
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import CheckRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.measures import FLEXIBLE, STRICT
 from surogate_bench_evaluator.scoring import Scores, score

@@ -20,10 +20,10 @@ from lm_eval.api.model import LM
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 
-from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.contract import DATASETS_OFFLINE_VARIABLE
 from surogate_bench.errors import BenchError, ConfigError, TransientError
-from surogate_bench.hub_environment import OFFLINE_SWITCHES
+from surogate_bench.inputs.content import MULTIPLE_CHOICE
+from surogate_bench.inputs.hub_environment import OFFLINE_SWITCHES
 from surogate_bench.results import ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.specs.sweep import RecipeSweep

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest
-from surogate_bench.service import Exposition, run_service
+from surogate_bench.processes.service import Exposition, run_service
 from surogate_bench.specs.task_errors import errors_of_task
+from surogate_bench.stages.requests import AnyRequest, CheckRequest, EvaluateRequest
 from surogate_bench_evaluator.check import check_stage
 from surogate_bench_evaluator.stage import evaluate_stage
 
@@ -38,6 +38,6 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
 def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:
     if not isinstance(request, EvaluateRequest):
         return ()
-    from surogate_bench_evaluator.exporter import EvaluationExposition  # noqa: PLC0415 - only where metrics are served
+    from surogate_bench_evaluator.metrics_exposition import EvaluationExposition  # noqa: PLC0415 - only where metrics are served
 
     return (EvaluationExposition(request, work_dir),)

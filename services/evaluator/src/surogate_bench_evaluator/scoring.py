@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from math import isclose
 from typing import Any, Self
 
-from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.errors import PermanentError
+from surogate_bench.inputs.content import MULTIPLE_CHOICE
 from surogate_bench.results import CUT_OFF, EvalResult, Metric, SampleLine, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench.statistics import binomial_stderr

@@ -17,13 +17,13 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.prepared import special_tokens
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import EvaluateRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stages import new_manifest, publish_stage, read_result
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.prepared import special_tokens
+from surogate_bench.stages.publication import new_manifest, publish_stage, read_result
+from surogate_bench.stages.requests import EvaluateRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError

@@ -7,18 +7,18 @@ from typing import Any
 
 import yaml
 
-from surogate_bench.content import MULTIPLE_CHOICE
 from surogate_bench.contract import DATA_FOLDER, split_file, task_file
 from surogate_bench.errors import ConfigError
-from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.prepared import prompt_and_completion
-from surogate_bench.requests import CheckRequest, EvaluateRequest
+from surogate_bench.inputs.content import MULTIPLE_CHOICE
+from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.data import DataSpec
 from surogate_bench.specs.sweep import RecipeSweep
-from surogate_bench.stages import fetch_stage
-from surogate_bench.store import ObjectStore
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.stages.local_inputs import require_unchanged
+from surogate_bench.stages.prepared import prompt_and_completion
+from surogate_bench.stages.publication import fetch_stage
+from surogate_bench.stages.requests import CheckRequest, EvaluateRequest
+from surogate_bench.store.object_store import ObjectStore
 
 FEWEST_RECORDS = 2
 """Minimum number of records: a standard error divides by n - 1."""

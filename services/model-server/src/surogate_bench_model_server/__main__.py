@@ -3,6 +3,6 @@
 import sys
 
 from surogate_bench.contract import Service
-from surogate_bench.service import run_main
+from surogate_bench.processes.service import run_main
 
 sys.exit(run_main(f"{Service.MODEL_SERVER.module}.main"))

@@ -26,10 +26,10 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
-from surogate_bench.manifest import Manifest
 from surogate_bench.specs.adapters import SERVED_MODULES
-from surogate_bench.stages import fetch_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import fetch_stage
+from surogate_bench.store.object_store import ObjectStore
 
 _PREFIX = f"{ADAPTER_FOLDER}/"
 _HASH_DIGITS = 12

@@ -37,9 +37,9 @@ from surogate_bench.contract import (
 )
 from surogate_bench.control_api import LoadedAdapter, LoadRequest, ServerStatus
 from surogate_bench.errors import BenchError, ConfigError, TransientError
-from surogate_bench.hardware import package_versions
-from surogate_bench.metrics import expose, families
-from surogate_bench.stage_identity import SERVING_VERSION
+from surogate_bench.machine.hardware import package_versions
+from surogate_bench.processes.metrics import expose, families
+from surogate_bench.stages.identity import SERVING_VERSION
 from surogate_bench_model_server.addresses import bracketed
 from surogate_bench_model_server.supervisor import Supervisor
 

@@ -15,10 +15,10 @@ from safetensors import safe_open
 from surogate_bench.contract import DATA_FOLDER, INPUT_SCALES_FILE, split_file
 from surogate_bench.control_api import ScaleSource
 from surogate_bench.layout import SweepLayout
-from surogate_bench.prepared import prompt_and_completion, special_tokens
 from surogate_bench.specs.data import DataSpec
-from surogate_bench.stages import fetch_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.prepared import prompt_and_completion, special_tokens
+from surogate_bench.stages.publication import fetch_stage
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter
 from surogate_bench_model_server.served_recipe.settings import CALIBRATED, CALIBRATING
 from surogate_bench_model_server.vllm_client import VllmClient

@@ -9,12 +9,12 @@ from pathlib import Path
 from surogate_bench.contract import LOOPBACK, VLLM_PORT
 from surogate_bench.errors import ExitCode, TransientError
 from surogate_bench.layout import manifest_key
-from surogate_bench.model_source import ModelLocation
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import CheckRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import CheckResult
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import open_store
+from surogate_bench.stages.model_source import ModelLocation
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import CheckRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server.vllm_arguments import refused
 from surogate_bench_model_server.vllm_command import Command, ServerSettings, detect_platform, vllm_command
 

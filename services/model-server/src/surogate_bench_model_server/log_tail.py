@@ -6,7 +6,7 @@ A failed start leaves two tracebacks of a hundred lines, and the cause is in the
 import re
 from pathlib import Path
 
-from surogate_bench.logs import redact
+from surogate_bench.processes.logs import redact
 
 _LINES = 16
 _LINE_CHARACTERS = 220

@@ -12,11 +12,11 @@ import uvicorn
 
 from surogate_bench.contract import VLLM_API_KEY_VARIABLE, Service
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import locate_model
-from surogate_bench.requests import AnyRequest, CheckRequest, ServeRequest
-from surogate_bench.service import Exposition, Terminated, run_service
+from surogate_bench.processes.service import Exposition, Terminated, run_service
 from surogate_bench.specs.adapters import attention_output
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.requests import AnyRequest, CheckRequest, ServeRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter
 from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
@@ -57,7 +57,7 @@ def main() -> int:
 def _metrics(request: AnyRequest, _work_dir: Path) -> Sequence[Exposition]:
     if not isinstance(request, ServeRequest):
         return ()
-    from surogate_bench_model_server.exporter import ServerExposition  # noqa: PLC0415 - only where metrics are served
+    from surogate_bench_model_server.metrics_exposition import ServerExposition  # noqa: PLC0415 - only where metrics are served
 
     return (ServerExposition(request),)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from surogate_bench.control_api import ScaleSource
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.store import ObjectStore
+from surogate_bench.processes.progress import Activity, Progress, write_progress
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
 from surogate_bench_model_server.calibration import InputCalibration
 from surogate_bench_model_server.desired_adapters import DesiredAdapter, read_desired_adapters, write_desired_adapters

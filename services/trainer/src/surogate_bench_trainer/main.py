@@ -8,8 +8,9 @@ from pathlib import Path
 
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import SHIPPED_MODELS
-from surogate_bench.requests import (
+from surogate_bench.processes.service import Exposition, run_service
+from surogate_bench.stages.model_source import SHIPPED_MODELS
+from surogate_bench.stages.requests import (
     AnyRequest,
     ExportRequest,
     ForeignTrainRequest,
@@ -18,7 +19,6 @@ from surogate_bench.requests import (
     PrepareRequest,
     TrainRequest,
 )
-from surogate_bench.service import Exposition, run_service
 
 
 def main() -> int:
@@ -69,7 +69,7 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
 def _metrics(request: AnyRequest, work_dir: Path) -> Sequence[Exposition]:
     if not isinstance(request, TrainRequest):
         return ()
-    from surogate_bench_trainer.exporter import TrainingExposition  # noqa: PLC0415 - only where metrics are served
+    from surogate_bench_trainer.metrics_exposition import TrainingExposition  # noqa: PLC0415 - only where metrics are served
 
     return (TrainingExposition(request, work_dir),)
 

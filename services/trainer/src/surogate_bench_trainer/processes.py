@@ -3,7 +3,7 @@
 The trainer's own process computes nothing then. It starts one process for each GPU, with the same request and a number
 (its rank), and ends as they do: once all have succeeded, or as soon as one has failed. It passes SIGTERM on, whereupon
 they store a checkpoint together. The kernel ends them if this process is killed
-(:func:`surogate_bench.service.die_with_parent`).
+(:func:`surogate_bench.processes.service.die_with_parent`).
 """
 
 import logging
@@ -29,8 +29,8 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import ConfigError, ExitCode, ProcessFailedError
 from surogate_bench.files import write_atomically
-from surogate_bench.progress import Termination, read_termination
-from surogate_bench.requests import TrainRequest
+from surogate_bench.processes.progress import Termination, read_termination
+from surogate_bench.stages.requests import TrainRequest
 
 _log = logging.getLogger(__name__)
 

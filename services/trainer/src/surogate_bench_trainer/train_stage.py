@@ -5,10 +5,10 @@ from pathlib import Path
 from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import run_name
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import TrainRequest
-from surogate_bench.stages import fetch_stage, read_manifest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.processes.progress import Activity, Progress, write_progress
+from surogate_bench.stages.publication import fetch_stage, read_manifest
+from surogate_bench.stages.requests import TrainRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.processes import RENDEZVOUS_FILE, train_together
 
 

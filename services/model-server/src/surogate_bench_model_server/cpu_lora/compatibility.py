@@ -7,7 +7,7 @@ from packaging.specifiers import SpecifierSet
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 from vllm.platforms.cpu import CpuPlatform
 
-from surogate_bench.packages import VLLM
+from surogate_bench.machine.packages import VLLM
 
 PROVEN_VERSIONS = SpecifierSet(">=0.32.0,<0.33")
 STOCK_WRAPPER = "vllm.lora.punica_wrapper.punica_cpu.PunicaWrapperCPU"

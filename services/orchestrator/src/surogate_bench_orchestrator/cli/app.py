@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
-from surogate_bench.exports import ExportFormat
+from surogate_bench.stages.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.controller_command import controller
 from surogate_bench_orchestrator.cli.init_command import init

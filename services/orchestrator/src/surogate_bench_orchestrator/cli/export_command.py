@@ -9,11 +9,11 @@ from rich.console import Console
 
 from surogate_bench.contract import EXPORT_FILE, Service
 from surogate_bench.errors import ConfigError, ExitCode
-from surogate_bench.exports import ExportFormat, ExportRecord, check_export
-from surogate_bench.model_source import require_model_folder
-from surogate_bench.requests import ExportRequest
 from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
-from surogate_bench.store import open_store
+from surogate_bench.stages.exports import ExportFormat, ExportRecord, check_export
+from surogate_bench.stages.model_source import require_model_folder
+from surogate_bench.stages.requests import ExportRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.single_task import run_task

@@ -6,8 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from surogate_bench.errors import StoreAwayError, StoreRefusedError
-from surogate_bench.store import open_store
-from surogate_bench.store_errors import as_bad_input
+from surogate_bench.store.errors import as_bad_input
+from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.report.text.formats import size
 from surogate_bench_orchestrator.sweep.clock import SystemClock

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from surogate_bench import __version__
-from surogate_bench.exports import ExportFormat
+from surogate_bench.stages.exports import ExportFormat
 from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
 from surogate_bench_orchestrator.cli.target import On
 

@@ -8,9 +8,9 @@ from rich.table import Table
 
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.recipes.engines import required_capability
-from surogate_bench_orchestrator.adapters.local.capabilities import Capability, capability
-from surogate_bench_orchestrator.adapters.local.machine import detect_machine
 from surogate_bench_orchestrator.cli.consoles import Consoles
+from surogate_bench_orchestrator.runtimes.local.capabilities import Capability, capability
+from surogate_bench_orchestrator.runtimes.local.machine import detect_machine
 
 _COLUMNS = ("recipe", "title", "weights stored as", "products in", "engine here", "")
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from rich.console import Console
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.consoles import print_line
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 from surogate_bench_orchestrator.domain.tasks import Observation, Task
+from surogate_bench_orchestrator.runtimes.local.machine import allot, detect_machine
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 
 _POLL_S = 0.2

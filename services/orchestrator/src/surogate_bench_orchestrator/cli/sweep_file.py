@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from surogate_bench.local_inputs import local_input
-from surogate_bench.model_limits import require_positions, stated_positions
-from surogate_bench.model_source import local_model_folder
+from surogate_bench.inputs.model_limits import require_positions, stated_positions
+from surogate_bench.inputs.trainer_commands import command_files
 from surogate_bench.results import InputName
 from surogate_bench.specs import RecipeSweep, load_sweep
-from surogate_bench.trainer_commands import command_files
+from surogate_bench.stages.local_inputs import local_input
+from surogate_bench.stages.model_source import local_model_folder
 
 _CHECKED: tuple[InputName, ...] = ("data", "tasks", "adapters", "further_tasks", "task_data")
 

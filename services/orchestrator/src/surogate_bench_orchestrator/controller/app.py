@@ -12,14 +12,7 @@ from typing import Any
 
 from surogate_bench.errors import ConfigError, ExitCode, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.logs import configure_logging
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.cluster import Cluster
-from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
-from surogate_bench_orchestrator.adapters.kubernetes.informers import Informer
-from surogate_bench_orchestrator.adapters.kubernetes.release import Release
-from surogate_bench_orchestrator.adapters.kubernetes.runtime import KubernetesRuntime
-from surogate_bench_orchestrator.adapters.kubernetes.settings import ClusterSettings, load_settings
+from surogate_bench.processes.logs import configure_logging
 from surogate_bench_orchestrator.controller.election import Election
 from surogate_bench_orchestrator.controller.http_server import Answers, HttpServer
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
@@ -31,6 +24,13 @@ from surogate_bench_orchestrator.controller.sweep.reconciler import Dependencies
 from surogate_bench_orchestrator.controller.sweep.store_connection import RETRY_S, StoreConnection
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_resource
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
+from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
+from surogate_bench_orchestrator.runtimes.kubernetes.informers import Informer
+from surogate_bench_orchestrator.runtimes.kubernetes.release import Release
+from surogate_bench_orchestrator.runtimes.kubernetes.runtime import KubernetesRuntime
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, load_settings
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 
 from surogate_bench.contract import HEALTH_PATH, METRICS_PATH, READY_PATH, SUMMARY_FILE
 from surogate_bench.errors import BenchError
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 
 _log = logging.getLogger(__name__)
 

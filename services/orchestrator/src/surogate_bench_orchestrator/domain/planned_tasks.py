@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from surogate_bench.contract import SERVER_PORT, VLLM_PORT, Service
 from surogate_bench.layout import CheckSubject, SweepLayout, run_name
 from surogate_bench.recipes import Recipe
-from surogate_bench.requests import (
+from surogate_bench.specs.sweep import RecipeSweep
+from surogate_bench.specs.trainers import ForeignTrainer
+from surogate_bench.stages.requests import (
     CheckRequest,
     EvaluateRequest,
     ForeignTrainRequest,
@@ -15,8 +17,6 @@ from surogate_bench.requests import (
     ServeRequest,
     TrainRequest,
 )
-from surogate_bench.specs.sweep import RecipeSweep
-from surogate_bench.specs.trainers import ForeignTrainer
 from surogate_bench_orchestrator.domain.tasks import Task, task_name
 
 UNADDRESSED = ""

@@ -22,8 +22,8 @@ trainers if that number of slots permits overlapping.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surogate_bench.requests import CheckRequest
 from surogate_bench.specs.sweep import Placement
+from surogate_bench.stages.requests import CheckRequest
 from surogate_bench_orchestrator.domain.observed import Observed, failure_of, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.serving import (

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from surogate_bench.contract import Service
 from surogate_bench.layout import BASE_RUN, eval_stage
-from surogate_bench.progress import Progress
-from surogate_bench.requests import AnyRequest, CheckRequest, EvaluateRequest, ForeignTrainRequest, ServeRequest
+from surogate_bench.processes.progress import Progress
+from surogate_bench.stages.requests import AnyRequest, CheckRequest, EvaluateRequest, ForeignTrainRequest, ServeRequest
 
 MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""

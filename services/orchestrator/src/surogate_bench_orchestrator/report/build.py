@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from surogate_bench.recipes import Recipe
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.report.analysis.further import build_further
 from surogate_bench_orchestrator.report.analysis.matrix import build_matrix
 from surogate_bench_orchestrator.report.analysis.merged import build_merged

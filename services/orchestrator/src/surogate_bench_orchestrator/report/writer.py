@@ -2,7 +2,7 @@
 
 from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
 from surogate_bench_orchestrator.report.tables.further_csv import to_tasks_csv
 from surogate_bench_orchestrator.report.tables.markdown import to_markdown

@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 
 from surogate_bench.layout import manifest_key
-from surogate_bench.manifest import Manifest
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.tasks import Task
 

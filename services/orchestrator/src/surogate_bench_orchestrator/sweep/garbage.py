@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from surogate_bench.layout import SWEEPS, SweepLayout, manifest_key
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectInfo, ObjectStore
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import ObjectInfo, ObjectStore
 from surogate_bench_orchestrator.ports import Clock
 from surogate_bench_orchestrator.sweep.locks import SweepLock, sweep_lock
 

@@ -22,8 +22,8 @@ from typing_extensions import override
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.model_source import local_folder
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.model_source import local_folder
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench.user_paths import unwritable
 from surogate_bench_orchestrator.ports import Clock
 

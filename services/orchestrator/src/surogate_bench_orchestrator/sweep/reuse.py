@@ -9,11 +9,10 @@ from pydantic import ValidationError
 from surogate_bench.contract import INPUT_SCALES_FILE, SPEC_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SWEEPS, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Manifest, result_of, training_of
-from surogate_bench.packages import version_in
+from surogate_bench.machine.packages import version_in
 from surogate_bench.results import CheckResult, EvalResult, ImportResult, PrepareResult, ScoredData
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stage_identity import (
+from surogate_bench.stages.identity import (
     SCORING_VERSION,
     SERVING_VERSION,
     VLLM_VERSION,
@@ -24,8 +23,9 @@ from surogate_bench.stage_identity import (
     trains_alike,
     uses_input_scales,
 )
-from surogate_bench.stages import read_manifest, read_result
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest, result_of, training_of
+from surogate_bench.stages.publication import read_manifest, read_result
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.plan import Evaluation, Plan, Run
 from surogate_bench_orchestrator.domain.tasks import Task
 

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import result_of, training_of
-from surogate_bench.progress import Activity, Progress
-from surogate_bench.requests import ServeRequest
+from surogate_bench.processes.progress import Activity, Progress
 from surogate_bench.results import EvalResult, ForeignTrainResult, ImportResult, PrepareResult, TrainResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
+from surogate_bench.stages.manifest import result_of, training_of
+from surogate_bench.stages.requests import ServeRequest
 from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, failure_of
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.domain.serving import server_work

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from surogate_bench.errors import TransientError
-from surogate_bench.requests import EvaluateRequest
-from surogate_bench.stages import reuse_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.publication import reuse_stage
+from surogate_bench.stages.requests import EvaluateRequest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan
 from surogate_bench_orchestrator.domain.reconcile import Action, Delete, Reuse, reconcile

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.manifest import Manifest
+from surogate_bench.stages.manifest import Manifest
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
 

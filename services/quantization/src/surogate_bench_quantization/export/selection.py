@@ -1,7 +1,7 @@
 """Which checkpoint format holds which storage."""
 
-from surogate_bench.exports import ExportFormat
 from surogate_bench.recipes import Recipe, WeightStorage
+from surogate_bench.stages.exports import ExportFormat
 from surogate_bench_quantization.export.bitsandbytes_nf4 import BitsAndBytesNF4Format
 from surogate_bench_quantization.export.checkpoint_format import CheckpointFormat
 from surogate_bench_quantization.export.dequantized import DequantizedFormat

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import TemplateSyntaxError
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.reading.detection import TOOLS
-from surogate_bench.reading.text import shortened
+from surogate_bench.inputs.reading.detection import TOOLS
+from surogate_bench.inputs.reading.text import shortened
 from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
 from surogate_bench_trainer.data.conversations import ASSISTANT
 from surogate_bench_trainer.data.records import Message, Rendered

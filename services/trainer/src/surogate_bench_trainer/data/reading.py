@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from surogate_bench.reading.fields import Place
-from surogate_bench.reading.raw_records import raw_records
+from surogate_bench.inputs.reading.fields import Place
+from surogate_bench.inputs.reading.raw_records import raw_records
 from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.records import ReadRecord
 from surogate_bench_trainer.data.shapes import records_from, stated_format
 
 
 def read_records(*paths: Path, spec: DataSpec, split: str) -> list[ReadRecord]:
-    """Read files in :data:`surogate_bench.data_files.FORMATS`, compressed or not, one after another.
+    """Read files in :data:`surogate_bench.inputs.data_files.FORMATS`, compressed or not, one after another.
 
     Args:
         paths: The files.

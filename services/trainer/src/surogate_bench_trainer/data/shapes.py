@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from surogate_bench.reading.detection import REQUIRED_ROLES, detect_format, message_lists
-from surogate_bench.reading.fields import Place, as_text, kind_of, text_field, valid_text
+from surogate_bench.inputs.reading.detection import REQUIRED_ROLES, detect_format, message_lists
+from surogate_bench.inputs.reading.fields import Place, as_text, kind_of, text_field, valid_text
 from surogate_bench.specs.data import DataFormat, DataSpec
 from surogate_bench_trainer.data.conversations import conversation_from
 from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.reading.fields import Number, Place, kind_of, valid_text
+from surogate_bench.inputs.reading.fields import Number, Place, kind_of, valid_text
 
 
 def tools_from(given: object, place: Place) -> str:

@@ -11,8 +11,8 @@ import safetensors.torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from surogate_bench.content import model_files
 from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
+from surogate_bench.inputs.content import model_files
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_trainer.export.layers import Layers, groups
 

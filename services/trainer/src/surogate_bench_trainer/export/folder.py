@@ -12,7 +12,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.exports import check_output
+from surogate_bench.stages.exports import check_output
 
 _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from surogate_bench.exports import ExportFormat
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.precisions import STORAGES
+from surogate_bench.stages.exports import ExportFormat
 from surogate_bench.user_paths import require_free_space
 from surogate_bench_trainer.model.coverage import transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
-from surogate_bench.model_source import ModelLocation, locate_model
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
-from surogate_bench.requests import ExportRequest
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.model_source import ModelLocation, locate_model
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import ExportRequest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.model.recipe import apply_recipe

@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 from surogate_bench.contract import EXPORT_FILE
-from surogate_bench.exports import ExportRecord, check_export
-from surogate_bench.hardware import package_versions
-from surogate_bench.progress import Activity, Progress, write_progress
+from surogate_bench.machine.hardware import package_versions
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.recipes import Recipe
-from surogate_bench.requests import ExportRequest
-from surogate_bench.store import open_store
+from surogate_bench.stages.exports import ExportRecord, check_export
+from surogate_bench.stages.requests import ExportRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_quantization.export import CheckpointFormat, checkpoint_format
 from surogate_bench_trainer.export.checkpoint import (
     WrittenWeights,

@@ -9,9 +9,9 @@ from typing import Literal
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file
-from surogate_bench.model_source import ModelLocation
-from surogate_bench.requests import ForeignTrainRequest
 from surogate_bench.specs import ForeignTrainer, RecipeSweep
+from surogate_bench.stages.model_source import ModelLocation
+from surogate_bench.stages.requests import ForeignTrainRequest
 from surogate_bench_trainer.data.records import PreparedRecord, read_prepared
 from surogate_bench_trainer.foreign.base_layers import BaseLayers, read_base_layers
 from surogate_bench_trainer.model.loading import loading_model

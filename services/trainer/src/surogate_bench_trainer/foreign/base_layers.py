@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from surogate_bench.model_source import ModelLocation
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.specs.lora import LoraSpec
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_trainer.model.coverage import shortest_names, transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from surogate_bench.adapter_files import local_adapter_files
 from surogate_bench.contract import ADAPTER_FOLDER, METRICS_FILE
 from surogate_bench.errors import ConfigError, ForeignTrainerError
-from surogate_bench.progress import Activity, Progress, write_progress
+from surogate_bench.inputs.adapter_files import local_adapter_files
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder

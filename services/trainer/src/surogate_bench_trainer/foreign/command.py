@@ -16,7 +16,7 @@ from typing import IO
 
 from surogate_bench.contract import HUB_TOKEN_VARIABLE, TASK_DIR_VARIABLE, VARIABLE_PREFIX
 from surogate_bench.errors import printable, shorten
-from surogate_bench.logs import redact
+from surogate_bench.processes.logs import redact
 
 _log = logging.getLogger(__name__)
 

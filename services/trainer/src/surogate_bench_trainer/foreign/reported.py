@@ -8,9 +8,9 @@ from statistics import fmean
 
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
-from surogate_bench.adapter_files import read_bounded
 from surogate_bench.contract import METRICS_FILE
 from surogate_bench.errors import printable, shorten
+from surogate_bench.inputs.adapter_files import read_bounded
 from surogate_bench.results import MetricsLine, ValidationPoint
 from surogate_bench_trainer.training.metrics import FINAL_STEPS
 

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.adapter_files import (
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
+from surogate_bench.errors import ConfigError
+from surogate_bench.inputs.adapter_files import (
     ADAPTER_FILES,
     LARGEST_CONFIG,
     AdapterOrigin,
@@ -11,12 +13,10 @@ from surogate_bench.adapter_files import (
     read_bounded,
     require_adapter_files,
 )
-from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE
-from surogate_bench.errors import ConfigError
-from surogate_bench.hub_models import hub_explained
-from surogate_bench.logs import take_over_logs
+from surogate_bench.inputs.hub_models import hub_explained
+from surogate_bench.processes.logs import take_over_logs
 from surogate_bench.specs import ForeignAdapter
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

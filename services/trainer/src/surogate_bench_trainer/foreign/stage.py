@@ -3,16 +3,16 @@
 import logging
 from pathlib import Path
 
-from surogate_bench.content import require_same
 from surogate_bench.contract import ADAPTER_FOLDER
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench.model_source import locate_model
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import ImportRequest
+from surogate_bench.inputs.content import require_same
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import ForeignAdapter
-from surogate_bench.stages import new_manifest, publish_stage, read_manifest, read_result
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import new_manifest, publish_stage, read_manifest, read_result
+from surogate_bench.stages.requests import ImportRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.foreign.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.checked import check_adapter, last_part, write_adapter
 from surogate_bench_trainer.foreign.sources import FetchedAdapter, fetch_adapter

@@ -13,14 +13,14 @@ import torch
 from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import run_name
-from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.model_source import locate_model
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import ForeignTrainRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import ForeignTrainResult, PrepareResult
 from surogate_bench.specs import ForeignTrainer
-from surogate_bench.stages import fetch_stage, new_manifest, publish_stage, read_manifest
-from surogate_bench.store import ObjectStore, open_store
+from surogate_bench.stages.local_inputs import require_unchanged
+from surogate_bench.stages.model_source import locate_model
+from surogate_bench.stages.publication import fetch_stage, new_manifest, publish_stage, read_manifest
+from surogate_bench.stages.requests import ForeignTrainRequest
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.foreign.attempt import Attempt
 from surogate_bench_trainer.foreign.collecting import collect
 from surogate_bench_trainer.foreign.giving import give, give_copies

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 
 from surogate_bench.contract import REQUEST_FILE, split_file
 from surogate_bench.layout import run_name
-from surogate_bench.model_source import ModelLocation
-from surogate_bench.requests import ForeignTrainRequest
+from surogate_bench.stages.model_source import ModelLocation
+from surogate_bench.stages.requests import ForeignTrainRequest
 from surogate_bench_trainer.data.encoding import Sample, completion_of, encode, prompt_of
 from surogate_bench_trainer.data.records import PreparedRecord, Rendered
 from surogate_bench_trainer.data.schedule import schedule_batches

@@ -11,7 +11,7 @@ from typing import Self
 
 from surogate_bench.contract import GPUS_VARIABLE, PARENT_PID_VARIABLE
 from surogate_bench.errors import PermanentError
-from surogate_bench.machine_checks import REPORT_JSON, Outcome, read_report
+from surogate_bench.machine.checks import REPORT_JSON, Outcome, read_report
 
 _POLL_S = 0.5
 _STOP_S = 10.0

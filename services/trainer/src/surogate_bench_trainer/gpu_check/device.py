@@ -6,8 +6,8 @@ import warnings
 import torch
 
 from surogate_bench.contract import GPUS_VARIABLE
-from surogate_bench.machine_checks import Device
-from surogate_bench.nvidia_smi import query_nvidia_smi
+from surogate_bench.machine.checks import Device
+from surogate_bench.machine.nvidia_smi import query_nvidia_smi
 
 
 def describe_device() -> Device:

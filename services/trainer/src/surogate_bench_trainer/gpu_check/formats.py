@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from surogate_bench.machine_checks import Comparison, compare
+from surogate_bench.machine.checks import Comparison, compare
 from surogate_bench_quantization import oracle
 from surogate_bench_quantization.formats.elements import E4M3, E5M2, ElementFormat, uniform_noise
 from surogate_bench_quantization.formats.fp8 import (

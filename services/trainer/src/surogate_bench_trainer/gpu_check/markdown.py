@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from surogate_bench.machine_checks import Check, CheckReport, Comparison, Device, Outcome
+from surogate_bench.machine.checks import Check, CheckReport, Comparison, Device, Outcome
 
 TOKENS_PER_SECOND, PEAK_BYTES, WEIGHT_BYTES = "tokens/s", "peak memory bytes", "weight bytes"
 """Names of the figures of a timed run."""

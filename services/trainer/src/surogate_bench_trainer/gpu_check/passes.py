@@ -7,7 +7,7 @@ from functools import partial
 
 from torch import Tensor
 
-from surogate_bench.machine_checks import Comparison, compare
+from surogate_bench.machine.checks import Comparison, compare
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.gpu_check.learners import (

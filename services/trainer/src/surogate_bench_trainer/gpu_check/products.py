@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from surogate_bench.errors import UnsupportedRecipeError
-from surogate_bench.machine_checks import Comparison, compare, engine_check_name
+from surogate_bench.machine.checks import Comparison, compare, engine_check_name
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.engines import implemented_engines
 from surogate_bench.recipes.precisions import EMULATED, TRANSFORMER_ENGINE, EngineSupport

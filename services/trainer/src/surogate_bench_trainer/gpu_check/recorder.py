@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from surogate_bench.errors import BenchError, shorten
-from surogate_bench.machine_checks import Check, CheckReport, Comparison, Outcome, write_report
+from surogate_bench.machine.checks import Check, CheckReport, Comparison, Outcome, write_report
 from surogate_bench_trainer.gpu_check.markdown import describe_check, render
 
 _log = logging.getLogger(__name__)

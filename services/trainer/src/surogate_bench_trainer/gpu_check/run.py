@@ -16,11 +16,11 @@ import torch
 from surogate_bench.contract import TERMINATION_FILE, Service
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.files import write_atomically
-from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.logs import configure_logging
-from surogate_bench.machine_checks import ENGINES, REPORT_MARKDOWN, CheckReport, Device
-from surogate_bench.progress import Termination
-from surogate_bench.service import Terminated, die_with_parent
+from surogate_bench.machine.checks import ENGINES, REPORT_MARKDOWN, CheckReport, Device
+from surogate_bench.machine.hardware import describe_machine, package_versions
+from surogate_bench.processes.logs import configure_logging
+from surogate_bench.processes.progress import Termination
+from surogate_bench.processes.service import Terminated, die_with_parent
 from surogate_bench_quantization import oracle
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.fusion import require_compiler

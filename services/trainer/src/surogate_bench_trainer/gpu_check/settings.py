@@ -8,10 +8,10 @@ from types import MappingProxyType
 import torch
 
 from surogate_bench.errors import PermanentError
+from surogate_bench.inputs.task_files import builtin_tasks
 from surogate_bench.recipes import RECIPES
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench.task_files import builtin_tasks
 
 Shape = Mapping[str, str | int | bool]
 """Fields of a configuration of transformers."""

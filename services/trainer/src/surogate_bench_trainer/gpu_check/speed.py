@@ -17,7 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from surogate_bench.machine_checks import Comparison, compare
+from surogate_bench.machine.checks import Comparison, compare
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.training import TrainingSpec

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from surogate_bench.contract import METRICS_FILE
 from surogate_bench.layout import run_name
-from surogate_bench.machine_checks import compare
+from surogate_bench.machine.checks import compare
 from surogate_bench.recipes import Recipe
-from surogate_bench.requests import PrepareRequest, TrainRequest
 from surogate_bench.results import MetricsLine, TrainResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.stages.requests import PrepareRequest, TrainRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.gpu_check.cpu_reference import CpuReference
 from surogate_bench_trainer.gpu_check.recorder import Finding, NotRun
 from surogate_bench_trainer.gpu_check.settings import Setting, embedded_sweep

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.logs import take_over_logs
-from surogate_bench.service import is_transient
+from surogate_bench.processes.logs import take_over_logs
+from surogate_bench.processes.service import is_transient
 
 if TYPE_CHECKING:
     import torch

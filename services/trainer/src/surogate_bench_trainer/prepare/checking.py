@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file, task_file
 from surogate_bench.files import sha256_of
-from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
-from surogate_bench.local_inputs import INPUTS, digest_inputs
-from surogate_bench.model_source import ModelLocation, locate_model
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import StageRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import InputName, PrepareResult, SplitInfo
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.local_inputs import INPUTS, digest_inputs
+from surogate_bench.stages.model_source import ModelLocation, locate_model
+from surogate_bench.stages.requests import StageRequest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import PreparedRecord, ScoredRecord, write_records
 from surogate_bench_trainer.data.rendering import is_templated, render

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from surogate_bench.content import MULTIPLE_CHOICE, output_type
 from surogate_bench.errors import ConfigError
-from surogate_bench.reading.detection import FINAL_ANSWER
+from surogate_bench.inputs.content import MULTIPLE_CHOICE, output_type
+from surogate_bench.inputs.reading.detection import FINAL_ANSWER
+from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.task_files import TaskFolders
 from surogate_bench_trainer.data.chat import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import (

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_limits import longest_sequences, require_positions
+from surogate_bench.inputs.model_limits import longest_sequences, require_positions
 from surogate_bench.recipes import Recipe
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import local_folder
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.model_source import local_folder
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench.user_paths import require_free_space
 
 NEEDED_MIB = 256

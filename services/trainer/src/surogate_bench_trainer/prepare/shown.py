@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
-from surogate_bench.inspection import ShownSample, TaskPrompt, TextPart
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
+from surogate_bench.stages.inspection import ShownSample, TaskPrompt, TextPart
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.records import Completion, Record, ScoredRecord
 from surogate_bench_trainer.prepare.checking import Checked

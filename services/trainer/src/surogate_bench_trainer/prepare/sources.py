@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from surogate_bench.data_files import SPLITS, scored_files, split_files
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.logs import take_over_logs
-from surogate_bench.reading.fields import Place
-from surogate_bench.service import is_transient
+from surogate_bench.inputs.data_files import SPLITS, scored_files, split_files
+from surogate_bench.inputs.reading.fields import Place
+from surogate_bench.processes.logs import take_over_logs
+from surogate_bench.processes.service import is_transient
 from surogate_bench.specs.data import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import ReadRecord, Record

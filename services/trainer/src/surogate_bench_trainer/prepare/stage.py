@@ -3,11 +3,11 @@
 import logging
 from pathlib import Path
 
-from surogate_bench.local_inputs import INPUTS
-from surogate_bench.progress import Activity, Progress, write_progress
-from surogate_bench.requests import PrepareRequest
-from surogate_bench.stages import new_manifest, publish_stage, read_manifest
-from surogate_bench.store import open_store
+from surogate_bench.processes.progress import Activity, Progress, write_progress
+from surogate_bench.stages.local_inputs import INPUTS
+from surogate_bench.stages.publication import new_manifest, publish_stage, read_manifest
+from surogate_bench.stages.requests import PrepareRequest
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.prepare.checking import check_inputs
 
 _log = logging.getLogger(__name__)

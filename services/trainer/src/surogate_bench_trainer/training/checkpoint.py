@@ -11,7 +11,7 @@ import safetensors.torch
 from torch import Tensor
 
 from surogate_bench.contract import METRICS_FILE
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 
 _log = logging.getLogger(__name__)
 _STATE, _SEAL = "state.safetensors", "complete.json"

@@ -4,7 +4,7 @@ import signal
 from types import FrameType, TracebackType
 from typing import Self
 
-from surogate_bench.service import Terminated
+from surogate_bench.processes.service import Terminated
 
 
 class HeldSignals:

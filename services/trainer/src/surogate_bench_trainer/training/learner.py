@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.service import Terminated
+from surogate_bench.processes.service import Terminated
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.passes import Passes, packed_loss, segments_for
 from surogate_bench_trainer.model.recipe import AppliedRecipe

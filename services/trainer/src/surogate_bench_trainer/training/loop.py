@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from surogate_bench.errors import PermanentError
-from surogate_bench.progress import Activity, Progress
+from surogate_bench.processes.progress import Activity, Progress
+from surogate_bench.processes.service import Terminated
 from surogate_bench.results import MetricsLine
-from surogate_bench.service import Terminated
 from surogate_bench.specs.training import TrainingSpec
 from surogate_bench_trainer.data.batches import PackedBatch, batches_of
 from surogate_bench_trainer.data.encoding import Sample

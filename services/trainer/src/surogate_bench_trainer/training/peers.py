@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from surogate_bench.service import Terminated
+from surogate_bench.processes.service import Terminated
 
 
 class Peers(Protocol):

@@ -20,7 +20,7 @@ from typing_extensions import override
 
 from surogate_bench.contract import PEER_TIMEOUT_VARIABLE
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.service import Terminated
+from surogate_bench.processes.service import Terminated
 from surogate_bench_trainer.data.shares import noise_seed, share_of
 from surogate_bench_trainer.training.peers import Peers
 

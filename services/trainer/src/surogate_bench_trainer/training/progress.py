@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from surogate_bench.progress import Progress, write_progress
+from surogate_bench.processes.progress import Progress, write_progress
 
 _INTERVAL_S = 0.5
 

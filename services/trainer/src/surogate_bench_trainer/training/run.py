@@ -12,13 +12,13 @@ from torch import Tensor
 from surogate_bench.contract import ADAPTER_FOLDER, DATA_FOLDER, INPUT_SCALES_FILE, METRICS_FILE, split_file
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import run_name
-from surogate_bench.model_source import ModelLocation, locate_model
-from surogate_bench.prepared import special_tokens
-from surogate_bench.progress import Activity, Progress
-from surogate_bench.requests import TrainRequest
+from surogate_bench.processes.progress import Activity, Progress
 from surogate_bench.results import TrainResult
-from surogate_bench.stages import new_manifest, publish_stage
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.model_source import ModelLocation, locate_model
+from surogate_bench.stages.prepared import special_tokens
+from surogate_bench.stages.publication import new_manifest, publish_stage
+from surogate_bench.stages.requests import TrainRequest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_quantization.fusion import require_compiler
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from surogate_bench.model_source import ModelLocation
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.lora import load_lora
 from surogate_bench_trainer.training.interruption import HeldSignals

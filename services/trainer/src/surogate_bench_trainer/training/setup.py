@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from surogate_bench.model_source import ModelLocation
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.model import ModelSpec
+from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_quantization.cpu_products import ensure_fast_bf16_products
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, batches_of

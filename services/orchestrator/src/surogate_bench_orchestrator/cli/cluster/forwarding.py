@@ -8,7 +8,7 @@ from kubernetes.client import ApiClient, ApiException, CoreV1Api
 from kubernetes.stream import portforward
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench_orchestrator.adapters.kubernetes.api import translate
+from surogate_bench_orchestrator.runtimes.kubernetes.api import translate
 
 _TIMEOUT_S = 60.0
 _MAX_BODY_BYTES = 512 * 1024**2

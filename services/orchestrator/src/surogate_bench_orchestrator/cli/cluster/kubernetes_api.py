@@ -7,12 +7,12 @@ from typing_extensions import override
 
 from surogate_bench.contract import CONTROLLER_PORT
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench_orchestrator.adapters.kubernetes.api import Api
-from surogate_bench_orchestrator.adapters.kubernetes.connecting import connect
-from surogate_bench_orchestrator.adapters.kubernetes.pod_status import containers_with_logs
 from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi, Pod, Resource
 from surogate_bench_orchestrator.cli.cluster.forwarding import get_from_pod
 from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
+from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
+from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
+from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import containers_with_logs
 
 MANAGER = "surogate-bench-cli"
 """Field manager."""

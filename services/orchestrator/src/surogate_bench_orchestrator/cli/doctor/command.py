@@ -10,7 +10,7 @@ from rich.table import Table
 from surogate_bench.errors import ExitCode
 from surogate_bench.recipes import RECIPES
 from surogate_bench.recipes.engines import AUTO
-from surogate_bench.store_location import parse_location
+from surogate_bench.store.location import parse_location
 from surogate_bench.user_paths import expand_home
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.doctor.diagnosis import Diagnosis, diagnose

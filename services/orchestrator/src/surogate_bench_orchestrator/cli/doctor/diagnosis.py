@@ -4,13 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from surogate_bench.machine_checks import CheckReport, Outcome, engine_check_name
-from surogate_bench.packages import PACKAGES
+from surogate_bench.machine.checks import CheckReport, Outcome, engine_check_name
+from surogate_bench.machine.packages import PACKAGES
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import AUTO
-from surogate_bench_orchestrator.adapters.local.capabilities import capability
 from surogate_bench_orchestrator.cli.doctor.facts import Facts
 from surogate_bench_orchestrator.report.text.formats import size
+from surogate_bench_orchestrator.runtimes.local.capabilities import capability
 
 MIN_MEMORY_BYTES = 2 * 2**30
 """Memory of a trainer or vLLM on a CPU."""

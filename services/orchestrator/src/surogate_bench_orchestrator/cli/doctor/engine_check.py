@@ -9,15 +9,15 @@ from pathlib import Path
 from subprocess import Popen
 
 from surogate_bench.contract import GPU_CHECK_MODULE, PARENT_PID_VARIABLE
-from surogate_bench.machine_checks import ENGINES, CheckReport, read_report
-from surogate_bench.progress import read_termination
-from surogate_bench_orchestrator.adapters.local.processes import (
+from surogate_bench.machine.checks import ENGINES, CheckReport, read_report
+from surogate_bench.processes.progress import read_termination
+from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
+from surogate_bench_orchestrator.runtimes.local.processes import (
     child_environment,
     exit_code_of,
     start,
     stop_children,
 )
-from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
 
 _MINUTES = 6.0
 _TIMEOUT_S = 420.0

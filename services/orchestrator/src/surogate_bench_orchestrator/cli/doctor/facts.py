@@ -11,12 +11,11 @@ import psutil
 
 from surogate_bench.contract import HUB_ENDPOINT_VARIABLE
 from surogate_bench.errors import ConfigError
-from surogate_bench.hardware import describe_machine, package_versions
-from surogate_bench.hub_environment import HUB_ADDRESS, OFFLINE_SWITCHES
-from surogate_bench.manifest import Hardware
+from surogate_bench.inputs.hub_environment import HUB_ADDRESS, OFFLINE_SWITCHES
+from surogate_bench.machine.hardware import Hardware, describe_machine, package_versions
 from surogate_bench.variables import is_on, require_address
-from surogate_bench_orchestrator.adapters.local.machine import Gpu, Machine, detect_machine, query_gpus
 from surogate_bench_orchestrator.cli.doctor.engine_check import EngineCheck
+from surogate_bench_orchestrator.runtimes.local.machine import Gpu, Machine, detect_machine, query_gpus
 
 _HUB_TIMEOUT_S = 5.0
 

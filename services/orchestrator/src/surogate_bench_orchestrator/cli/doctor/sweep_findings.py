@@ -5,11 +5,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.hub_environment import check_hub_environment, data_on_hub
-from surogate_bench.machine_checks import Device
-from surogate_bench.model_source import local_model_folder
+from surogate_bench.inputs.hub_environment import check_hub_environment, data_on_hub
+from surogate_bench.inputs.trainer_commands import command_files
+from surogate_bench.machine.checks import Device
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.trainer_commands import command_files
+from surogate_bench.stages.model_source import local_model_folder
 from surogate_bench_orchestrator.cli.doctor.diagnosis import Finding, Level
 from surogate_bench_orchestrator.cli.doctor.facts import Hub
 from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_training_bytes

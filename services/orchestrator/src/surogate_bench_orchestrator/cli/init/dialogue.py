@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.reading.detection import REQUIRED_ROLES
+from surogate_bench.inputs.reading.detection import REQUIRED_ROLES
 from surogate_bench.recipes import RECIPES
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.init.answers import Answers, DataFacts

@@ -4,15 +4,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.data_files import split_files
 from surogate_bench.errors import ConfigError
-from surogate_bench.model_limits import stated_positions
-from surogate_bench.model_source import local_model_folder
-from surogate_bench.reading.detection import FINAL_ANSWER, REQUIRED_ROLES, SCORED_FORMATS, detect_format, fits
-from surogate_bench.reading.fields import as_text
-from surogate_bench.reading.raw_records import raw_records
+from surogate_bench.inputs.data_files import split_files
+from surogate_bench.inputs.model_limits import stated_positions
+from surogate_bench.inputs.reading.detection import FINAL_ANSWER, REQUIRED_ROLES, SCORED_FORMATS, detect_format, fits
+from surogate_bench.inputs.reading.fields import as_text
+from surogate_bench.inputs.reading.raw_records import raw_records
 from surogate_bench.specs import DataSpec, RecipeSweep
 from surogate_bench.specs.data import DataFormat, FieldNames
+from surogate_bench.stages.model_source import local_model_folder
 from surogate_bench_orchestrator.cli.init.answers import DataFacts, Facts
 
 _LARGEST = 2**30

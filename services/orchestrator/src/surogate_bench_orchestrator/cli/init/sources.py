@@ -4,8 +4,8 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from surogate_bench.data_files import COMPRESSED, FORMATS
-from surogate_bench.model_source import CONVERTED_MODELS, SHIPPED_MODELS
+from surogate_bench.inputs.data_files import COMPRESSED, FORMATS
+from surogate_bench.stages.model_source import CONVERTED_MODELS, SHIPPED_MODELS
 from surogate_bench_orchestrator.cli.init.answers import Source, TaskAnswer
 
 BUILTIN_MODELS = (*SHIPPED_MODELS, *CONVERTED_MODELS)

@@ -9,20 +9,20 @@ from pathlib import Path
 
 from surogate_bench.contract import Service
 from surogate_bench.errors import ConfigError, ExitCode, StoreAwayError, StoreRefusedError
-from surogate_bench.hardware import describe_machine
-from surogate_bench.inspection import Inspection
-from surogate_bench.requests import InspectRequest
+from surogate_bench.machine.hardware import describe_machine
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.store_errors import as_bad_input
+from surogate_bench.stages.inspection import Inspection
+from surogate_bench.stages.requests import InspectRequest
+from surogate_bench.store.errors import as_bad_input
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder, unwritable
-from surogate_bench_orchestrator.adapters.local.machine import allot, detect_machine
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.inspection.estimates import DiskNeeds, RecipeNeeds, disk_needs, recipe_needs
 from surogate_bench_orchestrator.cli.inspection.page import show_inspection
 from surogate_bench_orchestrator.cli.inspection.speeds import Here, measured_speeds
 from surogate_bench_orchestrator.cli.single_task import run_task
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, task_name
+from surogate_bench_orchestrator.runtimes.local.machine import allot, detect_machine
 
 _TIMEOUT_S = 4 * 3600.0
 """Enough to download a large model and its data set, as for the prepare stage."""

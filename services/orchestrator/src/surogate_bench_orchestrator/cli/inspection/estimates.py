@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.inspection import Inspection
 from surogate_bench.recipes import Recipe
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.inspection import Inspection
 from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_training_bytes, stored_weight_bytes
 from surogate_bench_orchestrator.cli.inspection.speeds import Measured
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.text import Text
 
 from surogate_bench.errors import printable
-from surogate_bench.inspection import TextPart
+from surogate_bench.stages.inspection import TextPart
 
 _LONGEST_PART = 1200
 """Characters of a part; of a longer one beginning and end are shown."""

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from surogate_bench.errors import printable
-from surogate_bench.inspection import Inspection, Lengths, SeedSchedule, ShownSample, TaskPrompt, TrainedTokens
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.inspection import Inspection, Lengths, SeedSchedule, ShownSample, TaskPrompt, TrainedTokens
 from surogate_bench_orchestrator.cli.consoles import print_line
 from surogate_bench_orchestrator.cli.inspection.estimates import DiskNeeds, RecipeNeeds
 from surogate_bench_orchestrator.cli.inspection.framed import Marks, marked, print_framed

@@ -6,14 +6,15 @@ from datetime import datetime
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import SWEEPS, SweepLayout, manifest_key, run_name
-from surogate_bench.manifest import Hardware, Manifest, result_of
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench.recipes import Recipe
 from surogate_bench.results import PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stage_identity import model_identity
-from surogate_bench.stages import read_manifest
-from surogate_bench.store import ObjectStore
-from surogate_bench_orchestrator.adapters.local.machine import Allotment
+from surogate_bench.stages.identity import model_identity
+from surogate_bench.stages.manifest import Manifest, result_of
+from surogate_bench.stages.publication import read_manifest
+from surogate_bench.store.object_store import ObjectStore
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment
 from surogate_bench_orchestrator.sweep.reuse import prepared_sweeps
 
 _COSTS_TIME = ("lora", "packing", "max_length", "micro_batch_size", "gpus", "loss_on")

@@ -7,13 +7,13 @@ from functools import partial
 from rich.console import Console
 
 from surogate_bench.errors import ExitCode, StoreAwayError
-from surogate_bench.hub_environment import check_hub_environment
+from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
-from surogate_bench.local_inputs import require_unchanged
 from surogate_bench.results import PrepareResult
-from surogate_bench.stages import read_result
-from surogate_bench.store import ObjectStore
-from surogate_bench.store_errors import as_bad_input
+from surogate_bench.stages.local_inputs import require_unchanged
+from surogate_bench.stages.publication import read_result
+from surogate_bench.store.errors import as_bad_input
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.cli.consoles import Consoles, print_line
 from surogate_bench_orchestrator.cli.live_table import choose_display
 from surogate_bench_orchestrator.cli.local.report import publish_report, show_report

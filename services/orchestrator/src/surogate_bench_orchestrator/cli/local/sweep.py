@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
-from surogate_bench.model_source import local_folder
 from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench.store_errors import as_bad_input
+from surogate_bench.stages.model_source import local_folder
+from surogate_bench.store.errors import as_bad_input
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench.user_paths import expand_home, require_current_folder, require_folder, require_free_space
-from surogate_bench_orchestrator.adapters.local.machine import Allotment, allot, detect_machine
-from surogate_bench_orchestrator.adapters.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.cli.sweep_file import read_sweep
 from surogate_bench_orchestrator.cli.target import LocalOptions, SweepArgument
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan
+from surogate_bench_orchestrator.runtimes.local.machine import Allotment, allot, detect_machine
+from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime
 from surogate_bench_orchestrator.sweep.clock import SystemClock
 from surogate_bench_orchestrator.sweep.completed_stages import CompletedStages
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot

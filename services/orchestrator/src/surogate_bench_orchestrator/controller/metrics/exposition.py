@@ -1,7 +1,7 @@
 """Metrics of the controller, at ``/metrics``. Results are read from the object store, so they survive a restart.
 
-Only the leader exports sweeps; the series of a sweep end with the resource. :mod:`surogate_bench.metrics` documents
-each metric.
+Only the leader exports sweeps; the series of a sweep end with the resource. :mod:`surogate_bench.processes.metrics`
+documents each metric.
 """
 
 import threading
@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Plat
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from surogate_bench.metrics import family, meaning
+from surogate_bench.processes.metrics import family, meaning
 from surogate_bench_orchestrator.controller.metrics.figures import RunFigures, ServedFigures, SweepFigures, TaskFigures
 
 

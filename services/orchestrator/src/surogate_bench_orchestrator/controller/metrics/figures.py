@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.manifest import result_of, training_of
 from surogate_bench.results import EvalResult
 from surogate_bench.specs.evaluation import AS_PUBLISHED
+from surogate_bench.stages.manifest import result_of, training_of
 from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.domain.plan import Run
 from surogate_bench_orchestrator.sweep.snapshot import Snapshot

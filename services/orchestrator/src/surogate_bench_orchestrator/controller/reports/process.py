@@ -8,9 +8,9 @@ import sys
 from pydantic import BaseModel, ConfigDict
 
 from surogate_bench.errors import BenchError, ExitCode
-from surogate_bench.service import die_with_parent
+from surogate_bench.processes.service import die_with_parent
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.store import open_store
+from surogate_bench.store.object_store import open_store
 
 
 class ReportRequest(BaseModel):

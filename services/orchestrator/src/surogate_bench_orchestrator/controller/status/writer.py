@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from surogate_bench.errors import PermanentError
-from surogate_bench_orchestrator.adapters.kubernetes.labels import MANAGER
 from surogate_bench_orchestrator.controller.status.builder import build_status, differs_in_progress_only
 from surogate_bench_orchestrator.controller.status.events import Event, events_between
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.status import SweepStatus
+from surogate_bench_orchestrator.runtimes.kubernetes.labels import MANAGER
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ _PROGRESS_EVERY_S_PER_RUN = 0.05
 
 
 class StatusApi(Protocol):
-    """Requests to the API server, for example a :class:`surogate_bench_orchestrator.adapters.kubernetes.api.Api`."""
+    """Requests to the API server, for example a :class:`surogate_bench_orchestrator.runtimes.kubernetes.api.Api`."""
 
     def apply(self, path: str, body: dict[str, Any], *, manager: str, force: bool = True) -> dict[str, Any]:
         """Server-side apply."""

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from surogate_bench.errors import BenchError, PermanentError, TransientError
 from surogate_bench.layout import SweepLayout
-from surogate_bench.store import ObjectStore
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.reports.process import ReportRequest
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.controller.sweep.store_connection import NOT_USABLE

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.store import ObjectStore
-from surogate_bench.task_files import TaskFolders
+from surogate_bench.inputs.task_files import TaskFolders
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.status.builder import INVALID
 from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
 from surogate_bench_orchestrator.domain.observed import Failure

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
-from surogate_bench.store import ObjectStore, open_store
-from surogate_bench_orchestrator.adapters.kubernetes.settings import StoreSettings
+from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_orchestrator.domain.observed import Failure
+from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
 _log = logging.getLogger(__name__)
 

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from surogate_bench.layout import sweep_of
-from surogate_bench.manifest import Hardware, Manifest
-from surogate_bench.packages import version_in
+from surogate_bench.machine.hardware import Hardware
+from surogate_bench.machine.packages import version_in
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.stages.manifest import Manifest
 from surogate_bench_orchestrator.report.analysis.provenance import describe_machine
 from surogate_bench_orchestrator.report.analysis.records import RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.text.formats import listed, seeds

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from surogate_bench.manifest import Hardware, Manifest
+from surogate_bench.machine.hardware import Hardware
+from surogate_bench.stages.manifest import Manifest
 from surogate_bench_orchestrator.report.analysis.records import SweepRecords
 from surogate_bench_orchestrator.report.model.summary import Machine
 from surogate_bench_orchestrator.report.text.formats import size

@@ -9,7 +9,6 @@ from pydantic import BaseModel, ValidationError
 from surogate_bench.contract import METRICS_FILE, SAMPLES_FILE
 from surogate_bench.errors import PermanentError
 from surogate_bench.layout import BASE_RUN, SweepLayout, run_name
-from surogate_bench.manifest import Manifest, training_of
 from surogate_bench.results import (
     EvalResult,
     ForeignTrainResult,
@@ -20,8 +19,9 @@ from surogate_bench.results import (
     TrainResult,
 )
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
-from surogate_bench.stages import read_file, read_manifest
-from surogate_bench.store import ObjectStore
+from surogate_bench.stages.manifest import Manifest, training_of
+from surogate_bench.stages.publication import read_file, read_manifest
+from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
 from surogate_bench_orchestrator.report.analysis.stage_keys import StageKey
 

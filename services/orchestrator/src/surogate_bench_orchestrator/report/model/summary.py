@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from surogate_bench.manifest import Hardware
+from surogate_bench.machine.hardware import Hardware
 from surogate_bench_orchestrator.report.model.further import FurtherTask
 from surogate_bench_orchestrator.report.model.merged import Merged
 from surogate_bench_orchestrator.report.model.rows import Foreign, Row, ScoredOn, Training

@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers.utils.logging import disable_progress_bar
 
 from surogate_bench.errors import BenchError, ExitCode
-from surogate_bench.logs import configure_logging
+from surogate_bench.processes.logs import configure_logging
 from surogate_bench_trainer.embedded.pretrain.run import pretrain
 from surogate_bench_trainer.embedded.pretrain.settings import PretrainSettings
 

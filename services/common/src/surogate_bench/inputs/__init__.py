@@ -1,0 +1,1 @@
+"""Inputs of a sweep: files of data, tasks, adapters and models, and their digests."""

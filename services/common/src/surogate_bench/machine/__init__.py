@@ -1,0 +1,1 @@
+"""The machine and its software, as recorded with results and as checked."""

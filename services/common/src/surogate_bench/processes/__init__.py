@@ -1,0 +1,1 @@
+"""What every service's process has: start and end, logs, progress, metrics."""

@@ -1,0 +1,1 @@
+"""Object store: client, location, credentials from the environment, errors, waits."""
