@@ -47,22 +47,20 @@ def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
 
 
 def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
-    """Return how versions, engines and machines of compared stages differ; empty where they do not."""
-    parts = [
-        f"{kind} with {', '.join(differing)}"
-        for kind in _PACKAGES
-        if (differing := _differing(kind, records.every_run(), sweep))
-    ]
-    parts += [
-        f"training with {found}"
-        for recipe in sweep.recipes
-        if (found := _engines(records.of_recipe(recipe.name), sweep))
-    ]
+    """Return how versions, engines and machines of compared stages differ; empty where they do not.
+
+    Speed and memory are never claimed to be comparable over trainings that were not made alike.
+    """
+    of_kinds = {kind: _differing(kind, records.every_run(), sweep) for kind in _PACKAGES}
+    engines = [found for recipe in sweep.recipes if (found := _engines(records.of_recipe(recipe.name), sweep))]
+    parts = [f"{kind} with {', '.join(differing)}" for kind, differing in of_kinds.items() if differing]
+    parts += [f"training with {found}" for found in engines]
     if not parts:
         return ""
+    speeds = "" if not (of_kinds["training"] or engines) else " Speed and memory of these trainings are not comparable."
     return (
         "Stages that are compared were not all made alike, which may explain a part of their differences: "
-        f"{'; '.join(parts)}."
+        f"{'; '.join(parts)}.{speeds}"
     )
 
 
