@@ -13,7 +13,12 @@ import pytest
 import yaml
 from waiting import PATIENCE_S
 
-MAIN = "from surogate_bench_orchestrator.cli.app import main; main()"
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
+from surogate_bench_orchestrator.cli.app import main
+main()
+"""
 
 
 class Terminal:
