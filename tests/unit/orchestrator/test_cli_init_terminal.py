@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 MAIN = """
 import signal
@@ -56,7 +56,8 @@ class Terminal:
         return self.process.wait(timeout=PATIENCE_S)
 
     def interrupt(self) -> None:
-        """Send what Ctrl-C sends."""
+        """Send what Ctrl-C sends, once the process waits for input: just before that, Python would not notice it."""
+        until(self._reads_input, "it waits for input")
         self.process.send_signal(signal.SIGINT)
 
     def end_input(self) -> None:
@@ -67,6 +68,10 @@ class Terminal:
         self.process.kill()
         self.process.wait()
         os.close(self._main)
+
+    def _reads_input(self) -> bool:
+        """Whether the process is in the system call read (63 on ARM) of standard input."""
+        return Path(f"/proc/{self.process.pid}/syscall").read_text(encoding="ascii").startswith(("0 0x0 ", "63 0x0 "))
 
     def _read(self) -> str:
         ready, _, _ = select.select([self._main], [], [], PATIENCE_S)
