@@ -24,6 +24,7 @@ from surogate_bench.results import TrainResult
 from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import PrepareRequest, TrainRequest
 from surogate_bench.store.object_store import open_store
+from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.e2e
 
@@ -51,11 +52,10 @@ class Bench:
 
     def start(self, request: TrainRequest, *, prepare: bool = True) -> "Attempt":
         if prepare:
-            self._run(PrepareRequest(sweep=request.sweep, store=request.store), "prepare").finish()
-        return self._run(request, f"train-{request.sweep.training.gpus}")
-
-    def _run(self, request: PrepareRequest | TrainRequest, name: str) -> "Attempt":
-        work = self.folder / name
+            work = self.folder / f"prepare-{request.sweep.training.gpus}"
+            work.mkdir(exist_ok=True)
+            handle(PrepareRequest(sweep=request.sweep, store=request.store), work)
+        work = self.folder / f"train-{request.sweep.training.gpus}"
         work.mkdir(exist_ok=True)
         (work / "request.json").write_text(request.model_dump_json(exclude_none=True))
         command = [sys.executable, "-P", "-m", "surogate_bench_trainer", str(work / "request.json"), "--work-dir"]

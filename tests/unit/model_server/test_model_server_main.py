@@ -23,7 +23,7 @@ from surogate_bench.processes.progress import read_progress, read_termination
 from surogate_bench.processes.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.requests import ServeRequest, TrainRequest
-from surogate_bench_model_server import api, exporter, main
+from surogate_bench_model_server import api, main, metrics_exposition
 from surogate_bench_model_server.vllm_command import Command, vllm_command
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
@@ -48,7 +48,7 @@ def request_(sweep: RecipeSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(main, "vllm_command", fake_command)
     monkeypatch.setattr(main, "detect_platform", lambda: "cpu")
-    for module, deadline in ((api, "_SCRAPE_S"), (exporter, "_TIMEOUT_S")):  # where both are only slow
+    for module, deadline in ((api, "_SCRAPE_S"), (metrics_exposition, "_TIMEOUT_S")):  # where both are only slow
         monkeypatch.setattr(module, deadline, PATIENCE_S)
     port, vllm_port = free_port(), free_port()
     request = ServeRequest(sweep=sweep, store=str(tmp_path / "store"), port=port, vllm_port=vllm_port)
