@@ -1,4 +1,4 @@
-"""Prometheus metrics of a training run, read from the files that it writes, so that the loop needs no exporter."""
+"""Prometheus metrics of a training run, read from the files that it writes, so that the loop exports nothing itself."""
 
 import os
 from pathlib import Path
