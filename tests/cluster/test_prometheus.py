@@ -137,7 +137,8 @@ def test_evaluation_shows_how_far_it_is(prometheus: Prometheus) -> None:
     done = prometheus.by("run", over("eval_requests_done", task=PRIMARY))
     assert set(done) == set(runs)
     assert all(0 < number <= QUESTIONS for number in done.values()), done
-    assert {labels["task"] for labels, _ in prometheus.query(over("eval_phase"))} == {PRIMARY, FURTHER}
+    tasks = {labels["task"] for labels, _ in prometheus.query(over("eval_phase"))}
+    assert {PRIMARY} <= tasks <= {PRIMARY, FURTHER}  # the few questions of the further one may end between two scrapes
     assert set(prometheus.by("phase", f"max by (phase) ({over('eval_phase')})")) >= {"starting", "evaluating"}
 
 
@@ -192,7 +193,10 @@ def test_series_have_no_labels_but_those_of_the_documented_table(prometheus: Pro
         assert own <= documented[name]
         assert documented[name] - own <= {"seed"}  # empty for the base model, and Prometheus drops what is empty
         seen.add(name)
-    assert seen == {name for name in documented if not name.startswith("surogate_bench_served_")}  # one way of serving
+    of_several_ways = {
+        name for name in documented if name.startswith("surogate_bench_served_")
+    }  # other sweeps may have them
+    assert seen | of_several_ways == set(documented)
 
 
 def candidates(series: str) -> list[str]:
