@@ -78,6 +78,14 @@ class Bench:
     def stage(self, request: TrainRequest) -> Path:
         return Path(request.store) / request.layout.train(f"{self.recipe}-s0")
 
+    def at_a_checkpoint(self, patience_s: int = 60) -> "tuple[TrainRequest, Attempt, list[psutil.Process]]":
+        """Start two processes, wait until a checkpoint is stored, and return them too, in the order of their ranks."""
+        request = self.request(2)
+        attempt = self.start(request, patience_s=patience_s)
+        ranks = attempt.ranks()
+        self.until_checkpoint(request)
+        return request, attempt, ranks
+
     def until_checkpoint(self, request: TrainRequest) -> None:
         checkpoints = self.stage(request) / "checkpoints"
         until(lambda: list(checkpoints.rglob("complete.json")), "a checkpoint")
@@ -196,10 +204,7 @@ def test_a_run_continues_with_another_number_of_processes(bench: Bench, before: 
 
 
 def test_a_killed_process_ends_the_attempt_with_its_reason_and_the_next_one_continues(bench: Bench) -> None:
-    request = bench.request(2)
-    attempt = bench.start(request)
-    ranks = attempt.ranks()
-    bench.until_checkpoint(request)
+    request, attempt, ranks = bench.at_a_checkpoint()
     ranks[1].kill()
     assert attempt.finish() == ExitCode.FAILED, attempt.log
     assert attempt.termination.reason == "Killed"
@@ -210,10 +215,7 @@ def test_a_killed_process_ends_the_attempt_with_its_reason_and_the_next_one_cont
 
 
 def test_a_process_that_hangs_is_named_when_the_others_have_waited_long_enough(bench: Bench) -> None:
-    request = bench.request(2)
-    attempt = bench.start(request, patience_s=20)
-    ranks = attempt.ranks()
-    bench.until_checkpoint(request)
+    _, attempt, ranks = bench.at_a_checkpoint(patience_s=20)
     ranks[1].suspend()
     assert attempt.finish() == ExitCode.TRANSIENT, attempt.log
     assert attempt.termination.reason == "PeerLostError"
@@ -221,10 +223,7 @@ def test_a_process_that_hangs_is_named_when_the_others_have_waited_long_enough(b
 
 
 def test_a_killed_trainer_takes_its_processes_along(bench: Bench) -> None:
-    request = bench.request(2)
-    attempt = bench.start(request)
-    ranks = attempt.ranks()
-    bench.until_checkpoint(request)
+    request, attempt, ranks = bench.at_a_checkpoint()
     attempt.child.kill()
     attempt.finish()
     until(lambda: not any(process.is_running() for process in ranks), "the end of both processes")
@@ -232,10 +231,7 @@ def test_a_killed_trainer_takes_its_processes_along(bench: Bench) -> None:
 
 
 def test_a_process_that_alone_is_told_to_stop_stops_all_with_a_checkpoint(bench: Bench) -> None:
-    request = bench.request(2)
-    attempt = bench.start(request)
-    ranks = attempt.ranks()
-    bench.until_checkpoint(request)
+    _, attempt, ranks = bench.at_a_checkpoint()
     ranks[1].terminate()
     assert attempt.finish() == ExitCode.TRANSIENT, attempt.log
     assert attempt.termination.message.endswith("received SIGTERM; another attempt will continue")

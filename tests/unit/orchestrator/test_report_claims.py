@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 from finished_stages import manifest_of
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
 
 from surogate_bench.layout import BASE_RUN
@@ -38,11 +38,6 @@ VERDICTS = (STARS, P_VALUE, SIGNIFICANT, RANKED, EXPLAINED)
 WIDE = 400
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "fp8"}
 Prepare = Callable[[MakeWorld], ReportWorld]
-
-
-def right(count: int) -> list[bool]:
-    """Answers to 500 questions of which so many are right."""
-    return [index < count for index in range(500)]
 
 
 def sweep(report_world: MakeWorld, seeds: dict[str, list[int]], **changes: object) -> ReportWorld:

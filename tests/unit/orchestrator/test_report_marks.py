@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
 
 from surogate_bench.layout import BASE_RUN
@@ -17,11 +17,6 @@ MARKS = (DAGGER, DOUBLE_DAGGER, SECTION, PILCROW, PARALLEL)
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "fp8"}
 TRAINER = {"name": "other", "command": ["other", "train"], "trained_under": "fp8"}
 Prepare = Callable[[MakeWorld], ReportWorld]
-
-
-def right(count: int) -> list[bool]:
-    """Answers to 500 questions of which so many are right."""
-    return [index < count for index in range(500)]
 
 
 def many_empty(world: ReportWorld, run: str, under: str | None = None, **way: object) -> None:

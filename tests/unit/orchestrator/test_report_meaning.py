@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
 
 from surogate_bench.statistics import minimal_detectable_difference
@@ -18,20 +18,6 @@ from surogate_bench_orchestrator.report.model.summary import Row
 
 VERDICTS = re.compile(r"significant|scores? (lower|higher)|better|worse|outperform|show a difference", re.IGNORECASE)
 OUTPUTS = ("summary.md", "report.html", "summary.json")
-
-
-def right(count: int, *, shift: int = 0) -> list[bool]:
-    """Answers to 500 questions of which so many are right, from question ``shift`` on."""
-    return [(index - shift) % 500 < count for index in range(500)]
-
-
-def publish(world: ReportWorld, answers: dict[str, list[bool]]) -> None:
-    world.publish_prepare()
-    world.publish_eval("base", right(4))
-    for run, outcomes in answers.items():
-        recipe, _, seed = run.rpartition("-s")
-        world.publish_train(recipe, int(seed))
-        world.publish_eval(run, outcomes)
 
 
 def row(summary: Summary, key: str) -> Row:
@@ -60,7 +46,7 @@ ONE_SEED = {"bf16-s0": right(411), "fp8-s0": right(409), "fp4-s0": right(375), "
 
 def one_seed(report_world: MakeWorld) -> ReportWorld:
     world = report_world(recipes=["bf16", "fp8", "fp4", "qfp4"], training={"max_steps": 60})
-    publish(world, ONE_SEED)
+    world.publish_answers(ONE_SEED)
     return world
 
 
@@ -108,7 +94,7 @@ def test_counts_are_grammatical(report_world: MakeWorld, counts: list[int], clau
     others = ["fp8", "qfp4", "fp4"][: len(counts)]
     world = report_world(recipes=["bf16", *others], training={"max_steps": 60})
     runs = {f"{recipe}-s0": right(count) for recipe, count in zip(others, counts, strict=True)}
-    publish(world, {"bf16-s0": right(411)} | runs)
+    world.publish_answers({"bf16-s0": right(411)} | runs)
     assert f"With seed 0, {clause}" in build_report(world.store, world.sweep, {}).summary.headline
 
 
@@ -173,7 +159,7 @@ def test_several_paired_seeds_are_tested_and_named(report_world: MakeWorld) -> N
     world = report_world(recipes=["bf16", "fp4", "fp8"], seeds=[0, 1, 2])
     lower = {f"fp4-s{seed}": right(300 + seed) for seed in range(3)}
     alike = {f"fp8-s{seed}": right(410 + seed, shift=seed) for seed in range(3)}
-    publish(world, {f"bf16-s{seed}": right(411 + seed) for seed in range(3)} | lower | alike)
+    world.publish_answers({f"bf16-s{seed}": right(411 + seed) for seed in range(3)} | lower | alike)
     summary = summarized(world)
     assert "(mean of seeds 0, 1 and 2)" in summary.headline
     lower = "Compared with BF16 over seeds 0, 1 and 2, FP4 (−22.2 points) scores significantly lower;"  # noqa: RUF001
@@ -191,7 +177,7 @@ def missing_seeds(report_world: MakeWorld) -> ReportWorld:
     """Five seeds of FP4, and of BF16 only the first: accuracies .7164 and .8220, a difference of -.0720."""
     world = report_world(recipes=["bf16", "fp4"], seeds=[0, 1, 2, 3, 4])
     others = {f"fp4-s{seed}": right(354) for seed in range(1, 5)}
-    publish(world, {"bf16-s0": right(411), "fp4-s0": right(375)} | others)
+    world.publish_answers({"bf16-s0": right(411), "fp4-s0": right(375)} | others)
     return world
 
 
@@ -232,8 +218,7 @@ def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_w
     for number, (ours, theirs) in enumerate(itertools.product(sets, sets)):
         world = report_world(name=f"sweep-{number}", recipes=["bf16", "fp4"], seeds=[0, 1, 2])
         world.folder = world.folder / str(number)
-        publish(
-            world,
+        world.publish_answers(
             {f"bf16-s{seed}": right(400 + 7 * seed) for seed in theirs}
             | {f"fp4-s{seed}": right(380 + 5 * seed, shift=seed) for seed in ours},
         )
@@ -272,7 +257,7 @@ def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensiti
     world = report_world(recipes=["bf16", "fp8", "fp4"], seeds=[0, 1, 2])
     fp4 = {f"fp4-s{seed}": right(330 + 40 * seed) for seed in range(2)}
     fp8 = {f"fp8-s{seed}": right(410 + seed) for seed in range(3)}
-    publish(world, {f"bf16-s{seed}": right(411) for seed in range(3)} | fp4 | fp8)
+    world.publish_answers({f"bf16-s{seed}": right(411) for seed in range(3)} | fp4 | fp8)
     summary = summarized(world)
     (note,) = [note for note in summary.notes if "a paired test detects" in note]
     assert "one seed" not in note
@@ -331,7 +316,7 @@ def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
 def test_with_one_seed_the_headline_quotes_no_spread_of_another_experiment(report_world: MakeWorld) -> None:
     document = yaml.safe_load((Path(__file__).parents[3] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
     world = report_world(**document)
-    publish(world, {"bf16-s0": right(411), "fp4-s0": right(375)})
+    world.publish_answers({"bf16-s0": right(411), "fp4-s0": right(375)})
     headline = summarized(world).headline
     assert "seeds differ, so another one may give other differences (docs/benchmarks.md has examples)" in headline
     assert "standard deviation" not in headline

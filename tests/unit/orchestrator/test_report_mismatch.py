@@ -6,25 +6,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, right, summarized
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_orchestrator.report import Summary
 from surogate_bench_orchestrator.report.text.mismatch import Quantized, mismatch, mismatch_details
-
-
-def right(count: int, *, shift: int = 0) -> list[bool]:
-    """Answers to 500 questions of which so many are right, from question ``shift`` on."""
-    return [(index - shift) % 500 < count for index in range(500)]
-
-
-def publish(world: ReportWorld, answers: dict[str, list[bool]]) -> None:
-    world.publish_prepare()
-    world.publish_eval("base", right(4))
-    for run, outcomes in answers.items():
-        recipe, _, seed = run.rpartition("-s")
-        world.publish_train(recipe, int(seed))
-        world.publish_eval(run, outcomes)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +55,7 @@ def published_mismatch(summary: Summary) -> str:
 def test_the_headline_of_the_default_sweep_names_weights_and_products(report_world: MakeWorld) -> None:
     document = yaml.safe_load((Path(__file__).parents[3] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
     world = report_world(**document)
-    publish(world, {f"{recipe.name}-s0": right(411) for recipe in world.sweep.recipes})
+    world.publish_answers({f"{recipe.name}-s0": right(411) for recipe in world.sweep.recipes})
     for count, recipe in enumerate(world.sweep.recipes[1:]):
         world.publish_eval(f"{recipe.name}-s0", right(400 + 5 * count), under=recipe.name)
     assert published_mismatch(summarized(world)) == (
@@ -83,7 +69,7 @@ def test_rows_that_were_not_scored_as_trained_keep_the_mismatch_beside_those_tha
 ) -> None:
     adapter = {"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}
     world = report_world(recipes=["bf16", "fp8", "qbnb", "qfp4"], serving={"under": ["own"]}, adapters=[adapter])
-    publish(world, {f"{recipe}-s0": right(411) for recipe in ("bf16", "fp8", "qbnb")})
+    world.publish_answers({f"{recipe}-s0": right(411) for recipe in ("bf16", "fp8", "qbnb")})
     world.publish_eval("fp8-s0", right(400), under="fp8")
     world.publish_eval("theirs", right(390))
     summary = summarized(world)
@@ -103,7 +89,7 @@ def test_adapters_of_other_trainers_include_the_mismatch_as_far_as_it_is_known(r
     ]
     adapters = [{"name": "theirs", "hub": "lab/adapter", "trained_under": "qbnb"}]
     world = report_world(recipes=["bf16"], trainers=trainers, adapters=adapters)
-    publish(world, {"bf16-s0": right(411)})
+    world.publish_answers({"bf16-s0": right(411)})
     for name in ("other", "unknown"):
         world.publish_foreign_train(name)
         world.publish_eval(f"{name}-s0", right(400))

@@ -4,17 +4,12 @@ import csv
 import io
 
 import pytest
-from report_world import MakeWorld, ReportWorld, summarized
+from report_world import MakeWorld, ReportWorld, right, summarized
 
 from surogate_bench_orchestrator.report import Summary, build_report
 from surogate_bench_orchestrator.report.model.summary import Row
 
 FP4 = "\N{DOUBLE VERTICAL LINE} FP4: the answers of seed 1 were not kept, so the score is that of seeds 0 and 2."
-
-
-def right(count: int) -> list[bool]:
-    """Answers to 500 questions of which so many are right."""
-    return [index < count for index in range(500)]
 
 
 def row(summary: Summary, key: str) -> Row:
