@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.e2e
 
-FORMATS = (ExportFormat.NATIVE, ExportFormat.BF16)
+NATIVE = ("qfp8-bf16", "qfp4")
+"""Recipes whose format vLLM reads."""
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 PROJECTIONS = [*FUSED["qkv_proj"], "o_proj", *FUSED["gate_up_proj"], "down_proj"]
 
@@ -97,31 +99,56 @@ def check_greedy(served: Served, checkpoint: Path, adapter: Path, weights: dict[
     assert largest_gap(adapted, served.answers["base"]) > 4 * TIE
 
 
-def test_a_bf16_export_is_served_by_vllm_with_lora(adapter: Path, folder: Path, tmp_path: Path) -> None:
-    checkpoint = export({"path": str(folder)}, "qbnb", ExportFormat.BF16, tmp_path)
-    served = serve(checkpoint, adapter, tmp_path)
-    assert not served.weights  # no kernel was replaced
-    check_greedy(served, checkpoint, adapter)
+@dataclass(frozen=True)
+class Exported:
+    """An export, the same weights as bf16, and what vLLM made of the export."""
+
+    checkpoint: Path
+    dequantized: Path
+    served: Served
 
 
-@pytest.mark.parametrize("recipe", ["qfp8-bf16", "qfp4"])
+@pytest.fixture(scope="module")
+def exported(adapter: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Exported]:
+    """An export of each recipe, by its name: in bf16 by the command, native and in bf16 by its function."""
+    place = tmp_path_factory.mktemp("exported")
+    model = {"path": str(folder)}
+    plain = export(model, "qbnb", ExportFormat.BF16, place)
+    made = {"qbnb": (plain, plain)} | {
+        recipe: (
+            export_here(model, recipe, ExportFormat.NATIVE, place),
+            export_here(model, recipe, ExportFormat.BF16, place),
+        )
+        for recipe in NATIVE
+    }
+    served = serve({recipe: (checkpoint, adapter) for recipe, (checkpoint, _) in made.items()}, place)
+    return {recipe: Exported(*folders, served[recipe]) for recipe, folders in made.items()}
+
+
+def test_a_bf16_export_is_served_by_vllm_with_lora(exported: dict[str, Exported], adapter: Path) -> None:
+    found = exported["qbnb"]
+    assert not found.served.weights  # no kernel was replaced
+    check_greedy(found.served, found.checkpoint, adapter)
+
+
+@pytest.mark.parametrize("recipe", NATIVE)
 def test_vllm_reads_a_native_export_as_the_weights_of_training_and_serves_lora_on_it(
-    recipe: str, adapter: Path, folder: Path, tmp_path: Path
+    recipe: str, exported: dict[str, Exported], adapter: Path
 ) -> None:
-    native, dequantized = (export_here({"path": str(folder)}, recipe, each, tmp_path) for each in FORMATS)
-    served = serve(native, adapter, tmp_path)
-    expected = load_file(dequantized / "model.safetensors")
-    errors = ExportRecord.model_validate_json((native / EXPORT_FILE).read_bytes()).relative_errors
-    assert len(served.weights) == 2 * 4
+    found = exported[recipe]
+    expected = load_file(found.dequantized / "model.safetensors")
+    record = ExportRecord.model_validate_json((found.checkpoint / EXPORT_FILE).read_bytes())
+    assert len(found.served.weights) == 2 * 4
     as_read = {}
-    for name, weight in served.weights.items():
+    for name, weight in found.served.weights.items():
         parent, _, last = name.rpartition(".")
         parts = [f"{parent}.{part}" for part in FUSED.get(last, (last,))]
         rows = weight.split([len(expected[f"{part}.weight"]) for part in parts])
         for part, read in zip(parts, rows, strict=True):
-            check_weight(read, expected[f"{part}.weight"], errors.get(part, 0.0), exact=recipe != "qfp4")
+            error = record.relative_errors.get(part, 0.0)
+            check_weight(read, expected[f"{part}.weight"], error, exact=recipe != "qfp4")
             as_read[f"{part}.weight"] = read
-    check_greedy(served, dequantized, adapter, as_read)
+    check_greedy(found.served, found.dequantized, adapter, as_read)
 
 
 def check_weight(read: Tensor, expected: Tensor, error: float, *, exact: bool) -> None:

@@ -1,13 +1,14 @@
 """vLLM serves adapters of architectures with other layers than Llama's as transformers and PEFT compute them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_models import TinyModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from vllm_answers import TIE, largest_gap, serve
+from vllm_answers import TIE, Served, largest_gap, serve
 
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.stages.model_source import SHIPPED_MODELS, local_model_folder
@@ -28,11 +29,27 @@ MODELS = [
 ]
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.kind)
-def test_an_adapter_on_all_linear_layers_is_served_with_its_ranks_and_scales(model: TinyModel, tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Adapted:
+    """A model with its adapter, by transformers and PEFT, and what vLLM made of the two."""
+
+    model: PeftModel
+    served: Served
+
+
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Adapted]:
+    """Every model, by its architecture."""
+    folder = tmp_path_factory.mktemp("architectures")
+    models = {model.kind: save_with_adapter(model, folder / model.kind) for model in MODELS}
+    served = serve({kind: (folder / kind / "model", folder / kind / "adapter") for kind in models}, folder)
+    return {kind: Adapted(model, served[kind]) for kind, model in models.items()}
+
+
+def save_with_adapter(model: TinyModel, folder: Path) -> PeftModel:
     shipped = local_model_folder(ModelSpec(builtin=SHIPPED_MODELS[0]))
-    model.save(tmp_path / "model", AutoTokenizer.from_pretrained(shipped))
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.bfloat16)
+    model.save(folder / "model", AutoTokenizer.from_pretrained(shipped))
+    base = AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.bfloat16)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         lora = LoraConfig(
@@ -45,9 +62,16 @@ def test_an_adapter_on_all_linear_layers_is_served_with_its_ranks_and_scales(mod
             init_lora_weights=False,
         )
         adapted = get_peft_model(base, lora)
-    adapted.save_pretrained(tmp_path / "adapter")
-    served = serve(tmp_path / "model", tmp_path / "adapter", tmp_path)
-    assert largest_gap(adapted, served.answers["adapter"]) <= TIE
-    assert largest_gap(adapted, served.answers["base"]) > 4 * TIE
-    with adapted.disable_adapter():
-        assert largest_gap(adapted, served.answers["base"]) <= TIE
+    adapted.save_pretrained(folder / "adapter")
+    return adapted
+
+
+@pytest.mark.parametrize("kind", [model.kind for model in MODELS])
+def test_an_adapter_on_all_linear_layers_is_served_with_its_ranks_and_scales(
+    adapted: dict[str, Adapted], kind: str
+) -> None:
+    model, answers = adapted[kind].model, adapted[kind].served.answers
+    assert largest_gap(model, answers["adapter"]) <= TIE
+    assert largest_gap(model, answers["base"]) > 4 * TIE
+    with model.disable_adapter():
+        assert largest_gap(model, answers["base"]) <= TIE

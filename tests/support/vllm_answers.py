@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,17 +25,23 @@ class Served:
     weights: dict[str, Tensor]
 
 
-def serve(checkpoint: Path, adapter: Path, place: Path) -> Served:
+def serve(models: Mapping[str, tuple[Path, Path]], place: Path) -> dict[str, Served]:
+    """Serve checkpoints, each with its adapter, in one process; returns what vLLM made of each, by its name."""
     environment = os.environ | {
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "TORCH_COMPILE_DISABLE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
     }
-    result = place / "served"
-    subprocess.run([sys.executable, CHILD, checkpoint, adapter, result], env=environment, check=True)
-    answers = json.loads(result.with_suffix(".json").read_text())
-    return Served(answers=answers, weights=load_file(result.with_suffix(".safetensors")))
+    arguments = [path for name, (model, adapter) in models.items() for path in (model, adapter, place / name)]
+    subprocess.run([sys.executable, CHILD, *arguments], env=environment, check=True)
+    return {
+        name: Served(
+            answers=json.loads((place / name).with_suffix(".json").read_text()),
+            weights=load_file((place / name).with_suffix(".safetensors")),
+        )
+        for name in models
+    }
 
 
 def largest_gap(model: torch.nn.Module, answers: list[tuple[list[int], list[int]]]) -> float:

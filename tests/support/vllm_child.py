@@ -1,11 +1,13 @@
-"""Runs vLLM on a checkpoint in a process of its own, and writes what it generated and which weights it held.
+"""Runs vLLM on checkpoints in a process of its own, and writes what it generated and which weights it held.
 
-``python vllm_child.py MODEL ADAPTER RESULT``: RESULT.json has the greedy tokens of each prompt without and with the
-adapter. vLLM's kernels for FP8 and NVFP4 need hardware. Here Marlin's, which takes bf16 inputs, is replaced by a
+``python vllm_child.py MODEL ADAPTER RESULT [MODEL ADAPTER RESULT …]``: RESULT.json has the greedy tokens of each prompt
+without and with the adapter. One process serves them one after another, as importing vLLM takes longer than serving a
+small model. vLLM's kernels for FP8 and NVFP4 need hardware. Here Marlin's, which takes bf16 inputs, is replaced by a
 product with the decoded weight; RESULT.safetensors has the decoded weights by vLLM's names. Names, shapes, how
 projections become one matrix and what becomes of scales until the kernel gets them is all vLLM's own code.
 """
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -58,11 +60,21 @@ def replace_kernels() -> None:
     linear._POSSIBLE_FP8_BLOCK_KERNELS[PlatformEnum.CPU].append(MarlinFP8ScaledMMLinearKernel)
 
 
-def main(model: str, adapter: str, result: Path) -> None:
+def main(tasks: list[str]) -> None:
+    from vllm.distributed import cleanup_dist_env_and_memory
+
+    replace_kernels()
+    for model, adapter, result in zip(tasks[::3], tasks[1::3], tasks[2::3], strict=True):
+        decoded.clear()
+        run(model, adapter, Path(result))
+        gc.collect()  # the engine, before its process groups
+        cleanup_dist_env_and_memory()
+
+
+def run(model: str, adapter: str, result: Path) -> None:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
-    replace_kernels()
     llm = LLM(
         model=model,
         dtype="bfloat16",
@@ -82,4 +94,4 @@ def main(model: str, adapter: str, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
+    main(sys.argv[1:])
