@@ -21,17 +21,17 @@ from surogate_bench.results import TrainResult
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3600)]
 
-STEPS, KILLED_AT, KILLED_AGAIN_AT, CHECKPOINT = 40, 12, 22, 20
+STEPS, KILLED_AT, KILLED_AGAIN_AT, CHECKPOINT = 16, 6, 10, 9
 SPEC = small_document(
     name="recovery",
     data={"train_size": 200, "validation_size": 8, "test_size": 20, "prompt": "Întrebare: {question}\nRăspuns:"},
     training={
         "max_steps": STEPS, "max_length": 512, "micro_batch_size": 2, "gradient_accumulation_steps": 1,
-        "learning_rate": 2e-3, "warmup_steps": 5, "eval_steps": 20, "checkpoint_steps": 5,
+        "learning_rate": 2e-3, "warmup_steps": 5, "eval_steps": 8, "checkpoint_steps": 3,
     },
     recipes=["bf16", "fp8"],
     serving={"max_lora_rank": 16, "max_model_len": 512, "kv_cache_gib": 0.5, "start_timeout_s": PATIENCE_S},
-    evaluation={"num_concurrent": 20, "max_gen_toks": 64, "max_empty_fraction": 1.0},
+    evaluation={"num_concurrent": 20, "max_gen_toks": 32, "max_empty_fraction": 1.0},
 )  # fmt: skip
 
 
