@@ -13,10 +13,10 @@ from typing_extensions import override
 from surogate_bench.errors import BenchError, ExitCode, PermanentError
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.cli.cluster.cluster_api import ClusterApi, Pod, Resource
-from surogate_bench_orchestrator.cli.cluster.target import ClusterTarget
-from surogate_bench_orchestrator.cli.consoles import Consoles
-from surogate_bench_orchestrator.cli.target import ClusterOptions, SweepArgument
+from surogate_bench_orchestrator.cli.targets.cluster.cluster_api import ClusterApi, Pod, Resource
+from surogate_bench_orchestrator.cli.targets.cluster.target import ClusterTarget
+from surogate_bench_orchestrator.cli.targets.target import ClusterOptions, SweepArgument
+from surogate_bench_orchestrator.cli.terminal.consoles import Consoles
 from surogate_bench_orchestrator.ports import Clock
 from surogate_bench_orchestrator.resource.model import resource_of
 

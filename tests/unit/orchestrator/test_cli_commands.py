@@ -259,8 +259,9 @@ def test_without_a_kubeconfig_the_message_says_so(
 
 def test_the_kubernetes_client_is_not_imported_for_a_sweep_on_this_machine() -> None:
     program = (
-        "import sys; from surogate_bench_orchestrator.cli import app, recipes_command, validate_command; "
-        "from surogate_bench_orchestrator.cli.local import target; sys.exit('kubernetes' in sys.modules)"
+        "import sys; from surogate_bench_orchestrator.cli import app; "
+        "from surogate_bench_orchestrator.cli.commands import recipes, validate; "
+        "from surogate_bench_orchestrator.cli.targets.local import target; sys.exit('kubernetes' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 

@@ -15,12 +15,12 @@ from surogate_bench.machine.checks import Check, CheckReport, Device, Outcome, e
 from surogate_bench.machine.hardware import Hardware
 from surogate_bench.recipes import RECIPES, recipe_by_name
 from surogate_bench.specs import load_sweep
-from surogate_bench_orchestrator.cli.doctor import command, engine_check
-from surogate_bench_orchestrator.cli.doctor.diagnosis import Finding, Level, diagnose
-from surogate_bench_orchestrator.cli.doctor.engine_check import EngineCheck, check_engines
-from surogate_bench_orchestrator.cli.doctor.facts import Facts, Hub, find_hub
-from surogate_bench_orchestrator.cli.doctor.memory import ModelShape, estimate_training_bytes
-from surogate_bench_orchestrator.cli.doctor.sweep_findings import sweep_findings
+from surogate_bench_orchestrator.cli.commands.doctor import command, engine_check
+from surogate_bench_orchestrator.cli.commands.doctor.diagnosis import Finding, Level, diagnose
+from surogate_bench_orchestrator.cli.commands.doctor.engine_check import EngineCheck, check_engines
+from surogate_bench_orchestrator.cli.commands.doctor.facts import Facts, Hub, find_hub
+from surogate_bench_orchestrator.cli.commands.doctor.memory import ModelShape, estimate_training_bytes
+from surogate_bench_orchestrator.cli.commands.doctor.sweep_findings import sweep_findings
 from surogate_bench_orchestrator.runtimes.local.machine import Gpu, Machine
 
 ROOT = Path(__file__).parents[3]

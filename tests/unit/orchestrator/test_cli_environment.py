@@ -12,8 +12,8 @@ from command_line import CommandLine, write_sweep
 from s3_stand_in import CREDENTIALS, Bucket, serving
 
 from surogate_bench.store.object_store import open_store
-from surogate_bench_orchestrator.cli import gc_command
-from surogate_bench_orchestrator.cli.local import sweep as local_sweep
+from surogate_bench_orchestrator.cli.commands import gc as gc_command
+from surogate_bench_orchestrator.cli.targets.local import sweep as local_sweep
 
 
 @pytest.fixture

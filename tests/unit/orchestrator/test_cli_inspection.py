@@ -23,8 +23,8 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.inspection import TextPart
 from surogate_bench.stages.manifest import result_of
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_orchestrator.cli.inspection.framed import Marks, marked, print_framed
-from surogate_bench_orchestrator.cli.inspection.speeds import Here, Measured, measured_speeds
+from surogate_bench_orchestrator.cli.commands.inspection.framed import Marks, marked, print_framed
+from surogate_bench_orchestrator.cli.commands.inspection.speeds import Here, Measured, measured_speeds
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.runtimes.local.machine import Allotment
 

@@ -13,8 +13,8 @@ import yaml
 from kubernetes.client import ApiClient, Configuration
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
-from surogate_bench_orchestrator.cli.cluster.cluster_api import Pod
-from surogate_bench_orchestrator.cli.cluster.kubernetes_api import KubernetesApi, open_cluster
+from surogate_bench_orchestrator.cli.targets.cluster.cluster_api import Pod
+from surogate_bench_orchestrator.cli.targets.cluster.kubernetes_api import KubernetesApi, open_cluster
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 SWEEPS = "/apis/bench.surogate.ai/v1alpha1/namespaces/lab/recipesweeps"

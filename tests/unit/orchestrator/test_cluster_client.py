@@ -16,11 +16,11 @@ from report_world import MakeWorld
 from sweeps import small_document
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
-from surogate_bench_orchestrator.cli.cluster.cluster_api import Pod
-from surogate_bench_orchestrator.cli.cluster.follow import ADMISSION_TIMEOUT_S, UNAVAILABLE_TIMEOUT_S
-from surogate_bench_orchestrator.cli.cluster.report import unpack
-from surogate_bench_orchestrator.cli.cluster.sweep import read_resource
-from surogate_bench_orchestrator.cli.target import SweepArgument
+from surogate_bench_orchestrator.cli.targets.cluster.cluster_api import Pod
+from surogate_bench_orchestrator.cli.targets.cluster.follow import ADMISSION_TIMEOUT_S, UNAVAILABLE_TIMEOUT_S
+from surogate_bench_orchestrator.cli.targets.cluster.report import unpack
+from surogate_bench_orchestrator.cli.targets.cluster.sweep import read_resource
+from surogate_bench_orchestrator.cli.targets.target import SweepArgument
 from surogate_bench_orchestrator.controller.http_server import write_tar
 from surogate_bench_orchestrator.report import build_report
 from surogate_bench_orchestrator.resource.model import resource_of

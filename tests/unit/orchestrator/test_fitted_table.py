@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 from rich.text import Text
 
-from surogate_bench_orchestrator.cli.live_table import render_progress
+from surogate_bench_orchestrator.cli.terminal.live_table import render_progress
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.tables.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress

@@ -11,8 +11,8 @@ from sweeps import small_sweep
 from surogate_bench.layout import manifest_key
 from surogate_bench.stages.publication import fetch_stage, read_manifest, reuse_stage
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_orchestrator.cli.consoles import Consoles
-from surogate_bench_orchestrator.cli.gc_command import collect_garbage
+from surogate_bench_orchestrator.cli.commands.gc import collect_garbage
+from surogate_bench_orchestrator.cli.terminal.consoles import Consoles
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.sweep import garbage
 from surogate_bench_orchestrator.sweep.clock import SystemClock

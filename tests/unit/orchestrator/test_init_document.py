@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.strict_yaml import read_yaml
 from surogate_bench.specs.yaml_io import parse_sweep
-from surogate_bench_orchestrator.cli.init.answers import Answers, DataFacts, Facts, Source, TaskAnswer
-from surogate_bench_orchestrator.cli.init.document import document_of, nested, valid_name
-from surogate_bench_orchestrator.cli.init.text import text_of
+from surogate_bench_orchestrator.cli.commands.init.answers import Answers, DataFacts, Facts, Source, TaskAnswer
+from surogate_bench_orchestrator.cli.commands.init.document import document_of, nested, valid_name
+from surogate_bench_orchestrator.cli.commands.init.text import text_of
 
 SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
 HUB_MODEL, HUB_DATA = Source("hub", "Qwen/Qwen3-0.6B"), Source("hub", "OpenLLM-Ro/ro_gsm8k")

@@ -12,7 +12,7 @@ from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
 
 from surogate_bench.layout import BASE_RUN
-from surogate_bench_orchestrator.cli.live_table import LineLog, render_progress
+from surogate_bench_orchestrator.cli.terminal.live_table import LineLog, render_progress
 from surogate_bench_orchestrator.controller.status.builder import build_status
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.domain.observed import Observed

@@ -13,7 +13,7 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs import Placement
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages.requests import TrainRequest
-from surogate_bench_orchestrator.cli.local.sweep import LocalSweep, require_slots
+from surogate_bench_orchestrator.cli.targets.local.sweep import LocalSweep, require_slots
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Submit, overlaps, reconcile
 from surogate_bench_orchestrator.domain.tasks import Phase

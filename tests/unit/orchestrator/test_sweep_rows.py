@@ -11,7 +11,13 @@ from rich.console import Console
 from sweeps import small_sweep
 
 from surogate_bench.processes.progress import Progress
-from surogate_bench_orchestrator.cli.live_table import LineLog, LiveTable, choose_display, duration, render_progress
+from surogate_bench_orchestrator.cli.terminal.live_table import (
+    LineLog,
+    LiveTable,
+    choose_display,
+    duration,
+    render_progress,
+)
 from surogate_bench_orchestrator.domain.observed import Failure, Observed
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task

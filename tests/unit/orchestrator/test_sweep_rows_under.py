@@ -11,8 +11,8 @@ from sweeps import small_sweep
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.processes.progress import Progress
-from surogate_bench_orchestrator.cli.live_table import render_progress
-from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.cli.targets.logs import stages_of
+from surogate_bench_orchestrator.cli.terminal.live_table import render_progress
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed
