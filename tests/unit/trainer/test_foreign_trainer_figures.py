@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from surogate_bench_trainer.foreign.reported import newest_line, read_reported
+from surogate_bench_trainer.foreign.trainers.reported import newest_line, read_reported
 
 METRICS: dict[str, tuple[str, str]] = {
     "no JSON": ('{"step": 1, "loss": 2}\nloss 3', "line 2"),

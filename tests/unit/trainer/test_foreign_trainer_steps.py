@@ -23,7 +23,7 @@ from surogate_bench.stages.publication import read_manifest, read_result
 from surogate_bench.stages.requests import ContainerStep, ForeignTrainRequest, PrepareRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import PreparedRecord
-from surogate_bench_trainer.foreign import attempt
+from surogate_bench_trainer.foreign.trainers import attempt
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.usefixtures("restored_threads")

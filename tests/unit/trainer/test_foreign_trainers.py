@@ -33,8 +33,8 @@ from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import ForeignTrainRequest, PrepareRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import Rendered
-from surogate_bench_trainer.foreign import command
-from surogate_bench_trainer.foreign.trainer_request import TrainerInput, write_trainer_request
+from surogate_bench_trainer.foreign.trainers import command
+from surogate_bench_trainer.foreign.trainers.request import TrainerInput, write_trainer_request
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.usefixtures("restored_threads")

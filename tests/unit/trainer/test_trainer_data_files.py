@@ -19,7 +19,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Record, read_prepared, write_records
-from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 
 SPEC = DataSpec(path=Path("unused"))
 ROWS = [

@@ -19,7 +19,7 @@ from surogate_bench.stages.requests import PrepareRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import PreparedRecord, Record, read_prepared, write_records
 from surogate_bench_trainer.prepare import prepare_stage
-from surogate_bench_trainer.prepare.sources import load_test
+from surogate_bench_trainer.prepare.dataset.sources import load_test
 
 
 def prepare(make_sweep: MakeSweep, tmp_path: Path, *entries: Any, **changes: Any) -> tuple[PrepareResult, Path]:

@@ -7,7 +7,7 @@ from datasets.exceptions import DatasetNotFoundError
 
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.specs import DataSpec
-from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 
 
 def test_an_unreachable_hub_is_a_transient_error_for_data(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,10 +30,10 @@ from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, REASONS
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, uncovered_matrices
-from surogate_bench_trainer.prepare import model_checks
-from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors
-from surogate_bench_trainer.prepare.config_checks import check_config
-from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
+from surogate_bench_trainer.prepare.base_model import checks as model_checks
+from surogate_bench_trainer.prepare.base_model.checkpoint_tensors import check_tensors
+from surogate_bench_trainer.prepare.base_model.config_checks import check_config
+from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts, ConfigFacts
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 

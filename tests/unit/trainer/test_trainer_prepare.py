@@ -19,8 +19,8 @@ from surogate_bench.stages.requests import PrepareRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.prepare import prepare_stage
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 from surogate_bench_trainer.prepare.disk import translate_disk_errors
-from surogate_bench_trainer.prepare.sources import load_splits
 
 
 def prepare(sweep: RecipeSweep, tmp_path: Path) -> tuple[PrepareResult, Path]:

@@ -23,8 +23,8 @@ from surogate_bench.stages.requests import PrepareRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare import prepare_stage
-from surogate_bench_trainer.prepare.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
-from surogate_bench_trainer.prepare.model_facts import ConfigFacts
+from surogate_bench_trainer.prepare.base_model.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
+from surogate_bench_trainer.prepare.base_model.facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
 

@@ -16,8 +16,8 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.reading import read_records
 from surogate_bench_trainer.data.records import Completion, Conversation, Message, ReadRecord, Record, Text
-from surogate_bench_trainer.prepare.repetitions import repetition_warnings
-from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.repetitions import repetition_warnings
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 
 ASKED = {"role": "user", "content": "q\u2028?"}
 ANSWERED = {"role": "assistant", "content": "a"}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.records import Completion, Conversation, Message, Record
-from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 
 ASKED = {"role": "user", "content": "q\u2028?"}
 ANSWERED = {"role": "assistant", "content": "a"}

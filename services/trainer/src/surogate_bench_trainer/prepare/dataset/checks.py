@@ -20,7 +20,7 @@ from surogate_bench_trainer.data.records import (
     ScoredRecord,
 )
 from surogate_bench_trainer.data.rendering import is_templated, rendered_prompts
-from surogate_bench_trainer.prepare.splitting import Splits
+from surogate_bench_trainer.prepare.dataset.splitting import Splits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

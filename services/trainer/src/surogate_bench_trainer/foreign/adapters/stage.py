@@ -13,9 +13,9 @@ from surogate_bench.stages.model_source import locate_model
 from surogate_bench.stages.publication import new_manifest, publish_stage, read_manifest, read_result
 from surogate_bench.stages.requests import ImportRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_trainer.foreign.base_layers import read_base_layers
-from surogate_bench_trainer.foreign.checked import check_adapter, last_part, write_adapter
-from surogate_bench_trainer.foreign.sources import FetchedAdapter, fetch_adapter
+from surogate_bench_trainer.foreign.adapters.base_layers import read_base_layers
+from surogate_bench_trainer.foreign.adapters.checked import check_adapter, last_part, write_adapter
+from surogate_bench_trainer.foreign.adapters.sources import FetchedAdapter, fetch_adapter
 
 _log = logging.getLogger(__name__)
 

@@ -21,10 +21,10 @@ from surogate_bench.stages.model_source import locate_model
 from surogate_bench.stages.publication import fetch_stage, new_manifest, publish_stage, read_manifest
 from surogate_bench.stages.requests import ForeignTrainRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_trainer.foreign.attempt import Attempt
-from surogate_bench_trainer.foreign.collecting import collect
-from surogate_bench_trainer.foreign.giving import give, give_copies
-from surogate_bench_trainer.foreign.running import run
+from surogate_bench_trainer.foreign.trainers.attempt import Attempt
+from surogate_bench_trainer.foreign.trainers.collecting import collect
+from surogate_bench_trainer.foreign.trainers.giving import give, give_copies
+from surogate_bench_trainer.foreign.trainers.running import run
 from surogate_bench_trainer.training.setup import configure_process
 
 _log = logging.getLogger(__name__)

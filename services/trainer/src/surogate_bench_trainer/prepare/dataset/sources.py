@@ -15,7 +15,7 @@ from surogate_bench_trainer.data.records import ReadRecord, Record
 from surogate_bench_trainer.data.shapes import records_from, stated_format
 from surogate_bench_trainer.embedded.word_problems import Language
 from surogate_bench_trainer.embedded.word_problems import split as generated_split
-from surogate_bench_trainer.prepare.splitting import (
+from surogate_bench_trainer.prepare.dataset.splitting import (
     Splits,
     hold_out,
     require_named_fields,

@@ -9,7 +9,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench_trainer.model.architectures import MIXTURE_OF_EXPERTS
 from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 from surogate_bench_trainer.model.recipe_errors import skips_everything, unfit_width
-from surogate_bench_trainer.prepare.model_facts import ConfigFacts
+from surogate_bench_trainer.prepare.base_model.facts import ConfigFacts
 
 CPU_HEAD_SIZES = frozenset({32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512})
 """Head sizes that the attention kernels of vLLM's CPU build support."""

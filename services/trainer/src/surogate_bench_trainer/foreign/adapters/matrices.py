@@ -12,7 +12,7 @@ from torch import Tensor
 
 from surogate_bench.contract import ADAPTER_PREFIX, ADAPTER_WEIGHTS_FILE
 from surogate_bench.errors import ConfigError, printable, shorten
-from surogate_bench_trainer.foreign.base_layers import LARGEST_HEADER, BaseLayers, LayerShape
+from surogate_bench_trainer.foreign.adapters.base_layers import LARGEST_HEADER, BaseLayers, LayerShape
 
 _MATRIX = re.compile(rf"{re.escape(ADAPTER_PREFIX)}(?P<layer>[A-Za-z0-9_.]+)\.lora_(?P<matrix>[AB])\.weight")
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}

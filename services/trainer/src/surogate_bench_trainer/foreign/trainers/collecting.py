@@ -11,11 +11,11 @@ from surogate_bench.inputs.adapter_files import local_adapter_files
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs.lora import LoraSpec
-from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
-from surogate_bench_trainer.foreign.checked import CheckedAdapter, check_adapter, last_part, write_adapter
-from surogate_bench_trainer.foreign.command import Ended
-from surogate_bench_trainer.foreign.reported import Reported, read_reported
-from surogate_bench_trainer.foreign.sources import copy_adapter, limits_of
+from surogate_bench_trainer.foreign.adapters.checked import CheckedAdapter, check_adapter, last_part, write_adapter
+from surogate_bench_trainer.foreign.adapters.sources import copy_adapter, limits_of
+from surogate_bench_trainer.foreign.trainers.attempt import Attempt, fresh_folder
+from surogate_bench_trainer.foreign.trainers.command import Ended
+from surogate_bench_trainer.foreign.trainers.reported import Reported, read_reported
 from surogate_bench_trainer.model.coverage import short_name
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import training_device, validation_batches

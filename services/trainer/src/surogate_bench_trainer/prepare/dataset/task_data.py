@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.task_errors import errors_of_task
 from surogate_bench_trainer.data.records import ScoredRecord
-from surogate_bench_trainer.prepare.checks import check_answers, check_prompts
-from surogate_bench_trainer.prepare.sources import load_test
-from surogate_bench_trainer.prepare.splitting import require_answers, scored_records
+from surogate_bench_trainer.prepare.dataset.checks import check_answers, check_prompts
+from surogate_bench_trainer.prepare.dataset.sources import load_test
+from surogate_bench_trainer.prepare.dataset.splitting import require_answers, scored_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

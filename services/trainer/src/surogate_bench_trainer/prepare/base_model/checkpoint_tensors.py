@@ -16,8 +16,8 @@ from surogate_bench_trainer.model.coverage import (
     uncovered_matrices,
 )
 from surogate_bench_trainer.model.recipe_errors import not_covered, unfit_width
-from surogate_bench_trainer.prepare.checkpoint_files import abbreviated
-from surogate_bench_trainer.prepare.model_facts import CheckpointFacts
+from surogate_bench_trainer.prepare.base_model.checkpoint_files import abbreviated
+from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts
 
 WRAPPERS = ("_orig_mod.", "module.")
 """Prefixes that torch.compile and DistributedDataParallel add to the names of a model's tensors."""

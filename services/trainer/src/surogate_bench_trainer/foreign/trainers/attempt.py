@@ -13,7 +13,7 @@ from surogate_bench.specs import ForeignTrainer, RecipeSweep
 from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench.stages.requests import ForeignTrainRequest
 from surogate_bench_trainer.data.records import PreparedRecord, read_prepared
-from surogate_bench_trainer.foreign.base_layers import BaseLayers, read_base_layers
+from surogate_bench_trainer.foreign.adapters.base_layers import BaseLayers, read_base_layers
 from surogate_bench_trainer.model.loading import loading_model
 
 

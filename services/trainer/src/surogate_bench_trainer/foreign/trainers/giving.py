@@ -5,8 +5,8 @@ from pathlib import Path
 
 from surogate_bench.inputs.content import model_files
 from surogate_bench.stages.model_source import ModelLocation
-from surogate_bench_trainer.foreign.attempt import Attempt, fresh_folder
-from surogate_bench_trainer.foreign.trainer_request import TrainerInput, TrainerRequest, write_trainer_request
+from surogate_bench_trainer.foreign.trainers.attempt import Attempt, fresh_folder
+from surogate_bench_trainer.foreign.trainers.request import TrainerInput, TrainerRequest, write_trainer_request
 
 
 def give(attempt: Attempt) -> tuple[Path, TrainerRequest]:

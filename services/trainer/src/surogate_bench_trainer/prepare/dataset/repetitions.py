@@ -1,7 +1,7 @@
 """Warnings about repeated records, which affect the interpretation of the results."""
 
 from surogate_bench_trainer.data.records import Completion, Conversation, ReadRecord, Record, Text
-from surogate_bench_trainer.prepare.splitting import Splits
+from surogate_bench_trainer.prepare.dataset.splitting import Splits
 
 _OVERLAPS = {
     "test": "so accuracies may reflect memorized answers.",
