@@ -12,9 +12,9 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel
 from surogate_bench.errors import PermanentError
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
-from surogate_bench_trainer.model import attention_layout
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, MIXTURE_OF_EXPERTS
-from surogate_bench_trainer.model.attention import IMPLEMENTATION, segments_of
+from surogate_bench_trainer.model.attention import layout as attention_layout
+from surogate_bench_trainer.model.attention.packed import IMPLEMENTATION, segments_of
 from surogate_bench_trainer.model.heads import kv_heads_of
 from surogate_bench_trainer.model.lean_layers import make_lean
 

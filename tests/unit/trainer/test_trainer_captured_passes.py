@@ -14,7 +14,7 @@ from surogate_bench.specs.lora import LoraSpec
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
-from surogate_bench_trainer.model.attention import IMPLEMENTATION
+from surogate_bench_trainer.model.attention.packed import IMPLEMENTATION
 from surogate_bench_trainer.model.captured_passes import CapturedPasses, padded, size_of
 from surogate_bench_trainer.model.lora import attach_lora, lora_layers
 from surogate_bench_trainer.model.loss import IGNORED

@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen3Fo
 from surogate_bench.errors import PermanentError
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
-from surogate_bench_trainer.model import attention_layout
-from surogate_bench_trainer.model.attention import IMPLEMENTATION, segments_of
+from surogate_bench_trainer.model.attention import layout as attention_layout
+from surogate_bench_trainer.model.attention.packed import IMPLEMENTATION, segments_of
 from surogate_bench_trainer.model.lean_layers import make_lean
 from surogate_bench_trainer.model.loss import cross_entropy
 

@@ -9,8 +9,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from surogate_bench_quantization.cpu_products import has_bf16_products
-from surogate_bench_trainer.model.attention_layout import Group
-from surogate_bench_trainer.model.attention_scores import Probabilities, ScoreRule, probabilities, score_gradients
+from surogate_bench_trainer.model.attention.layout import Group
+from surogate_bench_trainer.model.attention.scores import Probabilities, ScoreRule, probabilities, score_gradients
 
 _Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None]
 """Gradients of queries, keys, values and sinks."""

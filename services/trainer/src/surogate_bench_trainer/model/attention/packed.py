@@ -18,9 +18,9 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from surogate_bench.errors import PermanentError
-from surogate_bench_trainer.model.attention_layout import Segments, segments_of
-from surogate_bench_trainer.model.attention_scores import ScoreRule
-from surogate_bench_trainer.model.grouped_attention import GroupedAttention
+from surogate_bench_trainer.model.attention.grouped import GroupedAttention
+from surogate_bench_trainer.model.attention.layout import Segments, segments_of
+from surogate_bench_trainer.model.attention.scores import ScoreRule
 
 __all__ = ["IMPLEMENTATION", "Segments", "packed_attention", "segments_of"]
 
