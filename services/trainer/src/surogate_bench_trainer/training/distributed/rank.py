@@ -5,7 +5,7 @@ from pathlib import Path
 
 from surogate_bench.stages.requests import TrainRequest
 from surogate_bench.store.object_store import ObjectStore
-from surogate_bench_trainer.training.process_group import Membership, ProcessGroup
+from surogate_bench_trainer.training.distributed.process_group import Membership, ProcessGroup
 from surogate_bench_trainer.training.run import run_training
 from surogate_bench_trainer.training.setup import configure_process, training_device
 

@@ -22,7 +22,7 @@ from surogate_bench.contract import PEER_TIMEOUT_VARIABLE
 from surogate_bench.errors import ConfigError, TransientError
 from surogate_bench.processes.service import Terminated
 from surogate_bench_trainer.data.shares import noise_seed, share_of
-from surogate_bench_trainer.training.peers import Peers
+from surogate_bench_trainer.training.distributed.peers import Peers
 
 _TIMEOUT_S = 900.0
 """Longer than the first process may take to store a checkpoint, or any process to load the model."""
