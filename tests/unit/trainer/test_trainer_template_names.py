@@ -7,7 +7,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_trainer.data.chat import chat_template_of
+from surogate_bench_trainer.data.chat.templates import chat_template_of
 from surogate_bench_trainer.data.records import Message
 
 GUARDED = (  # as many published templates

@@ -10,7 +10,7 @@ from surogate_bench.inputs.reading.detection import FINAL_ANSWER
 from surogate_bench.inputs.task_files import TaskFolders
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench_trainer.data.chat import chat_template_of
+from surogate_bench_trainer.data.chat.templates import chat_template_of
 from surogate_bench_trainer.data.encoding import encoded, prompt_of, token_ids
 from surogate_bench_trainer.data.records import (
     Completion,

@@ -7,8 +7,8 @@ from typing import Any
 from surogate_bench.inputs.reading.detection import SYSTEM, TOOLS
 from surogate_bench.inputs.reading.fields import Place, as_text, kind_of, names_of, valid_text
 from surogate_bench.specs.data import DataSpec
+from surogate_bench_trainer.data.chat.tools import tools_from
 from surogate_bench_trainer.data.records import Conversation, Message
-from surogate_bench_trainer.data.tools import tools_from
 
 ASSISTANT = "assistant"
 

@@ -17,9 +17,9 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.reading.detection import TOOLS
 from surogate_bench.inputs.reading.text import shortened
 from surogate_bench.specs.data import MANAGED_TEMPLATE_ARGUMENTS
-from surogate_bench_trainer.data.conversations import ASSISTANT
+from surogate_bench_trainer.data.chat.conversations import ASSISTANT
+from surogate_bench_trainer.data.chat.template_names import FUNCTIONS, used_fields, used_variables
 from surogate_bench_trainer.data.records import Message, Rendered
-from surogate_bench_trainer.data.template_names import FUNCTIONS, used_fields, used_variables
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
