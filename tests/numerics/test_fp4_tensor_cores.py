@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from surogate_bench.recipes import Recipe, WeightStorage, recipe_by_name
 from surogate_bench_quantization import oracle
-from surogate_bench_quantization.engines import torch_nvfp4
-from surogate_bench_quantization.engines.emulated_nvfp4 import EmulatedNVFP4Products
-from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
-from surogate_bench_quantization.engines.torch_nvfp4 import SwizzledOperand, TensorCoreNVFP4Products
+from surogate_bench_quantization.engines.nvfp4 import tensor_cores as torch_nvfp4
+from surogate_bench_quantization.engines.nvfp4.emulated import EmulatedNVFP4Products
+from surogate_bench_quantization.engines.nvfp4.session import NVFP4Session
+from surogate_bench_quantization.engines.nvfp4.tensor_cores import SwizzledOperand, TensorCoreNVFP4Products
 from surogate_bench_quantization.formats.nvfp4 import quantize_rows, quantize_squares
 from surogate_bench_quantization.formats.nvfp4_swizzled import swizzle, swizzled, transposed
 

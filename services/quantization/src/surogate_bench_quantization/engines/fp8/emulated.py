@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from surogate_bench_quantization.engines.emulated_products import scaled_product
-from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs, InputScale
+from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.engines.operands import fp8_operand
 from surogate_bench_quantization.formats.elements import E5M2
 from surogate_bench_quantization.formats.fp8 import quantize_current, quantize_scaled

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench_quantization.engines.engine import EngineSession, check_entries
-from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs
+from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs
 from surogate_bench_quantization.engines.last_input import LastInput, QuantizedInput
 from surogate_bench_quantization.formats.delayed_scaling import DelayedScaling
 from surogate_bench_quantization.linear import Products, QuantizedLinear

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from surogate_bench.recipes import Recipe
 from surogate_bench_quantization.engines.emulated_products import scaled_product, scaled_rows_product
 from surogate_bench_quantization.engines.last_input import LastInput, QuantizedInput
-from surogate_bench_quantization.engines.nvfp4_session import (
+from surogate_bench_quantization.engines.nvfp4.session import (
     quantize_gradients,
     quantize_input,
     quantize_transposed_weight,

@@ -6,7 +6,7 @@ from torch.nn.functional import ScalingType, SwizzleType, scaled_mm
 
 from surogate_bench.recipes import Recipe
 from surogate_bench_quantization.engines.last_input import LastInput
-from surogate_bench_quantization.engines.nvfp4_session import (
+from surogate_bench_quantization.engines.nvfp4.session import (
     quantize_gradients,
     quantize_input,
     quantize_transposed_weight,

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import ScalingType, pad, scaled_mm
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_quantization.engines.fp8_inputs import FP8Inputs, InputScale
+from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
