@@ -23,9 +23,9 @@ from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_model_server.api import ControlApi
 from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.supervisor import Supervisor
-from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import Command, Platform
-from surogate_bench_model_server.vllm_process import VllmProcess, start_vllm
+from surogate_bench_model_server.vllm.client import VllmClient
+from surogate_bench_model_server.vllm.command import Command, Platform
+from surogate_bench_model_server.vllm.process import VllmProcess, start_vllm
 
 FAKE_VLLM = Path(__file__).parents[1] / "unit" / "model_server" / "fake_vllm.py"
 LAYOUT = SweepLayout("served", "0123456789ab")

@@ -20,8 +20,8 @@ from surogate_bench.processes.progress import read_progress
 from surogate_bench.stages.identity import SERVING_VERSION
 from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server import api as api_module
-from surogate_bench_model_server.adapters import LocalAdapter
-from surogate_bench_model_server.vllm_process import session_members
+from surogate_bench_model_server.adapters.delivery import LocalAdapter
+from surogate_bench_model_server.vllm.process import session_members
 
 
 @pytest.fixture

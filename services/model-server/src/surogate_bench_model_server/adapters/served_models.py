@@ -9,11 +9,11 @@ from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.control_api import ScaleSource
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.layout import BASE_RUN
-from surogate_bench_model_server.adapters import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
-from surogate_bench_model_server.calibration import InputCalibration, scale_source
-from surogate_bench_model_server.mixing import MixingProbe
-from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
-from surogate_bench_model_server.vllm_command import BASE_MODEL
+from surogate_bench_model_server.adapters.calibration import InputCalibration, scale_source
+from surogate_bench_model_server.adapters.delivery import LocalAdapter, amplified_copy, is_zero, make_empty_adapter
+from surogate_bench_model_server.adapters.mixing import MixingProbe
+from surogate_bench_model_server.vllm.client import Logprobs, VllmClient
+from surogate_bench_model_server.vllm.command import BASE_MODEL
 
 _log = logging.getLogger(__name__)
 _EMPTY_ADAPTER = "base-as-an-adapter"

@@ -19,9 +19,9 @@ from surogate_bench.specs.data import DataSpec
 from surogate_bench.stages.prepared import prompt_and_completion, special_tokens
 from surogate_bench.stages.publication import fetch_stage
 from surogate_bench.store.object_store import ObjectStore
-from surogate_bench_model_server.adapters import LocalAdapter
+from surogate_bench_model_server.adapters.delivery import LocalAdapter
 from surogate_bench_model_server.served_recipe.settings import CALIBRATED, CALIBRATING
-from surogate_bench_model_server.vllm_client import VllmClient
+from surogate_bench_model_server.vllm.client import VllmClient
 
 CALIBRATION_PROMPTS = 64
 """Training records that inputs are measured on, the first ones."""

@@ -17,8 +17,8 @@ import psutil
 
 from surogate_bench.contract import CPU_LORA_MARK_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
-from surogate_bench_model_server.runtime_folder import make_runtime_folder, runtime_environment
-from surogate_bench_model_server.vllm_command import Command
+from surogate_bench_model_server.vllm.command import Command
+from surogate_bench_model_server.vllm.runtime_folder import make_runtime_folder, runtime_environment
 
 LOG_FILE = "vllm.log"
 _GRACE_S = 10.0
@@ -76,7 +76,7 @@ def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
         log.replace(log.with_name(f"{LOG_FILE}.1"))
     runtime = make_runtime_folder()
     own = {CPU_LORA_MARK_VARIABLE: str(runtime / _CPU_LORA_MARK), **runtime_environment(runtime)}
-    launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.launch"]
+    launcher = [sys.executable, "-P", "-m", "surogate_bench_model_server.vllm.launch"]
     launcher += [str(os.getpid()), str(_GRACE_S), str(runtime)]
     with log.open("wb") as output:
         child = subprocess.Popen(

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench_model_server.vllm_client import Logprobs, VllmClient
+from surogate_bench_model_server.vllm.client import Logprobs, VllmClient
 
 _FLOOR = 0.01
 _FLOOR_NEAREST_ITSELF = 0.05

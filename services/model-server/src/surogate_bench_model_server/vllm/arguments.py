@@ -1,6 +1,6 @@
 """Check ``serving.extra_args`` with vLLM's own parser, before anything is trained.
 
-Command line: ``python -m surogate_bench_model_server.vllm_arguments [ARGUMENT ...]`` exits with 0 if vLLM accepts the
+Command line: ``python -m surogate_bench_model_server.vllm.arguments [ARGUMENT ...]`` exits with 0 if vLLM accepts the
 arguments, with 2 and the reason on standard error if it does not, and with 4 if vLLM is not installed. Importing vLLM
 takes several seconds, so callers run it only where there are arguments to check.
 """
@@ -17,7 +17,7 @@ from types import ModuleType
 
 from surogate_bench.errors import BenchError, ConfigError, ExitCode, PermanentError
 from surogate_bench.specs.evaluation import MANAGED_ARGUMENTS
-from surogate_bench_model_server.vllm_command import vllm_version
+from surogate_bench_model_server.vllm.command import vllm_version
 
 _FIELD = "serving.extra_args"
 _REMEDY = "Give arguments of `vllm serve` (version {version}), one list item for each argument or value."

@@ -12,7 +12,7 @@ group of its own, with this process as its parent:
 - the folder of vLLM's sockets is removed then;
 - this process is killed: the kernel kills the API server, and the supervisor kills the session.
 
-Usage: ``python -m surogate_bench_model_server.launch PARENT_PID GRACE_SECONDS SOCKET_FOLDER COMMAND...``
+Usage: ``python -m surogate_bench_model_server.vllm.launch PARENT_PID GRACE_SECONDS SOCKET_FOLDER COMMAND...``
 """
 
 import contextlib
