@@ -26,7 +26,7 @@ from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.status import ConditionType, StatusRow, SweepStatus
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, STAGE, SWEEP, TASK
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import REQUEST, STAGE, SWEEP, TASK
 
 SPEC = {
     field: value

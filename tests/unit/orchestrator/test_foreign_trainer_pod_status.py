@@ -7,9 +7,14 @@ import pytest
 
 from surogate_bench.processes.progress import Progress, Termination
 from surogate_bench_orchestrator.domain.tasks import Phase
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import COMMAND_TIMEOUT, TIMEOUT
-from surogate_bench_orchestrator.runtimes.kubernetes.observing import Limits, TaskObjects, TaskState, observe_job
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import containers_with_logs, slot_held_until
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import COMMAND_TIMEOUT, TIMEOUT
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import (
+    Limits,
+    TaskObjects,
+    TaskState,
+    observe_job,
+)
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import containers_with_logs, slot_held_until
 
 NOW = 1_800_000_000.0
 WAITING: dict[str, Any] = {"waiting": {"reason": "PodInitializing"}}

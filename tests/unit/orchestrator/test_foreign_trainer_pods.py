@@ -11,8 +11,8 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages.requests import ForeignTrainRequest, PrepareRequest
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import PREPARE_REQUEST, REQUEST, RUN, STAGE
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import COMMAND_TIMEOUT, job_manifest
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import PREPARE_REQUEST, REQUEST, RUN, STAGE
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import COMMAND_TIMEOUT, job_manifest
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import (
     ClusterSettings,
     HubSettings,

@@ -12,13 +12,13 @@ from surogate_bench.stages.requests import EvaluateRequest, ServeRequest, TrainR
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.domain.tasks import MAX_NAME, Task
 from surogate_bench_orchestrator.resource.scheduling import CapabilityRule, SchedulingSpec, Toleration
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, RUN, STAGE, SWEEP, TASK
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import REQUEST, RUN, STAGE, SWEEP, TASK
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import (
     deployment_manifest,
     job_manifest,
     service_manifest,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.pods import capability_terms
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.pods import capability_terms
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import (
     ClusterSettings,
     HubSettings,

@@ -9,9 +9,9 @@ import pytest
 
 from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.domain.tasks import Phase
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import FAILED, READY_RESTARTS
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import MAX_ATTEMPTS, TIMEOUT
-from surogate_bench_orchestrator.runtimes.kubernetes.observing import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import FAILED, READY_RESTARTS
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import MAX_ATTEMPTS, TIMEOUT
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import (
     Limits,
     TaskObjects,
     TaskState,
@@ -19,7 +19,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.observing import (
     observe_server,
     ready_mark,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import no_node_can_run_it
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import no_node_can_run_it
 
 NOW = 1_800_000_000.0
 LIMITS = Limits(unschedulable_s=60, start_s=300, placement_s=1000)

@@ -3,10 +3,10 @@
 import pytest
 
 from surogate_bench_orchestrator.report.model.scores import Score
-from surogate_bench_orchestrator.report.tables.further_csv import TASK_COLUMNS
-from surogate_bench_orchestrator.report.tables.matrix_csv import MATRIX_COLUMNS
-from surogate_bench_orchestrator.report.tables.merged_csv import MERGED_COLUMNS
-from surogate_bench_orchestrator.report.tables.summary_csv import CSV_COLUMNS
+from surogate_bench_orchestrator.report.tables.csv.further import TASK_COLUMNS
+from surogate_bench_orchestrator.report.tables.csv.matrix import MATRIX_COLUMNS
+from surogate_bench_orchestrator.report.tables.csv.merged import MERGED_COLUMNS
+from surogate_bench_orchestrator.report.tables.csv.summary import CSV_COLUMNS
 
 NOT_SHOWN = {"parallel_evaluations"}
 FILES = {

@@ -13,8 +13,8 @@ from surogate_bench_orchestrator.report.build import build_report
 from surogate_bench_orchestrator.report.charts.draw import draw_charts
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
 from surogate_bench_orchestrator.report.page import render_page
+from surogate_bench_orchestrator.report.tables.csv.summary import to_csv
 from surogate_bench_orchestrator.report.tables.markdown import to_markdown
-from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 from surogate_bench_orchestrator.report.tables.terminal import render_terminal_table
 from surogate_bench_orchestrator.report.text.formats import PILCROW
 

@@ -9,8 +9,8 @@ from report_world import MakeWorld, ReportWorld
 from rich.console import Console
 
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report
+from surogate_bench_orchestrator.report.tables.csv.matrix import MATRIX_COLUMNS
 from surogate_bench_orchestrator.report.tables.matrix import matrix_tables
-from surogate_bench_orchestrator.report.tables.matrix_csv import MATRIX_COLUMNS
 
 HEADING = "Trained under \N{MULTIPLICATION SIGN} served under"
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -12,8 +12,8 @@ from scipy.stats import binomtest
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
+from surogate_bench_orchestrator.report.tables.csv.merged import MERGED_COLUMNS
 from surogate_bench_orchestrator.report.tables.merged import merged_table
-from surogate_bench_orchestrator.report.tables.merged_csv import MERGED_COLUMNS
 
 OWN = {"under": ["own"], "merged": True}
 HEADING = "Merged before serving"

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.model.summary import Row
-from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
+from surogate_bench_orchestrator.report.tables.csv.summary import to_csv
 
 
 def row(summary: Summary, key: str) -> Row:

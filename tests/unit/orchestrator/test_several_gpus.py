@@ -18,8 +18,8 @@ from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Submit, overlaps, reconcile
 from surogate_bench_orchestrator.domain.tasks import Phase
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import SLOTS, job_manifest
-from surogate_bench_orchestrator.runtimes.kubernetes.pods import complete_request
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import SLOTS, job_manifest
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.pods import complete_request
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, StoreSettings, Workload
 from surogate_bench_orchestrator.runtimes.local.machine import Allotment, Gpu, Machine, allot
 from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime

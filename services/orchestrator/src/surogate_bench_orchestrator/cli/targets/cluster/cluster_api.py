@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import CONTAINER
 
 Resource = dict[str, Any]
 

@@ -12,7 +12,7 @@ from surogate_bench_orchestrator.cli.targets.cluster.forwarding import get_from_
 from surogate_bench_orchestrator.resource import API_VERSION, GROUP, PLURAL
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import containers_with_logs
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import containers_with_logs
 
 MANAGER = "surogate-bench-cli"
 """Field manager."""

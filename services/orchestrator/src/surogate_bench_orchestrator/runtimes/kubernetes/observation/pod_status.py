@@ -12,7 +12,7 @@ from surogate_bench.processes.logs import redact
 from surogate_bench.processes.progress import Termination
 from surogate_bench_orchestrator.domain.tasks import EXITED, KILLED
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import COMMAND, CONTAINER, CONTAINERS
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMMAND, CONTAINER, CONTAINERS
 
 UNSCHEDULABLE = "Unschedulable"
 VOLUME_NOT_BOUND = "VolumeNotBound"

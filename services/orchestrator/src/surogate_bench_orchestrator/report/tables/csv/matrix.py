@@ -1,7 +1,7 @@
 """The matrix *trained under* times *served under* as CSV, for programs."""
 
 from surogate_bench_orchestrator.report.model.served import Served, ServedCell, ServedRow
-from surogate_bench_orchestrator.report.tables.csv_cells import (
+from surogate_bench_orchestrator.report.tables.csv.cells import (
     ENDING_COLUMNS,
     difference_cells,
     flag,

@@ -8,9 +8,14 @@ from surogate_bench.errors import FINAL_EXIT_CODES, ForeignTrainerError
 from surogate_bench.processes.progress import Activity, Progress, Termination
 from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, Observation, Phase, overdue
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import COMMAND, FAILED, PREPARING, READY_RESTARTS
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import COMMAND_TIMEOUT, MAX_ATTEMPTS, SLOTS, TIMEOUT
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMMAND, FAILED, PREPARING, READY_RESTARTS
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import (
+    COMMAND_TIMEOUT,
+    MAX_ATTEMPTS,
+    SLOTS,
+    TIMEOUT,
+)
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import (
     CANNOT_START,
     MESSAGE_LENGTH,
     UNSCHEDULABLE,

@@ -15,9 +15,13 @@ from surogate_bench.stages.requests import (
 from surogate_bench_orchestrator.domain.tasks import Task, TaskRequest, under_of
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.containers import service_container, shares_memory, uses_hub
-from surogate_bench_orchestrator.runtimes.kubernetes.foreign_pods import add_command, collecting
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, labels_of
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.containers import (
+    service_container,
+    shares_memory,
+    uses_hub,
+)
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.foreign_pods import add_command, collecting
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import REQUEST, labels_of
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, Workload
 
 _USER = 10001

@@ -1,7 +1,7 @@
 """The table of merged adapters as CSV, for programs."""
 
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
-from surogate_bench_orchestrator.report.tables.csv_cells import (
+from surogate_bench_orchestrator.report.tables.csv.cells import (
     ENDING_COLUMNS,
     difference_cells,
     served_cells,

@@ -18,7 +18,7 @@ from surogate_bench.contract import (
 from surogate_bench.stages.requests import CheckRequest, EvaluateRequest, ServeRequest, TrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task, further_of
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import CONTAINER
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import CONTAINER
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, SecretKey, Workload
 
 SCRATCH = "/tmp"  # noqa: S108 - an emptyDir of the pod's own

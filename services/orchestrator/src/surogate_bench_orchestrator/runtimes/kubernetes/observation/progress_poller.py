@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from surogate_bench.contract import METRICS_PORT, PROGRESS_PATH
 from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import age_key, phase_of
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import age_key, phase_of
 
 _log = logging.getLogger(__name__)
 _EVERY_S = 3.0

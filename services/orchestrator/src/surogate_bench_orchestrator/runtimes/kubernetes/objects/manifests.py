@@ -8,7 +8,7 @@ from surogate_bench.stages.requests import ForeignTrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import (
     COMMAND,
     CONTAINER,
     DOMAIN,
@@ -16,7 +16,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.labels import (
     TASK,
     labels_of,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.pods import pod_template
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.pods import pod_template
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings
 
 TIMEOUT, MAX_ATTEMPTS, SLOTS = f"{DOMAIN}/timeout-s", f"{DOMAIN}/max-attempts", f"{DOMAIN}/slots"

@@ -1,8 +1,8 @@
 """The tables of further tasks as CSV, for programs."""
 
 from surogate_bench_orchestrator.report.model.summary import Summary
-from surogate_bench_orchestrator.report.tables.csv_cells import to_csv_text
-from surogate_bench_orchestrator.report.tables.summary_csv import CSV_COLUMNS, row_cells
+from surogate_bench_orchestrator.report.tables.csv.cells import to_csv_text
+from surogate_bench_orchestrator.report.tables.csv.summary import CSV_COLUMNS, row_cells
 
 TASK_COLUMNS = (*CSV_COLUMNS, "metric", "second_metric")
 """Columns of tasks.csv: those of summary.csv, without figures of trainings; ``accuracy`` is by ``metric``,

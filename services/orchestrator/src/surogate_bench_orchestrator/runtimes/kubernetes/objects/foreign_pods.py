@@ -13,7 +13,7 @@ from surogate_bench.specs import ForeignTrainer
 from surogate_bench.stages.requests import ContainerStep, ForeignTrainRequest
 from surogate_bench_orchestrator.domain.tasks import Task
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.containers import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.containers import (
     LAST_LINES,
     RESTRICTED,
     SCRATCH,
@@ -21,7 +21,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.containers import (
     resources_of,
     service_container,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import COMMAND, PREPARE_REQUEST, PREPARING
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMMAND, PREPARE_REQUEST, PREPARING
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings
 
 _SHARED = Path("/trainer")

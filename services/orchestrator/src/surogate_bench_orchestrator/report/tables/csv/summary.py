@@ -2,7 +2,7 @@
 
 from surogate_bench_orchestrator.report.model.scores import STRICT
 from surogate_bench_orchestrator.report.model.summary import Row, Summary
-from surogate_bench_orchestrator.report.tables.csv_cells import ENDING_COLUMNS, flag, inert, numbers, to_csv_text
+from surogate_bench_orchestrator.report.tables.csv.cells import ENDING_COLUMNS, flag, inert, numbers, to_csv_text
 
 CSV_COLUMNS = (
     "key", "title", "recipe", "seed", "seeds_scored", "state", "reason",
