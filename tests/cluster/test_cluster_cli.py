@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_release import Until
-from cluster_tools import PATIENCE_S
+from real_cluster.release import Until
+from real_cluster.tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store.object_store import open_store

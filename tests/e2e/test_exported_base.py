@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from models.vllm_answers import TIE, Served, largest_gap, serve
+from models.wide_model import save_wide_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from vllm_answers import TIE, Served, largest_gap, serve
-from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.specs.model import ModelSpec

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_adapters import edit_config, edit_tensors, make_adapter
+from models.foreign_adapters import edit_config, edit_tensors, make_adapter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sweeps import small_sweep

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from model_server_world import RUNS, World, publish_adapter, put, ready, until
+from worlds.model_server import RUNS, World, publish_adapter, put, ready, until
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.store.object_store import ObjectStore, open_store

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from model_server_world import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
+from worlds.model_server import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine.hardware import package_versions

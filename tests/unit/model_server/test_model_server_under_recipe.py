@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from finished_stages import manifest_of
-from model_server_world import LAYOUT
 from safetensors.numpy import save_file
 from sweeps import small_sweep
+from worlds.model_server import LAYOUT
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError

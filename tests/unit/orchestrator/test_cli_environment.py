@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, write_sweep
-from s3_stand_in import CREDENTIALS, Bucket, serving
+from stand_ins.s3 import CREDENTIALS, Bucket, serving
 
 from surogate_bench.store.object_store import open_store
 from surogate_bench_orchestrator.cli.commands import gc as gc_command

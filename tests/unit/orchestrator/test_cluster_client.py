@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from command_line import write_sweep
-from fake_clock import FakeClock
-from memory_cluster import CONTROLLER, Desk, MemoryCluster, cluster_with_sweep, tar
-from report_world import MakeWorld
+from stand_ins.clock import FakeClock
+from stand_ins.cluster import CONTROLLER, Desk, MemoryCluster, cluster_with_sweep, tar
 from sweeps import small_document
+from worlds.report import MakeWorld
 
 from surogate_bench.errors import BenchError, ConfigError, PermanentError, TransientError
 from surogate_bench_orchestrator.cli.targets.cluster.cluster_api import Pod

@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import yaml
-from controller_world import small_spec
 from waiting import PATIENCE_S, until
+from worlds.controller import small_spec
 
 from surogate_bench.errors import ConfigError
 from surogate_bench_orchestrator.controller import app, election

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_world import Runtime, World
-from memory_runtime import Ending
+from stand_ins.runtime import Ending
+from worlds.controller import Runtime, World
 
 from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.metrics.exposition import ResultsCollector

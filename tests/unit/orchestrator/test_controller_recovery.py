@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_world import Killed, World
-from memory_runtime import Ending
+from stand_ins.runtime import Ending
+from worlds.controller import Killed, World
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench_orchestrator.domain.tasks import Task

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from report_world import MakeWorld
 from waiting import PATIENCE_S
+from worlds.report import MakeWorld
 
 from surogate_bench.layout import SweepLayout
 from surogate_bench.processes.metrics import METRICS

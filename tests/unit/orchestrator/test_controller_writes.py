@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from controller_world import World
+from worlds.controller import World
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench_orchestrator.domain.tasks import Observation

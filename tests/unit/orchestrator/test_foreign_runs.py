@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_world import SweepWorld
 from sweeps import small_sweep
+from worlds.sweep import SweepWorld
 
 from surogate_bench.contract import Service
 from surogate_bench.stages.requests import ImportRequest

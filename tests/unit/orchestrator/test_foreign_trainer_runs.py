@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
-from sweep_world import SweepWorld
+from stand_ins.clock import FakeClock
 from sweeps import small_sweep
+from worlds.sweep import SweepWorld
 
 from surogate_bench.contract import Service
 from surogate_bench.stages.requests import ForeignTrainRequest, TrainRequest

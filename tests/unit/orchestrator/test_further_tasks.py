@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from finished_stages import publish
-from report_world import MakeWorld, ReportWorld, ended_lines, summarized
 from rich.console import Console
-from sweep_world import SweepWorld
 from sweeps import small_sweep
+from worlds.report import MakeWorld, ReportWorld, ended_lines, summarized
+from worlds.sweep import SweepWorld
 
 from surogate_bench.results import SampleLine
 from surogate_bench.specs import RecipeSweep

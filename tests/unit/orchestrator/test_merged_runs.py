@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
 from finished_stages import manifest_of, publish
-from memory_runtime import Ending, MemoryRuntime
 from rich.console import Console
+from stand_ins.clock import FakeClock
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.stages.requests import EvaluateRequest, ServeRequest

@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from memory_runtime import Ending, MemoryRuntime
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, is_finished, run_states

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import psutil
 import pytest
-from fake_clock import FakeClock
+from stand_ins.clock import FakeClock
 from sweeps import small_sweep
 from waiting import PATIENCE_S, has_ended
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fake_clock import FakeClock
+from stand_ins.clock import FakeClock
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.layout import SweepLayout

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reuse_world import RECIPES, World, change
 from sweeps import small_sweep
+from worlds.reuse import RECIPES, World, change
 
 from surogate_bench.contract import INPUT_SCALES_FILE
 from surogate_bench.errors import PermanentError, TransientError

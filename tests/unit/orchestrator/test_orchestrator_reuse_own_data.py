@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reuse_world import World
+from worlds.reuse import World
 
 from surogate_bench.results import ScoredData
 from surogate_bench.store.object_store import open_store

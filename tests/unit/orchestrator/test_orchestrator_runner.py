@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from finished_stages import manifest_of
-from memory_runtime import Ending, MemoryRuntime
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.errors import PermanentError, TransientError

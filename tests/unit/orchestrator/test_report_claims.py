@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import yaml
 from finished_stages import manifest_of
-from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, right, summarized
 
 from surogate_bench.layout import BASE_RUN
 from surogate_bench_orchestrator.cli.terminal.live_table import LineLog, render_progress

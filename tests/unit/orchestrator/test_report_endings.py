@@ -3,8 +3,8 @@
 import csv
 import io
 
-from report_world import MakeWorld, ReportWorld, ended_lines, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, ended_lines, summarized
 
 from surogate_bench.results import SampleLine
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
-from report_world import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store.object_store import ObjectStore

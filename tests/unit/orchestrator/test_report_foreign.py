@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from report_world import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import ImportResult

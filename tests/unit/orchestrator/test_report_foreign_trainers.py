@@ -5,8 +5,8 @@ import io
 from typing import Any
 
 import pytest
-from report_world import MakeWorld, ReportWorld
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report

@@ -4,8 +4,8 @@ import io
 from dataclasses import replace
 
 import pytest
-from report_world import MakeWorld
 from rich.console import Console
+from worlds.report import MakeWorld
 
 from surogate_bench_orchestrator.report import build_report, page
 from surogate_bench_orchestrator.report.charts.draw import Charts

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, right, summarized
 
 from surogate_bench.layout import BASE_RUN
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table

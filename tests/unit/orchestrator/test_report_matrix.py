@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from report_world import MakeWorld, ReportWorld
 from scipy.stats import binomtest
 from scipy.stats import t as student
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report

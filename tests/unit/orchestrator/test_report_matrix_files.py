@@ -5,8 +5,8 @@ import io
 import json
 
 import pytest
-from report_world import MakeWorld, ReportWorld
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.report.tables.csv.matrix import MATRIX_COLUMNS

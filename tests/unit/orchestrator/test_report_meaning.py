@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_world import MakeWorld, ReportWorld, right, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, right, summarized
 
 from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table

@@ -5,9 +5,9 @@ import io
 import json
 
 import pytest
-from report_world import MakeWorld, ReportWorld
 from rich.console import Console
 from scipy.stats import binomtest
+from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report

@@ -5,8 +5,8 @@ import io
 import json
 
 import pytest
-from report_world import MakeWorld, ReportWorld, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, summarized
 
 from surogate_bench.results import SampleLine
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from report_world import MakeWorld, right, summarized
+from worlds.report import MakeWorld, right, summarized
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_orchestrator.report import Summary

@@ -4,7 +4,7 @@ import csv
 import io
 
 import pytest
-from report_world import MakeWorld, ReportWorld, right, summarized
+from worlds.report import MakeWorld, ReportWorld, right, summarized
 
 from surogate_bench_orchestrator.report import Summary, build_report
 from surogate_bench_orchestrator.report.model.summary import Row

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 import pytest
-from report_world import MakeWorld, ReportWorld, summarized
 from rich.console import Console
+from worlds.report import MakeWorld, ReportWorld, summarized
 
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.model.summary import Row

@@ -8,9 +8,9 @@ import math
 from datetime import UTC, datetime
 
 import pytest
-from report_world import MakeWorld
 from rich.console import Console
 from scipy.stats import binomtest
+from worlds.report import MakeWorld
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
 from observations import given
+from stand_ins.clock import FakeClock
 from sweeps import small_document, small_sweep
 from waiting import until
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from foreign_adapters import LAYER, NAME, Import, edit_tensors, import_into, make_adapter
-from hub_stand_in import Hub, Repository, serving
-from s3_stand_in import Bucket
-from s3_stand_in import serving as serving_s3
+from models.foreign_adapters import LAYER, NAME, Import, edit_tensors, import_into, make_adapter
 from safetensors.torch import load_file
+from stand_ins.hub import Hub, Repository, serving
+from stand_ins.s3 import Bucket
+from stand_ins.s3 import serving as serving_s3
 from torch import Tensor
 from transformers import Qwen3ForCausalLM
 

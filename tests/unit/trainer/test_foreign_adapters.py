@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_adapters import NAME, TARGETS, Import, edit_config, edit_tensors, logits, make_adapter
+from models.foreign_adapters import NAME, TARGETS, Import, edit_config, edit_tensors, logits, make_adapter
 from safetensors.torch import load_file, save_file
 
 from surogate_bench.errors import ConfigError

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from foreign_adapters import make_adapter
-from foreign_trainers import GOOD, entry, lines_of, write_trainer
+from models.foreign_adapters import make_adapter
+from models.foreign_trainers import GOOD, entry, lines_of, write_trainer
 from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM
 

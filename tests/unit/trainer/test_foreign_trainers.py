@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_adapters import make_adapter
-from foreign_trainers import GOOD, entry, lines_of, write_trainer
+from models.foreign_adapters import make_adapter
+from models.foreign_trainers import GOOD, entry, lines_of, write_trainer
 from peft import PeftModel
 from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import ALTERNATING, BARE, CHATML, ENDED, EQUIPPED, HEADED, MARKED, TALK, THINKING
+from models.chat_templates import ALTERNATING, BARE, CHATML, ENDED, EQUIPPED, HEADED, MARKED, TALK, THINKING
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

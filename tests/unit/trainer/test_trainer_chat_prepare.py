@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chat_templates import BARE, CHATML, HEADED, TALK
+from models.chat_templates import BARE, CHATML, HEADED, TALK
 from sweeps import MakeSweep
 from transformers import PreTrainedTokenizerFast
 

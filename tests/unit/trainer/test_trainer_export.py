@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from models.wide_model import save_wide_model
 from safetensors.torch import load_file
 from sweeps import small_sweep
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
-from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.errors import ConfigError

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from models.tiny_models import ReferenceStep, TinyModel, reference_training
 from peft import LoraConfig
 from safetensors.torch import load_file
 from sweeps import MakeSweep
-from tiny_models import ReferenceStep, TinyModel, reference_training
 from tokenizers.processors import TemplateProcessing
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tools import helm, kubectl, port_forward, until
+from real_cluster.tools import helm, kubectl, port_forward, until
 
 from surogate_bench.layout import SweepLayout, manifest_key
 from surogate_bench.stages.manifest import Manifest
@@ -21,7 +21,7 @@ from surogate_bench_orchestrator.resource.status import Condition, ConditionType
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 IMAGE_TAG = os.environ.get("SUROGATE_BENCH_IMAGE_TAG", "dev")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from cluster_release import IMAGE_TAG
-from cluster_tools import kubectl, until
+from real_cluster.release import IMAGE_TAG
+from real_cluster.tools import kubectl, until
 
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finished_stages import manifest_of
-from memory_runtime import Ending, MemoryRuntime
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_document
 
 from surogate_bench.errors import PermanentError, TransientError

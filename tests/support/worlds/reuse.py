@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fake_clock import FakeClock
 from finished_stages import publish
-from memory_runtime import Ending, MemoryRuntime
+from stand_ins.clock import FakeClock
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.layout import manifest_key

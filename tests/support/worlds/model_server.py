@@ -27,7 +27,7 @@ from surogate_bench_model_server.vllm.client import VllmClient
 from surogate_bench_model_server.vllm.command import Command, Platform
 from surogate_bench_model_server.vllm.process import VllmProcess, start_vllm
 
-FAKE_VLLM = Path(__file__).parents[1] / "unit" / "model_server" / "fake_vllm.py"
+FAKE_VLLM = Path(__file__).parents[2] / "unit" / "model_server" / "fake_vllm.py"
 LAYOUT = SweepLayout("served", "0123456789ab")
 RUNS = ("bf16-s0", "fp8-s0", "fp4-s0")
 LIMITS = Limits(

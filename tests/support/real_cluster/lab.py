@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from cluster_tools import PATIENCE_S
 from finished_stages import manifest_of
 from kubernetes.client import ApiException, CoreV1Api
 from ports import free_port
+from real_cluster.tools import PATIENCE_S
 from sweeps import small_document
 
 from surogate_bench.errors import BenchError

@@ -5,8 +5,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from fake_clock import FakeClock
 from rich.console import Console
+from stand_ins.clock import FakeClock
 from sweeps import fitting_document
 from typing_extensions import override
 
