@@ -28,7 +28,7 @@ from surogate_bench_orchestrator.cli.commands.inspection.speeds import Here, Mea
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.runtimes.local.machine import Allotment
 
-EMBEDDED = Path(__file__).parents[3] / "configs" / "sweeps" / "embedded.yaml"
+EMBEDDED = Path(__file__).parents[4] / "configs" / "sweeps" / "embedded.yaml"
 PARTS = (TextPart(text="2?\nA:", counts=False), TextPart(text=" 5\x1b[2J[red]\n#### 5<|im_end|>", counts=True))
 HERE = Here(hardware=Hardware(), allotment=Allotment(slots=1, side_by_side=1, threads=1))
 

@@ -15,7 +15,7 @@ from surogate_bench_orchestrator.resource.model import parse_resource, resource_
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 from surogate_bench_orchestrator.resource.schema import spec_schema
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SHIPPED = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
 SWEEPS = [path for path in SHIPPED if not load_sweep(path).trainers]
 

@@ -53,7 +53,7 @@ def published_mismatch(summary: Summary) -> str:
 
 
 def test_the_headline_of_the_default_sweep_names_weights_and_products(report_world: MakeWorld) -> None:
-    document = yaml.safe_load((Path(__file__).parents[3] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
+    document = yaml.safe_load((Path(__file__).parents[4] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
     world = report_world(**document)
     world.publish_answers({f"{recipe.name}-s0": right(411) for recipe in world.sweep.recipes})
     for count, recipe in enumerate(world.sweep.recipes[1:]):

@@ -11,7 +11,7 @@ from command_line import CommandLine
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
+SWEEPS = Path(__file__).parents[4] / "configs" / "sweeps"
 TEXT, WITH_TASKS = ((SWEEPS / f"{name}.yaml").read_text(encoding="utf-8") for name in ("embedded", "embedded-tasks"))
 NAMED = re.compile(r"surogate-bench: [^\n]+: [^\n]+\.( [^\n]+)?\n")
 

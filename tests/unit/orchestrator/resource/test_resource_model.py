@@ -13,7 +13,7 @@ from surogate_bench.specs import RecipeSweep, load_sweep
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.resource.model import parse_resource, resource_of
 
-SHIPPED = sorted((Path(__file__).parents[3] / "configs" / "sweeps").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[4] / "configs" / "sweeps").glob("*.yaml"))
 SWEEPS = [path for path in SHIPPED if not load_sweep(path).trainers]
 SPEC = {field: value for field, value in small_document().items() if field != "name"}
 RECIPES = ["bf16", "fp8", "fp4", "qbnb"]

@@ -17,7 +17,7 @@ from surogate_bench_orchestrator.cli.commands.init.answers import Answers, DataF
 from surogate_bench_orchestrator.cli.commands.init.document import document_of, nested, valid_name
 from surogate_bench_orchestrator.cli.commands.init.text import text_of
 
-SWEEPS = Path(__file__).parents[3] / "configs" / "sweeps"
+SWEEPS = Path(__file__).parents[4] / "configs" / "sweeps"
 HUB_MODEL, HUB_DATA = Source("hub", "Qwen/Qwen3-0.6B"), Source("hub", "OpenLLM-Ro/ro_gsm8k")
 CSV = Source("path", "/data/qa.csv")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import CommandLine
 
-FROZEN = Path(__file__).parents[2] / "support" / "old_store"
+FROZEN = Path(__file__).parents[3] / "support" / "old_store"
 
 
 @pytest.fixture

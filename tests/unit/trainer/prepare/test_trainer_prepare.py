@@ -60,7 +60,7 @@ def test_a_local_folder_is_published_as_three_splits(make_sweep: MakeSweep, tmp_
 
 
 def test_the_sweep_in_the_notes_of_the_chart_can_be_prepared(tmp_path: Path) -> None:
-    notes = (Path(__file__).parents[3] / "charts" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+    notes = (Path(__file__).parents[4] / "charts" / "templates" / "NOTES.txt").read_text(encoding="utf-8")
     _, _, shown = notes.partition("<<'EOF'\n")
     resource = yaml.safe_load(shown.partition("   EOF")[0])
     sweep = parse_sweep({"name": resource["metadata"]["name"], **resource["spec"]})

@@ -21,7 +21,7 @@ from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench_orchestrator.runtimes.local import runtime, supervised
 from surogate_bench_orchestrator.sweep import runner
 
-FAKE_SERVICE = Path(__file__).parents[2] / "contract" / "fake_service.py"
+FAKE_SERVICE = Path(__file__).parents[3] / "contract" / "fake_service.py"
 
 
 @dataclass

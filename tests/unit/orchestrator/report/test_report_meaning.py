@@ -314,7 +314,7 @@ def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
 
 
 def test_with_one_seed_the_headline_quotes_no_spread_of_another_experiment(report_world: MakeWorld) -> None:
-    document = yaml.safe_load((Path(__file__).parents[3] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
+    document = yaml.safe_load((Path(__file__).parents[4] / "configs/sweeps/embedded.yaml").read_text(encoding="utf-8"))
     world = report_world(**document)
     world.publish_answers({"bf16-s0": right(411), "fp4-s0": right(375)})
     headline = summarized(world).headline

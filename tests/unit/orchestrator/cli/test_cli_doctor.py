@@ -23,7 +23,7 @@ from surogate_bench_orchestrator.cli.commands.doctor.memory import ModelShape, e
 from surogate_bench_orchestrator.cli.commands.doctor.sweep_findings import sweep_findings
 from surogate_bench_orchestrator.runtimes.local.machine import Gpu, Machine
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GIB = 2**30
 REFERENCE = ROOT / "configs/sweeps/qwen3-0.6b-ro-gsm8k.yaml"
 H100 = Gpu("0", "H100", (9, 0))
