@@ -6,10 +6,10 @@ No GPU has run it yet. A stand-in reads the operands byte by byte and multiplies
 from dataclasses import replace
 from typing import Literal
 
-import fp4_tensor_cores
 import pytest
 import torch
 from fouroversix.quantize.utils import to_blocked
+from stand_ins import fp4_tensor_cores
 from torch import Tensor, nn
 
 from surogate_bench.recipes import Recipe, WeightStorage, recipe_by_name
