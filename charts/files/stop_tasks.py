@@ -10,7 +10,7 @@ from collections.abc import Callable
 from surogate_bench.errors import BenchError
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import selector_of
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import selector_of
 
 namespace, instance, controller = sys.argv[1:]
 api = Api(connect(None).client)

@@ -3,7 +3,16 @@
 from typing import Any
 
 import pytest
-from chart_rendering import HELM, INSTALLATIONS, Render, Rendered, by_command, by_library, library, rendered_from
+from chart_rendering import (
+    HELM,
+    INSTALLATIONS,
+    Render,
+    Rendered,
+    by_command,
+    by_library,
+    library,
+    rendered_from,
+)
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_release import Release, installed
-from cluster_stand_in import StandIn, standing_in
-from cluster_tools import until as wait
+from real_cluster.pods import StandIn, standing_in
+from real_cluster.release import Release, installed
+from real_cluster.tools import until as wait
 
 from surogate_bench_orchestrator.resource.definition import definition
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_release import Until
-from cluster_tools import PATIENCE_S
+from real_cluster.release import Until
+from real_cluster.tools import PATIENCE_S
+from sweeps import small_document
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store.object_store import open_store
@@ -27,13 +28,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("recipesweeps")]
 
-SPEC: dict[str, Any] = {
-    "name": "small",
-    "model": {"builtin": "tiny-qwen3-en"},
-    "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-    "training": {"max_steps": 2},
-    "recipes": ["bf16"],
-}
+SPEC = small_document()
 PYTHONS = {"surogate-bench/orchestrator": "/opt/venv/bin/python", "library/python:3.11-slim": "python"}
 """Images with Python in them, and where."""
 

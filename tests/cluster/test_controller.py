@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from cluster_lab import SPEC, Lab
-from cluster_release import Until
-from cluster_tools import PATIENCE_S
+from real_cluster.lab import SPEC, Lab
+from real_cluster.release import Until
+from real_cluster.tools import PATIENCE_S
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench_orchestrator.resource.status import ConditionType

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_tools import kubectl
+from real_cluster.tools import kubectl
 
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs import load_sweep

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cluster_release import Release, Until
+from real_cluster.release import Release, Until
 
 from surogate_bench.layout import SweepLayout, manifest_key
 from surogate_bench.specs import load_sweep

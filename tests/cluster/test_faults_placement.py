@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from cluster_release import Install, Release, Small, Until
-from cluster_stand_in import standing_in
+from real_cluster.pods import standing_in
+from real_cluster.release import Install, Release, Small, Until
 
 from surogate_bench_orchestrator.resource.status import ConditionType
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api

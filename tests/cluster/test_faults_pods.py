@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from cluster_release import Release, Small, Until
-from cluster_tools import PATIENCE_S
+from real_cluster.release import Release, Small, Until
+from real_cluster.tools import PATIENCE_S
 
 from surogate_bench.errors import TransientError
 from surogate_bench.layout import SweepLayout

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from cluster_release import Install, Release, Small, Until
+from real_cluster.release import Install, Release, Small, Until
 
 from surogate_bench.layout import manifest_key
 from surogate_bench.store.object_store import ObjectStore

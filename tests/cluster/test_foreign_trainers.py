@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 import pytest
-from cluster_release import IMAGE_TAG, Release, Small, Until
-from cluster_tools import kubectl
+from real_cluster.release import IMAGE_TAG, Release, Small, Until
+from real_cluster.tools import kubectl
 
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench_orchestrator.resource.status import StatusRow

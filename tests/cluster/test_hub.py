@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import yaml
-from cluster_release import IMAGE_TAG, Install, Release, Small, Until
-from cluster_tools import kubectl
+from real_cluster.release import IMAGE_TAG, Install, Release, Small, Until
+from real_cluster.tools import kubectl
 
 from surogate_bench.results import PrepareResult
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.exhaustive, pytest.mark.timeout(9
 
 TOKEN, PORT, SWEEP, CLAIM = "hf_token-of-the-tests", 8000, "from-hub", "models"
 ON_NODE = "/var/tmp"  # noqa: S108 - of a test cluster
-SCRIPT = Path(__file__).parents[1] / "support" / "hub_stand_in.py"
+SCRIPT = Path(__file__).parents[1] / "support" / "stand_ins" / "hub.py"
 PODS = "/api/v1/namespaces/default/pods"
 POD = """
 metadata: {namespace: default}

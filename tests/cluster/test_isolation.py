@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from cluster_release import Release
-from cluster_stand_in import StandIn
+from real_cluster.pods import StandIn
+from real_cluster.release import Release
 
 from surogate_bench.contract import CONTROLLER_PORT, METRICS_PORT, SERVER_PORT, VLLM_PORT
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import COMPONENT, INSTANCE
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMPONENT, INSTANCE
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.usefixtures("enforced")]
 

@@ -1,7 +1,7 @@
 """An adapter is scored merged into its base too, on a model server of its own."""
 
 import pytest
-from cluster_release import Release, Small, Until
+from real_cluster.release import Release, Small, Until
 
 from surogate_bench.results import EvalResult
 

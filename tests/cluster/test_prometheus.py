@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
-from cluster_release import Release, Small, Until
+from real_cluster.release import Release, Small, Until
 
 from surogate_bench.processes.metrics import METRICS
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster_release import IMAGE_TAG, Install, Release, Small, Until
+from real_cluster.release import IMAGE_TAG, Install, Release, Small, Until
 
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from memory_runtime import Ending, MemoryRuntime
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from models.vllm_answers import TIE, Served, largest_gap, serve
+from models.wide_model import save_wide_model
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
+from sweeps import small_document
 from torch import Tensor
 from transformers import AutoModelForCausalLM
-from vllm_answers import TIE, Served, largest_gap, serve
-from wide_model import save_wide_model
 
 from surogate_bench.contract import EXPORT_FILE
 from surogate_bench.specs.model import ModelSpec
@@ -57,13 +58,7 @@ def adapter(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sweep_of(model: dict[str, str]) -> dict[str, Any]:
-    return {
-        "name": "exported",
-        "model": model,
-        "data": {"builtin": "word-problems-ro", "train_size": 8, "test_size": 8},
-        "training": {"max_steps": 2},
-        "recipes": ["qbnb", "qfp8-bf16", "qfp4"],
-    }
+    return small_document(name="exported", model=model, recipes=["qbnb", "qfp8-bf16", "qfp4"])
 
 
 def export_here(model: dict[str, str], recipe: str, export_format: ExportFormat, place: Path) -> Path:

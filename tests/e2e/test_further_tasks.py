@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from completions_stand_in import Completions, completing
+from stand_ins.completions import Completions, completing
 from sweeps import small_sweep
 from transformers import AutoTokenizer
 from waiting import PATIENCE_S

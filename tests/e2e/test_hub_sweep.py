@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hub_stand_in import Hub, Repository, serving
+from stand_ins.hub import Hub, Repository, serving
 from sweeps import small_document
 from waiting import PATIENCE_S
 

@@ -30,8 +30,8 @@ from surogate_bench.stages.model_source import locate_model
 from surogate_bench.stages.publication import publish_stage
 from surogate_bench.stages.requests import ServeRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_model_server.mixing import MixingProbe, distance
-from surogate_bench_model_server.vllm_client import VllmClient
+from surogate_bench_model_server.adapters.mixing import MixingProbe, distance
+from surogate_bench_model_server.vllm.client import VllmClient
 
 pytestmark = [
     pytest.mark.e2e,

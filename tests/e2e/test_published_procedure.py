@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from completions_stand_in import Completions, completing
-from hub_stand_in import Hub, Repository, serving
+from stand_ins.completions import Completions, completing
+from stand_ins.hub import Hub, Repository, serving
 from sweeps import small_sweep
 from waiting import PATIENCE_S
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from models.tiny_models import TinyModel
+from models.vllm_answers import TIE, Served, largest_gap, serve
 from peft import LoraConfig, PeftModel, get_peft_model
-from tiny_models import TinyModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from vllm_answers import TIE, Served, largest_gap, serve
 
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.stages.model_source import SHIPPED_MODELS, local_model_folder

@@ -8,9 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
-from peft import PeftModel
-from ports import free_port
-from served_answers import (
+from models.served_answers import (
     Reference,
     distance,
     greedy_answers,
@@ -20,6 +18,8 @@ from served_answers import (
     serving,
     trained_store,
 )
+from peft import PeftModel
+from ports import free_port
 from sweeps import small_sweep
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from waiting import PATIENCE_S

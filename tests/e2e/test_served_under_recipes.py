@@ -11,9 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from ports import free_port
-from safetensors.torch import load_file
-from served_answers import (
+from models.served_answers import (
     Answer,
     Reference,
     distance,
@@ -25,6 +23,8 @@ from served_answers import (
     serving,
     trained_store,
 )
+from ports import free_port
+from safetensors.torch import load_file
 from sweeps import small_sweep
 from torch import Tensor
 from transformers import AutoModelForCausalLM

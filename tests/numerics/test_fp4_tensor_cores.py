@@ -6,18 +6,18 @@ No GPU has run it yet. A stand-in reads the operands byte by byte and multiplies
 from dataclasses import replace
 from typing import Literal
 
-import fp4_tensor_cores
 import pytest
 import torch
 from fouroversix.quantize.utils import to_blocked
+from stand_ins import fp4_tensor_cores
 from torch import Tensor, nn
 
 from surogate_bench.recipes import Recipe, WeightStorage, recipe_by_name
 from surogate_bench_quantization import oracle
-from surogate_bench_quantization.engines import torch_nvfp4
-from surogate_bench_quantization.engines.emulated_nvfp4 import EmulatedNVFP4Products
-from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
-from surogate_bench_quantization.engines.torch_nvfp4 import SwizzledOperand, TensorCoreNVFP4Products
+from surogate_bench_quantization.engines.nvfp4 import tensor_cores as torch_nvfp4
+from surogate_bench_quantization.engines.nvfp4.emulated import EmulatedNVFP4Products
+from surogate_bench_quantization.engines.nvfp4.session import NVFP4Session
+from surogate_bench_quantization.engines.nvfp4.tensor_cores import SwizzledOperand, TensorCoreNVFP4Products
 from surogate_bench_quantization.formats.nvfp4 import quantize_rows, quantize_squares
 from surogate_bench_quantization.formats.nvfp4_swizzled import swizzle, swizzled, transposed
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench_quantization.engines import EngineSession, select_engine
 from surogate_bench_quantization.engines.emulated_products import scaled_product
-from surogate_bench_quantization.engines.fp8_session import FP8Session
-from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
+from surogate_bench_quantization.engines.fp8.session import FP8Session
+from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Products
 from surogate_bench_quantization.formats.elements import uniform_noise
 from surogate_bench_quantization.storage import freeze
 

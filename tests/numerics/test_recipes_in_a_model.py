@@ -17,9 +17,9 @@ from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStor
 from surogate_bench.recipes.engines import ENGINE_NAMES
 from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench_quantization.engines import select_engine
-from surogate_bench_quantization.engines.fp8_session import FP8Session
+from surogate_bench_quantization.engines.fp8.session import FP8Session
+from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Products
 from surogate_bench_quantization.engines.selection import ENGINES
-from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.frozen_weight import STORAGE_CLASSES
 from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe

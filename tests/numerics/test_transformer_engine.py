@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-import transformer_engine_stand_in as stand_in
+from stand_ins import transformer_engine as stand_in
 from torch import Tensor, nn
 
 from surogate_bench.errors import ConfigError, UnsupportedRecipeError

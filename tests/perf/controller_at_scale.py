@@ -24,7 +24,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-from cluster_lab import Lab, Replica
+from real_cluster.lab import Lab, Replica
 
 DEFINITION = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/recipesweeps.bench.surogate.ai"
 RECIPES = ["bf16", "fp8", "fp4", "qbnb", "qfp8-bf16"]

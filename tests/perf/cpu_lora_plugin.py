@@ -28,10 +28,10 @@ from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages.model_source import ModelLocation, locate_model
 from surogate_bench.stages.requests import PrepareRequest
 from surogate_bench.store.object_store import open_store
-from surogate_bench_model_server.log_tail import log_tail
-from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import BASE_MODEL, ServerSettings, vllm_command
-from surogate_bench_model_server.vllm_process import VllmProcess, session_members, start_vllm
+from surogate_bench_model_server.vllm.client import VllmClient
+from surogate_bench_model_server.vllm.command import BASE_MODEL, ServerSettings, vllm_command
+from surogate_bench_model_server.vllm.log_tail import log_tail
+from surogate_bench_model_server.vllm.process import VllmProcess, session_members, start_vllm
 from surogate_bench_trainer.embedded.word_problems import prompt_text, split
 
 CONCURRENT = 50

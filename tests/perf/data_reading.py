@@ -27,7 +27,7 @@ from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.encoding import encoded
 from surogate_bench_trainer.data.rendering import render
 from surogate_bench_trainer.embedded.word_problems import split
-from surogate_bench_trainer.prepare.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
 
 DISTINCT = 2000
 SHAPES: dict[str, Callable[[str, str], dict[str, Any]]] = {

@@ -6,7 +6,7 @@ from datetime import timedelta
 from threading import Event
 
 import pytest
-from s3_stand_in import Bucket, serving
+from stand_ins.s3 import Bucket, serving
 
 from surogate_bench.errors import TransientError
 from surogate_bench.store.object_store import ObjectStore, open_store

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from obstore.exceptions import GenericError
-from s3_stand_in import Bucket, serving
+from stand_ins.s3 import Bucket, serving
 
 from surogate_bench.errors import ConfigError, StoreAwayError, StoreRefusedError
 from surogate_bench.store.errors import translated

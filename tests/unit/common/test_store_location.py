@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from s3_stand_in import CREDENTIALS, Bucket, serving
+from stand_ins.s3 import CREDENTIALS, Bucket, serving
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.stages.model_source import local_folder

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator_world import ANSWERS, answer_by_table, make_request, published, serving, sweep
+from worlds.evaluator import ANSWERS, answer_by_table, make_request, published, serving, sweep
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.specs import RecipeSweep

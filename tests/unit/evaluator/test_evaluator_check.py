@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 import yaml
-from evaluator_world import publish_prepared, serving
 from sweeps import small_sweep
+from worlds.evaluator import publish_prepared, serving
 
 from surogate_bench.contract import task_file
 from surogate_bench.errors import ConfigError, PermanentError

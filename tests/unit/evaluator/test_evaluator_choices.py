@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator_world import RUN, FakeServer, make_request, published, serving, sweep
+from worlds.evaluator import RUN, FakeServer, make_request, published, serving, sweep
 
 from surogate_bench.contract import task_file
 from surogate_bench.errors import ConfigError, PermanentError

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from evaluator_world import (
+from worlds.evaluator import (
     ANSWERS,
     FakeServer,
     answer_by_table,

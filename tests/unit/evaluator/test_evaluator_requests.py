@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluator_world import ANSWERS, RUN, answer_by_table, index_of, make_request, published, serving, sweep
 from waiting import until
+from worlds.evaluator import ANSWERS, RUN, answer_by_table, index_of, make_request, published, serving, sweep
 
 from surogate_bench.errors import PermanentError, TransientError
 from surogate_bench.stages.publication import read_manifest

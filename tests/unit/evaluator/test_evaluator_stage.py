@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from evaluator_world import (
+from gates import Gate
+from waiting import PATIENCE_S, until
+from worlds.evaluator import (
     ANSWERS,
     MODEL,
     RUN,
@@ -17,8 +19,6 @@ from evaluator_world import (
     serving,
     sweep,
 )
-from gates import Gate
-from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError, ExitCode, PermanentError, TransientError
 from surogate_bench.layout import manifest_key

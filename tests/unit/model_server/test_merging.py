@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_adapters import edit_config, edit_tensors, make_adapter
+from models.foreign_adapters import edit_config, edit_tensors, make_adapter
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from sweeps import small_sweep
@@ -22,7 +22,7 @@ from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench_model_server.merging.plan import merge_plan
 from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
 from surogate_bench_model_server.merging.weights import merged, write_merged
-from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
+from surogate_bench_model_server.vllm.command import ServerSettings, vllm_command
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

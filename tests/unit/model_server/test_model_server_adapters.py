@@ -16,7 +16,7 @@ from surogate_bench.specs.adapters import attention_output
 from surogate_bench.stages.manifest import Manifest
 from surogate_bench.stages.publication import publish_stage
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_model_server.adapters import (
+from surogate_bench_model_server.adapters.delivery import (
     LocalAdapter,
     check_adapter,
     check_run_name,
@@ -25,7 +25,7 @@ from surogate_bench_model_server.adapters import (
     is_zero,
     make_empty_adapter,
 )
-from surogate_bench_model_server.desired_adapters import (
+from surogate_bench_model_server.adapters.desired import (
     DesiredAdapter,
     read_desired_adapters,
     write_desired_adapters,

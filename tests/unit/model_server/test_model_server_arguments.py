@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from surogate_bench.errors import ConfigError, ExitCode
-from surogate_bench_model_server.vllm_arguments import check_vllm_arguments
+from surogate_bench_model_server.vllm.arguments import check_vllm_arguments
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # vLLM and what it imports warn about each other
@@ -79,7 +79,7 @@ def test_a_configuration_file_sets_nothing_that_the_model_server_sets(tmp_path: 
 
 
 def test_the_command_ends_with_2_and_one_line() -> None:
-    command = [sys.executable, "-P", "-m", "surogate_bench_model_server.vllm_arguments", "--nonsense"]
+    command = [sys.executable, "-P", "-m", "surogate_bench_model_server.vllm.arguments", "--nonsense"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == ExitCode.BAD_INPUT, ended.stderr
     assert ended.stderr.count("\n") == 1, ended.stderr

@@ -13,7 +13,7 @@ from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import CheckRequest
 from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server import check, main
-from surogate_bench_model_server.vllm_command import Command
+from surogate_bench_model_server.vllm.command import Command
 
 
 def request_of(folder: Path, *extra: str, **changes: Any) -> CheckRequest:

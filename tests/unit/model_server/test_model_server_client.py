@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from surogate_bench.errors import PermanentError, TransientError
-from surogate_bench_model_server import vllm_client, vllm_command
-from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import detect_platform
+from surogate_bench_model_server.vllm import client as vllm_client
+from surogate_bench_model_server.vllm import command as vllm_command
+from surogate_bench_model_server.vllm.client import VllmClient
+from surogate_bench_model_server.vllm.command import detect_platform
 
 Step = httpx.Response | Exception
 ADAPTER = Path("/adapters/a")

@@ -8,7 +8,7 @@ from surogate_bench.contract import VLLM_API_KEY_VARIABLE
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.model_source import ModelLocation
-from surogate_bench_model_server.vllm_command import ServerSettings, vllm_command
+from surogate_bench_model_server.vllm.command import ServerSettings, vllm_command
 
 HUB_MODEL = ModelLocation("Qwen/Qwen3-0.6B")
 

@@ -24,7 +24,7 @@ from surogate_bench.processes.service import Terminated
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.requests import ServeRequest, TrainRequest
 from surogate_bench_model_server import api, main, metrics_exposition
-from surogate_bench_model_server.vllm_command import Command, vllm_command
+from surogate_bench_model_server.vllm.command import Command, vllm_command
 
 FAKE_VLLM = Path(__file__).with_name("fake_vllm.py")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from model_server_world import RUNS, World, publish_adapter, put, ready, until
+from worlds.model_server import RUNS, World, publish_adapter, put, ready, until
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_model_server.mixing import MixingProbe, distance, find_mix_up
-from surogate_bench_model_server.vllm_client import Logprobs
+from surogate_bench_model_server.adapters.mixing import MixingProbe, distance, find_mix_up
+from surogate_bench_model_server.vllm.client import Logprobs
 
 BASE, STRONG, WEAK = ({"1": -1.0, "2": -2.0},), ({"1": -3.0, "2": -2.5},), ({"1": -1.001, "2": -2.0},)
 

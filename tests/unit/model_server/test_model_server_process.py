@@ -12,9 +12,9 @@ from ports import free_port
 from waiting import PATIENCE_S, until
 
 from surogate_bench.errors import ConfigError
-from surogate_bench_model_server.log_tail import log_tail
-from surogate_bench_model_server.vllm_command import Command
-from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, session_members, start_vllm
+from surogate_bench_model_server.vllm.command import Command
+from surogate_bench_model_server.vllm.log_tail import log_tail
+from surogate_bench_model_server.vllm.process import VllmProcess, bind_port, session_members, start_vllm
 
 GRANDCHILD = "import time; print('up', flush=True); time.sleep(600)"
 CHILD = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {GRANDCHILD!r}]).wait()"
@@ -22,8 +22,8 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {CHIL
 SUPERVISOR = """
 import os, sys, time
 from pathlib import Path
-from surogate_bench_model_server.vllm_command import Command
-from surogate_bench_model_server.vllm_process import start_vllm
+from surogate_bench_model_server.vllm.command import Command
+from surogate_bench_model_server.vllm.process import start_vllm
 command = Command(arguments=[sys.executable, "-c", sys.argv[2]], environment=dict(os.environ))
 print(start_vllm(command, Path(sys.argv[1])).pid, flush=True)
 time.sleep(600)

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from surogate_bench.errors import PermanentError
-from surogate_bench_model_server import runtime_folder
-from surogate_bench_model_server.runtime_folder import make_runtime_folder, runtime_environment
-from surogate_bench_model_server.vllm_command import Command
-from surogate_bench_model_server.vllm_process import start_vllm
+from surogate_bench_model_server.vllm import runtime_folder
+from surogate_bench_model_server.vllm.command import Command
+from surogate_bench_model_server.vllm.process import start_vllm
+from surogate_bench_model_server.vllm.runtime_folder import make_runtime_folder, runtime_environment
 
 BIND = """
 import multiprocessing.connection, os, socket, tempfile, uuid

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from model_server_world import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
+from worlds.model_server import LAYOUT, LIMITS, RUNS, World, publish_adapter, put, ready, started, until
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine.hardware import package_versions
@@ -20,8 +20,8 @@ from surogate_bench.processes.progress import read_progress
 from surogate_bench.stages.identity import SERVING_VERSION
 from surogate_bench.store.object_store import open_store
 from surogate_bench_model_server import api as api_module
-from surogate_bench_model_server.adapters import LocalAdapter
-from surogate_bench_model_server.vllm_process import session_members
+from surogate_bench_model_server.adapters.delivery import LocalAdapter
+from surogate_bench_model_server.vllm.process import session_members
 
 
 @pytest.fixture

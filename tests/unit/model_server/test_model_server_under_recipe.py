@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from finished_stages import manifest_of
-from model_server_world import LAYOUT
 from safetensors.numpy import save_file
 from sweeps import small_sweep
+from worlds.model_server import LAYOUT
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
 from surogate_bench.errors import ConfigError, PermanentError
@@ -22,15 +22,15 @@ from surogate_bench.stages.requests import PrepareRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_model_server import cpu_lora
 from surogate_bench_model_server import served_recipe as plugin
-from surogate_bench_model_server.adapters import deliver_adapter
-from surogate_bench_model_server.calibration import read_prompts, scale_source
+from surogate_bench_model_server.adapters.calibration import read_prompts, scale_source
+from surogate_bench_model_server.adapters.delivery import deliver_adapter
 from surogate_bench_model_server.served_recipe.settings import (
     ServedRecipe,
     require_unquantized,
     runs_trained_under,
     served_recipe,
 )
-from surogate_bench_model_server.vllm_command import Command, ServerSettings, vllm_command
+from surogate_bench_model_server.vllm.command import Command, ServerSettings, vllm_command
 
 OWN = {"name": "mine", "title": "FP8", "weight_storage": "bf16", "compute": "fp8-hybrid"}
 LAYER = "model.layers.0.self_attn.q_proj"

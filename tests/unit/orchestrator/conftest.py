@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from report_world import MakeWorld, ReportWorld, report_sweep
+from worlds.report import MakeWorld, ReportWorld, report_sweep
 
 from surogate_bench.store.object_store import open_store
 

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
-from sweep_world import SweepWorld
+from stand_ins.clock import FakeClock
 from sweeps import small_sweep
+from worlds.sweep import SweepWorld
 
 from surogate_bench.contract import Service
 from surogate_bench.stages.requests import ForeignTrainRequest, TrainRequest
 from surogate_bench.store.object_store import open_store
-from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.cli.targets.logs import stages_of
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from finished_stages import publish
-from report_world import MakeWorld, ReportWorld, ended_lines, summarized
 from rich.console import Console
-from sweep_world import SweepWorld
 from sweeps import small_sweep
+from worlds.report import MakeWorld, ReportWorld, ended_lines, summarized
+from worlds.sweep import SweepWorld
 
 from surogate_bench.results import SampleLine
 from surogate_bench.specs import RecipeSweep
@@ -19,8 +19,8 @@ from surogate_bench.stages.manifest import Manifest
 from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import CheckRequest, EvaluateRequest
 from surogate_bench.store.object_store import open_store
-from surogate_bench_orchestrator.cli.live_table import render_progress
-from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.cli.targets.logs import stages_of
+from surogate_bench_orchestrator.cli.terminal.live_table import render_progress
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed
 from surogate_bench_orchestrator.domain.plan import Plan, plan

@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
 from finished_stages import manifest_of, publish
-from memory_runtime import Ending, MemoryRuntime
 from rich.console import Console
+from stand_ins.clock import FakeClock
+from stand_ins.runtime import Ending, MemoryRuntime
 from sweeps import small_sweep
 
 from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench.store.object_store import open_store
-from surogate_bench_orchestrator.cli.live_table import render_progress
-from surogate_bench_orchestrator.cli.logs import stages_of
+from surogate_bench_orchestrator.cli.targets.logs import stages_of
+from surogate_bench_orchestrator.cli.terminal.live_table import render_progress
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
 from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_clock import FakeClock
 from observations import given
+from stand_ins.clock import FakeClock
 from sweeps import small_document, small_sweep
 from waiting import until
 
@@ -13,13 +13,13 @@ from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.specs import Placement
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.stages.requests import TrainRequest
-from surogate_bench_orchestrator.cli.local.sweep import LocalSweep, require_slots
+from surogate_bench_orchestrator.cli.targets.local.sweep import LocalSweep, require_slots
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Submit, overlaps, reconcile
 from surogate_bench_orchestrator.domain.tasks import Phase
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import SLOTS, job_manifest
-from surogate_bench_orchestrator.runtimes.kubernetes.pods import complete_request
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import SLOTS, job_manifest
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.pods import complete_request
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, StoreSettings, Workload
 from surogate_bench_orchestrator.runtimes.local.machine import Allotment, Gpu, Machine, allot
 from surogate_bench_orchestrator.runtimes.local.runtime import LocalRuntime

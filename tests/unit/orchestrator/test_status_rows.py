@@ -2,7 +2,7 @@
 
 from dataclasses import fields
 
-from surogate_bench_orchestrator.cli.cluster.sweep import progress_row
+from surogate_bench_orchestrator.cli.targets.cluster.sweep import progress_row
 from surogate_bench_orchestrator.controller.status.builder import status_row
 from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.resource.status import SweepStatus

@@ -61,7 +61,7 @@ ALLOWED: dict[tuple[str, str], str] = {
     ("turns", "configs"): "the same",
     ("turns", "docs/data.md"): "the same",
     ("turns", "services/common/src/surogate_bench/specs/data.py"): "the same",
-    ("turns", "services/trainer/src/surogate_bench_trainer/data/chat.py"): "the same",
+    ("turns", "services/trainer/src/surogate_bench_trainer/data/chat/templates.py"): "the same",
     ("words", "services/trainer/src/surogate_bench_trainer/embedded"): "words of a natural language",
 }
 """Uses that are the standard term: word or phrase, and the file or folder that may contain it, with the reason."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from foreign_adapters import NAME, Import, import_into, make_adapter
+from models.foreign_adapters import NAME, Import, import_into, make_adapter
 from sweeps import MakeSweep, changed, small_document
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM

@@ -24,7 +24,9 @@ from surogate_bench.machine.checks import (
 )
 from surogate_bench.machine.hardware import Hardware
 from surogate_bench.processes.service import Terminated
-from surogate_bench_quantization.engines import emulated_fp8, native, nvfp4_session
+from surogate_bench_quantization.engines import native
+from surogate_bench_quantization.engines.fp8 import emulated as emulated_fp8
+from surogate_bench_quantization.engines.nvfp4 import session as nvfp4_session
 from surogate_bench_quantization.formats import elements
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.gpu_check import formats, passes, run

@@ -15,12 +15,12 @@ from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench.stages.publication import new_manifest, publish_stage
 from surogate_bench.stages.requests import CheckRequest
 from surogate_bench.store.object_store import open_store
-from surogate_bench_model_server.vllm_arguments import refused
-from surogate_bench_model_server.vllm_command import Command, ServerSettings, detect_platform, vllm_command
+from surogate_bench_model_server.vllm.arguments import refused
+from surogate_bench_model_server.vllm.command import Command, ServerSettings, detect_platform, vllm_command
 
 _log = logging.getLogger(__name__)
 
-_PARSER = "surogate_bench_model_server.vllm_arguments"
+_PARSER = "surogate_bench_model_server.vllm.arguments"
 _TIMEOUT_S = 1800.0
 """Enough to import vLLM on a busy machine with a cold disk."""
 

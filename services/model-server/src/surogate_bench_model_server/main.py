@@ -17,10 +17,10 @@ from surogate_bench.specs.adapters import attention_output
 from surogate_bench.stages.model_source import locate_model
 from surogate_bench.stages.requests import AnyRequest, CheckRequest, ServeRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
-from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter
+from surogate_bench_model_server.adapters.calibration import InputCalibration, read_prompts
+from surogate_bench_model_server.adapters.delivery import LocalAdapter, check_run_name, deliver_adapter
 from surogate_bench_model_server.addresses import url_of
 from surogate_bench_model_server.api import ControlApi
-from surogate_bench_model_server.calibration import InputCalibration, read_prompts
 from surogate_bench_model_server.check import check_stage
 from surogate_bench_model_server.limits import Limits
 from surogate_bench_model_server.merging.step import MergeStep, plan_step, remove_merged
@@ -32,9 +32,9 @@ from surogate_bench_model_server.served_recipe.settings import (
     served_recipe,
 )
 from surogate_bench_model_server.supervisor import Supervisor, adapter_folder
-from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import ServerSettings, detect_platform, vllm_command
-from surogate_bench_model_server.vllm_process import VllmProcess, bind_port, start_vllm
+from surogate_bench_model_server.vllm.client import VllmClient
+from surogate_bench_model_server.vllm.command import ServerSettings, detect_platform, vllm_command
+from surogate_bench_model_server.vllm.process import VllmProcess, bind_port, start_vllm
 
 PORT_WAIT_S = 5.0
 """How long a port may still be held by a process that is ending: a server that was killed and is started again."""

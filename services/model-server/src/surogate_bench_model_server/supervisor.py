@@ -13,15 +13,15 @@ from surogate_bench.errors import BenchError, ConfigError, PermanentError, Trans
 from surogate_bench.layout import SweepLayout
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.store.object_store import ObjectStore
-from surogate_bench_model_server.adapters import LocalAdapter, check_run_name, deliver_adapter, find_adapter
-from surogate_bench_model_server.calibration import InputCalibration
-from surogate_bench_model_server.desired_adapters import DesiredAdapter, read_desired_adapters, write_desired_adapters
+from surogate_bench_model_server.adapters.calibration import InputCalibration
+from surogate_bench_model_server.adapters.delivery import LocalAdapter, check_run_name, deliver_adapter, find_adapter
+from surogate_bench_model_server.adapters.desired import DesiredAdapter, read_desired_adapters, write_desired_adapters
+from surogate_bench_model_server.adapters.served_models import ServedModels
 from surogate_bench_model_server.limits import Limits
-from surogate_bench_model_server.log_tail import log_tail
-from surogate_bench_model_server.served_models import ServedModels
-from surogate_bench_model_server.vllm_client import VllmClient
-from surogate_bench_model_server.vllm_command import BASE_MODEL, Platform
-from surogate_bench_model_server.vllm_process import VllmProcess
+from surogate_bench_model_server.vllm.client import VllmClient
+from surogate_bench_model_server.vllm.command import BASE_MODEL, Platform
+from surogate_bench_model_server.vllm.log_tail import log_tail
+from surogate_bench_model_server.vllm.process import VllmProcess
 
 _log = logging.getLogger(__name__)
 _ADAPTERS = "adapters"

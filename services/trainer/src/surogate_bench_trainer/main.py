@@ -50,11 +50,11 @@ def handle(request: AnyRequest, work_dir: Path) -> None:
 
         export_stage(request, work_dir)
     elif isinstance(request, ImportRequest):
-        from surogate_bench_trainer.foreign import import_stage  # noqa: PLC0415 - start-up time
+        from surogate_bench_trainer.foreign.adapters.stage import import_stage  # noqa: PLC0415 - start-up time
 
         import_stage(request, work_dir)
     elif isinstance(request, ForeignTrainRequest):
-        from surogate_bench_trainer.foreign.train_stage import foreign_train_stage  # noqa: PLC0415 - start-up time
+        from surogate_bench_trainer.foreign.trainers.stage import foreign_train_stage  # noqa: PLC0415 - start-up time
 
         foreign_train_stage(request, work_dir)
     else:

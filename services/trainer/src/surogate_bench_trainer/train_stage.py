@@ -50,6 +50,6 @@ def train_stage(request: TrainRequest, work_dir: Path) -> None:
 
 def _train_as_one_of_several(request: TrainRequest, rank: int, store: ObjectStore, own: Path) -> None:
     """Train in a process that :func:`train_together` has started, whose own folder is below that of the training."""
-    from surogate_bench_trainer.training.rank import run_rank  # noqa: PLC0415 - imports torch
+    from surogate_bench_trainer.training.distributed.rank import run_rank  # noqa: PLC0415 - imports torch
 
     run_rank(request, rank, store, own.parents[1], own.parent / RENDEZVOUS_FILE)

@@ -12,9 +12,8 @@ import typer
 
 from surogate_bench.errors import BenchError, ConfigError, ExitCode
 from surogate_bench.stages.exports import ExportFormat
-from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
-from surogate_bench_orchestrator.cli.controller_command import controller
-from surogate_bench_orchestrator.cli.init_command import init
+from surogate_bench_orchestrator.cli.commands.controller import controller
+from surogate_bench_orchestrator.cli.commands.init.options import init
 from surogate_bench_orchestrator.cli.options import (
     AsJson,
     Deep,
@@ -44,9 +43,10 @@ from surogate_bench_orchestrator.cli.options import (
     Where,
 )
 from surogate_bench_orchestrator.cli.signals import Interrupted
-from surogate_bench_orchestrator.cli.streams import prepare_streams
-from surogate_bench_orchestrator.cli.target import ClusterOptions, LocalOptions, On, SweepArgument
-from surogate_bench_orchestrator.cli.target_selection import select_target
+from surogate_bench_orchestrator.cli.targets.selection import select_target
+from surogate_bench_orchestrator.cli.targets.target import ClusterOptions, LocalOptions, On, SweepArgument
+from surogate_bench_orchestrator.cli.terminal.consoles import print_line, standard_consoles
+from surogate_bench_orchestrator.cli.terminal.streams import prepare_streams
 
 app = typer.Typer(
     name="surogate-bench",
@@ -180,7 +180,7 @@ def render(  # noqa: PLR0913 - an option each
 @app.command()
 def recipes(*, as_json: AsJson = False) -> None:
     """List the built-in recipes, and the engine with which this machine runs each."""
-    from surogate_bench_orchestrator.cli.recipes_command import show_recipes  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.cli.commands.recipes import show_recipes  # noqa: PLC0415 - see above
 
     show_recipes(as_json=as_json, consoles=standard_consoles())
 
@@ -198,7 +198,7 @@ def doctor(
 
     Exit code 0 if a sweep can run here, otherwise 1.
     """
-    from surogate_bench_orchestrator.cli.doctor.command import DoctorOptions, run_doctor  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.cli.commands.doctor.command import DoctorOptions, run_doctor  # noqa: PLC0415 - see above
 
     form = OutputFormat.JSON if as_json else output
     options = DoctorOptions(sweep_file=sweep, store=store, state_dir=state_dir, output=form)
@@ -216,7 +216,7 @@ def validate(
     as_json: AsJson = False,
 ) -> None:
     """Check a sweep file without running it; with --deep, also model and data, and show what would be trained."""
-    from surogate_bench_orchestrator.cli import validate_command as command  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.cli.commands import validate as command  # noqa: PLC0415 - see above
 
     options = command.ValidateOptions(store=store, state_dir=state_dir, seeds=seed or (), deep=deep, as_json=as_json)
     raise typer.Exit(command.validate_sweep(sweep, options, standard_consoles()))
@@ -235,7 +235,7 @@ def export_base(  # noqa: PLR0913 - an option each
     as_json: AsJson = False,
 ) -> None:
     """Write the base weights of a recipe as a checkpoint that vLLM and other servers load."""
-    from surogate_bench_orchestrator.cli import export_command  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.cli.commands import export_base as export_command  # noqa: PLC0415 - see above
 
     options = export_command.ExportOptions(
         recipe=recipe, export_format=form, output=output, store=store, state_dir=state_dir, seeds=seed, as_json=as_json
@@ -256,7 +256,7 @@ def gc(
     Of each sweep name the version used last is kept, with the results of earlier versions that it refers to, and every
     version with a report unless --superseded is given.
     """
-    from surogate_bench_orchestrator.cli.gc_command import collect_garbage  # noqa: PLC0415 - see above
+    from surogate_bench_orchestrator.cli.commands.gc import collect_garbage  # noqa: PLC0415 - see above
 
     collect_garbage(store, delete=delete, superseded=superseded, as_json=as_json, consoles=standard_consoles())
 

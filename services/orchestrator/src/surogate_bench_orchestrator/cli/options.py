@@ -8,8 +8,8 @@ import typer
 
 from surogate_bench import __version__
 from surogate_bench.stages.exports import ExportFormat
-from surogate_bench_orchestrator.cli.consoles import print_line, standard_consoles
-from surogate_bench_orchestrator.cli.target import On
+from surogate_bench_orchestrator.cli.targets.target import On
+from surogate_bench_orchestrator.cli.terminal.consoles import print_line, standard_consoles
 
 
 class OutputFormat(StrEnum):

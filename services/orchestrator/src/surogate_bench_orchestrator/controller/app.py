@@ -27,7 +27,7 @@ from surogate_bench_orchestrator.resource.model import ResourceSweep, parse_reso
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api
 from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
 from surogate_bench_orchestrator.runtimes.kubernetes.connecting import connect
-from surogate_bench_orchestrator.runtimes.kubernetes.informers import Informer
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.informers import Informer
 from surogate_bench_orchestrator.runtimes.kubernetes.release import Release
 from surogate_bench_orchestrator.runtimes.kubernetes.runtime import KubernetesRuntime
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings, load_settings

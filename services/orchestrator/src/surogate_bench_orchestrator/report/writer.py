@@ -4,11 +4,11 @@ from surogate_bench.contract import SUMMARY_FILE
 from surogate_bench.layout import SweepLayout
 from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.report.build import Report
-from surogate_bench_orchestrator.report.tables.further_csv import to_tasks_csv
+from surogate_bench_orchestrator.report.tables.csv.further import to_tasks_csv
+from surogate_bench_orchestrator.report.tables.csv.matrix import to_matrix_csv
+from surogate_bench_orchestrator.report.tables.csv.merged import to_merged_csv
+from surogate_bench_orchestrator.report.tables.csv.summary import to_csv
 from surogate_bench_orchestrator.report.tables.markdown import to_markdown
-from surogate_bench_orchestrator.report.tables.matrix_csv import to_matrix_csv
-from surogate_bench_orchestrator.report.tables.merged_csv import to_merged_csv
-from surogate_bench_orchestrator.report.tables.summary_csv import to_csv
 
 PAGE_FILE = "report.html"
 

@@ -5,11 +5,11 @@ from typing_extensions import override
 
 from surogate_bench.recipes import ComputePrecision, Recipe
 from surogate_bench.recipes.precisions import EMULATED
-from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Products
-from surogate_bench_quantization.engines.emulated_nvfp4 import EmulatedNVFP4Products
 from surogate_bench_quantization.engines.engine import Engine, EngineSession
-from surogate_bench_quantization.engines.fp8_session import FP8Session
-from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
+from surogate_bench_quantization.engines.fp8.emulated import EmulatedFP8Products
+from surogate_bench_quantization.engines.fp8.session import FP8Session
+from surogate_bench_quantization.engines.nvfp4.emulated import EmulatedNVFP4Products
+from surogate_bench_quantization.engines.nvfp4.session import NVFP4Session
 
 
 class EmulatedEngine(Engine):

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench.recipes.precisions import EMULATED, TORCH, TRANSFORMER_ENGINE
-from surogate_bench_quantization.engines.emulated_fp8 import EmulatedFP8Forward
-from surogate_bench_quantization.engines.emulated_nvfp4 import NVFP4Forward
-from surogate_bench_quantization.engines.fp8_inputs import InputScale
-from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Forward
+from surogate_bench_quantization.engines.fp8.emulated import EmulatedFP8Forward
+from surogate_bench_quantization.engines.fp8.inputs import InputScale
+from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Forward
+from surogate_bench_quantization.engines.nvfp4.emulated import NVFP4Forward
 from surogate_bench_quantization.formats.elements import ElementFormat
 from surogate_bench_quantization.storage import freeze
 from surogate_bench_quantization.storage.nf4 import nf4_dequantized

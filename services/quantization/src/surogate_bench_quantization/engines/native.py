@@ -7,10 +7,10 @@ from typing_extensions import override
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
 from surogate_bench.recipes.precisions import BITSANDBYTES, TORCH
 from surogate_bench_quantization.engines.engine import Engine, EngineSession, StatelessSession
-from surogate_bench_quantization.engines.fp8_session import FP8Session
-from surogate_bench_quantization.engines.nvfp4_session import NVFP4Session
-from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
-from surogate_bench_quantization.engines.torch_nvfp4 import TensorCoreNVFP4Products
+from surogate_bench_quantization.engines.fp8.session import FP8Session
+from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Products
+from surogate_bench_quantization.engines.nvfp4.session import NVFP4Session
+from surogate_bench_quantization.engines.nvfp4.tensor_cores import TensorCoreNVFP4Products
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage import FrozenWeight, freeze
 from surogate_bench_quantization.storage.nf4 import nf4_linear

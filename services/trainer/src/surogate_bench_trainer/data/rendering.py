@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.data import DataSpec
-from surogate_bench_trainer.data.chat import ChatTemplate, chat_template_of, template_error
-from surogate_bench_trainer.data.conversations import ASSISTANT
+from surogate_bench_trainer.data.chat.conversations import ASSISTANT
+from surogate_bench_trainer.data.chat.templates import ChatTemplate, chat_template_of, template_error
 from surogate_bench_trainer.data.encoding import completion_of, end_of_text, prompt_of
 from surogate_bench_trainer.data.records import (
     Completion,

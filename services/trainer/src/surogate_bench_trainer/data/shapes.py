@@ -7,7 +7,7 @@ from typing import Any
 from surogate_bench.inputs.reading.detection import REQUIRED_ROLES, detect_format, message_lists
 from surogate_bench.inputs.reading.fields import Place, as_text, kind_of, text_field, valid_text
 from surogate_bench.specs.data import DataFormat, DataSpec
-from surogate_bench_trainer.data.conversations import conversation_from
+from surogate_bench_trainer.data.chat.conversations import conversation_from
 from surogate_bench_trainer.data.records import Completion, ReadRecord, Record, Text
 
 

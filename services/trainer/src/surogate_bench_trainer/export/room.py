@@ -12,7 +12,7 @@ from surogate_bench.stages.exports import ExportFormat
 from surogate_bench.user_paths import require_free_space
 from surogate_bench_trainer.model.coverage import transformer_blocks
 from surogate_bench_trainer.model.loading import loading_model
-from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
+from surogate_bench_trainer.prepare.base_model.checkpoint_files import checkpoint_headers
 
 _BYTES_PER_LAYER = 4096
 """Code tables, ragged blocks, and entries of the header."""

@@ -13,9 +13,9 @@ from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_quantization.engines import select_engine
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.model.recipe import apply_recipe
-from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
-from surogate_bench_trainer.prepare.config_file import check_config_file
-from surogate_bench_trainer.prepare.model import convert_smollm2, is_converted
+from surogate_bench_trainer.prepare.base_model.checkpoint_files import checkpoint_headers
+from surogate_bench_trainer.prepare.base_model.config_file import check_config_file
+from surogate_bench_trainer.prepare.base_model.conversion import convert_smollm2, is_converted
 from surogate_bench_trainer.training.setup import load_base, training_device
 
 

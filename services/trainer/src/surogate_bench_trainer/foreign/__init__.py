@@ -1,5 +1,1 @@
-"""The import stage: adapters that were trained elsewhere are fetched, checked, and written as vLLM serves them."""
-
-from surogate_bench_trainer.foreign.stage import import_stage
-
-__all__ = ["import_stage"]
+"""What other software trained: adapters that are imported, and trainers that are run."""

@@ -12,7 +12,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench_trainer.data.batches import PackedBatch, collate
 from surogate_bench_trainer.data.encoding import Sample
 from surogate_bench_trainer.gpu_check.settings import Shape
-from surogate_bench_trainer.model.attention import IMPLEMENTATION
+from surogate_bench_trainer.model.attention.packed import IMPLEMENTATION
 from surogate_bench_trainer.model.lean_layers import make_lean
 from surogate_bench_trainer.model.lora import lora_layers
 from surogate_bench_trainer.training.learner import Learner

@@ -1,10 +1,10 @@
 """The model architectures that can be trained, by transformers' ``model_type``.
 
 Samples are packed into one stream, so every layer must keep them separate and pass everything its attention needs to
-:func:`surogate_bench_trainer.model.attention.packed_attention`. Not every architecture of transformers does that: some
-mix tokens outside attention (state-space and convolution layers), some encode a bias or a chunk in the attention mask,
-and some do not forward keyword arguments. Therefore an architecture is accepted only if a test has found its packed
-logits equal to those of transformers on unpacked samples.
+:func:`surogate_bench_trainer.model.attention.packed.packed_attention`. Not every architecture of transformers does
+that: some mix tokens outside attention (state-space and convolution layers), some encode a bias or a chunk in the
+attention mask, and some do not forward keyword arguments. Therefore an architecture is accepted only if a test has
+found its packed logits equal to those of transformers on unpacked samples.
 """
 
 from collections.abc import Mapping

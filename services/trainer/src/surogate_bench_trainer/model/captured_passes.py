@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from surogate_bench_trainer.data.batches import PackedBatch
-from surogate_bench_trainer.model.attention import Segments
+from surogate_bench_trainer.model.attention.packed import Segments
 from surogate_bench_trainer.model.loss import IGNORED
 from surogate_bench_trainer.model.passes import Passes, PlainPasses, packed_loss
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from surogate_bench_trainer.data.batches import PackedBatch
-from surogate_bench_trainer.model.attention import Segments, segments_of
+from surogate_bench_trainer.model.attention.packed import Segments, segments_of
 from surogate_bench_trainer.model.heads import kv_heads_of
 from surogate_bench_trainer.model.loss import cross_entropy
 

@@ -19,7 +19,11 @@ from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_trainer.data.encoding import special_tokens_of
 from surogate_bench_trainer.data.records import PreparedRecord, ScoredRecord, write_records
 from surogate_bench_trainer.data.rendering import is_templated, render
-from surogate_bench_trainer.prepare.checks import (
+from surogate_bench_trainer.prepare.base_model.checks import check_checkpoint, load_config_and_tokenizer
+from surogate_bench_trainer.prepare.base_model.config_checks import has_full_attention
+from surogate_bench_trainer.prepare.base_model.conversion import convert_smollm2, find_smollm2, is_converted
+from surogate_bench_trainer.prepare.base_model.tokenizer import check_vocabulary
+from surogate_bench_trainer.prepare.dataset.checks import (
     PreparedSplits,
     SampleSizes,
     check_answers,
@@ -29,21 +33,17 @@ from surogate_bench_trainer.prepare.checks import (
     check_weights,
     header_warnings,
 )
-from surogate_bench_trainer.prepare.config_checks import has_full_attention
+from surogate_bench_trainer.prepare.dataset.repetitions import repetition_warnings
+from surogate_bench_trainer.prepare.dataset.sources import load_splits
+from surogate_bench_trainer.prepare.dataset.splitting import Splits, scored_records
+from surogate_bench_trainer.prepare.dataset.task_data import TaskRecords, check_task_prompts, task_records
 from surogate_bench_trainer.prepare.disk import (
     NEEDED_FOR_MODEL_MIB,
     NEEDED_MIB,
     check_disk_space,
     translate_disk_errors,
 )
-from surogate_bench_trainer.prepare.model import convert_smollm2, find_smollm2, is_converted
-from surogate_bench_trainer.prepare.model_checks import check_checkpoint, load_config_and_tokenizer
-from surogate_bench_trainer.prepare.repetitions import repetition_warnings
 from surogate_bench_trainer.prepare.schedule import check_schedule
-from surogate_bench_trainer.prepare.sources import load_splits
-from surogate_bench_trainer.prepare.splitting import Splits, scored_records
-from surogate_bench_trainer.prepare.task_data import TaskRecords, check_task_prompts, task_records
-from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

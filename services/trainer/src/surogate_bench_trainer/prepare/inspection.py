@@ -16,9 +16,9 @@ from surogate_bench.stages.publication import read_result
 from surogate_bench.stages.requests import InspectRequest
 from surogate_bench.store.object_store import open_store, walk_files
 from surogate_bench_trainer.data.schedule import schedule_batches
+from surogate_bench_trainer.prepare.base_model.checkpoint_files import checkpoint_headers
 from surogate_bench_trainer.prepare.checking import Checked, check_inputs
-from surogate_bench_trainer.prepare.checkpoint_files import checkpoint_headers
-from surogate_bench_trainer.prepare.checks import SampleSizes
+from surogate_bench_trainer.prepare.dataset.checks import SampleSizes
 from surogate_bench_trainer.prepare.shown import shown_prompts, shown_samples
 
 _MOST_BINS = 12

@@ -10,7 +10,7 @@ from surogate_bench.stages.inspection import ShownSample, TaskPrompt, TextPart
 from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.records import Completion, Record, ScoredRecord
 from surogate_bench_trainer.prepare.checking import Checked
-from surogate_bench_trainer.prepare.checks import is_of_choice, prompt_tokens
+from surogate_bench_trainer.prepare.dataset.checks import is_of_choice, prompt_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -13,8 +13,8 @@ from surogate_bench.processes.service import Terminated
 from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.model.passes import Passes, packed_loss, segments_for
 from surogate_bench_trainer.model.recipe import AppliedRecipe
+from surogate_bench_trainer.training.distributed.peers import ALONE, Peers
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-from surogate_bench_trainer.training.peers import ALONE, Peers
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,11 +24,11 @@ from surogate_bench_trainer.data.batches import PackedBatch
 from surogate_bench_trainer.data.records import read_prepared
 from surogate_bench_trainer.training.adapter import save_adapter, save_input_scales
 from surogate_bench_trainer.training.checkpoint import Checkpoint, delete_checkpoints, load_newest, save_checkpoint
+from surogate_bench_trainer.training.distributed.peers import ALONE, Peers
 from surogate_bench_trainer.training.learner import Learner
 from surogate_bench_trainer.training.loop import TrainingLoop
 from surogate_bench_trainer.training.metrics import MetricsLog
 from surogate_bench_trainer.training.out_of_memory import is_out_of_memory
-from surogate_bench_trainer.training.peers import ALONE, Peers
 from surogate_bench_trainer.training.progress import ProgressReporter, memory_in_use
 from surogate_bench_trainer.training.served_validation import served_validation_loss
 from surogate_bench_trainer.training.setup import (

@@ -18,7 +18,7 @@ from surogate_bench_trainer.data.encoding import Sample, encode
 from surogate_bench_trainer.data.packing import pack
 from surogate_bench_trainer.data.records import PreparedRecord
 from surogate_bench_trainer.data.schedule import BatchSchedule, schedule_batches
-from surogate_bench_trainer.model.attention import IMPLEMENTATION
+from surogate_bench_trainer.model.attention.packed import IMPLEMENTATION
 from surogate_bench_trainer.model.captured_passes import CapturedPasses
 from surogate_bench_trainer.model.lean_layers import make_lean
 from surogate_bench_trainer.model.loading import check_loaded, loading_model

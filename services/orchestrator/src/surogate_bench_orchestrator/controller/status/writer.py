@@ -13,7 +13,7 @@ from surogate_bench_orchestrator.controller.status.events import Event, events_b
 from surogate_bench_orchestrator.controller.status.state import SweepState
 from surogate_bench_orchestrator.resource import API_VERSION, KIND, PLURAL
 from surogate_bench_orchestrator.resource.status import SweepStatus
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import MANAGER
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import MANAGER
 
 _log = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api, Object
-from surogate_bench_orchestrator.runtimes.kubernetes.informers import Informer
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import REQUEST, SWEEP, TASK, selector_of
-from surogate_bench_orchestrator.runtimes.kubernetes.observing import event_time
-from surogate_bench_orchestrator.runtimes.kubernetes.progress_poller import ProgressPoller
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import REQUEST, SWEEP, TASK, selector_of
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.informers import Informer
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import event_time
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.progress_poller import ProgressPoller
 
 _CLAIM_EVENTS_S = 600.0
 """Kubernetes repeats them, though after the first 25 only every five minutes."""

@@ -4,7 +4,7 @@ import logging
 
 from surogate_bench.errors import BenchError
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Api, Object
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import COMPONENT, INSTANCE
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMPONENT, INSTANCE
 from surogate_bench_orchestrator.runtimes.kubernetes.release_health import Component, claims_of, why_not_ready
 
 _log = logging.getLogger(__name__)

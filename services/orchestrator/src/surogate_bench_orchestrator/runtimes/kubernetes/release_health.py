@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
-from surogate_bench_orchestrator.runtimes.kubernetes.observing import event_time
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import (
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import event_time
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import (
     IMAGE_ERRORS,
     age_key,
     condition_of,

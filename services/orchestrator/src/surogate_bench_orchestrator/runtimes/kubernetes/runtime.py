@@ -22,13 +22,14 @@ from surogate_bench_orchestrator.ports import Runtime
 from surogate_bench_orchestrator.resource.scheduling import SchedulingSpec
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
 from surogate_bench_orchestrator.runtimes.kubernetes.cluster import Cluster
-from surogate_bench_orchestrator.runtimes.kubernetes.labels import FAILED, READY_RESTARTS
-from surogate_bench_orchestrator.runtimes.kubernetes.manifests import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import FAILED, READY_RESTARTS
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.manifests import (
     deployment_manifest,
     job_manifest,
     service_manifest,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.observing import (
+from surogate_bench_orchestrator.runtimes.kubernetes.objects.pods import complete_request, slots
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import (
     Limits,
     TaskObjects,
     TaskState,
@@ -38,7 +39,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.observing import (
     ready_mark,
     slots_of,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import (
+from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import (
     age_key,
     containers_with_logs,
     has_ended,
@@ -46,7 +47,6 @@ from surogate_bench_orchestrator.runtimes.kubernetes.pod_status import (
     ready_pod,
     slot_held_until,
 )
-from surogate_bench_orchestrator.runtimes.kubernetes.pods import complete_request, slots
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import ClusterSettings
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""The adapters in vLLM: delivered, loaded, calibrated, and proven to answer as themselves."""

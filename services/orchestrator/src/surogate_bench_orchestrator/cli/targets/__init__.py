@@ -1,0 +1,1 @@
+"""Where a sweep runs: the interface, and its implementations on this machine and in a cluster."""

@@ -1,0 +1,1 @@
+"""Output: streams, consoles, documents, and the table of a sweep's progress."""

@@ -1,0 +1,1 @@
+"""FP8 products: the state of a model, and the products of each engine, one module each."""

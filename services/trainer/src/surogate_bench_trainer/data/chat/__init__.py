@@ -1,0 +1,1 @@
+"""Conversations: their shapes, and how a tokenizer's chat template renders them."""

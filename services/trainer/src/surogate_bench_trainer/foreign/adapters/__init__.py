@@ -1,0 +1,1 @@
+"""Adapters that were trained elsewhere: fetched, checked, and written as vLLM serves them."""

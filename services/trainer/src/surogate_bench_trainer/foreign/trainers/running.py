@@ -1,0 +1,68 @@
+"""The command of a foreign trainer as a child process: how it is started, and what its end means."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from surogate_bench.contract import TRAINER_REQUEST_VARIABLE
+from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, with_output
+from surogate_bench.inputs.trainer_commands import full_command
+from surogate_bench.processes.progress import Activity, Progress, write_progress
+from surogate_bench_trainer.foreign.trainers.attempt import Attempt, fresh_folder
+from surogate_bench_trainer.foreign.trainers.command import Command, Ended, run_command, trainer_environment
+from surogate_bench_trainer.foreign.trainers.reported import newest_line
+from surogate_bench_trainer.foreign.trainers.request import TrainerRequest
+
+
+def run(attempt: Attempt, given: tuple[Path, TrainerRequest]) -> Ended:
+    """Run the command to its end.
+
+    Args:
+        attempt: The attempt.
+        given: Path and content of its request.
+
+    Raises:
+        ConfigError: its program cannot be started.
+        ForeignTrainerError: it failed or passed its deadline.
+        TransientError: it was killed, or asks for another attempt.
+    """
+    path, content = given
+    trainer = attempt.trainer
+    command = Command(
+        arguments=full_command(trainer, path),
+        environment=trainer_environment(os.environ, {**trainer.environment, TRAINER_REQUEST_VARIABLE: str(path)}),
+        folder=fresh_folder(attempt.scratch),
+        timeout_s=trainer.timeout_s or attempt.sweep.train_timeout_s,
+    )
+    try:
+        ended = run_command(command, between=_reporting(attempt.work_dir, content))
+    except OSError as error:
+        raise ForeignTrainerError(f"the command cannot be started: {error.strerror}") from error
+    _require_success(ended, command.timeout_s)
+    return ended
+
+
+def _require_success(ended: Ended, timeout_s: float) -> None:
+    if ended.code == 0:
+        return
+    if ended.code is None:
+        raise ForeignTrainerError(f"the command had not ended after {timeout_s:g} s", ended.last_lines)
+    if ended.code < 0:
+        raise TransientError(with_output(f"the command was killed by signal {-ended.code}", ended.last_lines))
+    if ended.code == ExitCode.TRANSIENT:
+        raise TransientError(with_output("the command asks for another attempt (exit code 75)", ended.last_lines))
+    raise ForeignTrainerError(f"the command ended with exit code {ended.code}", ended.last_lines)
+
+
+def _reporting(work_dir: Path, content: TrainerRequest) -> Callable[[], None]:
+    """Return a function that reports the newest step and loss."""
+
+    def report() -> None:
+        newest = newest_line(content.output)
+        step = min(newest.step, content.steps) if newest else 0
+        write_progress(
+            work_dir,
+            Progress(phase=Activity.TRAINING, step=step, total=content.steps, loss=newest.loss if newest else None),
+        )
+
+    return report

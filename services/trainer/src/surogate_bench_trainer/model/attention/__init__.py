@@ -1,0 +1,1 @@
+"""Attention within each sample of a packed stream of tokens."""

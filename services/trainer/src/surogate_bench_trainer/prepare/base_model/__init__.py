@@ -1,0 +1,1 @@
+"""The base model: checks of its files, configuration, tensors and tokenizer, and its conversion."""

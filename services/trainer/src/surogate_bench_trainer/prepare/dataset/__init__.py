@@ -1,0 +1,1 @@
+"""The records: where they come from, their splits, and checks of them."""
