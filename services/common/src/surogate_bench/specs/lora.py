@@ -72,9 +72,9 @@ class LoraSpec(Spec):
     target_modules: Annotated[tuple[Layers, ...], BeforeValidator(_as_list)] = Field(
         LLAMA_PROJECTIONS,
         min_length=1,
-        description="Linear layers of the transformer blocks that get an adapter: names, as q_proj or "
-        "self_attn.q_proj; regular expressions that match a name from a dot on, as layers\\.[0-9]\\.mlp\\..*; or "
-        "all-linear.",
+        description="Linear layers of the transformer blocks that get an adapter: names, such as q_proj or "
+        "self_attn.q_proj; regular expressions that match the end of a name from a dot on, such as "
+        "layers\\.[0-9]\\.mlp\\..*; or all-linear.",
     )
     use_rslora: bool = Field(
         False,
@@ -85,7 +85,7 @@ class LoraSpec(Spec):
         "Ranks that differ from r, by names or regular expressions as in target_modules. No layer may match two with "
         "different values, since the order of a table has no meaning."
     )
-    alpha_pattern: dict[Layers, Alpha] = _by_layer("The same for alpha.")
+    alpha_pattern: dict[Layers, Alpha] = _by_layer("Values of alpha that differ, as in rank_pattern.")
 
     @field_validator("target_modules")
     @classmethod

@@ -50,13 +50,13 @@ class RecipeSweep(Spec):
         (),
         max_length=64,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
-        description="Adapters that were trained elsewhere, scored beside the recipes.",
+        description="Adapters that were trained elsewhere, scored along with the recipes.",
     )
     trainers: tuple[ForeignTrainer, ...] = Field(
         (),
         max_length=64,
         exclude_if=lambda value: not value,
-        description="Trainers of other software, run once per seed beside the recipes.",
+        description="Commands of other software that train further rows, once per seed.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
         (0,),
