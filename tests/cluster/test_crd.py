@@ -110,7 +110,10 @@ def test_the_first_of_a_list_of_tasks_is_primary_as_on_one_machine(sweeps: Sweep
         ({"model__revision": "main"}, "revision only applies to hub"),
         ({"data__revision": "main"}, "revision only applies to hub"),
         ({"data__config": "main"}, "config only applies to hub"),
-        ({"evaluation__tasks": [{"name": "b", "data": {"hub": "a/b", "seed": 1}}]}, "seed is of a built-in data set"),
+        (
+            {"evaluation__tasks": [{"name": "b", "data": {"hub": "a/b", "seed": 1}}]},
+            "seed only applies to a built-in data set",
+        ),
         ({"data__test_size": None}, "needs train_size and test_size"),
         ({"data__prompt": "?"}, "prompt must contain {question}"),
         ({"data__completion": "!"}, "completion must contain {answer}"),

@@ -234,7 +234,7 @@ def test_a_further_task_has_its_runs_and_notes_of_how_its_own_answers_ended(repo
     cut_off, unfinished = english.notes
     assert "Answers were cut off" in cut_off
     assert "FP8 15 of 200" in cut_off
-    assert "could explain by themselves the differences of FP8 to BF16:" in unfinished
+    assert "alone could explain the differences of FP8 to BF16:" in unfinished
     assert choice.notes == ()
     found = list(csv.DictReader(io.StringIO(world.report_file("tasks.csv").decode())))
     keys = ["base", "bf16", "fp8", *runs]

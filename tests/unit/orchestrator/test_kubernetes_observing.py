@@ -195,7 +195,7 @@ def test_a_pod_that_waits_for_a_busy_gpu_waits_longer() -> None:
     late = job(unplaced(BUSY, 1100), age=1100)
     assert late.exceeded is not None
     assert late.exceeded.reason == "DeadlineExceeded"
-    assert "no node had room" in late.exceeded.message
+    assert "no node had enough resources" in late.exceeded.message
 
 
 def test_a_pod_that_waits_behind_others_of_its_sweep_is_not_out_of_room() -> None:

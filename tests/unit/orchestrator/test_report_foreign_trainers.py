@@ -93,7 +93,7 @@ def test_that_other_software_trained_it_is_said_wherever_the_row_is_shown(world:
     charts = draw_charts(summary, read_records(scored.store, scored.sweep), scored.sweep)
     explained = f"{PILCROW} other: trained by other software under fp8, as the sweep states: other train"
     assert explained in summary.footnotes
-    assert any("other was trained by other software, which was given the data" in note for note in summary.notes)
+    assert any("other was trained by other software, which received the data" in note for note in summary.notes)
     assert not any("was not trained by this sweep" in note for note in summary.notes)
     assert not any("procedure version" in note for note in summary.notes)
     assert "other-s0: It is slow." in summary.warnings

@@ -188,7 +188,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     summary = summarized(world, draw=True)
     assert [f"{row(summary, key).score.accuracy:.4f}" for key in ("bf16", "fp4")] == ["0.8220", "0.7164"]
     explained = (
-        "† FP4: the difference is over seed 0, which BF16 has too: 0.7500 against 0.8220. In the table, FP4 is over "
+        "† FP4: the difference is over seed 0, which BF16 also has: 0.7500 against 0.8220. In the table, FP4 is over "
         "seeds 0, 1, 2, 3 and 4 and BF16 over seed 0."
     )
     assert explained in summary.footnotes

@@ -106,7 +106,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
     ("changes", "field", "words"),
     [
         ({"training": {"max_steps": 2, "lora": {"r": 0}}}, "spec.training.lora.r", "0"),
-        ({"recipes": ["bf16", "bf16"]}, "spec", "bf16 appears more often"),
+        ({"recipes": ["bf16", "bf16"]}, "spec", "bf16 appears more than once"),
         ({"recipes": ["fp9"]}, "spec.recipes.0", "fp9"),
         ({"recipes": [{**OWN_RECIPE, "odd": 1}]}, "spec.recipes.0.odd", "no such field"),
         ({"sweeep": 1}, "spec.sweeep", "no such field"),

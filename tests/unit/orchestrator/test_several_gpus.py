@@ -108,7 +108,9 @@ def test_a_local_training_sees_the_devices_of_its_slots_and_no_others(tmp_path: 
 def test_a_machine_with_too_few_slots_is_refused_before_anything_starts(tmp_path: Path) -> None:
     laid_out = wide_plan()
     local = LocalSweep(sweep=laid_out.sweep, store=None, plan=laid_out, state=tmp_path, slots=1)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"training\.gpus: only 1 is available here .* \(got 2\)\. Lower it"):
+    with pytest.raises(
+        ConfigError, match=r"training\.gpus: only 1 is available on this machine .* \(got 2\)\. Lower it"
+    ):
         require_slots(local)
 
 

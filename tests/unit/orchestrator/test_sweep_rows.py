@@ -99,13 +99,17 @@ def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
 def test_a_run_without_room_shows_what_it_waits_for() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Unschedulable", message="no GPU", unplaced=True)
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Unschedulable", "no GPU"))
+    assert (row.state, row.detail, row.failure) == (
+        "Pending",
+        "waiting for resources",
+        Failure("Unschedulable", "no GPU"),
+    )
 
 
 def test_a_service_without_room_is_pending() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Queued", message="full", unplaced=True)
     row = row_of(snapshot({PLAN.prepare: waiting}, {}), "prepare")
-    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Queued", "full"))
+    assert (row.state, row.detail, row.failure) == ("Pending", "waiting for resources", Failure("Queued", "full"))
 
 
 @pytest.mark.parametrize(("phase", "state"), [(Phase.PENDING, "Starting"), (Phase.RUNNING, "Running")])

@@ -87,7 +87,7 @@ def test_questions_that_cannot_be_scored_are_refused_by_the_setting_of_their_tas
 
 
 def test_a_single_question_is_refused_as_a_standard_error_needs_two(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has 1 test records, and 2 are needed"):
+    with pytest.raises(ConfigError, match="has 1 test records, but 2 are needed"):
         prepare(make_sweep, tmp_path, with_questions(tmp_path, GOOD, count=1))
 
 

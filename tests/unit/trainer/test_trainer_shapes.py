@@ -115,7 +115,7 @@ def test_fields_may_have_other_names(
             "no text in its field 'completion'",
             "data.fields.completion",
         ),
-        ({"text": "t"}, {"text": ["t"]}, "no text in its field 'text' but a list", "data.fields.text"),
+        ({"text": "t"}, {"text": ["t"]}, "no text in its field 'text' (found a list)", "data.fields.text"),
         (
             {"instruction": "i", "output": "o"},
             {"instruction": "i", "input": {}, "output": "o"},
@@ -125,7 +125,7 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": "q"},
-            "no list of messages in its field 'messages' but a text",
+            "no list of messages in its field 'messages' (found text)",
             "data.fields.messages",
         ),
         (
@@ -201,7 +201,7 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "system": ["t"]},
-            "no text in its field 'system' but a list",
+            "no text in its field 'system' (found a list)",
             "Correct the record",
         ),
         (
@@ -219,19 +219,19 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "tools": {"name": "f"}},
-            "no list of tools in its field 'tools' but an object",
+            "no list of tools in its field 'tools' (found an object)",
             "remove the field",
         ),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "tools": 0},
-            "no list of tools in its field 'tools' but a number",
+            "no list of tools in its field 'tools' (found a number)",
             "remove the field",
         ),
         (
             {"messages": [ASKED, ANSWERED], "tools": []},
             {"messages": [ASKED, ANSWERED], "tools": False},
-            "no list of tools in its field 'tools' but a truth value",
+            "no list of tools in its field 'tools' (found a Boolean)",
             "remove the field",
         ),
         (

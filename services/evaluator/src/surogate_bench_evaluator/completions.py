@@ -253,7 +253,7 @@ def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError 
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:
         return PermanentError(
-            f"vLLM refuses a question ({what}). Where it is too long: "
+            f"vLLM refuses a question ({what}). If it is too long: "
             f"{_must_fit('question, examples and evaluation.max_gen_toks', model.max_model_len)}. {_last_message.text}"
         )
     return ServerLostError(f"vLLM at {model.vllm_url} failed while answering: {what}")

@@ -209,7 +209,7 @@ def _require_online(task: str) -> None:
     switch = next((each for each in switches if is_on(os.environ.get(each))), None)
     if switch is not None:
         raise ConfigError(
-            f"forbids to ask the hub, and the data of the task {task} is not in the cache",
+            f"disables requests to the hub, and the data of the task {task} is not in the cache",
             field=switch,
             value=os.environ[switch],
             remedy="Unset it, fill the cache first, or let the task score other data.",

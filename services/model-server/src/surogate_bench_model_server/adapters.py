@@ -236,7 +236,7 @@ def _check_config(path: Path, max_rank: int) -> None:
         )
     if config.modules_to_save:
         raise PermanentError(
-            f"the adapter brings whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
+            f"the adapter contains whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
             "would not load"
         )
     if unknown := sorted({name.rpartition(".")[2] for name in config.target_modules} - SERVED_MODULES):

@@ -203,7 +203,7 @@ def _stop(ranks: Sequence[_Rank]) -> None:
         _wait(ranks, _STOP_S)
     for rank in ranks:
         if rank.child.poll() is None:
-            _log.warning("process %d is killed", rank.number)
+            _log.warning("killing process %d", rank.number)
             rank.child.kill()
     _wait(ranks, _KILL_WAIT_S)
 

@@ -14,8 +14,8 @@ from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB, HubName
 BUILTIN_NEEDS_SIZES = "a built-in data set needs train_size and test_size"
 PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
 COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
-FILES_NEED_PATH = "files are of a local folder: set path too"
-SPLITS_NEED_HUB = "splits are of the hub: set hub too"
+FILES_NEED_PATH = "files only applies to a local folder: set path as well"
+SPLITS_NEED_HUB = "splits only applies to the hub: set hub as well"
 CONFIG_NEEDS_HUB = "config only applies to hub"
 
 _PLACE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
@@ -232,7 +232,7 @@ class DataSpec(Spec):
         for name, text, place in (("prompt", self.prompt, "{question}"), ("completion", self.completion, "{answer}")):
             if unknown := _PLACE.search(text.replace(place, " ")):
                 raise ValueError(
-                    f"{name} has {unknown[0]}, which nothing is filled in for: only {place} is replaced. Remove it, or "
+                    f"{name} has {unknown[0]}, which is not a placeholder: only {place} is replaced. Remove it, or "
                     f"write {{ {unknown[0][1:-1]} }} for the text itself"
                 )
         return self

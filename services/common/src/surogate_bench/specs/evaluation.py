@@ -150,21 +150,23 @@ class EvaluationSpec(Spec):
     def _distinct_tasks(self) -> Self:
         names = [self.task, *(entry.name for entry in self.tasks)]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"tasks: each may appear once; {twice} appears more often")
+            raise ValueError(f"tasks: {twice} appears more than once")
         for entry in self.tasks:
             if entry.keep_from_task:
-                raise ValueError(f"tasks: {entry.name} is not primary: leave keep_from_task out of it, or give data")
+                raise ValueError(f"tasks: {entry.name} is not primary: remove its keep_from_task, or give it data")
             if entry.data is not None and entry.num_fewshot:
-                raise ValueError(f"tasks: {entry.name} has data without solved examples: leave num_fewshot out of it")
+                raise ValueError(
+                    f"tasks: {entry.name} has its own data, without solved examples: remove its num_fewshot"
+                )
         return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         kept = self.keep_from_task
         if "data" in kept and "prompt" not in kept:
-            raise ValueError("keep_from_task: a task that keeps its data needs its own prompt: add prompt")
+            raise ValueError("keep_from_task: a task that keeps its data also needs its own prompt: add prompt")
         if "num_fewshot" in kept and self.num_fewshot:
-            raise ValueError("keep_from_task: leave num_fewshot out of it, or out of the evaluation")
+            raise ValueError("keep_from_task: remove num_fewshot from it, or from evaluation")
         return self
 
     @property

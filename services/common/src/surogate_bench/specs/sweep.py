@@ -76,7 +76,7 @@ class RecipeSweep(Spec):
     def _consistent(self) -> Self:
         names = [recipe.name for recipe in self.recipes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
+            raise ValueError(f"recipes: {', '.join(twice)} appears more than once")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(EACH_SEED_ONCE)
         lora, highest = self.training.lora, self.serving.max_lora_rank

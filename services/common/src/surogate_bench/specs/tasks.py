@@ -12,7 +12,7 @@ from surogate_bench.specs.model import HubName
 KeptPart = Literal["data", "prompt", "num_fewshot"]
 
 BUILTIN_TASK_NEEDS_SIZE = "a built-in data set needs test_size"
-SEED_NEEDS_BUILTIN = "seed is of a built-in data set: remove it"
+SEED_NEEDS_BUILTIN = "seed only applies to a built-in data set: remove it"
 
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
 """Safe in paths, and in labels of Kubernetes behind ``check-task-``."""

@@ -79,7 +79,7 @@ def failure_of(task: Task, observed: Observed) -> Failure | None:
     if observation.phase is Phase.FAILED:
         return Failure(observation.reason or "Failed", observation.message)
     if observation.phase is Phase.SUCCEEDED:
-        return Failure("ResultMissing", f"{task.name} ended without error but left no result")
+        return Failure("ResultMissing", f"{task.name} ended without an error, but published no result")
     return None
 
 

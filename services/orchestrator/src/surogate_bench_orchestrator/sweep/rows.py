@@ -243,7 +243,7 @@ def _has_failed_early(snapshot: Snapshot) -> bool:
 
 def _activity(task: Observation) -> str:
     if task.unplaced:
-        return "waits for room"
+        return "waiting for resources"
     if task.phase is Phase.PENDING and task.reason:
         return "about to retry"
     return task.progress.phase if task.progress else Activity.STARTING

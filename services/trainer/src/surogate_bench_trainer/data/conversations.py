@@ -48,7 +48,7 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
     name = next((name for name in lists if fields.get(name) is not None), lists[0])
     given = fields.get(name)
     if not isinstance(given, list):
-        kind = "" if given is None else f" but {kind_of(given)}"
+        kind = "" if given is None else f" (found {kind_of(given)})"
         raise place.error(
             f"has no list of messages in its field {name!r}{kind}; it has {names_of(fields)}",
             value=given,
@@ -78,7 +78,7 @@ def _with_system(messages: tuple[Message, ...], given: object, place: Place) -> 
     text = as_text(given)
     if given is not None and text is None:
         raise place.error(
-            f"has no text in its field {SYSTEM!r} but {kind_of(given)}", value=given, remedy="Correct the record."
+            f"has no text in its field {SYSTEM!r} (found {kind_of(given)})", value=given, remedy="Correct the record."
         )
     if not text or not text.strip():
         return messages

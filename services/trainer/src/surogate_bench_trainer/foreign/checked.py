@@ -57,7 +57,7 @@ class CheckedAdapter:
                 "Their shapes agree; whether their weights do is not known."
             )
         if not any(self.scaling.scale(layer) and bool(pair.b.any()) for layer, pair in self.pairs.items()):
-            found.append("The adapter changes nothing: its B matrices, or its scale, are all zero.")
+            found.append("The adapter changes nothing: its B matrices are all zero, or its scale is.")
         return tuple(found)
 
 

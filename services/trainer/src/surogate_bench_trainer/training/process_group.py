@@ -123,7 +123,7 @@ class ProcessGroup(Peers):
             kinds = self._kinds(store)
         if len(set(kinds)) > 1:
             raise ConfigError(
-                f"only {kinds.count('cuda')} of as many processes found a GPU",
+                f"only {kinds.count('cuda')} of the processes found a GPU",
                 field="training.gpus",
                 value=self.processes,
                 remedy="Give the training as many GPUs, or lower training.gpus.",

@@ -18,7 +18,7 @@ class Number(str):
 
 
 _KINDS = {
-    dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes",
+    dict: "an object", list: "a list", str: "text", type(None): "null", bool: "a Boolean", bytes: "bytes",
     Number: "a number",
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ def text_field(fields: Mapping[str, Any], name: str, *, place: Place, setting: s
     value = fields.get(name)
     text = as_text(value)
     if text is None or not text.strip():
-        kind = "" if value is None or isinstance(value, str) else f" but {kind_of(value)}"
+        kind = "" if value is None or isinstance(value, str) else f" (found {kind_of(value)})"
         raise place.error(
             f"has no text in its field {name!r}{kind}; it has {names_of(fields)}",
             value=value,

@@ -62,7 +62,7 @@ def _draft(options: InitOptions, consoles: Consoles) -> Draft:
     elif missing:
         name = sorted(missing, reverse=True)[0]  # the model first
         raise ConfigError(
-            "is needed, as there is no terminal to ask on" if not options.yes else "has no default",
+            "is required, because there is no terminal to ask on" if not options.yes else "has no default",
             field=f"--{name}",
             remedy=f"For example --{name} {_EXAMPLES[name]}.",
         )
@@ -76,7 +76,12 @@ def _require_absent(options: InitOptions) -> None:
     if options.file.is_dir():
         raise ConfigError("is a folder", field="FILE", value=str(options.file), remedy="Give the name of a file.")
     if not options.file.parent.is_dir():
-        raise ConfigError("is in no folder", field="FILE", value=str(options.file), remedy="Create its folder first.")
+        raise ConfigError(
+            "is in a folder that does not exist",
+            field="FILE",
+            value=str(options.file),
+            remedy="Create its folder first.",
+        )
     if not options.force and (options.file.exists() or options.file.is_symlink()):
         raise _present(options.file)
 
@@ -106,6 +111,6 @@ def _show_notes(draft: Draft, consoles: Consoles) -> None:
 
 def _show_next(file: Path, draft: Draft, consoles: Consoles) -> None:
     runs = len(draft.sweep.recipes) * len(draft.sweep.seeds)
-    print_line(consoles.output, f"{file} is written: sweep {draft.sweep.name}, {runs} runs and the base model. Next:")
+    print_line(consoles.output, f"Wrote {file}: sweep {draft.sweep.name}, {runs} runs and the base model. Next:")
     for command in ("validate", "run"):
         print_line(consoles.output, f"  surogate-bench {command} {shlex.quote(str(file))}")

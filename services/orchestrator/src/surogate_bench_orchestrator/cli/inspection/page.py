@@ -114,7 +114,7 @@ def _schedules(schedules: Sequence[SeedSchedule]) -> FittedTable:
     table = FittedTable([
         *(Column(header=name, justify="right") for name in ("seed", "rows", "filled", "steps", "epochs")),
         Column(header="steps an epoch", justify="right", rank=1),
-        Column(header="tokens in all", justify="right"),
+        Column(header="tokens in total", justify="right"),
         Column(header="in the loss", justify="right"),
     ])  # fmt: skip
     for each in schedules:

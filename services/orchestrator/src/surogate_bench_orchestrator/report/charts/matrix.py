@@ -65,8 +65,8 @@ def heat_map_caption(served: Served) -> str:
     shades = f"from {formats.percent(scale.vmin or 0.0)} to {formats.percent(scale.vmax or 0.0)}"
     covered = "seeds and questions" if several else "questions"
     return (
-        f"Accuracy in %, with its 95 % interval over {covered}. Darker is higher, {shades}.{base}{own} Whether two "
-        "cells differ is not to be read from their shades but from the paired differences below."
+        f"Accuracy in %, with its 95 % interval over {covered}. Darker is higher, {shades}.{base}{own} Shades do "
+        "not show whether two cells differ; the paired differences below do."
     )
 
 

@@ -92,7 +92,7 @@ def _unlike_split(split: LossSplit) -> str:
     if all(part.of_all_seeds for part in parts):
         return ""
     return (
-        f"{formats.DAGGER} {split.title}: the split of its difference is over {seeds(split.seeds)}, with which all of "
+        f"{formats.DAGGER} {split.title}: the split of its difference is over {seeds(split.seeds)}, for which all of "
         "its accuracies are known."
     )
 

@@ -254,7 +254,7 @@ def _exceeded_placement(task: TaskObjects, blocked: BlockingCondition) -> Termin
         message = f"no node could run it for {task.limits.unschedulable_s:g} s: {blocked.message}"
         return Termination(reason=NO_CAPABLE_NODE, message=message[:MESSAGE_LENGTH])
     if task.now - max(blocked.since, task.held_until) > task.limits.placement_s:
-        message = f"no node had room for {task.limits.placement_s:g} s: {blocked.message}"
+        message = f"no node had enough resources for {task.limits.placement_s:g} s: {blocked.message}"
         return Termination(reason=DEADLINE_EXCEEDED, message=message[:MESSAGE_LENGTH])
     return None
 

@@ -107,7 +107,8 @@ class ClusterSettings(Spec):
     placement_timeout_s: float = Field(
         86400.0,
         gt=0,
-        description="How long a pod waits for room on a node that could run it, while no other pod of its sweep runs.",
+        description="How long a pod waits for resources on a node that could run it, while no other pod of its sweep "
+        "runs.",
     )
     ttl_after_finished_s: int = Field(
         3600, ge=60, description="How long a finished Job and its log are kept, once its result is in the store."
