@@ -215,11 +215,11 @@ def test_versions_engines_and_machines_that_differ_between_compared_stages_are_l
     world.alter_manifest(world.layout.train("fp8-s0"), engine="transformer-engine")
     (note,) = [note for note in summarized(world).notes if "computed in the same way" in note]
     assert note == (
-        "Not all stages that are compared were computed in the same way, which may explain part of their differences: "
-        "training with procedure version 2 for BF16 (seed 0) and 1 for the others, machine Other CPU, 64 cores for "
-        "BF16 (seed 0) and Example CPU 3000, 2 cores, 8.00 GiB memory for the others; evaluation with vLLM 0.31.0 for FP8 "
-        "(seed 1) and 0.32.0 for the others; training with engine transformer-engine for FP8 (seed 0) and emulated for "
-        "its other seeds. Speed and memory of these runs are not comparable."
+        "Not all stages that are compared were computed in the same way, which may explain part of their differences:"
+        " training with procedure version 2 for BF16 (seed 0) and 1 for the others, machine Other CPU, 64 cores for "
+        "BF16 (seed 0) and Example CPU 3000, 2 cores, 8.00 GiB memory for the others; evaluation with vLLM 0.31.0 for"
+        " FP8 (seed 1) and 0.32.0 for the others; training with engine transformer-engine for FP8 (seed 0) and "
+        "emulated for its other seeds. Speed and memory of these runs are not comparable."
     )
 
 

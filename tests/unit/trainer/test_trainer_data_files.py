@@ -149,7 +149,7 @@ GOOD = '{"question": "q", "answer": "a"}'
         pytest.param("[" * 100_000, "is nested too deeply", id="deep-array"),
         pytest.param('{"a":' * 100_000, "is nested too deeply", id="deep-object"),
         ("null", "must be an object, not null"),
-        ('"text"', "must be an object, not a text"),
+        ('"text"', "must be an object, not text"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str, message: str) -> None:

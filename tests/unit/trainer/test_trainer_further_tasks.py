@@ -70,7 +70,7 @@ def with_questions(folder: Path, record: dict[str, str], *, count: int = 3, **da
         ({"question": "One?", "answer": "one"}, {}, rf"^{OF_TASK}data\.test:1: .* does not end with '#### N'"),
         ({"question": "One?"}, {}, rf"^{OF_TASK}data\.test:1: .* set {OF_TASK}data\.fields\.answer"),
         ({"text": "One."}, {"fields": {"text": "text"}}, rf"^{OF_TASK}data\.test: .* are texts.* leave data out"),
-        (GOOD, {"test_size": 5}, rf"^{OF_TASK}data\.test: has 3 test records, and 5 .* lower {OF_TASK}data\.test_size"),
+        (GOOD, {"test_size": 5}, rf"^{OF_TASK}data\.test: has 3 test records, but 5 .* lower {OF_TASK}data\.test_size"),
         (GOOD, {"fields": {"prompt": "p"}}, rf"^{OF_TASK}data\.fields: names fields of prompt-completion records"),
         (
             {"question": "word " * 2000, "answer": "#### 1"},

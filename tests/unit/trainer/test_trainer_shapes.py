@@ -119,7 +119,7 @@ def test_fields_may_have_other_names(
         (
             {"instruction": "i", "output": "o"},
             {"instruction": "i", "input": {}, "output": "o"},
-            "'input' but an object",
+            "'input' (found an object",
             "data.fields.input",
         ),
         (
@@ -148,7 +148,7 @@ def test_fields_may_have_other_names(
             "no known role in 'role' of message 1",
             "data.fields.role",
         ),
-        ({"messages": [ASKED, ANSWERED]}, {"messages": ["hi"]}, "a text as message 1, not an object", '"role": "user"'),
+        ({"messages": [ASKED, ANSWERED]}, {"messages": ["hi"]}, "text as message 1, not an object", '"role": "user"'),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
@@ -167,7 +167,7 @@ def test_fields_may_have_other_names(
             "a lone surrogate",
             "not valid Unicode",
         ),
-        ({"text": "t"}, "t", "must be an object, not a text", '{"text": ...}'),
+        ({"text": "t"}, "t", "must be an object, not text", '{"text": ...}'),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED | {"weight": 0.5}]},
@@ -289,8 +289,8 @@ def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path too"),
-        ({"path": "x", "splits": {"train": "t"}}, "set hub too"),
+        ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path as well"),
+        ({"path": "x", "splits": {"train": "t"}}, "set hub as well"),
         ({"path": "x", "hold_out": {"test": 2.5}}, "whole number of records"),
         ({"path": "x", "hold_out": {"test": 1.0}}, r"at least 2\), not 1"),
         ({"path": "x", "hold_out": {"test": True}}, r"at least 2\), not 1"),
