@@ -38,7 +38,7 @@ class Run:
     adapter: ForeignAdapter | None = None
     trainer: ForeignTrainer | None = None
     train: Task | None
-    """The task that produces the adapter: a training, or the import of a foreign one."""
+    """The task that produces the adapter: a training run, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
     """The evaluation on the base as published is the first; those of further tasks follow those on the other ways of
     serving, and those of the merged adapter are the last."""

@@ -29,7 +29,7 @@ class CheckedAdapter:
     scaling: Scaling
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields that results of imports and of foreign trainings share, except digest and warnings."""
+        """Return the fields that results of imports and of foreign training runs share, except digest and warnings."""
         return {
             "source_files": dict(self.files),
             "ranks": tuple(sorted(set(self.scaling.ranks.values()))),

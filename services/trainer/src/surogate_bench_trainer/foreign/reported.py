@@ -22,7 +22,7 @@ _OBJECT = TypeAdapter(dict[str, JsonValue])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """The figures of a training, as far as they were reported."""
+    """The figures of a training run, as far as they were reported."""
 
     lines: tuple[MetricsLine, ...] = ()
     """Lines in the order of steps; a step or validation that was reported twice counts once, as reported last."""

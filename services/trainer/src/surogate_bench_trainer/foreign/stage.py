@@ -1,4 +1,4 @@
-"""The import stage: one foreign adapter becomes the files that a training would have left."""
+"""The import stage: one foreign adapter becomes the files that a training run would have left."""
 
 import logging
 from pathlib import Path

@@ -36,7 +36,7 @@ def foreign_train_stage(request: ForeignTrainRequest, work_dir: Path) -> None:
     Raises:
         ConfigError: the sweep has no such trainer, its program cannot be started, or its files were changed.
         ForeignTrainerError: it failed, passed its deadline, or left no adapter that vLLM serves.
-        PermanentError: the prepare stage is missing; or this only prepares a training whose result is already stored.
+        PermanentError: the prepare stage is missing; or this only prepares a run whose result is already stored.
         TransientError: it was killed or asks for another attempt, or the store is unavailable.
     """
     store = open_store(request.store)

@@ -126,7 +126,7 @@ class ProcessGroup(Peers):
                 f"only {kinds.count('cuda')} of the processes found a GPU",
                 field="training.gpus",
                 value=self.processes,
-                remedy="Give the training as many GPUs, or lower training.gpus.",
+                remedy="Give the run as many GPUs, or lower training.gpus.",
             )
         with self._waiting():
             dist.init_process_group(

@@ -5,7 +5,7 @@ from surogate_bench_orchestrator.report.model.scores import Part
 
 
 class FurtherTask(Part):
-    """What a task beside the primary one shows, on the base as published; rows have no figures of trainings."""
+    """What a task beside the primary one shows, on the base as published; rows have no training figures."""
 
     task: str
     metric: str

@@ -114,7 +114,7 @@ class ClusterSettings(Spec):
         3600, ge=60, description="How long a finished Job and its log are kept, once its result is in the store."
     )
     termination_grace_s: int = Field(30, ge=1, description="Seconds between SIGTERM and SIGKILL.")
-    shm_size: str = Field("1Gi", description="Shared memory of the model server, and of a training on several GPUs.")
+    shm_size: str = Field("1Gi", description="Shared memory of the model server, and of training on several GPUs.")
 
 
 def load_settings(path: Path) -> ClusterSettings:
