@@ -85,7 +85,7 @@ def check_task(sweep: RecipeSweep, task_file: Path, entry: TaskEntry | None = No
 
 
 def _require_effect(harness: "Harness", entry: TaskEntry | None) -> None:
-    """Check that settings of a further task have an effect. Those of the primary one also hold for further tasks.
+    """Check that settings of a further task have an effect. Those of the primary task also apply to further tasks.
 
     Raises:
         ConfigError: one has not.

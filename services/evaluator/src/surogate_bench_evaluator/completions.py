@@ -221,7 +221,7 @@ class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[
 
 
 def _texts_of(context: str, continuation: str) -> tuple[str, str]:
-    """Return prompt and prompt with continuation as lm-eval tokenizes them: trailing blanks belong to the latter."""
+    """Return prompt and prompt with continuation as lm-eval tokenizes them: trailing spaces belong to the latter."""
     return context.rstrip(), context + continuation
 
 

@@ -35,7 +35,7 @@ from surogate_bench_evaluator.server import ServedModel
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
-"""Two of lm-eval's bootstrap: every metric that is reported is a share of questions, whose standard error has a closed
+"""Two bootstrap samples in lm-eval: every reported metric is a fraction of questions, whose standard error has a closed
 form."""
 _MOST_STOPS = 4
 _GENERATION = "generate_until"

@@ -1,4 +1,4 @@
-"""Which of a task's metrics are its accuracy, and which stands beside it."""
+"""Which of a task's metrics is its accuracy, and which is the second metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -97,7 +97,7 @@ class RunState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more will happen to the run."""
+        """Whether the run has ended."""
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED}
 
 

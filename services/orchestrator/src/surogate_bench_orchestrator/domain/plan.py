@@ -81,7 +81,7 @@ class Plan:
     runs: tuple[Run, ...]
     """The base first, then recipes, foreign trainers and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
-    """The slowest first, so that no long run starts last while other slots are idle (LPT rule, Graham); foreign
+    """The slowest first, so that no long run starts last while other slots are idle (Graham's LPT rule); foreign
     trainers, whose speed is not known, before all."""
     reuse: bool = True
     """Whether results of equal stages of other sweeps in the store are reused."""

@@ -10,7 +10,7 @@ from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
 MULTIPLE = 16
-"""What every dimension of a product has to be a multiple of; rows are padded with zeros where they are not."""
+"""Every dimension of a product must be a multiple of this; rows are padded with zeros if they are not."""
 
 
 class TensorCoreFP8Forward(nn.Module):

@@ -20,7 +20,7 @@ from surogate_bench_trainer.foreign.scaling import Scaling, resolve_scaling
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAdapter:
-    """What the two files of an adapter hold."""
+    """Contents of the two files of an adapter."""
 
     files: Mapping[str, str]
     """Their SHA-256 by name."""
@@ -43,7 +43,7 @@ class CheckedAdapter:
         }
 
     def warnings(self, sweep: RecipeSweep, names: Collection[str]) -> tuple[str, ...]:
-        """Return what is unusual about it.
+        """Return warnings about unusual properties.
 
         Args:
             sweep: Names the base model.
@@ -66,7 +66,7 @@ def check_adapter(folder: Path, base: BaseLayers, *, max_rank: int, field: str) 
 
     Args:
         folder: Has the two files, of bounded sizes.
-        base: What it has to fit.
+        base: The base model that it must fit.
         max_rank: ``serving.max_lora_rank``.
         field: Setting that names the adapter, for messages.
 

@@ -1,4 +1,4 @@
-"""PEFT's ``adapter_config.json``, read strictly, and refused where vLLM would serve something else than was trained."""
+"""PEFT's ``adapter_config.json``, read strictly, and refused if vLLM would not serve what was trained."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """What decides how an adapter's matrices are scaled, and what it states of itself."""
+    """The settings that determine the scale of an adapter's matrices, and what the adapter states about itself."""
 
     rank: int
     alpha: float

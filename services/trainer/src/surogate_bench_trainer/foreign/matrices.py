@@ -49,7 +49,7 @@ def read_matrices(path: Path, base: BaseLayers, *, max_rank: int, field: str) ->
 
     Args:
         path: The safetensors file, of bounded size.
-        base: What they have to fit.
+        base: The base model that they must fit.
         max_rank: ``serving.max_lora_rank``.
         field: Setting that names the adapter, for messages.
 

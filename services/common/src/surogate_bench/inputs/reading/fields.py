@@ -81,7 +81,7 @@ def valid_text(text: str, name: str, place: Place) -> str:
 
 
 def as_text(value: object) -> str | None:
-    """Return the text of a string, number or truth value, or None for any other value."""
+    """Return the text of a string, number or Boolean, or None for any other value."""
     match value:
         case str():
             return str(value)  # no subclass, such as Number

@@ -115,6 +115,6 @@ def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
 
 
 def _operand_bytes(recipe: Recipe) -> float:
-    """Bytes a weight of the operands that are kept beside the storage."""
+    """Bytes per weight of the operands that are kept in addition to the storage."""
     compute = COMPUTES[recipe.compute]
     return compute.operand_bytes if recipe.weight_storage is WeightStorage.BF16 else compute.packed_operand_bytes

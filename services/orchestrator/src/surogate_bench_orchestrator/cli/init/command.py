@@ -17,7 +17,7 @@ from surogate_bench_orchestrator.cli.init.sources import BUILTIN_DATA, BUILTIN_M
 from surogate_bench_orchestrator.cli.recipes_command import capabilities_here
 
 _PLACEHOLDER = Source("hub", "not-answered")
-"""Model or data until it is asked for."""
+"""Placeholder for model or data until the user is asked."""
 _EXAMPLES: Mapping[str, str] = {"model": "Qwen/Qwen3-0.6B", "data": "openai/gsm8k"}
 
 

@@ -144,7 +144,7 @@ def _legible(ground: str) -> str:
 
 
 def _wrapped(title: str) -> str:
-    """Break a column's title into lines at blanks and dashes."""
+    """Break a column's title into lines at spaces and dashes."""
     text = short(title)
     lines = [""]
     for word in text.split(" "):
