@@ -138,7 +138,7 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 # Files of an exported base
 
 EXPORT_FILE = "surogate_bench_export.json"
-"""A :class:`surogate_bench.stages.exports.ExportRecord`, beside the weights."""
+"""A :class:`surogate_bench.stages.exports.ExportRecord`, next to the weights."""
 
 # Files of a running task
 

@@ -1,4 +1,4 @@
-"""Adapters that were trained elsewhere, scored beside those that the sweep trains."""
+"""Adapters that were trained elsewhere, scored along with those that the sweep trains."""
 
 from pathlib import Path
 from typing import Annotated, Self

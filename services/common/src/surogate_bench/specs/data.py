@@ -55,7 +55,7 @@ SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
         "messages": ("messages",),
     }
 )
-"""Roles of the fields of each shape, required or not. A message has ``role`` and ``content`` beside them."""
+"""Roles of the fields of each shape, required or not. A message has ``role`` and ``content`` in addition."""
 _MESSAGE_ROLES = ("content", "role")
 
 

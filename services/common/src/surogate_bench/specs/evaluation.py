@@ -32,7 +32,7 @@ first."""
 
 
 AS_PUBLISHED, OWN, ALL = "bf16", "own", "all"
-"""Keywords of ``serving.under``, beside names of recipes."""
+"""Keywords of ``serving.under``, in addition to names of recipes."""
 
 MANY_EMPTY_FRACTION = 0.2
 """Share of empty answers above which an accuracy reflects stopping at once more than solving."""
@@ -171,7 +171,7 @@ class EvaluationSpec(Spec):
 
     @property
     def further_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks beside the primary one."""
+        """Names of the tasks other than the primary one."""
         return tuple(entry.name for entry in self.tasks)
 
     def entry(self, name: str) -> TaskEntry:
@@ -215,7 +215,7 @@ def _may_be_primary(entry: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return ``tasks`` without the primary one, whose settings stand beside ``task``.
+    """Return ``tasks`` without the primary one, whose settings are next to ``task``.
 
     Raises:
         ValueError: several are primary, or a setting of the primary one is given twice.

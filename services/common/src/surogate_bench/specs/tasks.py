@@ -1,4 +1,4 @@
-"""Further lm-eval tasks of a sweep, beside its primary one."""
+"""Further lm-eval tasks of a sweep, in addition to its primary one."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self

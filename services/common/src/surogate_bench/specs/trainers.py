@@ -1,4 +1,4 @@
-"""Trainers of other software: commands that train an adapter for each seed of a sweep, beside its recipes."""
+"""Trainers of other software: commands that train an adapter for each seed of a sweep, in addition to its recipes."""
 
 import re
 from typing import Annotated

@@ -15,8 +15,8 @@ way to it. Servers of merged adapters, each with one evaluation, come last, and 
 servers give way to trainers that lack a slot, so that one slot never leads to a deadlock.
 
 If slots are not counted (a cluster with autoscaling), trainers are queued, at most :data:`MAX_QUEUED` at a time, and
-the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them beside
-trainers if that number of slots permits overlapping.
+the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them
+along with trainers if that number of slots permits overlapping.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """Weights made ready for emulated products: code values that bf16 holds exactly, and one fp32 factor.
 
-The frozen weight is quantized once. Beside a bf16 storage the code values are kept as bf16; beside a quantized storage
+The frozen weight is quantized once. With a bf16 storage, the code values are kept as bf16; with a quantized storage
 they are kept packed and expanded for each product, so that no 2-byte copy of the weight survives.
 
 Every projection has a scale of its own. Surogate fuses q, k and v, and gate and up, into one weight each with one

@@ -54,6 +54,6 @@ def beside(found: Comparison | None, cell: ServedCell, others: tuple[int, ...] |
         return None
     if not cell.seeds and not others:  # without seeds on either side
         return found.model_copy(update={"seeds": ()})
-    if not cell.seeds:  # a foreign adapter, beside each seed of the reference
+    if not cell.seeds:  # a foreign adapter, compared with each seed of the reference
         return found.model_copy(update={"of_all_seeds": others == found.seeds})
     return found.model_copy(update={"of_all_seeds": found.seeds == cell.seeds and others in {None, found.seeds}})

@@ -1,4 +1,4 @@
-"""The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference beside them."""
+"""The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference next to them."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
