@@ -33,7 +33,7 @@ STEPS = 20
 
 @dataclass
 class Bench:
-    """A store, and trainings of one recipe with it as child processes."""
+    """A store, and training runs of one recipe with it as child processes."""
 
     folder: Path
     recipe: str
@@ -134,7 +134,7 @@ class Trained:
 
 
 def assert_equal_to_rounding(some: Trained, others: Trained) -> None:
-    """Compare what two trainings of the same steps computed."""
+    """Compare what two training runs of the same steps computed."""
     assert some.values("tokens") == others.values("tokens")
     assert some.values("loss") == pytest.approx(others.values("loss"), rel=2e-5)
     assert some.values("grad_norm") == pytest.approx(others.values("grad_norm"), rel=2e-3)
@@ -230,7 +230,7 @@ def test_a_killed_trainer_takes_its_processes_along(bench: Bench) -> None:
     assert list((bench.stage(request) / "checkpoints").rglob("complete.json"))
 
 
-def test_a_process_that_alone_is_told_to_stop_stops_all_with_a_checkpoint(bench: Bench) -> None:
+def test_a_stop_signal_to_one_process_stops_all_with_a_checkpoint(bench: Bench) -> None:
     _, attempt, ranks = bench.at_a_checkpoint()
     ranks[1].terminate()
     assert attempt.finish() == ExitCode.TRANSIENT, attempt.log

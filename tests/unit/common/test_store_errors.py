@@ -123,7 +123,7 @@ def test_a_local_store_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
             open_store(str(tmp_path / "results"), create=create)
 
 
-def test_a_folder_in_place_of_an_object_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_object_is_refused_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(StoreRefusedError, match=r"Not a directory|File exists"):
         open_store(str(tmp_path)).put("a/b", b"")

@@ -87,7 +87,7 @@ def test_figures_that_were_not_reported_are_dashes_and_empty_cells_and_never_zer
     assert main.endswith("| – | – | – | – | – | – |")
 
 
-def test_that_other_software_trained_it_is_said_wherever_the_row_is_shown(world: MakeWorld) -> None:
+def test_that_other_software_trained_it_is_stated_wherever_the_row_is_shown(world: MakeWorld) -> None:
     scored = world()
     summary = summary_of(scored)
     charts = draw_charts(summary, read_records(scored.store, scored.sweep), scored.sweep)

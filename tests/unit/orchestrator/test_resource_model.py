@@ -121,7 +121,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
         (
             {"trainers": [trainer(image="a", command=["python3", "../train.py"])]},
             "spec.trainers.other.command",
-            "relative to the sweep file, which the image does not have (got '../train.py'). Put the file into the image",
+            "to the sweep file, which the image does not have (got '../train.py'). Put the file into the image",
         ),
         ({"trainers": [trainer(image="a")], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
     ],

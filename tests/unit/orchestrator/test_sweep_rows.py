@@ -129,7 +129,7 @@ def paced(*rows: tuple[ProgressRow, float]) -> list[float | None]:
     return [pace.estimate(row, now).eta_s for row, now in rows]
 
 
-def test_the_end_is_estimated_from_the_steps_seen_without_the_start_up() -> None:
+def test_the_end_is_estimated_from_the_observed_steps_without_the_start_up() -> None:
     row = row_of(IN_TRAINING, "bf16-s0")
     start = replace(row, step=0)
     assert paced((start, 0.0), (row, 100.0), (replace(row, step=40), 105.0)) == [None, None, 30.0]
@@ -171,7 +171,7 @@ def test_the_table_has_a_row_for_each_run_and_says_how_many_ended() -> None:
     assert "0.625" in text_of(ALL_DONE)
 
 
-def test_words_of_others_are_not_read_as_markup() -> None:
+def test_text_of_others_is_not_read_as_markup() -> None:
     failed = Observation(phase=Phase.FAILED, reason="Odd", message="[bold]tensor[/nothing]")
     assert "[bold]tensor[/nothing]" in text_of(snapshot({TRAIN: failed}, {PLAN.prepare: {}}))
 

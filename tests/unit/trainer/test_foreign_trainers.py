@@ -200,7 +200,7 @@ LEFT: dict[str, tuple[str, str]] = {
         "has no adapter_config.json and no adapter_model.safetensors",
     ),
     "half an adapter": ('save()\nedit(lambda it: it.pop(next(n for n in it if "lora_B" in n)))', "without lora_B"),
-    "weights cut short": (
+    "truncated weights": (
         'save()\nos.truncate(output / "adapter" / "adapter_model.safetensors", 5000)', "truncated",
     ),
     "NaN": ('save()\nedit(lambda it: next(iter(it.values())).fill(float("nan")))', "NaN or infinite values"),

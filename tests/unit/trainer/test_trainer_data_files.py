@@ -61,7 +61,7 @@ def refused(folder: Path, name: str, data: bytes | str) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         read(folder, name, data)
     assert caught.value.remedy
-    assert len(str(caught.value)) < 600 + 2 * len(str(folder)), "the value is cut short"
+    assert len(str(caught.value)) < 600 + 2 * len(str(folder)), "the value is shortened"
     return caught.value
 
 

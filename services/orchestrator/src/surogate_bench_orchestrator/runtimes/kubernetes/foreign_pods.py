@@ -1,8 +1,8 @@
 """The further containers in the pod of a foreign trainer: the user's image between two steps of this software; pure.
 
 Three containers run one after the other, so that the user's image needs no part of this software and gets no
-credentials: ``prepare`` writes the input of the command into a volume, ``trainer`` runs the command with only that volume
-and a scratch volume, and ``main`` checks and uploads its output.
+credentials: ``prepare`` writes the input of the command into a volume, ``trainer`` runs the command with only that
+volume and a scratch volume, and ``main`` checks and uploads its output.
 """
 
 from pathlib import Path

@@ -65,8 +65,8 @@ class TaskObjects:
     now: float
     """Seconds since 1970."""
     held_until: float = 0.0
-    """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown: a wait for room is measured from
-    then."""
+    """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown; start of the wait for
+    resources."""
     no_node_since: float = 0.0
     """Time since which no node could run its pod, seconds since 1970; 0 if unknown."""
     limits: Limits
