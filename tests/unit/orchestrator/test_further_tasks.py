@@ -116,9 +116,9 @@ def test_adding_a_task_repeats_nothing_and_a_finished_further_task_is_reused(tmp
         manifests = finished(laid_out, tmp_path, [laid_out.prepare])
         stages = ReusableStages(open_store(store), laid_out)
         trained = stages.find(manifests)
-        stages = [run.train for run in laid_out.runs if run.train and run.seed == 0]
-        assert {task.name for task in stages} <= trained.keys()
-        manifests |= finished(laid_out, tmp_path, stages)
+        training_tasks = [run.train for run in laid_out.runs if run.train and run.seed == 0]
+        assert {task.name for task in training_tasks} <= trained.keys()
+        manifests |= finished(laid_out, tmp_path, training_tasks)
         found = stages.find(manifests)
         missing = [each.further for each in laid_out.runs[0].evaluations if each.task.name not in found]
         assert len(missing) == repeated
