@@ -103,7 +103,7 @@ def test_the_first_of_a_list_of_tasks_is_primary_as_on_one_machine(sweeps: Sweep
         ({"training__epochs": 1.0}, "set exactly one of epochs and max_steps"),
         ({"training__max_steps": None}, "set exactly one of epochs and max_steps"),
         ({"training__lora__target_modules": [""]}, "spec.training.lora.target_modules[0]"),
-        ({"training__lora__target_modules": ["all-linear", "v_proj"]}, "all-linear stands for every layer"),
+        ({"training__lora__target_modules": ["all-linear", "v_proj"]}, "all-linear selects every layer"),
         ({"training__lora__rank_pattern": {"v_proj": 512}}, "a rank of training.lora.rank_pattern is above"),
         ({"model": {"hub": "a/b", "builtin": "tiny-qwen3-en"}}, "set exactly one of hub, path, builtin"),
         ({"model": {}}, "set exactly one of hub, path, builtin"),
