@@ -29,7 +29,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | while IFS=$$'\t' read -r name text; do printf '  %-17s %s\n' "$$name" "$$text"; done
 
 .PHONY: sweep
-sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 5 min on 2 cores with AVX-512, and a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
+sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 5 min on 2 cores with AVX-512; a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
 # Two workers, as most tests wait for processes of one thread. The tests of a file run in one worker, as they share
@@ -40,7 +40,7 @@ WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Coverage almost doubles the time of the tests in Python.
 COVERAGE ?=
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests, real vLLM and lm-eval included, except those on a cluster; about 20 min on 2 cores (TEST_WORKERS=2). COVERAGE=1 also measures what they reach (30 min)
+test: $(VENV)/dev.stamp ## Run all tests except those on a cluster, including those that run vLLM and lm-eval; about 20 min on 2 cores (TEST_WORKERS=2). COVERAGE=1 also measures coverage (30 min)
 	@$(BIN)/pytest tests/chart
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest $(WORKERS) -m 'not cluster' --ignore tests/chart $(if $(COVERAGE),--cov --cov-report=)
@@ -57,7 +57,7 @@ test-fast: $(VENV)/dev.stamp ## Run the tests that start no server (a few minute
 
 ROUNDS ?= 10
 .PHONY: fuzz
-fuzz: $(VENV)/dev.stamp ## Run the property tests with new examples each time (ROUNDS=10; the other targets draw the same ones)
+fuzz: $(VENV)/dev.stamp ## Run the property tests with new random examples (ROUNDS=10; the other targets always draw the same ones)
 	@for round in $$(seq $(ROUNDS)); do \
 	  $(BIN)/pytest $(WORKERS) --hypothesis-profile 'new examples' $$(grep -rl --include='test_*.py' hypothesis tests); done
 
@@ -82,8 +82,8 @@ kind-test: $(VENV)/dev.stamp ## Run the cluster tests on the kind cluster
 kind-down: ## Remove the kind cluster
 	@tests/cluster/kind/down.sh
 
-# A borrowed machine has torch, Transformers and PEFT, but no network: BORROWED=1 uses PYTHON as it is, together with the
-# wheels that `make gpu-wheels` has collected where there is one. Report and wheels are in folders that git ignores.
+# For a machine that has torch, Transformers and PEFT, but no network: BORROWED=1 uses PYTHON as it is, together with the
+# wheels that `make gpu-wheels` has collected on a machine with a network. Report and wheels are in folders that git ignores.
 GPU_REPORT ?= gpu-check
 GPU_PYTHON ?= 3.12
 GPU_PLATFORMS := 2_17 2_24 2_28
@@ -95,7 +95,7 @@ gpu-check: $(if $(BORROWED),gpu-wheels/site,$(VENV)/runtime.stamp) ## Prove on a
 	  -m surogate_bench_trainer.gpu_check --output $(GPU_REPORT) --commit $$(git rev-parse --short HEAD 2>/dev/null || echo unknown) $(GPU_CHECK_OPTIONS)
 
 .PHONY: gpu-wheels
-gpu-wheels: $(UV) ## Collect the locked packages that a borrowed machine lacks as wheels, about 50 MiB (GPU_PYTHON=3.12, its version of Python)
+gpu-wheels: $(UV) ## Collect wheels of the locked packages for BORROWED=1, about 50 MiB (GPU_PYTHON=3.12, the Python version of that machine)
 	@rm -rf gpu-wheels && mkdir gpu-wheels
 	@awk -v names="$(CARRIED)" 'BEGIN { n = split(names, each, " "); for (i = 1; i <= n; i++) kept[each[i]] = 1 } \
 	  /^[a-z]/ { split($$0, pin, "=="); on = pin[1] in kept; sub(/ ;[^\\]*/, " ") } /^ *#/ { next } on' locks/cuda.txt > gpu-wheels/lock.txt

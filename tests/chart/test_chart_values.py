@@ -142,7 +142,7 @@ def bucket_script(render: Render, folder: Path, **bundled: Any) -> tuple[list[st
     return [sys.executable, "-P", "-c", script, *here], pod
 
 
-def test_the_bucket_is_made_where_the_server_looks_for_it(render: Render, tmp_path: Path) -> None:
+def test_the_bucket_is_created_where_the_server_expects_it(render: Render, tmp_path: Path) -> None:
     command, pod = bucket_script(render, tmp_path)
     for _ in range(2):
         subprocess.run(command, check=True, timeout=PATIENCE_S)

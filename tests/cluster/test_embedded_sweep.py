@@ -81,7 +81,7 @@ def test_nothing_runs_any_more(release: Release, until: Until) -> None:
     assert all(pod["status"]["phase"] == "Succeeded" for pod in release.pods(sweep=SWEEP.name))
 
 
-def test_events_tell_the_story(release: Release) -> None:
+def test_events_report_what_happened(release: Release) -> None:
     assert len(release.events("RunSucceeded")) == len(RUNS)
     assert release.events("SweepComplete")
 

@@ -92,7 +92,7 @@ def test_a_trainer_in_an_image_is_scored_beside_the_recipes(ended: dict[str, Sta
     assert result.served_validation_loss is not None
 
 
-def test_the_image_sees_the_shared_folder_and_no_credentials(ended: dict[str, StatusRow], release: Release) -> None:
+def test_the_image_can_use_the_shared_folder_and_no_credentials(ended: dict[str, StatusRow], release: Release) -> None:
     del ended
     log = release.cli("logs", NAME, "good-s0", "--stage", "train", "--tail", "200").stdout
     read, known, identity = (

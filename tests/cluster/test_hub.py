@@ -100,7 +100,7 @@ def folder_on(api: Api, node: str, until: Until) -> Iterator[str]:
 
 @contextmanager
 def shared_volume(api: Api, namespace: str, until: Until) -> Iterator[None]:
-    """A claim on a folder of a node with GPUs, made by nobody but root: the pods get in by fsGroup."""
+    """A claim on a folder of a node with GPUs, writable only by root: the pods get in by fsGroup."""
     node = next(
         item["metadata"]["name"]
         for item in api.list("/api/v1/nodes")

@@ -55,8 +55,8 @@ def scene(release: Release, stand_in: Callable[..., StandIn]) -> Scene:
     }
     ports = {"model-server": (SERVER_PORT, VLLM_PORT, METRICS_PORT), "trainer": (METRICS_PORT,), "stranger": (8000,)}
     pods = {
-        pod: stand_in(release.namespace, pod.replace(" ", "-"), wanted, *ports.get(pod, ()))
-        for pod, wanted in labels.items()
+        pod: stand_in(release.namespace, pod.replace(" ", "-"), label, *ports.get(pod, ()))
+        for pod, label in labels.items()
     }
     return Scene(pods, _places(release, {pod: each.ip for pod, each in pods.items()}))
 

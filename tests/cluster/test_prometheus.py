@@ -45,7 +45,7 @@ class Prometheus:
         return [(each["metric"], float(each["value"][1])) for each in answer.json()["data"]["result"]]
 
     def by(self, label: str, expression: str) -> dict[str, float]:
-        """Value of each series now, by one of its labels, which tells them apart."""
+        """Value of each series now, by one of its labels, which distinguishes them."""
         found = self.query(expression)
         values = {labels[label]: value for labels, value in found}
         assert len(values) == len(found), found
@@ -89,14 +89,16 @@ def is_ready(pod: dict[str, Any]) -> bool:
 def summary(
     release: Release, prometheus: Prometheus, until: Until, small: Small, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Any]:
-    """The report of a sweep that ran while Prometheus looked on."""
-    until(lambda: len(prometheus.query("surogate_bench_leader")) == 2, "Prometheus sees both controllers")
+    """The report of a sweep that ran while Prometheus scraped."""
+    until(lambda: len(prometheus.query("surogate_bench_leader")) == 2, "Prometheus scrapes both controllers")
     further = {"name": FURTHER, "data": {"builtin": "word-problems-en", "test_size": 8}}
     spec = small(
         recipes=RECIPES, training__max_steps=STEPS, data__test_size=QUESTIONS, data__validation_size=1000,
         evaluation__tasks=[{"name": "ro_gsm8k"}, further],
     )  # fmt: skip
-    release.submit(SWEEP, spec)  # validation after the last step, and questions, take so long that a scrape sees them
+    release.submit(
+        SWEEP, spec
+    )  # validation after the last step, and questions, take so long that a scrape observes them
     until(lambda: release.finished(SWEEP), "the sweep is over", 400)
     folder = tmp_path_factory.mktemp("report")
     done = release.cli("report", SWEEP, "--output", str(folder))

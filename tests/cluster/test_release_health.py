@@ -51,7 +51,7 @@ def says(release: Release, until: Until, name: str, *words: str) -> str:
 
 @contextmanager
 def volume_of_root(api: Api) -> Iterator[str]:
-    """A StorageClass whose one volume is a folder of root's that nobody else may write to; yields its name."""
+    """A StorageClass whose one volume is a folder of root's to which only root may write; yields its name."""
     name = f"surogate-bench-test-{secrets.token_hex(4)}"
     folder = {"path": f"/var/tmp/{name}", "type": "DirectoryOrCreate"}  # noqa: S108 - on a node; 0755, without fsGroup
     spec = {
@@ -112,7 +112,7 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         ("image.tag=missing", ("container versitygw has no image", "versitygw:missing", "objectStore.bundled.image")),
         (
@@ -127,11 +127,11 @@ def test_a_volume_that_may_not_be_written_is_named_with_the_remedy_which_helps(
         ("existingSecret=not-there", ('secret "not-there" not found', "CreateContainerConfigError")),
     ],
 )
-def test_a_store_whose_pod_does_not_get_ready_is_told_by_its_pod(
-    install: Install, small: Small, until: Until, change: str, told: tuple[str, ...]
+def test_a_store_whose_pod_does_not_become_ready_is_reported_by_its_pod(
+    install: Install, small: Small, until: Until, change: str, expected: tuple[str, ...]
 ) -> None:
     release = install(f"{BUNDLED}.{change}", ready=False)
     release.submit("waits", small(recipes=["bf16"]))
-    message = says(release, until, "waits", *told)
+    message = says(release, until, "waits", *expected)
     assert message.startswith(f"Pod {release.name}-object-store-")
     release.remove("waits")

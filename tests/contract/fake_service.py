@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def handle(request: AnyRequest, work_dir: Path) -> None:
-    """Behave as told, then do what the request asks for."""
+    """Behave as described, then handle the request."""
     stage, run = _identify(request)
     print(f"{stage} {run}", flush=True)  # noqa: T201 - its log
     first = _is_first_attempt(request, f"{stage} {run}", work_dir)
@@ -83,7 +83,7 @@ def _answer_probes(request: ServeRequest) -> None:
 
 
 def _behaviour(request: AnyRequest, stage: str, run: str) -> str:
-    """Look into the description, a JSON object such as ``{"train bf16-s0": "crash"}``, or take the recipe's name."""
+    """Read the description, a JSON object such as ``{"train bf16-s0": "crash"}``, or take the recipe's name."""
     if request.sweep.description:
         return str(json.loads(request.sweep.description).get(f"{stage} {run}", "ok"))
     return request.recipe if isinstance(request, TrainRequest) else "ok"
@@ -102,7 +102,7 @@ def _patiently_get(url: str) -> str:
 
 
 def _is_first_attempt(request: StageRequest, what: str, work_dir: Path) -> bool:
-    """Tell by a file beside the work folder, or in a cluster by asking the counter that lives there."""
+    """Decide by a file next to the work folder, or in a cluster by querying the counter there."""
     if counter := os.environ.get("ATTEMPT_COUNTER"):
         key = hashlib.sha256(f"{request.store} {what}".encode()).hexdigest()
         return _patiently_get(f"{counter}/{key}") == "1"

@@ -38,7 +38,7 @@ RECIPES = ("fp8", "fp4", "qbnb")
 
 @dataclass
 class Bench:
-    """A store, and trainings of one recipe with it as child processes."""
+    """A store, and training runs of one recipe with it as child processes."""
 
     folder: Path
     recipe: str
@@ -146,7 +146,7 @@ class Trained:
 
 
 def assert_equal_to_rounding(some: Trained, others: Trained) -> None:
-    """Compare what two trainings of the same steps computed."""
+    """Compare what two training runs of the same steps computed."""
     assert some.values("tokens") == others.values("tokens")
     assert some.values("loss") == pytest.approx(others.values("loss"), rel=2e-5)
     assert some.values("grad_norm") == pytest.approx(others.values("grad_norm"), rel=2e-3)
@@ -265,7 +265,7 @@ def test_a_killed_trainer_takes_its_processes_along(bench: Bench) -> None:
     assert list((bench.stage(held.request) / "checkpoints").rglob("complete.json"))
 
 
-def test_a_process_that_alone_is_told_to_stop_stops_all_with_a_checkpoint(bench: Bench) -> None:
+def test_a_stop_signal_to_one_process_stops_all_with_a_checkpoint(bench: Bench) -> None:
     held = bench.at_a_checkpoint()
     held.ranks[1].terminate()
     held.gate.open()

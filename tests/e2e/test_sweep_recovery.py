@@ -118,7 +118,7 @@ def _output_of(process: psutil.Process) -> str:
 
 @dataclass
 class Story:
-    """What was seen while the sweep was disturbed."""
+    """Observations while the sweep was disturbed."""
 
     sweep: Sweep
     running_before_the_kill: int
@@ -183,7 +183,7 @@ def test_a_killed_orchestrator_leaves_nothing_running(story: Story) -> None:
     assert story.left_by_kill == []
 
 
-def test_the_second_start_waits_says_for_whom_and_shows_the_same_table(story: Story) -> None:
+def test_the_second_start_waits_names_the_holder_and_shows_the_same_table(story: Story) -> None:
     assert story.second.process.returncode == 0
     assert f"in use by process {story.first.process.pid} " in story.second.errors
     assert "Training" not in story.second.output

@@ -59,7 +59,7 @@ def on_tensor_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_nvfp4, "scaled_mm", fp4_tensor_cores.scaled_mm)
 
 
-def test_the_scale_of_each_block_is_where_cublas_looks_for_it() -> None:
+def test_the_scale_of_each_block_is_where_cublas_reads_it() -> None:
     """Offsets of the documentation, written out: rows 0 to 31 of a tile are 16 bytes apart, rows 32 apart 4 bytes."""
     scales = random_bytes(256, 8)
     stored = swizzle(scales)

@@ -2,7 +2,7 @@
 
 Each server gets the same requests several times: 50 concurrent completions with one adapter at ``--max-lora-rank 64``,
 prompts of about 125 tokens, as long as a GSM8K question in Romanian is for Qwen3. The best round counts, because other
-processes only ever make one slower. Rounds also tell how often vLLM agrees with itself: batches form differently every
+processes only ever make one slower. Rounds also show how often vLLM agrees with itself: batches form differently every
 time. Tokens per CPU second of vLLM's engine process depend less on what else runs than tokens per second do.
 
     python tests/perf/cpu_lora_plugin.py [--adapter FOLDER] --json cpu-lora-plugin.json

@@ -3,7 +3,7 @@
     python tests/perf/parallel_evaluation.py --parallel 1 2 4 --adapters 4 --questions 250 --out parallel.json
 
 The adapters are random and small, so answers have the length of the base model's; each way of doing it evaluates all of
-them with the real evaluator, model server and vLLM, start-up of the evaluators included. The ways take turns, so that a
+them with the real evaluator, model server and vLLM, start-up of the evaluators included. The ways alternate, so that a
 machine that slows down meanwhile does not favour one.
 """
 

@@ -1,8 +1,9 @@
 """Time decoding under each recipe against decoding in bf16, on this machine, in one run.
 
-One server with bf16 stays up; beside it each recipe's server is started, and both get the same requests in turn: 50
-concurrent completions of the base model. The best round of each counts, because other processes only ever make one
-slower. Tokens per CPU second of a server's processes depend less on what else runs than tokens per second do.
+One server with bf16 stays up; along with it each recipe's server is started, and both get the same requests in
+alternation: 50 concurrent completions of the base model. The best round of each counts, because other processes only
+ever make one slower. Tokens per CPU second of a server's processes depend less on what else runs than tokens per second
+do.
 
     python tests/perf/served_recipes.py [--recipes fp8 fp4] --json served-recipes.json
 """

@@ -82,7 +82,7 @@ INSTALLATIONS: dict[str, tuple[dict[str, Any], str, str]] = {
     "everything": (EVERYTHING, "everything", "team-a"),
     "external store": (EXTERNAL, "other", "team-b"),
     "bare": (BARE, "bare", "default"),
-    "a name that YAML reads as a truth value": ({}, "y", "123"),
+    "a name that YAML reads as a Boolean": ({}, "y", "123"),
     "a number": ({}, "42", "42"),
     "a long name": ({}, "a-release-with-a-name-of-fifty-three-characters-12345", "n" * 63),
     "a name with dots": ({}, "v1.2", "default"),

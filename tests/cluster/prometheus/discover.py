@@ -1,6 +1,6 @@
 """Stands for Prometheus' kubernetes_sd_configs (role: pod), which Debian builds without.
 
-Writes the ports of a namespace's pods, with the same labels, where file_sd_configs looks.
+Writes the ports of a namespace's pods, with the same labels, where file_sd_configs reads them.
 
 usage: discover.py NAMESPACE FILE
 """
@@ -39,7 +39,7 @@ def _plain(name: str) -> str:
 
 
 def main(namespace: str, file: Path) -> None:
-    """Write the targets anew every second."""
+    """Rewrite the targets every second."""
     config.load_incluster_config()
     api = client.CoreV1Api()
     unfinished = file.with_suffix(".new")

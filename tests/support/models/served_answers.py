@@ -141,7 +141,7 @@ def distance(reference: Reference, answers: list[Answer]) -> float:
 
 
 def require_ties_only(reference: Reference, answers: list[Answer]) -> None:
-    """Require that every token is the reference's own choice, but for a few whose logits bf16 hardly tells apart."""
+    """Require that every token is the reference's own choice, but for a few whose logits bf16 hardly distinguishes."""
     tokens = ties = 0
     for prompt, answer, _ in answers:
         logits = reference.logits(prompt, answer)

@@ -64,7 +64,7 @@ def completing(answer: Callable[[str], str]) -> Iterator[Completions]:
             self.end_headers()
             self.wfile.write(payload.encode())
 
-        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names http.server looks for
+        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             return

@@ -141,14 +141,14 @@ class _Handler(BaseHTTPRequestHandler):
             )  # fmt: skip
             return
         under = (found["path"] or "").strip("/")
-        wanted = parse_qs(body).get("paths", []) if found["what"] == "paths-info" else None
+        requested = parse_qs(body).get("paths", []) if found["what"] == "paths-info" else None
         if body.startswith("{"):
-            wanted = json.loads(body)["paths"]
+            requested = json.loads(body)["paths"]
         self._send_json(
             [
                 {"type": "file", "path": name, "size": len(data), "oid": _etag(data)}
                 for name, data in repository.files.items()
-                if (name in wanted if wanted is not None else name.startswith(under))
+                if (name in requested if requested is not None else name.startswith(under))
             ]
         )
 

@@ -162,7 +162,7 @@ def serving(answer: Callable[[str], str | int]) -> Iterator[FakeServer]:
             self.end_headers()
             self.wfile.write(payload)
 
-        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names http.server looks for
+        do_GET = do_PUT = do_POST = do_DELETE = _respond  # noqa: N815 - the names that http.server calls
 
         def log_message(self, *_: object) -> None:
             return

@@ -77,8 +77,8 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
 @pytest.mark.parametrize(
     ("evaluation", "why"),
     [
-        ({"tasks": ["mine", "mine"]}, "each may appear once; mine"),
-        ({"task": "mine", "tasks": [{"name": "mine"}]}, "each may appear once; mine"),
+        ({"tasks": ["mine", "mine"]}, "mine appears more than once"),
+        ({"task": "mine", "tasks": [{"name": "mine"}]}, "mine appears more than once"),
         (
             {"tasks": [{"name": "a", "primary": True}, {"name": "b", "primary": True}]},
             "only one may be primary, and a and b are",
@@ -86,8 +86,8 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ({"task": "mine", "tasks": [{"name": "b", "primary": True}]}, "only one may be primary, and mine and b are"),
         ({"tasks": [{"name": "mine", "limit": 3}], "limit": 4}, "limit is given in evaluation and for mine"),
         ({"tasks": [ENGLISH]}, "en is primary and scores the test records of data"),
-        ({"tasks": ["mine", {"name": "b", "keep_from_task": ["prompt"]}]}, "leave keep_from_task out"),
-        ({"tasks": ["mine", ENGLISH | {"num_fewshot": 2}]}, "leave num_fewshot out"),
+        ({"tasks": ["mine", {"name": "b", "keep_from_task": ["prompt"]}]}, "remove its keep_from_task"),
+        ({"tasks": ["mine", ENGLISH | {"num_fewshot": 2}]}, "remove its num_fewshot"),
         ({"tasks": ["mine", {"name": "b", "data": {"builtin": "word-problems-en"}}]}, "needs test_size"),
         ({"tasks": ["mine", {"name": "b", "data": {}}]}, "exactly one"),
         (
@@ -98,7 +98,10 @@ def test_a_sweep_that_is_written_out_is_read_as_the_same() -> None:
         ({"tasks": ["mine", with_data(fields={"question": "q"})]}, "is generated as it is: remove fields"),
         ({"tasks": ["mine", with_data(revision="main")]}, "^evaluation.tasks.0.data: revision only applies to hub"),
         ({"tasks": ["mine", {"name": "b", "data": {"path": "/x", "config": "main"}}]}, "config only applies to hub"),
-        ({"tasks": ["mine", {"name": "b", "data": {"path": "/x", "seed": 1}}]}, "seed is of a built-in data set"),
+        (
+            {"tasks": ["mine", {"name": "b", "data": {"path": "/x", "seed": 1}}]},
+            "seed only applies to a built-in data set",
+        ),
         ({"tasks": ["mine", {"name": "b", "primary": 1}]}, r"^evaluation.tasks.1.primary: .* valid boolean"),
         ({"tasks": [{"name": "mine", "primary": "true"}]}, r"^evaluation.tasks.0.primary: .* valid boolean"),
         ({"tasks": [{"name": "mine", "task": "other"}, "b"]}, r"^evaluation.tasks.0.task: there is no such field"),

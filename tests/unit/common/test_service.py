@@ -85,7 +85,7 @@ def test_each_error_ends_with_its_code_and_leaves_word(
 @pytest.mark.parametrize(
     "missing", ["import no_such_module", "from surogate_bench.processes.service import no_such_name"]
 )
-def test_a_module_that_is_missing_when_a_service_starts_is_told_once_too(tmp_path: Path, missing: str) -> None:
+def test_a_module_that_is_missing_when_a_service_starts_is_reported_once(tmp_path: Path, missing: str) -> None:
     (tmp_path / "broken.py").write_text(f"{missing}\n\ndef main(): ...\n")
     program = "import sys; from surogate_bench.processes.service import run_main; sys.exit(run_main('broken'))"
     ended = subprocess.run(

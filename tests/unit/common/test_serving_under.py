@@ -75,7 +75,7 @@ def test_an_unknown_way_of_serving_is_refused_with_its_likely_spelling(under: li
 
 
 @pytest.mark.parametrize(("name", "compute"), [("own", "fp8-hybrid"), ("all", "bf16"), ("bf16", "fp8-hybrid")])
-def test_a_recipe_named_as_one_of_the_words_is_refused_where_that_is_ambiguous(name: str, compute: str) -> None:
+def test_a_recipe_named_like_a_keyword_is_refused_where_that_is_ambiguous(name: str, compute: str) -> None:
     recipe = {"name": name, "title": "X", "weight_storage": "bf16", "compute": compute}
     assert small_sweep(recipes=[recipe]).served_under == (None,)
     with pytest.raises(ConfigError, match="Rename the recipe"):

@@ -45,7 +45,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
     [
         ({"baseline": {}}, "baseline", "no such field"),
         ({"recipes": ["fp7"]}, "recipes.0", "fp7"),
-        ({"recipes": ["bf16", "bf16"]}, "sweep", "each may appear once"),
+        ({"recipes": ["bf16", "bf16"]}, "sweep", "bf16 appears more than once"),
         ({"recipes": []}, "recipes", "at least 1"),
         ({"name": "No_Good"}, "name", "No_Good"),
         ({"name": "x" * 41}, "name", "match pattern"),
@@ -58,7 +58,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         (
             {"evaluation": {"keep_from_task": ["num_fewshot"], "num_fewshot": 2}},
             "evaluation",
-            "leave num_fewshot out",
+            "remove num_fewshot from it",
         ),
         ({"training": {}}, "training", "exactly one of epochs and max_steps"),
         ({"training": {"max_steps": 2, "lora": {"r": 128}}}, "sweep", "above serving.max_lora_rank 64"),

@@ -76,7 +76,7 @@ LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("a: &a [1, *a]", "line 1: a.1: it contains itself through an alias"),
         ("a: &a {b: {c: *a}}", "contains itself through an alias"),
         (LAUGHS, "its aliases make it more than 100,000 values"),
-        ("a: *nobody", "line 1: found undefined alias 'nobody'"),
+        ("a: *missing", "line 1: found undefined alias 'missing'"),
         ('a: 1\nb: "\\ud800"', "line 2: b: U+D800 is half of a surrogate pair"),
         ('a: [b, {"x\\udfff": 1}]', "line 1: a.1: U+DFFF is half of a surrogate pair"),
         ("a: 1\nb: x\0y", "line 2: the character U+0000 is not allowed"),

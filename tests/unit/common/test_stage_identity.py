@@ -135,7 +135,7 @@ IN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 IN_RECIPE_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "engine": ({"engine": "emulated"}, {}),
-    "training.gpus": ({"training": {"gpus": 2}}, {}),  # foreign trainers are not told of it
+    "training.gpus": ({"training": {"gpus": 2}}, {}),  # foreign trainers do not receive it
 }
 IN_FOREIGN_TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "command": ({"trainers": [TRAINER | {"command": ["/train.sh", "{request}", "--fast"]}]}, {}),

@@ -57,7 +57,7 @@ def test_the_wilson_interval_is_the_set_of_proportions_that_a_score_test_accepts
 
 @pytest.mark.parametrize(("right", "n"), [(-1, 5), (6, 5), (0, 0), (1, 1)])
 def test_counts_that_cannot_be_are_refused(right: int, n: int) -> None:
-    with pytest.raises(PermanentError, match=f"{right} right answers of {n}"):
+    with pytest.raises(PermanentError, match=f"{right} correct answers of {n}"):
         binomial_stderr(right, n)
 
 
@@ -86,7 +86,7 @@ def test_a_comparison_agrees_with_the_paired_differences(pairs: list[tuple[bool,
 
 
 @given(PAIRS)
-def test_turning_a_comparison_round_turns_its_signs(pairs: list[tuple[bool, bool]]) -> None:
+def test_reversing_a_comparison_reverses_its_signs(pairs: list[tuple[bool, bool]]) -> None:
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
     forth, back = compare_paired(a, b), compare_paired(b, a)
     assert (back.delta, back.low, back.high) == pytest.approx((-forth.delta, -forth.high, -forth.low), abs=1e-12)

@@ -119,14 +119,14 @@ def test_a_manifest_that_is_none_is_an_error_and_not_absence(store: ObjectStore)
         read_manifest(store, "stage")
 
 
-def test_a_missing_folder_that_is_only_looked_at_is_an_empty_store(tmp_path: Path) -> None:
+def test_a_missing_folder_that_is_only_read_is_an_empty_store(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "store"
-    looked_at = open_store(str(folder), create=False)
-    assert looked_at.list("") == []
-    assert looked_at.get("key") is None
-    assert not looked_at.exists("key")
+    reading = open_store(str(folder), create=False)
+    assert reading.list("") == []
+    assert reading.get("key") is None
+    assert not reading.exists("key")
     assert not (tmp_path / "a").exists()
     made = open_store(str(folder))
     made.put("key", b"value")
-    assert looked_at.url == made.url
+    assert reading.url == made.url
     assert open_store(str(folder), create=False).get("key") == b"value"

@@ -71,8 +71,8 @@ def test_a_wait_for_a_busy_store_is_said_with_its_answer_and_then_goes_on(
     ask(store, operation)
     assert notices.messages[0].startswith(f"waiting for the store s3://bucket: the store answers {status} ")
     assert code in notices.messages[0]
-    assert notices.messages[0].endswith("a request is given up after 60 s")
-    assert notices.messages[-1] == "the store s3://bucket answers again"
+    assert notices.messages[0].endswith("a request is abandoned after 60 s")
+    assert notices.messages[-1] == "the store s3://bucket responds again"
 
 
 def test_a_wait_for_a_store_that_does_not_answer_is_said(bucket: Bucket, notices: OnNotice) -> None:

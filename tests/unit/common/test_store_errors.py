@@ -37,9 +37,9 @@ REFUSALS = [
     (507, "XMinioStorageFull", "no room left", "Free some space or raise its quota"),
     (507, "", "no room left", "Free some space or raise its quota"),
     (403, "AccessDenied", "lack the right", "Grant them"),
-    (404, "NoSuchBucket", "no such bucket", "Make the bucket"),
-    (404, "", "no such bucket, or no such access key", "Make the bucket"),
-    (400, "InvalidBucketName", "cannot be a bucket's name", "Correct the URL"),
+    (404, "NoSuchBucket", "no such bucket", "Create the bucket"),
+    (404, "", "the bucket or the access key does not exist", "Create the bucket"),
+    (400, "InvalidBucketName", "not a valid bucket name", "Correct the URL"),
     (301, "PermanentRedirect", "in another region", "Set AWS_REGION"),
     (400, "AuthorizationHeaderMalformed", "in another region", "Set AWS_REGION"),
     (501, "NotImplemented", "does not support", "conditional writes"),
@@ -123,7 +123,7 @@ def test_a_local_store_that_is_a_file_is_said_to_be_one(tmp_path: Path) -> None:
             open_store(str(tmp_path / "results"), create=create)
 
 
-def test_a_folder_in_place_of_an_object_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_an_object_is_refused_with_a_message(tmp_path: Path) -> None:
     (tmp_path / "a").touch()
     with pytest.raises(StoreRefusedError, match=r"Not a directory|File exists"):
         open_store(str(tmp_path)).put("a/b", b"")

@@ -135,7 +135,7 @@ OWN_PROMPT = {"keep_from_task": ["prompt"]}
         ("include: BASE\ndoc_to_text: '{{question'\n", OWN_PROMPT, "cannot be used"),
         ("include: BASE\ndoc_to_text: '{{question.upper(1)}}'\n", OWN_PROMPT, "cannot be used"),
         ("include: BASE\ngeneration_kwargs: {until: [a, b, c, d, e]}\n", {}, "it has 5 stop strings"),
-        ("include: BASE\ndescription: '{{nobody}}'\n", {}, "'nobody' is undefined"),
+        ("include: BASE\ndescription: '{{missing}}'\n", {}, "'missing' is undefined"),
         ("include: BASE\n", {"num_fewshot": 9}, "cannot be used"),
     ],
 )

@@ -255,7 +255,7 @@ def test_progress_is_counted_in_requests_of_which_a_question_has_one_for_each_ch
 
 
 def test_a_maximum_of_generated_tokens_is_refused_where_none_are_generated(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has no effect: capitals is of multiple choice") as caught:
+    with pytest.raises(ConfigError, match="has no effect: capitals is a multiple-choice task") as caught:
         check(tmp_path, max_gen_toks=8)
     assert (caught.value.field, caught.value.value) == ("evaluation.tasks.capitals.max_gen_toks", 8)
 

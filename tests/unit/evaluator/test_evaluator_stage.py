@@ -100,7 +100,7 @@ def test_a_server_with_another_adapter_merged_into_its_base_is_asked_nothing(
 def test_a_server_that_starts_vllm_again_may_be_asked_later(tmp_path: Path) -> None:
     with serving(answer_by_table) as fake:
         fake.max_model_len = None
-        with pytest.raises(TransientError, match="is starting vLLM again"):
+        with pytest.raises(TransientError, match="is restarting vLLM"):
             evaluate_stage(make_request(tmp_path, fake.url), tmp_path / "work")
     assert not fake.prompts()
 

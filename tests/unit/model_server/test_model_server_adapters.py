@@ -141,7 +141,7 @@ def test_a_rank_above_the_servers_is_refused(stage: Stage) -> None:
     ("config", "message"),
     [
         ({"rank_pattern": {"q_proj": 32}}, "rank 32 is above"),
-        ({"modules_to_save": ["lm_head"]}, "brings whole modules .*lm_head"),
+        ({"modules_to_save": ["lm_head"]}, "contains whole modules .*lm_head"),
         ({"target_modules": ["q_proj", "embed_tokens"]}, "changes embed_tokens; served are"),
         ({"target_modules": "all-linear"}, "cannot be understood"),
         ({"peft_type": "IA3"}, "of type IA3"),

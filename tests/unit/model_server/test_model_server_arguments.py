@@ -49,7 +49,7 @@ def test_arguments_of_vllm_are_accepted(arguments: tuple[str, ...]) -> None:
         (("--help",), "would print help and end"),
     ],
 )
-def test_arguments_that_vllm_refuses_are_bad_input_in_its_own_words(arguments: tuple[str, ...], problem: str) -> None:
+def test_arguments_that_vllm_refuses_are_bad_input_with_its_message(arguments: tuple[str, ...], problem: str) -> None:
     with pytest.raises(ConfigError, match=rf"^serving\.extra_args: are refused by vLLM: .*{problem}") as refused:
         check_vllm_arguments(arguments)
     assert "\n" not in str(refused.value)

@@ -77,7 +77,7 @@ def test_a_hardly_trained_adapter_beside_others_does_not_hide_a_mix_up() -> None
         (-0.08, True),
     ],
 )
-def test_what_rounds_otherwise_than_seen_before_is_no_mix_up_unless_it_is_nearest_to_another_model(
+def test_other_rounding_than_before_is_no_mix_up_unless_it_is_nearest_to_another_model(
     towards: float, found: bool
 ) -> None:
     alone = {"base": BASE, "near": shifted(BASE, 0.1)}

@@ -72,7 +72,7 @@ def test_a_trainer_that_fails_fails_its_run_and_no_other() -> None:
     assert states["bf16-s0"].state is RunState.PENDING
 
 
-def test_this_machine_tells_a_trainer_how_many_threads_it_may_use(tmp_path: Path) -> None:
+def test_a_trainer_on_this_machine_receives_its_number_of_threads(tmp_path: Path) -> None:
     runtime = LocalRuntime(tmp_path, Allotment(slots=2, side_by_side=2, threads=3), FakeClock())
     (task,) = tasks_of(planned())
     shown = runtime.render(task)
@@ -102,7 +102,7 @@ def test_a_sweep_with_a_trainer_ends_with_its_scores_figures_and_warnings(world:
     assert (figures.seed, figures.final_loss, figures.tokens_per_second) == ("0", 1.5, None)
 
 
-def test_equal_foreign_trainings_and_their_scores_are_reused_and_others_are_computed(world: SweepWorld) -> None:
+def test_equal_foreign_training_runs_and_their_scores_are_reused_and_others_are_computed(world: SweepWorld) -> None:
     world.run()
     assert trained(world) == ["bf16-s0", "other-s0"]
     renamed = OTHER | {"name": "renamed", "timeout_s": 5}

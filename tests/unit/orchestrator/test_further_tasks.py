@@ -116,9 +116,9 @@ def test_adding_a_task_repeats_nothing_and_a_finished_further_task_is_reused(tmp
         manifests = finished(laid_out, tmp_path, [laid_out.prepare])
         stages = ReusableStages(open_store(store), laid_out)
         trained = stages.find(manifests)
-        trainings = [run.train for run in laid_out.runs if run.train and run.seed == 0]
-        assert {task.name for task in trainings} <= trained.keys()
-        manifests |= finished(laid_out, tmp_path, trainings)
+        training_tasks = [run.train for run in laid_out.runs if run.train and run.seed == 0]
+        assert {task.name for task in training_tasks} <= trained.keys()
+        manifests |= finished(laid_out, tmp_path, training_tasks)
         found = stages.find(manifests)
         missing = [each.further for each in laid_out.runs[0].evaluations if each.task.name not in found]
         assert len(missing) == repeated
@@ -234,7 +234,7 @@ def test_a_further_task_has_its_runs_and_notes_of_how_its_own_answers_ended(repo
     cut_off, unfinished = english.notes
     assert "Answers were cut off" in cut_off
     assert "FP8 15 of 200" in cut_off
-    assert "could explain by themselves the differences of FP8 to BF16:" in unfinished
+    assert "alone could explain the differences of FP8 to BF16:" in unfinished
     assert choice.notes == ()
     found = list(csv.DictReader(io.StringIO(world.report_file("tasks.csv").decode())))
     keys = ["base", "bf16", "fp8", *runs]

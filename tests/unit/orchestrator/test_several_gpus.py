@@ -1,4 +1,4 @@
-"""Trainings on several GPUs: the slots, devices and pods that they get, and what is refused."""
+"""Training runs on several GPUs: the slots, devices and pods that they get, and what is refused."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def test_a_training_holds_a_slot_for_each_gpu_and_a_server_one() -> None:
     assert laid_out.server.slots == 1
 
 
-def test_as_many_trainings_start_as_there_are_gpus_for() -> None:
+def test_as_many_training_runs_start_as_there_are_gpus_for() -> None:
     laid_out = wide_plan(evaluation={"evaluate_base": False})
     first, second = laid_out.training_order
     for slots, started in ((2, (first,)), (3, (first,)), (4, (first, second))):
@@ -62,7 +62,7 @@ def test_a_training_that_needs_more_slots_than_there_are_is_left_to_the_runtime_
         (Placement.AUTO, 4, 4, False),
     ],
 )
-def test_a_server_goes_ahead_where_it_costs_few_trainings(
+def test_a_server_goes_first_where_it_delays_few_training_runs(
     placement: Placement, slots: int, each: int, *, expected: bool
 ) -> None:
     assert overlaps(placement, slots, each=each) is expected
@@ -82,13 +82,13 @@ def test_a_server_goes_ahead_where_it_costs_few_trainings(
         ),
     ],
 )
-def test_trainings_of_several_slots_share_a_machine(
+def test_training_runs_of_several_slots_share_a_machine(
     machine: Machine, trainers: int, gpus: int, expected: Allotment
 ) -> None:
     assert allot(machine, trainers=trainers, gpus=gpus) == expected
 
 
-def test_a_local_training_sees_the_devices_of_its_slots_and_no_others(tmp_path: Path) -> None:
+def test_a_local_training_run_uses_the_devices_of_its_slots_and_no_others(tmp_path: Path) -> None:
     allotment = Allotment(slots=3, side_by_side=1, threads=4, devices=("4", "7", "GPU-a"))
     program = 'import os, sys, time; print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True); time.sleep(600)'
     (tmp_path / "child.py").write_text(program)
@@ -108,7 +108,9 @@ def test_a_local_training_sees_the_devices_of_its_slots_and_no_others(tmp_path: 
 def test_a_machine_with_too_few_slots_is_refused_before_anything_starts(tmp_path: Path) -> None:
     laid_out = wide_plan()
     local = LocalSweep(sweep=laid_out.sweep, store=None, plan=laid_out, state=tmp_path, slots=1)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=r"training\.gpus: only 1 is available here .* \(got 2\)\. Lower it"):
+    with pytest.raises(
+        ConfigError, match=r"training\.gpus: only 1 is available on this machine .* \(got 2\)\. Lower it"
+    ):
         require_slots(local)
 
 

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from surogate_bench_orchestrator.cli import app as cli
+from surogate_bench_orchestrator.controller.status import events
 
 ROOT = Path(__file__).parents[3]
 DOCUMENTS = sorted(
@@ -98,6 +99,36 @@ def test_code_that_the_documents_name_is_where_they_say(document: Path) -> None:
         if definition:
             source = ast.parse((package / path).read_text(encoding="utf-8"))
             assert definition in set(definitions(source)), f"{document.name} names {span}"
+
+
+def test_messages_that_troubleshooting_explains_are_those_of_the_code() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    tables = text.split("| Message | Cause | Remedy |\n|---|---|---|\n")[1:]
+    messages = [line.split("|")[1] for table in tables for line in table.partition("\n\n")[0].splitlines()]
+    assert len(messages) > 30
+    known = "\n".join(
+        text for path in (ROOT / "services").rglob("*.py") for text in texts(ast.parse(path.read_text("utf-8")))
+    )
+    for message in messages:
+        for part in re.split(r"…|NAME", message):
+            assert part.strip(" :") in known, f"troubleshooting.md explains {message.strip()!r}"
+
+
+def test_troubleshooting_names_every_reason_of_a_warning() -> None:
+    document = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in str(events.__doc__).splitlines() if "| Warning |" in line]
+    reasons = [reason.strip() for row in rows for reason in row[1].split(",")]
+    assert "StoreLocked" in reasons
+    assert not [reason for reason in reasons if f"`{reason}`" not in document]
+
+
+def texts(source: ast.AST) -> Iterator[str]:
+    """Texts of a module, where a value takes the place of ``…``."""
+    for node in ast.walk(source):
+        if isinstance(node, ast.JoinedStr):
+            yield "…".join(part.value for part in node.values if isinstance(part, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
 
 
 def definitions(source: ast.Module | ast.ClassDef, prefix: str = "") -> Iterator[str]:

@@ -60,7 +60,7 @@ SERVED_RECIPE_VARIABLE = f"{VARIABLE_PREFIX}SERVED_RECIPE"
 """Path of the file with the recipe that vLLM serves the base model under; set by the model server for its plug-in."""
 
 PEER_TIMEOUT_VARIABLE = f"{VARIABLE_PREFIX}PEER_TIMEOUT_S"
-"""Seconds that a process of a training on several GPUs waits for the others; 900 if unset."""
+"""Seconds that a process of a training run on several GPUs waits for the others; 900 if unset."""
 
 TRAINER_REQUEST_VARIABLE = f"{VARIABLE_PREFIX}TRAINER_REQUEST"
 """Path of the request that a foreign trainer is given."""
@@ -138,7 +138,7 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 # Files of an exported base
 
 EXPORT_FILE = "surogate_bench_export.json"
-"""A :class:`surogate_bench.stages.exports.ExportRecord`, beside the weights."""
+"""A :class:`surogate_bench.stages.exports.ExportRecord`, next to the weights."""
 
 # Files of a running task
 

@@ -115,7 +115,7 @@ class TrainResult(_Result):
     weight_bytes: int
     """Stored bytes of the linear layers inside the transformer blocks, scales included."""
     operand_cache_bytes: int
-    """Bytes of cached low-precision operands beside them (emulation keeps codes in bf16)."""
+    """Bytes of cached low-precision operands in addition to them (emulation keeps codes in bf16)."""
     covered_share: float | None = None
     """Share of the blocks' weight matrices that the recipe covers: less than 1 where it skips blocks; None in results
     that were written before it was recorded."""

@@ -27,7 +27,7 @@ def require_address(name: str, value: str, *, example: str) -> None:
             "is not an address",
             field=name,
             value=value,
-            remedy=f"It must have the form {example}: with http:// or https://, without blanks.",
+            remedy=f"It must have the form {example}: with http:// or https://, without spaces.",
         )
 
 

@@ -85,14 +85,14 @@ def check_task(sweep: RecipeSweep, task_file: Path, entry: TaskEntry | None = No
 
 
 def _require_effect(harness: "Harness", entry: TaskEntry | None) -> None:
-    """Check that settings of a further task have an effect. Those of the primary one also hold for further tasks.
+    """Check that settings of a further task have an effect. Those of the primary task also apply to further tasks.
 
     Raises:
         ConfigError: one has not.
     """
     if entry is not None and entry.max_gen_toks is not None and not harness.generates:
         raise ConfigError(
-            f"has no effect: {entry.name} is of multiple choice, and generates no answers",
+            f"has no effect: {entry.name} is a multiple-choice task, which generates no answers",
             field="evaluation.max_gen_toks",
             value=entry.max_gen_toks,
             remedy="Remove it.",
@@ -152,8 +152,10 @@ def _remedy(*, generates: bool, reads_numbers: bool) -> str:
             "its number from 0 or its text."
         )
     if not reads_numbers:
-        return "Correct the answer, or the task's file: its filters have to find in an answer what doc_to_target gives."
+        return (
+            "Correct the answer, or the task's file: its filters must extract from an answer what doc_to_target gives."
+        )
     return (
-        "End each test answer with one line '#### ' and a bare number, without unit, blank, percent sign or text after "
+        "End each test answer with one line '#### ' and a bare number, without unit, space, percent sign or text after "
         "it, and use '####' nowhere else; or score by a task whose filters take such answers."
     )

@@ -221,7 +221,7 @@ class ResumableChat(ResumableCompletions, LocalChatCompletion):  # type: ignore[
 
 
 def _texts_of(context: str, continuation: str) -> tuple[str, str]:
-    """Return prompt and prompt with continuation as lm-eval tokenizes them: trailing blanks belong to the latter."""
+    """Return prompt and prompt with continuation as lm-eval tokenizes them: trailing spaces belong to the latter."""
     return context.rstrip(), context + continuation
 
 
@@ -253,7 +253,7 @@ def explain_http_error(error: Exception, model: ServedModel) -> ServerLostError 
     what = f"HTTP {status}" if status else str(error) or type(error).__name__
     if status in _REFUSALS:
         return PermanentError(
-            f"vLLM refuses a question ({what}). Where it is too long: "
+            f"vLLM refuses a question ({what}). If it is too long: "
             f"{_must_fit('question, examples and evaluation.max_gen_toks', model.max_model_len)}. {_last_message.text}"
         )
     return ServerLostError(f"vLLM at {model.vllm_url} failed while answering: {what}")

@@ -35,7 +35,7 @@ from surogate_bench_evaluator.server import ServedModel
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
-"""Two of lm-eval's bootstrap: every metric that is reported is a share of questions, whose standard error has a closed
+"""Two bootstrap samples in lm-eval: every reported metric is a fraction of questions, whose standard error has a closed
 form."""
 _MOST_STOPS = 4
 _GENERATION = "generate_until"
@@ -209,7 +209,7 @@ def _require_online(task: str) -> None:
     switch = next((each for each in switches if is_on(os.environ.get(each))), None)
     if switch is not None:
         raise ConfigError(
-            f"forbids to ask the hub, and the data of the task {task} is not in the cache",
+            f"disables requests to the hub, and the data of the task {task} is not in the cache",
             field=switch,
             value=os.environ[switch],
             remedy="Unset it, fill the cache first, or let the task score other data.",

@@ -1,4 +1,4 @@
-"""Which of a task's metrics are its accuracy, and which stands beside it."""
+"""Which of a task's metrics is its accuracy, and which is the second metric."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,7 +74,7 @@ def require(task: str, logged: Samples, measure: Measure, remedy: str) -> None:
     under = "" if measure.under == "none" else f" under a filter named {measure.under}"
     has = sorted({str(name) for sample in logged for name in sample.get("metrics", ())})
     known = f" (it has {', '.join(has)})" if has else ""
-    problem = f"scores {measure.metric} by more than right or wrong" if values else f"has no {measure.metric}{under}"
+    problem = f"does not score {measure.metric} as right or wrong" if values else f"has no {measure.metric}{under}"
     raise ConfigError(f"{problem}{known}", field="evaluation.task", value=task, remedy=remedy)
 
 

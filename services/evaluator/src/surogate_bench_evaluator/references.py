@@ -32,7 +32,7 @@ class ReferenceAnswers(LM):  # type: ignore[misc]  # lm-eval is not typed
         return [(0.0, True) if self._is_right(request) else (-1e6, False) for request in requests]
 
     def _require_prompt(self, request: Any) -> None:  # noqa: ANN401 - lm-eval's instance
-        """Check that a choice stands behind a prompt.
+        """Check that a choice follows a prompt.
 
         Raises:
             ConfigError: there is none.

@@ -158,7 +158,7 @@ def _fallback(outcome: Outcome, under: str) -> str | None:
 
 
 def _endings(samples: Sequence[SampleLine]) -> dict[str, int | None]:
-    """Count how answers ended; None where that of any answer is not known."""
+    """Count how answers ended; None if this is not known for every answer."""
     reasons, formatted = [line.finish_reason for line in samples], [line.formatted for line in samples]
     tokens = [line.tokens for line in samples if line.tokens is not None]
     return {

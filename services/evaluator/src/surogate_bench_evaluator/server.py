@@ -112,7 +112,7 @@ class ModelServer:
         status = ServerStatus.model_validate(self._until_done("GET", STATUS_PATH))
         self._require_way_of_serving(status)
         if status.max_model_len is None:
-            raise TransientError(f"the model server at {self._url} is starting vLLM again")
+            raise TransientError(f"the model server at {self._url} is restarting vLLM")
         is_plain = self._under is None and self._merged is None
         return ServedModel(
             name=model or status.model,

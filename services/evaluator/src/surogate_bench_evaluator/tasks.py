@@ -65,7 +65,7 @@ def render_task(base: Path, sweep: RecipeSweep, *, data: Path, folder: Path, tes
 
     Parts in ``evaluation.keep_from_task`` are those of the base task.
 
-    Prompts are written beside it, as fields of the records: lm-eval would compile a template again for every use of
+    Prompts are written next to it, as fields of the records: lm-eval would compile a template again for every use of
     every record, which doubles its time.
 
     Args:

@@ -70,7 +70,7 @@ class ControlApi:
         )
 
     async def healthz(self, _request: Request) -> Response:
-        """Answer: the process is alive."""
+        """Respond that the process is alive."""
         return JSONResponse({"status": "ok"})
 
     async def readyz(self, _request: Request) -> Response:

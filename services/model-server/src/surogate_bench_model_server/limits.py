@@ -14,7 +14,7 @@ class Limits:
     unhealthy_s: float = 60.0
     """Until a vLLM that runs but does not answer is restarted."""
     up_s: float = 120.0
-    """How long a request for an adapter waits for vLLM to be up."""
+    """How long a request for an adapter waits until vLLM is up."""
     restarts: int = 5
     restart_window_s: float = 600.0
     """More restarts than that within the window mean that restarting does not help."""

@@ -1,7 +1,7 @@
 """The metrics port: the model server's own metrics, and vLLM's.
 
 Both are read over HTTP: from the control API, which must not be scraped itself because every client of it can load and
-unload adapters, and from vLLM. A source that does not answer is left out.
+unload adapters, and from vLLM. A source that does not respond is omitted.
 """
 
 import logging
@@ -16,7 +16,7 @@ from surogate_bench_model_server.addresses import url_of
 _log = logging.getLogger(__name__)
 _TIMEOUT_S = 3.0
 _OF_A_PROCESS = re.compile(rb"(# (HELP|TYPE) )?(process|python)_")
-"""These are exported for the supervisor already, and a series may come once only."""
+"""These are already exported for the supervisor, and a series may appear only once."""
 
 
 class ServerExposition:

@@ -79,7 +79,7 @@ class Supervisor:
                 self._up.clear()
                 if self._models is not None:
                     self._models.adapters.clear()
-                _log.warning("vLLM %s; starting it again", reason, extra={"restarts": self.restarts})
+                _log.warning("vLLM %s; restarting it", reason, extra={"restarts": self.restarts})
                 await self._stop_process()
                 await self._before_restart(reason)
         finally:

@@ -1,7 +1,7 @@
 """bf16 matrix products on CPUs that have no instructions for them.
 
 torch gives bf16 products to oneDNN where the CPU has AVX-512 or the bf16 extension of Arm. Elsewhere it has loops of 3
-to 8 GFLOP/s a core (torch 2.13.0, AMD Zen 3); the fp32 GEMM reaches 45 to 70 there. Products of two bf16 numbers are
+to 8 GFLOP/s per core (torch 2.13.0, AMD Zen 3); the fp32 GEMM reaches 45 to 70 there. Products of two bf16 numbers are
 exact in fp32, so it does what oneDNN does: accumulate in fp32, round once.
 """
 
@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.library import Library
 
 _OPERATORS = ("mm", "addmm", "bmm", "baddbmm")
-"""What every product ends up as: linear layers, ``@``, their gradients, and what libraries call."""
+"""The operators that all products use: linear layers, ``@``, their gradients, and calls by libraries."""
 
 _registered: list[Library] = []
 """A registration lasts as long as its object."""
 
 
 def has_bf16_products() -> bool:
-    """Whether this CPU multiplies bf16 matrices fast by itself."""
+    """Whether this CPU multiplies bf16 matrices fast without the replacement."""
     has_onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return has_onednn and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

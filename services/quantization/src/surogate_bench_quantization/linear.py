@@ -15,7 +15,7 @@ class Operands(Protocol):
 
     @property
     def operand_nbytes(self) -> int:
-        """Bytes kept beside the storage to make the products faster."""
+        """Bytes kept in addition to the storage to make the products faster."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The processes of a training on several GPUs: started, watched and ended together.
+"""The processes of a training run on several GPUs: started, monitored and ended together.
 
 The trainer's own process computes nothing then. It starts one process for each GPU, with the same request and a number
 (its rank), and ends as they do: once all have succeeded, or as soon as one has failed. It passes SIGTERM on, whereupon
@@ -112,18 +112,18 @@ def visible_device(visible: str | None, rank: int, processes: int) -> str:
             f"only {len(names)} GPUs are visible ({GPUS_VARIABLE}={visible})",
             field="training.gpus",
             value=processes,
-            remedy="Give the training as many GPUs, or lower training.gpus.",
+            remedy="Give the run as many GPUs, or lower training.gpus.",
         )
     return names[rank] if names else ""
 
 
 def threads_of_each(threads: int | None, processes: int) -> int:
-    """Divide the CPU threads of a training (all cores if None) among its processes."""
+    """Divide the CPU threads of a training run (all cores if None) among its processes."""
     return max(1, (threads or len(os.sched_getaffinity(0))) // processes)
 
 
 def failure_of(ends: Sequence[RankEnd]) -> ProcessFailedError:
-    """Return why a training failed, from how its processes ended, one of them not with 0.
+    """Return why a training run failed, from how its processes ended, one of them not with 0.
 
     The one that failed by itself is to blame: before those that it took along, and before one that does not respond.
     """
@@ -203,7 +203,7 @@ def _stop(ranks: Sequence[_Rank]) -> None:
         _wait(ranks, _STOP_S)
     for rank in ranks:
         if rank.child.poll() is None:
-            _log.warning("process %d is killed", rank.number)
+            _log.warning("killing process %d", rank.number)
             rank.child.kill()
     _wait(ranks, _KILL_WAIT_S)
 

@@ -93,7 +93,7 @@ def test_a_command_that_only_shows_a_sweep_works_in_a_folder_of_any_name_and_lea
     ("status", "code", "expected", "remedy"),
     [
         (403, "RequestTimeTooSkewed", "cannot be used: this machine's clock differs", "Set the clock"),
-        (404, "NoSuchBucket", "cannot be used: there is no such bucket", "Make the bucket"),
+        (404, "NoSuchBucket", "cannot be used: there is no such bucket", "Create the bucket"),
         (503, "SlowDown", "cannot be reached: the store answers 503", "AWS_ACCESS_KEY_ID"),
     ],
 )

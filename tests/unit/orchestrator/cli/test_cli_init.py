@@ -32,7 +32,7 @@ def questions(path: Path, *, header: str = "question,answer", records: int = 40)
 def test_the_file_is_valid_and_the_next_commands_are_named(call: CommandLine, tmp_path: Path) -> None:
     code, out, err = call("init", "my sweep.yaml", *GIVEN)
     assert (code, err) == (0, "")
-    assert "my sweep.yaml is written: sweep my-sweep, 14 runs and the base model" in out
+    assert "my sweep.yaml: sweep my-sweep, 14 runs and the base model" in out
     assert "  surogate-bench validate 'my sweep.yaml'\n  surogate-bench run 'my sweep.yaml'\n" in out
     assert call("validate", "my sweep.yaml").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["my sweep.yaml"]
@@ -85,8 +85,8 @@ def test_a_file_is_only_replaced_by_force(call: CommandLine, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--data", "openai/gsm8k"], ["--model: is needed", "--model Qwen/Qwen3-0.6B"]),
-        (["--model", "Qwen/Qwen3-0.6B"], ["--data: is needed", "--data openai/gsm8k"]),
+        (["--data", "openai/gsm8k"], ["--model: is required", "--model Qwen/Qwen3-0.6B"]),
+        (["--model", "Qwen/Qwen3-0.6B"], ["--data: is required", "--data openai/gsm8k"]),
         ([*GIVEN, "--learning-rate", "-1"], ["training.learning_rate: Input should be greater than 0 (got -1"]),
         ([*GIVEN, "--epochs", "two"], ["training.epochs: Input should be a valid number", "'two'"]),
         ([*GIVEN, "--recipe", "fp9"], ["recipes", "no such recipe", "fp9"]),
@@ -103,7 +103,7 @@ def test_a_file_is_only_replaced_by_force(call: CommandLine, tmp_path: Path) -> 
         ([*GIVEN, "--field", "frage=q"], ["data.fields.frage: there is no such field"]),
         (["--model", "./nowhere", "--data", "openai/gsm8k"], ["model.path: is not a model folder"]),
         (["--model", "Qwen/Qwen3-0.6B", "--data", "nowhere.csv"], ["data.path: there is no such folder or file"]),
-        (["nowhere/sweep.yaml", *GIVEN], ["FILE: is in no folder", "Create its folder first"]),
+        (["nowhere/sweep.yaml", *GIVEN], ["FILE: is in a folder that does not exist", "Create its folder first"]),
         ([".", *GIVEN], ["FILE: is a folder"]),
     ],
 )

@@ -66,7 +66,7 @@ def test_long_lines_are_wrapped_inside_the_frame_and_long_parts_are_shortened() 
 
 
 def finished(store: ObjectStore, sweep: RecipeSweep, folder: Path, **result: Any) -> PrepareResult:
-    """Publish the preparation and all trainings of a sweep."""
+    """Publish the preparation and all training runs of a sweep."""
     planned = plan(sweep, store.url)
     store.put(planned.layout.spec, sweep.model_dump_json().encode())
     publish(store, planned.prepare, folder)

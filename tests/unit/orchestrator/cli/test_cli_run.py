@@ -338,7 +338,7 @@ def test_what_ignores_its_parents_death_is_killed_by_the_next_start(workplace: W
     assert workplace.processes() == []
 
 
-def test_the_second_of_two_waits_says_for_whom_and_shows_the_same(workplace: Workplace) -> None:
+def test_the_second_of_two_waits_names_the_holder_and_shows_the_same(workplace: Workplace) -> None:
     workplace.write({"train bf16-s0": "held"})
     first = workplace.start()
     until(workplace.processes, "the sweep starts")

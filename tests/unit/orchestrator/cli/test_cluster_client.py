@@ -250,7 +250,9 @@ def test_logs_of_one_stage_and_of_the_model_server(desk: Desk, logged: MemoryClu
 @pytest.mark.parametrize(
     ("run", "stage", "words"), [("fp9-s0", None, "no such run"), ("base", "train", "never trained")]
 )
-def test_logs_of_what_there_is_not(desk: Desk, logged: MemoryCluster, run: str, stage: str, words: str) -> None:
+def test_logs_of_missing_runs_and_stages_are_refused(
+    desk: Desk, logged: MemoryCluster, run: str, stage: str, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         desk.target(logged).logs(SMALL, run, stage=stage, tail=9)
 

@@ -114,7 +114,7 @@ def test_leaving_while_the_api_is_away_is_no_error(leases: Leases) -> None:
 
 def test_an_election_that_breaks_is_a_loss(leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object, **__: object) -> None:
-        raise ValueError("a date that nobody understands")
+        raise ValueError("a date that cannot be parsed")
 
     monkeypatch.setattr(leases, "read_namespaced_lease", broken)
     candidate = Candidate("mine")

@@ -57,7 +57,7 @@ def test_a_name_in_work_is_not_taken_again_until_it_is_done(queue: WorkQueue, ti
     assert queue.take(0) == "a"
 
 
-def test_a_burst_of_changes_is_one_look(queue: WorkQueue, time: Time) -> None:
+def test_a_burst_of_changes_is_one_pass(queue: WorkQueue, time: Time) -> None:
     queue.add("a")
     assert queue.take(0) == "a"
     queue.done("a", again_after_s=5)

@@ -65,7 +65,7 @@ def test_an_unsupported_recipe_is_skipped_and_reported_as_such(world: World) -> 
 @pytest.mark.parametrize(
     ("spec", "field"),
     [
-        ({"recipes": ["bf16", "bf16"]}, "each may appear once"),
+        ({"recipes": ["bf16", "bf16"]}, "bf16 appears more than once"),
         ({"recipes": ["bf17"]}, "spec.recipes"),
         ({"seeds": list(range(1001))}, "spec.seeds"),
         ({"evaluation": {"task": "no_such_task"}}, "spec.evaluation.task"),

@@ -163,7 +163,7 @@ def test_a_skipped_run_does_not_make_a_sweep_fail() -> None:
 
 
 def test_an_invalid_sweep_is_rejected_with_the_field_and_the_remedy() -> None:
-    rejection = Failure(INVALID, "spec.recipes: each may appear once. Remove one")
+    rejection = Failure(INVALID, "spec.recipes: bf16 appears more than once. Remove one")
     status = build_status(SweepState(generation=2, rejection=rejection), NEW, EARLY)
     assert status.phase == "Rejected"
     admitted = condition(status, "Admitted")

@@ -30,7 +30,7 @@ def test_every_recipe_and_seed_is_a_run_and_the_base_comes_first() -> None:
     assert {run.evaluate.service for run in laid_out.runs} == {Service.EVALUATOR}
 
 
-def test_the_base_is_left_out_where_it_is_not_wanted() -> None:
+def test_the_base_is_left_out_where_it_is_not_requested() -> None:
     laid_out = plan(sweep(evaluation={"evaluate_base": False}), STORE)
     assert "base" not in [run.name for run in laid_out.runs]
 

@@ -34,7 +34,7 @@ RANKED = re.compile(
     re.IGNORECASE,
 )
 EXPLAINED = re.compile(r"\bp values (are|in the table)", re.IGNORECASE)
-VERDICTS = (STARS, P_VALUE, SIGNIFICANT, RANKED, EXPLAINED)
+CONCLUSIONS = (STARS, P_VALUE, SIGNIFICANT, RANKED, EXPLAINED)
 WIDE = 400
 ADAPTER = {"name": "theirs", "hub": "lab/adapter", "trained_under": "fp8"}
 Prepare = Callable[[MakeWorld], ReportWorld]
@@ -105,7 +105,7 @@ SEVERAL = [one_seed_in_common, three_seeds, three_seeds_without_a_clear_differen
 
 
 def texts_of(world: ReportWorld, *, draw: bool = False) -> tuple[Summary, dict[str, str]]:
-    """Return the summary, and every text that a user sees of the sweep, by where."""
+    """Return the summary, and every text about the sweep that is shown to a user, by where."""
     summary = summarized(world, draw=draw)
     page = re.sub(
         r"<style>.*?</style>|data:image\S*|<details>.*?</details>", "", read(world, "report.html"), flags=re.S
@@ -161,13 +161,15 @@ def _of_the_status(world: ReportWorld) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("prepare", UNTESTED, ids=lambda prepare: prepare.__name__)
-def test_with_one_seed_no_output_has_a_verdict(prepare: Prepare, report_world: MakeWorld) -> None:
+def test_with_one_seed_no_output_has_a_conclusion(prepare: Prepare, report_world: MakeWorld) -> None:
     _, texts = texts_of(prepare(report_world), draw=prepare is one_seed)
-    found = {where: [match[0] for each in VERDICTS for match in each.finditer(text)] for where, text in texts.items()}
-    assert not {where: verdicts for where, verdicts in found.items() if verdicts}
+    found = {
+        where: [match[0] for each in CONCLUSIONS for match in each.finditer(text)] for where, text in texts.items()
+    }
+    assert not {where: conclusions for where, conclusions in found.items() if conclusions}
 
 
-def test_the_outputs_of_one_seed_have_every_part_that_could_hold_a_verdict(report_world: MakeWorld) -> None:
+def test_the_outputs_of_one_seed_have_every_part_that_could_hold_a_conclusion(report_world: MakeWorld) -> None:
     summary, texts = texts_of(one_seed(report_world), draw=True)
     assert {"headline", "summary.md", "report.html", "terminal", "status", "accuracy", "matrix"} <= texts.keys()
     for heading in ("Trained under", "Merged before serving", "Further tasks", "Δ BF16", "Notes"):
@@ -213,7 +215,7 @@ def starred(summary: Summary) -> set[str]:
 
 
 @pytest.mark.parametrize("prepare", SEVERAL, ids=lambda prepare: prepare.__name__)
-def test_with_several_seeds_every_verdict_has_a_test_behind_it(prepare: Prepare, report_world: MakeWorld) -> None:
+def test_with_several_seeds_every_conclusion_is_based_on_a_test(prepare: Prepare, report_world: MakeWorld) -> None:
     summary, texts = texts_of(prepare(report_world), draw=prepare is three_seeds)
     tests = [each for each in comparisons(summary) if each.p_adjusted is not None]
     assert all(len(each.seeds) > 1 for each in tests)

@@ -47,7 +47,9 @@ def test_shares_of_cut_off_and_empty_answers_are_columns_everywhere(report_world
     assert score is not None
     assert (score.cut_off_share, score.empty_share, score.unformatted_answers) == (0.065, 0.015, 15)
     assert "13 (6.5 %)" in world.report_file("report.html").decode()
-    assert any(note.endswith("Such an answer is scored by what it holds until there.") for note in summary.notes)
+    assert any(
+        note.endswith("Such an answer is scored by what it contains up to that point.") for note in summary.notes
+    )
 
 
 def test_results_that_do_not_say_how_answers_ended_have_dashes_beside_those_that_do(report_world: MakeWorld) -> None:
@@ -80,7 +82,7 @@ def test_a_note_names_the_differences_that_cut_off_answers_could_explain(report_
     evaluated(world, "fp8-s0", ended_lines(55, cut_off=5))  # 5 below, of which 5 could have been right
     evaluated(world, "fp4-s0", ended_lines(54, cut_off=5))  # 6 below
     evaluated(world, "qfp4-s0", ended_lines(64))  # above, and 5 of the reference could have been right
-    (note,) = [note for note in summarized(world).notes if "could explain by themselves" in note]
+    (note,) = [note for note in summarized(world).notes if "alone could explain the differences" in note]
     assert "the differences of BF16 to Base model, FP8 to BF16, FP8 to Base model, FP4 to Base model" in note
     assert "QFP4 to BF16" in note
     assert "FP4 to BF16 and" not in note.replace("QFP4", "")
@@ -93,7 +95,7 @@ def test_a_right_answer_that_was_cut_off_afterwards_explains_nothing(report_worl
     evaluated(world, "fp8-s0", ended_lines(90))
     notes = summarized(world).notes
     assert any("BF16 100 of 100 (100 %)" in note for note in notes)
-    assert not any("could explain by themselves" in note for note in notes)
+    assert not any("alone could explain the differences" in note for note in notes)
 
 
 def test_an_accuracy_near_zero_is_explained_where_answers_lack_the_format(report_world: MakeWorld) -> None:
@@ -101,7 +103,7 @@ def test_an_accuracy_near_zero_is_explained_where_answers_lack_the_format(report
     evaluated(world, "base", ended_lines(1, unformatted=96))
     evaluated(world, "bf16-s0", ended_lines(40, unformatted=60))
     (footnote,) = summarized(world).footnotes
-    assert footnote.startswith("Base model: 96 of 100 (96.0 %) answers have no answer in the format")
+    assert footnote.startswith("Base model: 96 of 100 (96.0 %) answers are not in the format")
     assert footnote.endswith("is 0.0100.")
     out = io.StringIO()
     Console(width=200, file=out).print(render_terminal_table(build_report(world.store, world.sweep, {}).summary))

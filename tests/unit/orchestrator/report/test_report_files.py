@@ -90,7 +90,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_json_csv_and_markdown_tell_the_same(report_world: MakeWorld) -> None:
+def test_json_csv_and_markdown_show_the_same(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"])
     world.publish_everything()
     write(world)

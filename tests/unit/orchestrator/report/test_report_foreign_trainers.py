@@ -87,13 +87,13 @@ def test_figures_that_were_not_reported_are_dashes_and_empty_cells_and_never_zer
     assert main.endswith("| – | – | – | – | – | – |")
 
 
-def test_that_other_software_trained_it_is_said_wherever_the_row_is_shown(world: MakeWorld) -> None:
+def test_that_other_software_trained_it_is_stated_wherever_the_row_is_shown(world: MakeWorld) -> None:
     scored = world()
     summary = summary_of(scored)
     charts = draw_charts(summary, read_records(scored.store, scored.sweep), scored.sweep)
     explained = f"{PILCROW} other: trained by other software under fp8, as the sweep states: other train"
     assert explained in summary.footnotes
-    assert any("other was trained by other software, which was given the data" in note for note in summary.notes)
+    assert any("other was trained by other software, which received the data" in note for note in summary.notes)
     assert not any("was not trained by this sweep" in note for note in summary.notes)
     assert not any("procedure version" in note for note in summary.notes)
     assert "other-s0: It is slow." in summary.warnings

@@ -199,7 +199,7 @@ def test_every_mark_in_a_table_is_explained_with_it_and_nothing_else_is(
     summary = summarized(world)
     found = [*markdown_parts(world), *page_parts(world)]
     found += [terminal_part(summary, width) for width in (40, 60, 80, 100, 200)]
-    assert [(where, shown) for where, shown, _ in found] == [(where, told) for where, _, told in found]
+    assert [(where, shown) for where, shown, _ in found] == [(where, explained) for where, _, explained in found]
 
 
 def test_the_worlds_above_have_every_mark(report_world: MakeWorld) -> None:

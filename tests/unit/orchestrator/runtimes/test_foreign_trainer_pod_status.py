@@ -105,7 +105,7 @@ ENDS: dict[str, tuple[State, str, str]] = {
 
 
 @pytest.mark.parametrize(("state", "reason", "message"), ENDS.values(), ids=ENDS)
-def test_how_the_command_ended_is_told_as_on_a_single_machine(state: State, reason: str, message: str) -> None:
+def test_how_the_command_ended_is_reported_as_on_a_single_machine(state: State, reason: str, message: str) -> None:
     failed = pod("Failed", ended(0), state)
     again = state_of(failed, failed=1).observation
     assert (again.phase, again.attempt, again.reason, again.message) == (Phase.PENDING, 1, reason, message)
@@ -114,14 +114,14 @@ def test_how_the_command_ended_is_told_as_on_a_single_machine(state: State, reas
     assert (final.phase, final.reason, final.message) == (Phase.FAILED, reason, message)
 
 
-def test_secrets_and_control_characters_in_the_last_lines_are_not_told() -> None:
+def test_secrets_and_control_characters_in_the_last_lines_are_removed() -> None:
     failed = pod("Failed", ended(0), ended(1, "\x1b[31mHF_TOKEN=hf_abcdefghijklmnopqrstuvwxyz0123456789"))
     message = state_of(failed, failed=1).observation.message
     assert "hf_abcdefghij" not in message
     assert "\x1b" not in message
 
 
-def test_failures_of_our_containers_are_told_in_their_own_words() -> None:
+def test_failures_of_our_containers_are_reported_with_their_messages() -> None:
     said = Termination(reason="ForeignTrainerError", message="left no usable adapter").model_dump_json()
     prepare = state_of(pod("Failed", ended(4, said)), failed=1).observation
     collect = state_of(pod("Failed", ended(0), ended(0), ended(4, said)), failed=1).observation
@@ -130,7 +130,7 @@ def test_failures_of_our_containers_are_told_in_their_own_words() -> None:
     }
 
 
-def test_a_pod_that_was_evicted_between_two_containers_is_told_by_its_own_status() -> None:
+def test_a_pod_that_was_evicted_between_two_containers_is_reported_by_its_status() -> None:
     evicted = pod("Failed", ended(0), WAITING)
     evicted["status"] |= {"reason": "Evicted", "message": "the node was low on disk"}
     assert state_of(evicted, failed=1).observation.reason == "Evicted"

@@ -120,7 +120,7 @@ def test_no_credential_of_the_pods_account_reaches_the_command() -> None:
     assert skipped == ["eks.amazonaws.com/skip-containers", "azure.workload.identity/skip-containers"]
 
 
-def test_all_three_satisfy_the_restricted_standard_and_the_command_keeps_its_last_words() -> None:
+def test_all_three_satisfy_the_restricted_standard_and_the_last_output_is_kept() -> None:
     manifest = job()
     pod = manifest["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"]
@@ -175,7 +175,7 @@ def test_the_wait_for_other_trainers_counts_foreign_ones() -> None:
     assert manifest["spec"]["activeDeadlineSeconds"] == 2 * 2 * own + SETTINGS.placement_timeout_s
 
 
-def test_preparation_does_not_look_for_programs_that_are_in_an_image() -> None:
+def test_preparation_does_not_search_for_programs_that_are_in_an_image() -> None:
     template = job_manifest(planned().prepare, SETTINGS, SchedulingSpec())["spec"]["template"]
     request = PrepareRequest.model_validate(json.loads(template["metadata"]["annotations"][REQUEST]))
     assert request.in_images

@@ -254,8 +254,8 @@ def test_capability_terms_select_as_version_numbers_do(
     labels = dict(zip(("nvidia.com/gpu.compute.major", "nvidia.com/gpu.compute.minor"), has, strict=True))
 
     def holds(rule: dict[str, Any]) -> bool:
-        value, wanted = labels[rule["key"]], int(rule["values"][0])
-        return value > wanted if rule["operator"] == "Gt" else value == wanted
+        value, required = labels[rule["key"]], int(rule["values"][0])
+        return value > required if rule["operator"] == "Gt" else value == required
 
     assert any(all(map(holds, term["matchExpressions"])) for term in capability_terms(*needs)) is suits
 
@@ -281,7 +281,7 @@ def test_scheduling_wishes_reach_the_pod() -> None:
     assert "runtimeClassName" not in pod_of(job_manifest(PLAN.prepare, settings(), wishes))
 
 
-def test_threads_are_told_to_the_service_and_its_libraries() -> None:
+def test_threads_are_passed_to_the_service_and_its_libraries() -> None:
     threaded = settings().model_copy(update={"evaluator": Workload(image="e:1", threads=2)})
     manifest = job_manifest(PLAN.runs[0].evaluate, threaded, SchedulingSpec())
     request = EvaluateRequest.model_validate(

@@ -128,12 +128,12 @@ def test_a_failed_job_has_the_reason_of_its_last_pod() -> None:
         (ended(75, termination("TransientError")), "TransientError"),
     ],
 )
-def test_how_an_attempt_ended_is_told_while_the_next_one_is_awaited(state: dict[str, Any], reason: str) -> None:
+def test_how_an_attempt_ended_is_reported_while_the_next_one_is_pending(state: dict[str, Any], reason: str) -> None:
     found = job(pod("Failed", state=state), failed=1).observation
     assert (found.phase, found.attempt, found.reason) == (Phase.PENDING, 1, reason)
 
 
-def test_a_pod_that_is_gone_is_told_of_until_the_next_one_ends() -> None:
+def test_a_pod_that_is_gone_is_reported_until_the_next_one_ends() -> None:
     found = job(pod("Running", state={"running": {"startedAt": ago(9)}}), failed=1).observation
     assert (found.phase, found.attempt, found.reason) == (Phase.RUNNING, 2, "PodDeleted")
     gave_reason = pod("Failed", state=ended(75, termination("TransientError")))
@@ -146,7 +146,7 @@ NO_CLASS = {
 }  # fmt: skip
 
 
-def test_a_pod_without_its_volume_is_told_with_what_was_said_of_the_claim_and_fails_after_its_grace() -> None:
+def test_a_pod_without_its_volume_is_reported_with_the_message_of_its_claim_and_fails_after_its_grace() -> None:
     message = NO_GPU.replace("2 Insufficient nvidia.com/gpu", "pod has unbound immediate PersistentVolumeClaims")
 
     def state_since(since: float) -> TaskState:
@@ -171,7 +171,7 @@ def test_a_container_that_was_put_beside_the_task_is_not_taken_for_it() -> None:
     assert job(failed, failed=1).observation.reason == "ConfigError"
 
 
-def test_an_evicted_pod_is_told_by_its_own_status() -> None:
+def test_an_evicted_pod_is_reported_by_its_own_status() -> None:
     evicted = pod("Failed")
     evicted["status"] |= {"reason": "Evicted", "message": "the node was low on memory"}
     assert job(evicted, failed=1).observation.reason == "Evicted"
@@ -195,7 +195,7 @@ def test_a_pod_that_waits_for_a_busy_gpu_waits_longer() -> None:
     late = job(unplaced(BUSY, 1100), age=1100)
     assert late.exceeded is not None
     assert late.exceeded.reason == "DeadlineExceeded"
-    assert "no node had room" in late.exceeded.message
+    assert "no node had enough resources" in late.exceeded.message
 
 
 def test_a_pod_that_waits_behind_others_of_its_sweep_is_not_out_of_room() -> None:

@@ -111,7 +111,7 @@ def test_a_service_is_started_as_a_module_of_this_installation() -> None:
     assert service_command(Service.MODEL_SERVER) == [sys.executable, "-P", "-m", "surogate_bench_model_server"]
 
 
-def test_a_service_sees_credentials_and_paths_but_not_everything() -> None:
+def test_a_service_gets_credentials_and_paths_but_not_everything() -> None:
     given = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "x", "HF_TOKEN": "y", "HISTFILE": "z", "OMP_NUM_THREADS": "8"}
     observed = child_environment(given, {"OMP_NUM_THREADS": "2"})
     assert observed == {
@@ -280,7 +280,7 @@ def test_what_is_left_of_a_crashed_tasks_process_group_is_killed(bench: Bench) -
     wait_for(lambda: has_ended(child), bool, "it ended")
 
 
-def test_another_process_sees_what_runs_and_how_it_ended(bench: Bench) -> None:
+def test_another_process_observes_what_runs_and_how_it_ended(bench: Bench) -> None:
     bench.program('sys.exit(2) if request["recipe"] == "fp8" else time.sleep(600)')
     bench.runtime.submit(TRAIN)
     bench.runtime.submit(OTHER)

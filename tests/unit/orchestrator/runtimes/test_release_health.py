@@ -150,7 +150,7 @@ def test_a_pod_that_is_not_ready_says_which_it_is_and_why_and_what_to_do(api: Ap
     assert api.why() == f"Pod {POD} is not ready: {why}"
 
 
-def test_a_volume_that_is_not_bound_is_told_with_what_was_said_of_its_claim(api: Api) -> None:
+def test_a_volume_that_is_not_bound_is_reported_with_the_message_of_its_claim(api: Api) -> None:
     message = "0/2 nodes are available: pod has unbound immediate PersistentVolumeClaims."
     api.pods = [pod({"type": "PodScheduled", "status": "False", "message": message})]
     api.events = [event("ProvisioningFailed", 'storageclass "x" not found', "another")]
@@ -165,14 +165,14 @@ def test_a_volume_that_is_not_bound_is_told_with_what_was_said_of_its_claim(api:
     assert f'PersistentVolumeClaim {CLAIM}: storageclass "fast" not found. {remedy}' in api.why()
 
 
-def test_a_volume_that_cannot_be_mounted_is_told_by_its_event_cut_short(api: Api) -> None:
+def test_a_volume_that_cannot_be_mounted_is_reported_by_its_shortened_event(api: Api) -> None:
     api.pods = [pod(PLACED, server=waiting("ContainerCreating"))]
     api.events = [event("FailedMount", f"mount failed:\n{'x' * 900}"), event("Scheduled", "assigned")]
     assert api.why().startswith(f"Pod {POD} is not ready: FailedMount: mount failed: xxx")
     assert len(api.why()) < 700
 
 
-def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: Api) -> None:
+def test_the_message_stays_the_same_while_a_pod_is_restarted_again_and_again(api: Api) -> None:
     reported = set()
     for restarts in range(3):
         states = [{"state": CRASHED}, waiting("CrashLoopBackOff", f"back-off {10 << restarts}s", **CRASHED)]
@@ -192,7 +192,7 @@ def test_words_that_stay_the_same_while_a_pod_is_restarted_again_and_again(api: 
         (lambda: "", "s3://bucket cannot be reached"),
     ],
 )
-def test_a_store_that_cannot_be_reached_is_told_with_what_its_pod_says(
+def test_a_store_that_cannot_be_reached_is_reported_with_the_message_of_its_pod(
     monkeypatch: pytest.MonkeyPatch, explain: Callable[[], str], expected: str
 ) -> None:
     credentials = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_REGION": "x"}

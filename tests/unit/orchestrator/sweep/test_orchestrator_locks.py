@@ -57,7 +57,7 @@ def test_a_local_store_is_locked_by_the_kernel_and_a_remote_one_by_a_lease(
     assert isinstance(sweep_lock(open_store("s3://bucket/prefix"), LAYOUT, clock), Lease)
 
 
-def test_only_one_of_two_gets_it_and_the_other_sees_who(pair: tuple[SweepLock, SweepLock]) -> None:
+def test_only_one_of_two_gets_it_and_the_other_reads_the_holder(pair: tuple[SweepLock, SweepLock]) -> None:
     first, second = pair
     assert first.holder() is None
     assert first.try_acquire()

@@ -86,7 +86,9 @@ def test_arguments_of_a_chat_template_repeat_the_evaluations_that_use_it(world: 
         {"data": {"prompt": "Problem: {question}\nAnswer:"}},
     ],
 )
-def test_other_training_repeats_the_trainings_and_evaluations(world: World, changes: dict[str, Any]) -> None:
+def test_other_training_settings_repeat_the_training_runs_and_evaluations(
+    world: World, changes: dict[str, Any]
+) -> None:
     world.run()
     world.run(**changes)
     assert {"bf16-s0-train", "fp8-s0-train", "bf16-s0-eval", "fp8-s0-eval"} <= set(world.submitted)
@@ -127,7 +129,7 @@ def test_a_task_of_the_users_own_is_known_by_its_content(world: World) -> None:
     assert world.submitted == []
 
 
-def test_nothing_is_reused_where_that_is_not_wanted(world: World) -> None:
+def test_nothing_is_reused_where_that_is_switched_off(world: World) -> None:
     world.run()
     world.run(seeds=[0, 1], reuse=False)
     assert len(world.submitted) == 9
@@ -171,7 +173,7 @@ def test_results_of_an_older_procedure_are_computed_anew(world: World, monkeypat
         ("bf16", {}, None, False),
     ],
 )
-def test_trainings_of_the_version_before_are_taken_where_they_were_right(
+def test_training_runs_of_the_previous_version_are_reused_where_they_were_right(
     world: World, recipe: str, changes: dict[str, Any], full_attention: bool | None, taken: bool
 ) -> None:
     first = world.run(recipes=[recipe])

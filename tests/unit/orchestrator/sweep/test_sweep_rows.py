@@ -105,13 +105,17 @@ def test_another_attempt_shows_what_happened_to_the_one_before() -> None:
 def test_a_run_without_room_shows_what_it_waits_for() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Unschedulable", message="no GPU", unplaced=True)
     row = row_of(snapshot({TRAIN: waiting}, {PLAN.prepare: {}}), "bf16-s0")
-    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Unschedulable", "no GPU"))
+    assert (row.state, row.detail, row.failure) == (
+        "Pending",
+        "waiting for resources",
+        Failure("Unschedulable", "no GPU"),
+    )
 
 
 def test_a_service_without_room_is_pending() -> None:
     waiting = Observation(phase=Phase.PENDING, attempt=1, reason="Queued", message="full", unplaced=True)
     row = row_of(snapshot({PLAN.prepare: waiting}, {}), "prepare")
-    assert (row.state, row.detail, row.failure) == ("Pending", "waits for room", Failure("Queued", "full"))
+    assert (row.state, row.detail, row.failure) == ("Pending", "waiting for resources", Failure("Queued", "full"))
 
 
 @pytest.mark.parametrize(("phase", "state"), [(Phase.PENDING, "Starting"), (Phase.RUNNING, "Running")])
@@ -131,7 +135,7 @@ def paced(*rows: tuple[ProgressRow, float]) -> list[float | None]:
     return [pace.estimate(row, now).eta_s for row, now in rows]
 
 
-def test_the_end_is_estimated_from_the_steps_seen_without_the_start_up() -> None:
+def test_the_end_is_estimated_from_the_observed_steps_without_the_start_up() -> None:
     row = row_of(IN_TRAINING, "bf16-s0")
     start = replace(row, step=0)
     assert paced((start, 0.0), (row, 100.0), (replace(row, step=40), 105.0)) == [None, None, 30.0]
@@ -173,7 +177,7 @@ def test_the_table_has_a_row_for_each_run_and_says_how_many_ended() -> None:
     assert "0.625" in text_of(ALL_DONE)
 
 
-def test_words_of_others_are_not_read_as_markup() -> None:
+def test_text_of_others_is_not_read_as_markup() -> None:
     failed = Observation(phase=Phase.FAILED, reason="Odd", message="[bold]tensor[/nothing]")
     assert "[bold]tensor[/nothing]" in text_of(snapshot({TRAIN: failed}, {PLAN.prepare: {}}))
 

@@ -61,7 +61,7 @@ def refused(folder: Path, name: str, data: bytes | str) -> ConfigError:
     with pytest.raises(ConfigError) as caught:
         read(folder, name, data)
     assert caught.value.remedy
-    assert len(str(caught.value)) < 600 + 2 * len(str(folder)), "the value is cut short"
+    assert len(str(caught.value)) < 600 + 2 * len(str(folder)), "the value is shortened"
     return caught.value
 
 
@@ -142,14 +142,14 @@ GOOD = '{"question": "q", "answer": "a"}'
         ('{"question": "x", "\\ud83d": "y"}', "it has question, \\ud83d"),
         ('{"question": null, "answer": "y"}', "no text in its field 'question'"),
         ('{"question": "x", "answer": NaN}', "no text in its field 'answer'"),
-        ('{"question": "x", "answer": ["y"]}', "no text in its field 'answer' but a list"),
-        ('{"question": "x", "answer": {"text": "y"}}', "no text in its field 'answer' but an object"),
+        ('{"question": "x", "answer": ["y"]}', "no text in its field 'answer' (found a list)"),
+        ('{"question": "x", "answer": {"text": "y"}}', "no text in its field 'answer' (found an object)"),
         ('{"question": "x", "answer": "y"} {}', "text follows the object"),
         ('{"question": "x", "answer": ', "is not JSON: Expecting value"),
         pytest.param("[" * 100_000, "is nested too deeply", id="deep-array"),
         pytest.param('{"a":' * 100_000, "is nested too deeply", id="deep-object"),
         ("null", "must be an object, not null"),
-        ('"text"', "must be an object, not a text"),
+        ('"text"', "must be an object, not text"),
     ],
 )  # fmt: skip
 def test_a_bad_line_is_named_by_file_and_number(tmp_path: Path, line: str, message: str) -> None:

@@ -115,17 +115,17 @@ def test_fields_may_have_other_names(
             "no text in its field 'completion'",
             "data.fields.completion",
         ),
-        ({"text": "t"}, {"text": ["t"]}, "no text in its field 'text' but a list", "data.fields.text"),
+        ({"text": "t"}, {"text": ["t"]}, "no text in its field 'text' (found a list)", "data.fields.text"),
         (
             {"instruction": "i", "output": "o"},
             {"instruction": "i", "input": {}, "output": "o"},
-            "'input' but an object",
+            "'input' (found an object",
             "data.fields.input",
         ),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": "q"},
-            "no list of messages in its field 'messages' but a text",
+            "no list of messages in its field 'messages' (found text)",
             "data.fields.messages",
         ),
         (
@@ -148,7 +148,7 @@ def test_fields_may_have_other_names(
             "no known role in 'role' of message 1",
             "data.fields.role",
         ),
-        ({"messages": [ASKED, ANSWERED]}, {"messages": ["hi"]}, "a text as message 1, not an object", '"role": "user"'),
+        ({"messages": [ASKED, ANSWERED]}, {"messages": ["hi"]}, "text as message 1, not an object", '"role": "user"'),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, {"role": "assistant", "content": None, "tool_calls": [{}]}]},
@@ -167,7 +167,7 @@ def test_fields_may_have_other_names(
             "a lone surrogate",
             "not valid Unicode",
         ),
-        ({"text": "t"}, "t", "must be an object, not a text", '{"text": ...}'),
+        ({"text": "t"}, "t", "must be an object, not text", '{"text": ...}'),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED | {"weight": 0.5}]},
@@ -201,7 +201,7 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "system": ["t"]},
-            "no text in its field 'system' but a list",
+            "no text in its field 'system' (found a list)",
             "Correct the record",
         ),
         (
@@ -219,19 +219,19 @@ def test_fields_may_have_other_names(
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "tools": {"name": "f"}},
-            "no list of tools in its field 'tools' but an object",
+            "no list of tools in its field 'tools' (found an object)",
             "remove the field",
         ),
         (
             {"messages": [ASKED, ANSWERED]},
             {"messages": [ASKED, ANSWERED], "tools": 0},
-            "no list of tools in its field 'tools' but a number",
+            "no list of tools in its field 'tools' (found a number)",
             "remove the field",
         ),
         (
             {"messages": [ASKED, ANSWERED], "tools": []},
             {"messages": [ASKED, ANSWERED], "tools": False},
-            "no list of tools in its field 'tools' but a truth value",
+            "no list of tools in its field 'tools' (found a Boolean)",
             "remove the field",
         ),
         (
@@ -289,8 +289,8 @@ def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path too"),
-        ({"path": "x", "splits": {"train": "t"}}, "set hub too"),
+        ({"hub": "a/b", "files": {"train": "x.jsonl"}}, "set path as well"),
+        ({"path": "x", "splits": {"train": "t"}}, "set hub as well"),
         ({"path": "x", "hold_out": {"test": 2.5}}, "whole number of records"),
         ({"path": "x", "hold_out": {"test": 1.0}}, r"at least 2\), not 1"),
         ({"path": "x", "hold_out": {"test": True}}, r"at least 2\), not 1"),

@@ -85,8 +85,8 @@ def test_seeds_give_different_problems() -> None:
 
 
 def test_both_languages_have_the_same_problems() -> None:
-    told = zip(*(problems("validation", language, 0) for language in LANGUAGES), strict=True)
-    for in_english, in_romanian in told:
+    pairs = zip(*(problems("validation", language, 0) for language in LANGUAGES), strict=True)
+    for in_english, in_romanian in pairs:
         assert EQUATION.findall(in_english.answer) == EQUATION.findall(in_romanian.answer)
         assert in_english.answer.split("\n")[-1] == in_romanian.answer.split("\n")[-1]
 

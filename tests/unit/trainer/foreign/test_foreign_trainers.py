@@ -200,8 +200,8 @@ LEFT: dict[str, tuple[str, str]] = {
         "has no adapter_config.json and no adapter_model.safetensors",
     ),
     "half an adapter": ('save()\nedit(lambda it: it.pop(next(n for n in it if "lora_B" in n)))', "without lora_B"),
-    "weights cut short": (
-        'save()\nos.truncate(output / "adapter" / "adapter_model.safetensors", 5000)', "cut short",
+    "truncated weights": (
+        'save()\nos.truncate(output / "adapter" / "adapter_model.safetensors", 5000)', "truncated",
     ),
     "NaN": ('save()\nedit(lambda it: next(iter(it.values())).fill(float("nan")))', "NaN or infinite values"),
     "a pickle": (
@@ -342,7 +342,7 @@ def test_a_script_that_changed_after_the_sweep_was_prepared_is_refused(
 MISSING: dict[str, tuple[list[str], str]] = {
     "no program": (["no-such-trainer"], "there is no such program"),
     "no path": (["/no/such/trainer"], "there is no such program"),
-    "not executable": (["{folder}/plain.txt"], "is not a program that may be run"),
+    "not executable": (["{folder}/plain.txt"], "is not an executable file"),
     "no script": (["{python}", "/no/such/script.py"], "there is no such file"),
 }
 

@@ -270,7 +270,9 @@ def test_fp8_products_are_not_served_where_vllm_names_layers_otherwise(
     changes: dict[str, Any] = {"model": {"path": str(tmp_path / "model")}, "training": {"lora": ALL}}
     prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], **changes), tmp_path)
     prepared(make_sweep(recipes=["bf16", "qfp8-bf16"], serving={"under": ["all"]}, **changes), tmp_path)
-    with pytest.raises(ConfigError, match=r"serving\.under: vLLM names .* gpt_neox\.layers\.0\..* products: fp8 "):
+    with pytest.raises(
+        ConfigError, match=r"serving\.under: vLLM has other names .* gpt_neox\.layers\.0\..* products: fp8 "
+    ):
         prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], serving={"under": ["own"]}, **changes), tmp_path)
 
 

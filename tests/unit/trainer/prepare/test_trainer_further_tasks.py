@@ -70,7 +70,7 @@ def with_questions(folder: Path, record: dict[str, str], *, count: int = 3, **da
         ({"question": "One?", "answer": "one"}, {}, rf"^{OF_TASK}data\.test:1: .* does not end with '#### N'"),
         ({"question": "One?"}, {}, rf"^{OF_TASK}data\.test:1: .* set {OF_TASK}data\.fields\.answer"),
         ({"text": "One."}, {"fields": {"text": "text"}}, rf"^{OF_TASK}data\.test: .* are texts.* leave data out"),
-        (GOOD, {"test_size": 5}, rf"^{OF_TASK}data\.test: has 3 test records, and 5 .* lower {OF_TASK}data\.test_size"),
+        (GOOD, {"test_size": 5}, rf"^{OF_TASK}data\.test: has 3 test records, but 5 .* lower {OF_TASK}data\.test_size"),
         (GOOD, {"fields": {"prompt": "p"}}, rf"^{OF_TASK}data\.fields: names fields of prompt-completion records"),
         (
             {"question": "word " * 2000, "answer": "#### 1"},
@@ -87,7 +87,7 @@ def test_questions_that_cannot_be_scored_are_refused_by_the_setting_of_their_tas
 
 
 def test_a_single_question_is_refused_as_a_standard_error_needs_two(make_sweep: MakeSweep, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="has 1 test records, and 2 are needed"):
+    with pytest.raises(ConfigError, match="has 1 test records, but 2 are needed"):
         prepare(make_sweep, tmp_path, with_questions(tmp_path, GOOD, count=1))
 
 

@@ -34,7 +34,7 @@ def test_each_micro_batch_draws_with_a_seed_of_its_own_that_a_generator_takes(
 @pytest.mark.parametrize(
     ("visible", "devices"), [(None, ["0", "1"]), ("", ["", ""]), ("-1", ["", ""]), ("3, GPU-a,5", ["3", "GPU-a"])]
 )
-def test_each_process_sees_one_gpu_or_none_where_none_is_visible(visible: str | None, devices: list[str]) -> None:
+def test_each_process_gets_one_gpu_or_none_where_none_is_visible(visible: str | None, devices: list[str]) -> None:
     assert [visible_device(visible, rank, 2) for rank in range(2)] == devices
 
 

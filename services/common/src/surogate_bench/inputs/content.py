@@ -2,7 +2,7 @@
 
 A digest of a folder is made of the digests of those of its files that decide a result (:func:`model_files`,
 :func:`task_files`, and :func:`surogate_bench.inputs.data_files.split_files` for data), so a README or a checkpoint of
-another framework beside them changes nothing.
+another framework next to them changes nothing.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ _WEIGHTS = (".safetensors", ".bin")
 _INCLUDE = re.compile(r"^include:\s*(\S+)", re.MULTILINE)
 _OUTPUT_TYPE = re.compile(r"^output_type:\s*[\"']?(\w+)", re.MULTILINE)
 _FUNCTION = re.compile(r"!function\s+([\w.]+)")
-"""A function of a module beside the YAML file, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
+"""A function of a module next to the YAML file, as lm-eval's loader reads it: ``!function utils.doc_to_text``."""
 
 
 def digests_of(files: Mapping[str, Path]) -> Digests:
@@ -55,7 +55,7 @@ def has_weights(folder: Path) -> bool:
 
 
 def task_files(task: Path) -> dict[str, Path]:
-    """Find an lm-eval task's file, the files it includes, and the Python modules beside them that they name.
+    """Find an lm-eval task's file, the files it includes, and the Python modules next to them that they name.
 
     Args:
         task: The task's YAML. Names are relative to its folder.

@@ -56,7 +56,7 @@ def require_program(trainer: ForeignTrainer) -> str:
     if found := shutil.which(program, path=search):
         return found
     if os.sep in program and Path(program).exists():
-        raise _unusable(trainer, "is not a program that may be run", program, f"Make it executable: chmod +x {program}")
+        raise _unusable(trainer, "is not an executable file", program, f"Make it executable: chmod +x {program}")
     raise _unusable(
         trainer,
         "there is no such program",

@@ -28,7 +28,7 @@ class Hardware(BaseModel):
     system: str | None = Field(None, exclude_if=_is_none)
     python: str | None = Field(None, exclude_if=_is_none)
     gpu: str | None = Field(None, exclude_if=_is_none)
-    """The GPU of a training; None on a CPU."""
+    """The GPU of a training run; None on a CPU."""
 
 
 def describe_machine(gpu: str | None = None) -> Hardware:

@@ -137,8 +137,8 @@ _HEAD = f"""# Metrics
 Generated from `surogate_bench.processes.metrics` by `make reference`; do not edit.
 
 Pods of sweeps serve `{METRICS_PATH}` on port {METRICS_PORT}, controllers on {CONTROLLER_PORT}. \
-Each also has the process metrics of Prometheus'
-client, and model servers have those of vLLM (`vllm:…`). `recipe="base", seed=""` is the unmodified base model; a
+Each also serves the process metrics of the
+Prometheus client, and model servers those of vLLM (`vllm:…`). `recipe="base", seed=""` is the unmodified base model; a
 foreign adapter has its name as `recipe`. The controller reads the results of a sweep from the object store, so they
 survive a restart; only the leader exports them, until the `RecipeSweep` is deleted.
 """

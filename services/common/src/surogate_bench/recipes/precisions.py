@@ -63,7 +63,7 @@ class EngineSupport:
     min_compute_capability: ComputeCapability | None = None
     """Minimum CUDA compute capability; None if the engine runs on any device, CPUs included."""
     package: str | None = None
-    """Module that has to be installed beside torch."""
+    """Module that has to be installed in addition to torch."""
     on_request: bool = False
     """Whether a sweep has to name the engine: ``auto`` takes none that has not been run on its hardware yet, or whose
     arithmetic is not exactly the recipe's."""
@@ -98,9 +98,9 @@ class ComputeDescriptor:
     engines: tuple[EngineSupport, ...]
     """Engines from the fastest to the slowest."""
     operand_bytes: float
-    """Bytes per weight of the operands that are kept beside a weight stored in bf16."""
+    """Bytes per weight of the operands that are kept in addition to a weight stored in bf16."""
     packed_operand_bytes: float
-    """The same beside a quantized weight, where they are kept packed."""
+    """The same in addition to a quantized weight, where they are kept packed."""
     settings: frozenset[str] = frozenset()
     """Fields of a recipe that have an effect under this precision only."""
     details: Callable[[PrecisionSettings], str] | None = None

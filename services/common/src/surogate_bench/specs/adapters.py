@@ -1,4 +1,4 @@
-"""Adapters that were trained elsewhere, scored beside those that the sweep trains."""
+"""Adapters that were trained elsewhere, scored along with those that the sweep trains."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -37,7 +37,7 @@ class ForeignAdapter(Spec):
     name: Name = Field(description="Name of its row, its run and its files.")
     path: Path | None = Field(None, description="Local folder with adapter_config.json and adapter_model.safetensors.")
     url: StoreUrl | None = Field(
-        None, description="The same as s3://bucket/prefix, gs:// or az://, read with the credentials of the store."
+        None, description="The same at s3://bucket/prefix, gs://… or az://…, read with the credentials of the store."
     )
     hub: HubName | None = Field(None, description="Name on the Hugging Face hub.")
     revision: Revision | None = Field(

@@ -14,8 +14,8 @@ from surogate_bench.specs.model import ONE_SOURCE, REVISION_NEEDS_HUB, HubName
 BUILTIN_NEEDS_SIZES = "a built-in data set needs train_size and test_size"
 PROMPT_NEEDS_QUESTION = "prompt must contain {question}"
 COMPLETION_NEEDS_ANSWER = "completion must contain {answer}"
-FILES_NEED_PATH = "files are of a local folder: set path too"
-SPLITS_NEED_HUB = "splits are of the hub: set hub too"
+FILES_NEED_PATH = "files only applies to a local folder: set path as well"
+SPLITS_NEED_HUB = "splits only applies to the hub: set hub as well"
 CONFIG_NEEDS_HUB = "config only applies to hub"
 
 _PLACE = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
@@ -55,32 +55,32 @@ SHAPE_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
         "messages": ("messages",),
     }
 )
-"""Roles of the fields of each shape, required or not. A message has ``role`` and ``content`` beside them."""
+"""Roles of the fields of each shape, required or not. A message has ``role`` and ``content`` in addition."""
 _MESSAGE_ROLES = ("content", "role")
 
 
 class FieldNames(Spec):
-    """Names of a data set's fields where they are not the usual ones."""
+    """Names of a data set's fields, if they are not the usual ones."""
 
-    question: FieldName | None = _usual("Instead of question; the same as data.question_field.")
-    answer: FieldName | None = _usual("Instead of answer; the same as data.answer_field.")
-    prompt: FieldName | None = _usual("Instead of prompt.")
-    completion: FieldName | None = _usual("Instead of completion.")
-    instruction: FieldName | None = _usual("Instead of instruction.")
-    input: FieldName | None = _usual("Instead of input.")
-    output: FieldName | None = _usual("Instead of output.")
-    text: FieldName | None = _usual("Instead of text.")
-    messages: FieldName | None = _usual("Instead of messages, or conversations.")
-    role: FieldName | None = _usual("In a message, instead of role, or from.")
-    content: FieldName | None = _usual("In a message, instead of content, or value.")
+    question: FieldName | None = _usual("Name of the field question; the same as data.question_field.")
+    answer: FieldName | None = _usual("Name of the field answer; the same as data.answer_field.")
+    prompt: FieldName | None = _usual("Name of the field prompt.")
+    completion: FieldName | None = _usual("Name of the field completion.")
+    instruction: FieldName | None = _usual("Name of the field instruction.")
+    input: FieldName | None = _usual("Name of the field input.")
+    output: FieldName | None = _usual("Name of the field output.")
+    text: FieldName | None = _usual("Name of the field text.")
+    messages: FieldName | None = _usual("Name of the field messages, or conversations.")
+    role: FieldName | None = _usual("Name of the field role, or from, in a message.")
+    content: FieldName | None = _usual("Name of the field content, or value, in a message.")
 
 
 class SplitNames(Spec):
-    """Names of a hub data set's splits where they are not the usual ones."""
+    """Names of a hub data set's splits, if they are not the usual ones."""
 
-    train: FieldName | None = Field(None, description="Instead of train, for example train_sft.")
-    validation: FieldName | None = Field(None, description="Instead of validation.")
-    test: FieldName | None = Field(None, description="Instead of test.")
+    train: FieldName | None = Field(None, description="Name of the training split, for example train_sft.")
+    validation: FieldName | None = Field(None, description="Name of the validation split.")
+    test: FieldName | None = Field(None, description="Name of the test split.")
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -116,16 +116,16 @@ class HoldOut(Spec):
     """Records that are taken out of the training split at random, by ``data.seed``."""
 
     validation: float | None = Field(
-        None, gt=0, description="For validation: a share below 1, or a number of records; replaces validation_size."
+        None, gt=0, description="Validation records: a fraction below 1, or a number; replaces validation_size."
     )
-    test: float | None = Field(None, gt=0, description="For the test: a share below 1, or a number of records.")
+    test: float | None = Field(None, gt=0, description="Test records: a fraction below 1, or a number.")
 
     @model_validator(mode="after")
     def _share_or_count(self) -> Self:
         for name, size in (("validation", self.validation), ("test", self.test)):
             if size is not None and size >= 1 and (size != int(size) or size == 1):
                 raise ValueError(
-                    f"{name} must be a share below 1, or a whole number of records (at least 2), not {size:g}"
+                    f"{name} must be a fraction below 1, or a whole number of records (at least 2), not {size:g}"
                 )
         shares = [size for size in (self.validation, self.test) if size is not None and size < 1]
         if sum(shares) >= 1:
@@ -136,22 +136,22 @@ class HoldOut(Spec):
 class DataSpec(Spec):
     """A data set: exactly one of ``hub``, ``path`` or ``builtin``.
 
-    The shape of its records is detected, or stated as ``format``: docs/data.md. A task scores questions and answers,
-    texts or numbers; a GSM8K answer ends with ``#### N``.
+    The shape of its records is detected, or given by ``format`` (docs/data.md). A task scores questions and answers,
+    which are texts or numbers; a GSM8K answer ends with ``#### N``.
     """
 
     hub: HubName | None = Field(None, description="Name on the Hugging Face hub, for example OpenLLM-Ro/ro_gsm8k.")
-    config: str | None = Field(None, description="Hub configuration, where the data set has several.")
+    config: str | None = Field(None, description="Hub configuration, if the data set has several.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
     path: Path | None = Field(
         None,
         description="Local folder with files for train, test and optionally validation, such as train.jsonl; .json, "
-        ".csv and .parquet, and .gz of each, are read as well. A single file is a training split.",
+        ".csv and .parquet, and .gz of each, are read as well. A single file is used as the training split.",
     )
     files: SplitFiles = Field(
         SplitFiles(),
         exclude_if=lambda value: value == SplitFiles(),  # as for all fields below: leaves the hash of sweeps unchanged
-        description="Files of each split, where they are not named after it or are several.",
+        description="Files of each split, if they are not named after the split, or if there are several.",
     )
     splits: SplitNames = Field(
         SplitNames(), exclude_if=lambda value: value == SplitNames(), description="Names of the splits on the hub."
@@ -162,27 +162,29 @@ class DataSpec(Spec):
     format: RequestedFormat = Field(
         "auto",
         exclude_if=lambda value: value == "auto",
-        description="Shape of the records; auto detects it by the fields of the first one.",
+        description="Shape of the records; auto detects it from the fields of the first record.",
     )
     fields: FieldNames = Field(
         FieldNames(),
         exclude_if=lambda value: value == FieldNames(),
-        description="Names of the fields, where they are not the usual ones.",
+        description="Names of the fields, if they are not the usual ones.",
     )
     question_field: str = Field("question", description="Field of a record that holds the question.")
     answer_field: str = Field("answer", description="Field of a record that holds the worked answer.")
     prompt: str = Field("Question: {question}\nAnswer:", description="Prompt that the model receives.")
-    completion: str = Field(" {answer}", description="Answer that it is trained on; the end-of-text token follows.")
+    completion: str = Field(
+        " {answer}", description="Answer that the model is trained on; the end-of-text token follows it."
+    )
     chat_template: bool = Field(
         False,
         exclude_if=lambda value: not value,
-        description="Render prompt and completion of each record as messages of user and assistant by the tokenizer's "
-        "own chat template. Conversations always are.",
+        description="Render prompt and completion of each record as messages of user and assistant with the "
+        "tokenizer's own chat template. Conversations are always rendered.",
     )
     chat_template_arguments: dict[str, JsonValue] = Field(
         {},
         exclude_if=lambda value: not value,
-        description="Further arguments of the chat template, in training and in scoring: {enable_thinking: false}.",
+        description="Arguments for the chat template, in training and in scoring, such as {enable_thinking: false}.",
     )
     loss_on: Literal["all-assistant-turns", "last"] = Field(
         "all-assistant-turns",
@@ -194,7 +196,7 @@ class DataSpec(Spec):
     validation_size: int = Field(
         100,
         ge=1,
-        description="Records for the validation loss; taken from the end of train if there is no such split.",
+        description="Records for the validation loss; taken from the end of train if there is no validation split.",
     )
     test_size: int | None = Field(None, ge=1, description="Use the first N test records (all if absent).")
     seed: int = Field(0, ge=0, description="Seed of the built-in generator, of shuffle and of hold_out.")
@@ -206,7 +208,7 @@ class DataSpec(Spec):
     hold_out: HoldOut = Field(
         HoldOut(),
         exclude_if=lambda value: value == HoldOut(),
-        description="Take splits that the data set does not have out of its training split.",
+        description="Take splits that the data set lacks out of its training split.",
     )
 
     @field_validator("chat_template_arguments")
@@ -230,7 +232,7 @@ class DataSpec(Spec):
         for name, text, place in (("prompt", self.prompt, "{question}"), ("completion", self.completion, "{answer}")):
             if unknown := _PLACE.search(text.replace(place, " ")):
                 raise ValueError(
-                    f"{name} has {unknown[0]}, which nothing is filled in for: only {place} is replaced. Remove it, or "
+                    f"{name} has {unknown[0]}, which is not a placeholder: only {place} is replaced. Remove it, or "
                     f"write {{ {unknown[0][1:-1]} }} for the text itself"
                 )
         return self

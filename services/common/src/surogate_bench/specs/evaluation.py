@@ -32,7 +32,7 @@ first."""
 
 
 AS_PUBLISHED, OWN, ALL = "bf16", "own", "all"
-"""Keywords of ``serving.under``, beside names of recipes."""
+"""Keywords of ``serving.under``, in addition to names of recipes."""
 
 MANY_EMPTY_FRACTION = 0.2
 """Share of empty answers above which an accuracy reflects stopping at once more than solving."""
@@ -55,9 +55,9 @@ class ServingSpec(Spec):
     merged: bool = Field(
         False,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
-        description="Also score every adapter merged into its base (in fp32, rounded once to bf16), on each of the "
-        "ways of serving on which the adapter is scored: published weights are served as merged, a recipe quantizes "
-        "the merged weights. One server for each adapter and way.",
+        description="Also score every adapter merged into its base (in fp32, rounded once to bf16), in each of the "
+        "ways of serving in which the adapter is scored: as published, the merged weights are served as they are; a "
+        "recipe quantizes them. One server for each adapter and way.",
     )
     max_lora_rank: int = Field(64, ge=1, le=512, description="--max-lora-rank; no adapter may have a higher rank.")
     max_loras: int = Field(4, ge=1, description="--max-loras: adapters in one batch.")
@@ -67,7 +67,7 @@ class ServingSpec(Spec):
     extra_args: tuple[str, ...] = Field(
         (), description="Additional arguments for the vLLM server, except for those that are set by surogate-bench."
     )
-    start_timeout_s: float = Field(900.0, gt=0, description="Seconds until a server that has not become ready fails.")
+    start_timeout_s: float = Field(900.0, gt=0, description="Seconds after which a server that is not ready fails.")
 
     @field_validator("under")
     @classmethod
@@ -97,21 +97,21 @@ class EvaluationSpec(Spec):
     """The lm-eval run behind every accuracy (``local-completions``)."""
 
     task: str = Field("ro_gsm8k", pattern=TASK_NAME, description=TASK_DESCRIPTION)
-    tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files.")
+    tasks_dir: Path | None = Field(None, description="Folder with additional task YAML files.")
     tasks: tuple[TaskEntry, ...] = Field(
         (),
         max_length=16,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
-        description="Tasks to score, each by name or with settings of its own. One is primary, and the same as task "
-        "with its settings beside it; where task is given, these are further ones. Further tasks are scored on the "
-        "base as published, and reported in tables of their own.",
+        description="Tasks to score, each by name or with its own settings. One is primary, and the same as task with "
+        "the settings of evaluation; if task is given, all of these are further tasks. Further tasks are scored on the "
+        "base as published, and reported in separate tables.",
     )
     keep_from_task: tuple[KeptPart, ...] = Field(
         (),
         max_length=3,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
         description="Parts of the task's own file that are used instead of the sweep's: data (dataset_path and related "
-        "fields; requires prompt too), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
+        "fields; also requires prompt), prompt (doc_to_text, doc_to_target and how examples are shown), num_fewshot.",
     )
     chat_template: bool = Field(
         False,
@@ -128,7 +128,7 @@ class EvaluationSpec(Spec):
         None, ge=2, description="Score the first N test records only; a standard error needs two."
     )
     max_empty_fraction: float = Field(
-        MANY_EMPTY_FRACTION, ge=0, le=1, description="The report marks a row with more empty answers than this share."
+        MANY_EMPTY_FRACTION, ge=0, le=1, description="The report marks a row with a larger fraction of empty answers."
     )
     evaluate_base: bool = Field(True, description="Also score the unmodified base model.")
     parallel_evaluations: int = Field(2, ge=1, le=16, description="Adapters evaluated at the same time on one server.")
@@ -150,26 +150,28 @@ class EvaluationSpec(Spec):
     def _distinct_tasks(self) -> Self:
         names = [self.task, *(entry.name for entry in self.tasks)]
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"tasks: each may appear once; {twice} appears more often")
+            raise ValueError(f"tasks: {twice} appears more than once")
         for entry in self.tasks:
             if entry.keep_from_task:
-                raise ValueError(f"tasks: {entry.name} is not primary: leave keep_from_task out of it, or give data")
+                raise ValueError(f"tasks: {entry.name} is not primary: remove its keep_from_task, or give it data")
             if entry.data is not None and entry.num_fewshot:
-                raise ValueError(f"tasks: {entry.name} has data without solved examples: leave num_fewshot out of it")
+                raise ValueError(
+                    f"tasks: {entry.name} has its own data, without solved examples: remove its num_fewshot"
+                )
         return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         kept = self.keep_from_task
         if "data" in kept and "prompt" not in kept:
-            raise ValueError("keep_from_task: a task that keeps its data needs its own prompt: add prompt")
+            raise ValueError("keep_from_task: a task that keeps its data also needs its own prompt: add prompt")
         if "num_fewshot" in kept and self.num_fewshot:
-            raise ValueError("keep_from_task: leave num_fewshot out of it, or out of the evaluation")
+            raise ValueError("keep_from_task: remove num_fewshot from it, or from evaluation")
         return self
 
     @property
     def further_tasks(self) -> tuple[str, ...]:
-        """Names of the tasks beside the primary one."""
+        """Names of the tasks other than the primary one."""
         return tuple(entry.name for entry in self.tasks)
 
     def entry(self, name: str) -> TaskEntry:
@@ -213,7 +215,7 @@ def _may_be_primary(entry: object) -> TypeGuard[dict[str, Any]]:
 
 
 def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return ``tasks`` without the primary one, whose settings stand beside ``task``.
+    """Return ``tasks`` without the primary one, whose settings are next to ``task``.
 
     Raises:
         ValueError: several are primary, or a setting of the primary one is given twice.

@@ -55,19 +55,19 @@ def _problem_of_training(row: ForeignRow, recipes: Mapping[str, Recipe], *, own:
             "there is no such recipe, neither in this sweep nor built in",
             field=field,
             value=name,
-            remedy=f"Leave it out where it is not known, or use {', '.join(sorted(known))}.",
+            remedy=f"Omit it if it is not known, or use {', '.join(sorted(known))}.",
         )
     if own and name is None:
         return ConfigError(
-            f"serving.under has own, and what this {row.kind} trains under is not known"
+            f"serving.under contains own, but the recipe that this {row.kind} trains under is not known"
             if row.kind == "trainer"
-            else "serving.under has own, and what this adapter was trained under is not known",
+            else "serving.under contains own, but the recipe that this adapter was trained under is not known",
             field=field,
             remedy="Set it, or name recipes in serving.under instead of own.",
         )
     if own and name not in recipes and known[str(name)].quantizes:
         return ConfigError(
-            f"serving.under has own, and the sweep does not have the recipe that this {row.kind} "
+            f"serving.under contains own, but the sweep does not have the recipe that this {row.kind} "
             f"{'trains' if row.kind == 'trainer' else 'was trained'} under",
             field=field,
             value=name,

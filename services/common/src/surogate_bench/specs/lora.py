@@ -14,7 +14,7 @@ ALL_LINEAR = "all-linear"
 """Stands for every linear layer of the transformer blocks."""
 LLAMA_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Linear layers of a block of Llama, and of the architectures that follow it."""
-ALL_LINEAR_ALONE = f"{ALL_LINEAR} stands for every layer: leave out the others"
+ALL_LINEAR_ALONE = f"{ALL_LINEAR} selects every layer: remove the other entries"
 
 _LARGEST_RANK = 512
 _GLOBAL_FLAGS = re.compile(r"\(\?[a-zA-Z]+\)")
@@ -37,9 +37,9 @@ def _pattern(expression: str) -> re.Pattern[str]:
 
 def _expression(text: str) -> str:
     if _GLOBAL_FLAGS.match(text):
-        raise ValueError(f"{text!r} sets flags of the whole expression: write them around it, as (?i:q_proj)")
+        raise ValueError(f"{text!r} sets flags for the whole expression: write a group with flags, such as (?i:q_proj)")
     if any(map(any, _NUMBERED_GROUP.findall(text))):
-        raise ValueError(f"{text!r} refers to a group by number, and PEFT puts groups before it: give it a name")
+        raise ValueError(f"{text!r} refers to a group by number, but PEFT inserts groups before it: name the group")
     try:
         _pattern(text)
     except (re.error, OverflowError) as error:
@@ -72,9 +72,9 @@ class LoraSpec(Spec):
     target_modules: Annotated[tuple[Layers, ...], BeforeValidator(_as_list)] = Field(
         LLAMA_PROJECTIONS,
         min_length=1,
-        description="Linear layers of the transformer blocks that get an adapter: names, as q_proj or "
-        "self_attn.q_proj; regular expressions that match a name from a dot on, as layers\\.[0-9]\\.mlp\\..*; or "
-        "all-linear.",
+        description="Linear layers of the transformer blocks that get an adapter: names, such as q_proj or "
+        "self_attn.q_proj; regular expressions that match the end of a name from a dot on, such as "
+        "layers\\.[0-9]\\.mlp\\..*; or all-linear.",
     )
     use_rslora: bool = Field(
         False,
@@ -83,9 +83,9 @@ class LoraSpec(Spec):
     )
     rank_pattern: dict[Layers, Rank] = _by_layer(
         "Ranks that differ from r, by names or regular expressions as in target_modules. No layer may match two with "
-        "different values, since the order of a table has no meaning."
+        "different values, because the order of a mapping has no meaning."
     )
-    alpha_pattern: dict[Layers, Alpha] = _by_layer("The same for alpha.")
+    alpha_pattern: dict[Layers, Alpha] = _by_layer("Values of alpha that differ, as in rank_pattern.")
 
     @field_validator("target_modules")
     @classmethod

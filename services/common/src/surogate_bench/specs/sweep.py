@@ -50,13 +50,13 @@ class RecipeSweep(Spec):
         (),
         max_length=64,
         exclude_if=lambda value: not value,  # leaves the hash of sweeps without it unchanged
-        description="Adapters that were trained elsewhere, scored beside the recipes.",
+        description="Adapters that were trained elsewhere, scored along with the recipes.",
     )
     trainers: tuple[ForeignTrainer, ...] = Field(
         (),
         max_length=64,
         exclude_if=lambda value: not value,
-        description="Trainers of other software, run once per seed beside the recipes.",
+        description="Commands of other software that train further rows, once per seed.",
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=2**32 - 1)], ...] = Field(
         (0,),
@@ -76,7 +76,7 @@ class RecipeSweep(Spec):
     def _consistent(self) -> Self:
         names = [recipe.name for recipe in self.recipes]
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"recipes: each may appear once; {', '.join(twice)} appears more often")
+            raise ValueError(f"recipes: {', '.join(twice)} appears more than once")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(EACH_SEED_ONCE)
         lora, highest = self.training.lora, self.serving.max_lora_rank

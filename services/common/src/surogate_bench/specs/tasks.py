@@ -1,4 +1,4 @@
-"""Further lm-eval tasks of a sweep, beside its primary one."""
+"""Further lm-eval tasks of a sweep, in addition to its primary one."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,11 +12,11 @@ from surogate_bench.specs.model import HubName
 KeptPart = Literal["data", "prompt", "num_fewshot"]
 
 BUILTIN_TASK_NEEDS_SIZE = "a built-in data set needs test_size"
-SEED_NEEDS_BUILTIN = "seed is of a built-in data set: remove it"
+SEED_NEEDS_BUILTIN = "seed only applies to a built-in data set: remove it"
 
 TASK_NAME = r"^[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?$"
 """Safe in paths, and in labels of Kubernetes behind ``check-task-``."""
-TASK_DESCRIPTION = "Task name under configs/tasks or in tasks_dir, or one of lm-eval's collection."
+TASK_DESCRIPTION = "Name of a task in configs/tasks, in tasks_dir or in lm-eval's collection."
 
 MetricName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+(,[A-Za-z0-9_.-]+)?$")]
 
@@ -27,23 +27,23 @@ def metric_field() -> MetricName | None:
         None,
         exclude_if=lambda value: value is None,
         description="Metric of the accuracy as lm-eval names it, such as acc_norm or exact_match,flexible-extract. By "
-        "default exact_match under strict-match, with flexible-extract beside it, and acc for multiple choice, with "
-        "acc_norm beside it.",
+        "default exact_match under strict-match, with flexible-extract as the second metric; for multiple choice acc, "
+        "with acc_norm as the second metric.",
     )
     return field
 
 
 class TaskData(Spec):
-    """Questions and answers that a task scores in place of its own: exactly one of ``hub``, ``path`` or ``builtin``."""
+    """Questions and answers that a task scores instead of its own: exactly one of ``hub``, ``path`` or ``builtin``."""
 
     hub: HubName | None = Field(None, description="Name on the Hugging Face hub; its test split is scored.")
-    config: str | None = Field(None, description="Hub configuration, where the data set has several.")
+    config: str | None = Field(None, description="Hub configuration, if the data set has several.")
     revision: str | None = Field(None, description="Hub revision (branch, tag or commit).")
-    path: Path | None = Field(None, description="Local file, or folder with test.jsonl or the like.")
+    path: Path | None = Field(None, description="Local file, or a folder with a test file such as test.jsonl.")
     builtin: Literal["word-problems-ro", "word-problems-en"] | None = Field(
         None, description="Generated grade-school word problems in Romanian or English."
     )
-    fields: FieldNames = Field(FieldNames(), description="Names of the fields, where they are not the usual ones.")
+    fields: FieldNames = Field(FieldNames(), description="Names of the fields, if they are not the usual ones.")
     test_size: int | None = Field(None, ge=2, description="Use the first N records (all if absent).")
     seed: int = Field(0, ge=0, description="Seed of the built-in generator.")
     prompt: str = Field("Question: {question}\nAnswer:", description="Prompt that the model receives.")
@@ -77,14 +77,14 @@ class TaskEntry(Spec):
     primary: StrictBool = Field(
         False,
         exclude_if=lambda value: not value,
-        description="Whether it is the task of the headline, the main table and the metrics. The first one is, if none "
-        "is marked.",
+        description="Whether this is the task of the headline, the main table and the metrics; by default, the first "
+        "task is.",
     )
-    tasks_dir: Path | None = Field(None, description="Folder of additional task YAML files, for this task.")
+    tasks_dir: Path | None = Field(None, description="Folder with additional task YAML files, for this task.")
     keep_from_task: tuple[KeptPart, ...] = Field(
-        (), max_length=3, description="As evaluation.keep_from_task; of the primary task only."
+        (), max_length=3, description="The same as evaluation.keep_from_task; for the primary task only."
     )
-    data: TaskData | None = Field(None, description="Questions and answers in place of the task's own.")
+    data: TaskData | None = Field(None, description="Questions and answers that replace the task's own.")
     num_fewshot: int | None = Field(
         None, ge=0, le=64, description="Solved examples shown before each question; the task's own number if absent."
     )

@@ -1,4 +1,4 @@
-"""Trainers of other software: commands that train an adapter for each seed of a sweep, beside its recipes."""
+"""Trainers of other software: commands that train an adapter for each seed of a sweep, in addition to its recipes."""
 
 import re
 from typing import Annotated
@@ -71,14 +71,16 @@ class ForeignTrainer(Spec):
     image: Image | None = Field(
         None,
         exclude_if=lambda value: value is None,  # leaves the hash of sweeps without it unchanged
-        description="Container image that has the command; required on Kubernetes, without effect on one machine.",
+        description="Container image that contains the command; required on Kubernetes, without effect on one machine.",
     )
-    environment: dict[Variable, Value] = Field({}, max_length=256, description="Variables that are set for it.")
+    environment: dict[Variable, Value] = Field(
+        {}, max_length=256, description="Environment variables that are set for the command."
+    )
     trained_under: Name | None = Field(
         None, description="Recipe that it trains under: a built-in one, or one of this sweep; unknown if absent."
     )
     timeout_s: float | None = Field(
-        None, gt=0, description="Seconds for one attempt, after which it is killed; train_timeout_s if absent."
+        None, gt=0, description="Seconds after which an attempt is killed; train_timeout_s if absent."
     )
 
     @property

@@ -24,7 +24,9 @@ class TrainingSpec(Spec):
         True,
         description="Pack several samples into one sequence of max_length tokens; attention never crosses samples.",
     )
-    max_length: int = Field(2048, ge=16, description="Tokens per sequence. A longer sample is an error, never cut.")
+    max_length: int = Field(
+        2048, ge=16, description="Tokens per sequence. A longer sample is an error, and never truncated."
+    )
     micro_batch_size: int = Field(2, ge=1, description="Sequences per forward pass.")
     gradient_accumulation_steps: int = Field(4, ge=1, description="Forward passes per optimizer step.")
     gpus: int = Field(

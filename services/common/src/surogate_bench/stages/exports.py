@@ -1,4 +1,4 @@
-"""The base weights of a recipe as a checkpoint for other servers: what is refused, and what is recorded beside it."""
+"""The base weights of a recipe as a checkpoint for other servers: what is refused, and what is recorded with it."""
 
 from enum import StrEnum
 from pathlib import Path

@@ -93,8 +93,7 @@ def foreign_training_identity(
     """Return the SHA-256 (hex) over what determines a foreign training as far as this software knows it.
 
     Command, environment and image (its reference), with the content of the files that the command names; model, data
-    and settings as for a recipe. Software that it uses beside those files is not covered. None if the model's content
-    is not known.
+    and settings as for a recipe. Other software is not covered. None if the model's content is unknown.
     """
     model = model_identity(sweep.model, prepared)
     if model is None:

@@ -44,7 +44,7 @@ class TaskPrompt(_Part):
     longest: int | None
     """Tokens of the longest prompt, solved examples excluded."""
     notes: tuple[str, ...]
-    """What is sent beside it, or why it is not shown; one sentence each."""
+    """What is sent along with it, or why it is not shown; one sentence each."""
 
 
 class LengthBin(_Part):

@@ -126,5 +126,5 @@ def result_of(manifest: Manifest | None, kind: type[ResultT]) -> ResultT | None:
 
 
 def training_of(manifest: Manifest | None) -> TrainResult | ForeignTrainResult | None:
-    """Return the result of a training, by this software or by a foreign trainer; None as in :func:`result_of`."""
+    """Return the result of a training run, by this software or by a foreign trainer; None as in :func:`result_of`."""
     return result_of(manifest, TrainResult) or result_of(manifest, ForeignTrainResult)

@@ -66,12 +66,12 @@ class TrainRequest(StageRequest):
         None,
         ge=0,
         exclude_if=lambda value: value is None,
-        description="Which of the processes of a training on several GPUs this is for; set by the trainer itself.",
+        description="Which of the processes of a training run on several GPUs this is for; set by the trainer itself.",
     )
 
 
 class ImportRequest(StageRequest):
-    """Trainer service: fetch and check one adapter that was trained elsewhere, in place of a training."""
+    """Trainer service: fetch and check one adapter that was trained elsewhere, in place of a training run."""
 
     kind: Literal["import"] = "import"
     adapter: str = Field(description="Its name in the sweep.")

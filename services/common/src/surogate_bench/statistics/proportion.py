@@ -53,4 +53,4 @@ def normal_quantile(probability: float) -> float:
 
 def _check_counts(successes: int, n: int, *, at_least: int) -> None:
     if n < at_least or not 0 <= successes <= n:
-        raise PermanentError(f"{successes} right answers of {n} questions: at least {at_least} and no more than all")
+        raise PermanentError(f"{successes} correct answers of {n} questions: at least {at_least} and no more than all")

@@ -84,9 +84,9 @@ def _check_word(name: str, value: str) -> None:
         return
     around = value != value.strip()
     raise ConfigError(
-        "begins or ends with a blank or line break"
+        "begins or ends with a space or line break"
         if around
-        else "contains a blank, a control character or one that is not ASCII",
+        else "contains a space, a control character or one that is not ASCII",
         field=name,
         value=None if name in _SECRETS else value,
         remedy="Remove it (`printf` instead of `echo` writes no line break)." if around else "Correct it.",

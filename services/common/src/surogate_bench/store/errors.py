@@ -24,8 +24,8 @@ _TOKEN = (
 _BAD_TOKEN = ("the session token is not valid", "Correct AWS_SESSION_TOKEN, or unset it if the keys need none.")
 _ROOM = ("the store has no room left", "Free some space or raise its quota.")
 _RIGHTS = ("the credentials lack the right to do this", "Grant them to read, write, list and delete below this URL.")
-_BUCKET = ("there is no such bucket", "Make the bucket, or correct the URL.")
-_BUCKET_NAME = ("this cannot be a bucket's name", "Correct the URL.")
+_BUCKET = ("there is no such bucket", "Create the bucket, or correct the URL.")
+_BUCKET_NAME = ("this is not a valid bucket name", "Correct the URL.")
 _REGION = ("the bucket is in another region", "Set AWS_REGION to the bucket's region.")
 _ACCOUNT = ("the account cannot be used", "Ask the store's operator.")
 _UNSUPPORTED = ("the store does not support this request", "Use a store with conditional writes (If-None-Match).")
@@ -45,8 +45,8 @@ _REFUSALS = {
 _PASSING_CODES = frozenset({"RequestTimeout", "SlowDown", "ServiceUnavailable", "InternalError", "IncompleteBody"})
 _BY_STATUS = {
     HTTPStatus.NOT_FOUND: (
-        "there is no such bucket, or no such access key",
-        "Make the bucket, or correct the URL or the credentials.",
+        "the bucket or the access key does not exist",
+        "Create the bucket, or correct the URL or the credentials.",
     ),
     HTTPStatus.UNAUTHORIZED: ("the store does not accept the credentials", "Correct them."),
     HTTPStatus.FORBIDDEN: ("the store denies access", "Check the credentials and their rights."),

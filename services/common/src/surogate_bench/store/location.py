@@ -76,7 +76,7 @@ def canonical_url(scheme: str, rest: str, location: str) -> str:
     if not bucket:
         raise _refused("names no bucket", location, example)
     if not re.fullmatch(r"[A-Za-z0-9$][A-Za-z0-9._-]*", bucket):
-        raise _refused(f"has {bucket!r} in place of a bucket's name", location, example)
+        raise _refused(f"has {bucket!r} where the bucket's name belongs", location, example)
     try:
         parts = unquote_to_bytes(prefix.encode()).decode().removesuffix("/").split("/") if prefix else []
     except UnicodeError as error:

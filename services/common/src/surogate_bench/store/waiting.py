@@ -56,7 +56,7 @@ class WaitingNotice:
             timer.cancel()
             ended.set()
         if warned.is_set():
-            _log.warning("the store %s answers again", self._url)
+            _log.warning("the store %s responds again", self._url)
 
     def _warn(self, writes: bool, ended: threading.Event, warned: threading.Event) -> None:
         problem = self._find_problem(writes)
@@ -64,7 +64,7 @@ class WaitingNotice:
             return
         warned.set()
         _log.warning(
-            "waiting for the store %s: %s; a request is given up after %.0f s",
+            "waiting for the store %s: %s; a request is abandoned after %.0f s",
             self._url,
             problem,
             self._patience.total_seconds(),

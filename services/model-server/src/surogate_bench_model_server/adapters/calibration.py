@@ -1,4 +1,4 @@
-"""Scales of FP8 inputs that no training left: the base model, and adapters trained under another recipe.
+"""Scales of FP8 inputs for models without stored ones: the base model, and adapters trained under another recipe.
 
 The adapter is loaded under a second name, which makes the plug-in measure its inputs. Prompts are requested one after
 another, so that each is computed alone; then the adapter is loaded under its own name, and gets the scales.
@@ -29,7 +29,7 @@ CALIBRATION_PROMPTS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationPrompts:
-    """Texts to measure inputs on."""
+    """Texts on which inputs are measured."""
 
     texts: tuple[str, ...]
     special_tokens: bool
@@ -41,7 +41,7 @@ class InputCalibration:
     """Gives adapters the input scales that they lack. TransientError of the client passes through."""
 
     runs: frozenset[str]
-    """Runs trained under the recipe that is served: their training's scales are used, where it left any."""
+    """Runs trained under the recipe that is served: the scales stored by their training are used, if there are any."""
     prompts: Callable[[], CalibrationPrompts]
     """Read where they are needed."""
 

@@ -78,7 +78,7 @@ def check_run_name(run: str) -> str:
 def deliver_adapter(
     store: ObjectStore, run: str, prefix: str, *, into: Path, max_rank: int, with_input_scales: bool = False
 ) -> LocalAdapter:
-    """Fetch the adapter of a finished train stage and check it. An adapter that is there already is used.
+    """Fetch the adapter of a finished train stage and check it. An adapter that was fetched before is used.
 
     Args:
         store: Holds the stage.
@@ -86,7 +86,7 @@ def deliver_adapter(
         prefix: Key prefix of the run's train stage.
         into: Folder that gets one folder per adapter.
         max_rank: ``serving.max_lora_rank``.
-        with_input_scales: Fetch the input scales that its training ended with, if it left any.
+        with_input_scales: Also fetch the input scales that were stored at the end of its training, if any.
 
     Raises:
         PermanentError: the stage is not finished, a file differs from its digest, or the adapter cannot be served.
@@ -162,7 +162,7 @@ def is_zero(adapter: LocalAdapter) -> bool:
 
 
 def amplified_copy(adapter: LocalAdapter) -> LocalAdapter:
-    """Copy an adapter, with its scale raised by 2**20, beside it; the caller removes the copy's folder."""
+    """Copy an adapter, with its scale raised by 2**20, next to it; the caller removes the copy's folder."""
     name = f"{adapter.name}-amplified"
     folder = adapter.folder.with_name(name)
     shutil.copytree(adapter.folder, folder, dirs_exist_ok=True)
@@ -236,7 +236,7 @@ def _check_config(path: Path, max_rank: int) -> None:
         )
     if config.modules_to_save:
         raise PermanentError(
-            f"the adapter brings whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
+            f"the adapter contains whole modules (modules_to_save: {', '.join(config.modules_to_save)}), which vLLM "
             "would not load"
         )
     if unknown := sorted({name.rpartition(".")[2] for name in config.target_modules} - SERVED_MODULES):

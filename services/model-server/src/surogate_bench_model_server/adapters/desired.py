@@ -1,4 +1,4 @@
-"""The adapters that should be served, kept in a file: a supervisor that starts again serves them again."""
+"""The adapters that should be served, kept in a file, so that a restarted supervisor serves them again."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The models in one running vLLM: loaded, and each proven to answer as itself."""
+"""The models in one running vLLM: loaded, and each verified to give its own answers."""
 
 import logging
 import shutil
@@ -62,7 +62,7 @@ class ServedModels:
                 without an adapter those of another adapter in the batch.
             calibration: Calibration of FP8 inputs. The base model is then served as an empty adapter, which has scales
                 as the others do.
-            merged: Adapter that the base model includes: scales that its training left are those of the base model.
+            merged: Adapter that the base model includes: the scales stored by its training are those of the base model.
 
         Raises:
             PermanentError: vLLM refuses the empty adapter, or computes with it something else than the base model.
@@ -101,7 +101,7 @@ class ServedModels:
         )
 
     async def add(self, adapter: LocalAdapter) -> None:
-        """Load an adapter and prove that it is listed and applied.
+        """Load an adapter and verify that it is listed and applied.
 
         Raises:
             PermanentError: vLLM refuses it or does not apply it.

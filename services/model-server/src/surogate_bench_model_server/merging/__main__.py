@@ -11,7 +11,7 @@ from surogate_bench_model_server.merging.weights import write_merged
 
 
 def merge(base: Path, adapter: Path, target: Path) -> int:
-    """Write the merged model unless it is there; returns the exit code."""
+    """Write the merged model unless it exists; returns the exit code."""
     try:
         if not target.exists():
             changed, size = write_merged(base, adapter, target)

@@ -1,4 +1,4 @@
-"""What merging an adapter into a checkpoint changes, known from headers alone. Free of torch.
+"""What merging an adapter into a checkpoint changes, determined from headers only. Does not import torch.
 
 Adapters come from the object store. Their patterns of rank and alpha are those of the sweep, or plain names after an
 import, and their shapes are checked.

@@ -12,7 +12,7 @@ _FOLDER = "merged"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeStep:
-    """One adapter and one base."""
+    """One adapter and one base model."""
 
     base: Path
     """Folder of the published model."""
@@ -28,7 +28,7 @@ class MergeStep:
 
 
 def plan_step(base: Path, adapter: Path, work_dir: Path) -> MergeStep:
-    """Check that an adapter can be merged and that there is room for it; what was left by another start is removed.
+    """Check that an adapter can be merged and that there is room for it; files left by an earlier start are removed.
 
     Raises:
         ConfigError: it cannot be merged into this base, or the disk is too small.

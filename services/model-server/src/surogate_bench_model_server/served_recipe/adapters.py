@@ -17,7 +17,7 @@ _VLLM_SET_ACTIVE = WorkerLoRAManager.set_active_adapters
 
 
 def install(scales: InputScales) -> None:
-    """Report the adapters of this process's vLLM to ``scales`` alone, not to any given before.
+    """Report the adapters of this process's vLLM only to ``scales``, and to none that was passed before.
 
     Raises:
         ValueError: this vLLM loads adapters in another way than the one this was proven with.

@@ -1,4 +1,4 @@
-"""Scales of FP8 inputs while vLLM serves: each adapter has its own, as its training left them or as measured.
+"""Scales of FP8 inputs while vLLM serves: each adapter has its own, stored by its training or measured.
 
 A batch may hold tokens of several adapters. They are grouped by adapter, and each group is quantized and multiplied by
 itself, with that adapter's scales, as a micro-batch is in training.
@@ -44,7 +44,7 @@ class AdapterScales:
     known: dict[str, ProjectionScale] = field(default_factory=dict)
 
     def scales_for(self, inputs: Tensor, projections: Sequence[str]) -> list[ProjectionScale]:
-        """Return the scale that inputs (tokens, in_features) are quantized with for each projection."""
+        """Return, for each projection, the scale with which inputs (tokens, in_features) are quantized."""
         del inputs  # only measured scales depend on them
         return [self.known[name] for name in projections]
 

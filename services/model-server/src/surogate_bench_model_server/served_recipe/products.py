@@ -62,7 +62,7 @@ class FusedFP8(FusedProducts):
 
 
 class FusedNVFP4(FusedProducts):
-    """NVFP4 products, every token quantized by itself.
+    """NVFP4 products, every token quantized separately.
 
     Args:
         weights: bf16 (out_features, in_features) of each projection.

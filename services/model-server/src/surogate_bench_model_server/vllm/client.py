@@ -81,7 +81,7 @@ class VllmClient:
 
         Prompts are runs of token ids, not text, so that they do not depend on the tokenizer, and shorter than the
         blocks of vLLM's prefix cache, so that they are computed each time. Log-probabilities of the prompts themselves
-        are not requested: vLLM's own LoRA code for CPUs fails when a batch holds them beside other requests.
+        are not requested: vLLM's own LoRA code for CPUs fails when a batch holds them together with other requests.
 
         Args:
             model: Served name.

@@ -47,7 +47,7 @@ _GIB = 1024**3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerSettings:
-    """Settings of the child process beside the sweep's."""
+    """Settings of the child process in addition to the sweep's."""
 
     host: str
     port: int

@@ -1,4 +1,4 @@
-"""A small process between the supervisor and vLLM, so that vLLM never outlives the supervisor.
+"""A small process between the supervisor and vLLM, which ensures that vLLM never outlives the supervisor.
 
 vLLM is several processes, and the engine lives on for a while when the API server is killed. So vLLM runs in a process
 group of its own, with this process as its parent:

@@ -69,7 +69,7 @@ class VllmProcess:
 def start_vllm(command: Command, work_dir: Path) -> VllmProcess:
     """Start vLLM below a launcher that ends it when this process dies. Its output goes to ``work_dir/vllm.log``.
 
-    The log of the attempt before is kept beside it, as ``vllm.log.1``.
+    The log of the attempt before is kept next to it, as ``vllm.log.1``.
     """
     log = work_dir / LOG_FILE
     if log.exists():

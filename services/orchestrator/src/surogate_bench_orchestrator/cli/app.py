@@ -128,9 +128,9 @@ def report(  # noqa: PLR0913 - an option each
     kube_context: KubeContext = None,
     output: Annotated[Path | None, typer.Option(help="Copy the report into this folder.", show_default=False)] = None,
 ) -> None:
-    """Show the table of the runs that have finished so far, and write the report beside the results.
+    """Show a table of the runs that have finished so far, and write the report next to the results.
 
-    On kubernetes, the report that the controller has written is fetched.
+    On kubernetes, fetch the report that the controller has written.
     """
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
@@ -152,7 +152,7 @@ def logs(  # noqa: PLR0913 - an option each
     namespace: Namespace = None,
     kube_context: KubeContext = None,
 ) -> None:
-    """Show the logs of a run's training and evaluations."""
+    """Show the logs of the training and the evaluations of a run."""
     local = LocalOptions(store=store, state_dir=state_dir)
     cluster = ClusterOptions(namespace=namespace, kube_context=kube_context)
     select_target(context, on, local, cluster).logs(SweepArgument(sweep, seed or ()), run_name, stage=stage, tail=tail)
@@ -179,7 +179,7 @@ def render(  # noqa: PLR0913 - an option each
 
 @app.command()
 def recipes(*, as_json: AsJson = False) -> None:
-    """List the built-in recipes, and the engine with which this machine runs each."""
+    """List the built-in recipes, and the engine that runs each of them on this machine."""
     from surogate_bench_orchestrator.cli.commands.recipes import show_recipes  # noqa: PLC0415 - see above
 
     show_recipes(as_json=as_json, consoles=standard_consoles())
@@ -194,9 +194,9 @@ def doctor(
     output: Output = OutputFormat.TEXT,
     as_json: AsJson = False,
 ) -> None:
-    """Show what this machine has, which recipes run here, and whether its engines compute them correctly.
+    """Describe this machine, which recipes it can run, and whether its engines compute them correctly.
 
-    Exit code 0 if a sweep can run here, otherwise 1.
+    The exit code is 0 if a sweep can run on this machine, otherwise 1.
     """
     from surogate_bench_orchestrator.cli.commands.doctor.command import DoctorOptions, run_doctor  # noqa: PLC0415 - see above
 
@@ -253,8 +253,8 @@ def gc(
 ) -> None:
     """List data that no sweep needs any more: superseded versions of edited sweeps, and leftover checkpoints.
 
-    Of each sweep name the version used last is kept, with the results of earlier versions that it refers to, and every
-    version with a report unless --superseded is given.
+    For each sweep name, the version used last is kept, with the results of earlier versions that it refers to.
+    Versions that have a report are kept unless --superseded is given.
     """
     from surogate_bench_orchestrator.cli.commands.gc import collect_garbage  # noqa: PLC0415 - see above
 

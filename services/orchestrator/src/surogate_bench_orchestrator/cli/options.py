@@ -35,7 +35,7 @@ SweepOrName = Annotated[
 ]
 SweepToCheck = Annotated[
     Path | None,
-    typer.Argument(metavar="SWEEP.yaml", help="A sweep that is to run here.", show_default="the built-in recipes"),
+    typer.Argument(metavar="SWEEP.yaml", help="A sweep to run on this machine.", show_default="the built-in recipes"),
 ]
 Seeds = Annotated[
     list[int] | None,
@@ -65,7 +65,7 @@ Deep = Annotated[
         "--deep", help="Also check model and data as a run does, and show what would be trained and what it needs."
     ),
 ]
-Delete = Annotated[bool, typer.Option("--delete", help="Remove it; by default it is only listed.")]
+Delete = Annotated[bool, typer.Option("--delete", help="Remove what is listed; by default nothing is removed.")]
 Superseded = Annotated[
     bool, typer.Option("--superseded", help="Also remove earlier versions of sweeps that have a report.")
 ]
@@ -81,8 +81,8 @@ StageName = Annotated[
         show_default="all",
     ),
 ]
-Tail = Annotated[int, typer.Option(min=1, help="Number of last lines to show of each log.")]
-Output = Annotated[OutputFormat, typer.Option(help="Form of the result; --json is short for --output json.")]
+Tail = Annotated[int, typer.Option(min=1, help="Number of lines to show from the end of each log.")]
+Output = Annotated[OutputFormat, typer.Option(help="Output format; --json is short for --output json.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to standard output.")]
 Where = Annotated[On, typer.Option("--on", help="Where the sweep runs.")]
 
@@ -96,10 +96,10 @@ Slots = Annotated[
         show_default="as many as the machine allows",
     ),
 ]
-NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail at once if another process runs this sweep.")]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Fail immediately if another process is running this sweep.")]
 NoReuse = Annotated[
     bool,
-    typer.Option("--no-reuse", help="Compute every stage, even if the store has an equal one of another sweep."),
+    typer.Option("--no-reuse", help="Compute every stage, even if the store has the result of an equal one."),
 ]
 
 Namespace = Annotated[

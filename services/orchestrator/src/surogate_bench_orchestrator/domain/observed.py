@@ -79,7 +79,7 @@ def failure_of(task: Task, observed: Observed) -> Failure | None:
     if observation.phase is Phase.FAILED:
         return Failure(observation.reason or "Failed", observation.message)
     if observation.phase is Phase.SUCCEEDED:
-        return Failure("ResultMissing", f"{task.name} ended without error but left no result")
+        return Failure("ResultMissing", f"{task.name} ended without an error, but published no result")
     return None
 
 
@@ -97,7 +97,7 @@ class RunState(StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether nothing more will happen to the run."""
+        """Whether the run has ended."""
         return self in {RunState.SUCCEEDED, RunState.FAILED, RunState.SKIPPED}
 
 

@@ -38,7 +38,7 @@ class Run:
     adapter: ForeignAdapter | None = None
     trainer: ForeignTrainer | None = None
     train: Task | None
-    """The task that produces the adapter: a training, or the import of a foreign one."""
+    """The task that produces the adapter: a training run, or the import of a foreign one."""
     evaluations: tuple[Evaluation, ...]
     """The evaluation on the base as published is the first; those of further tasks follow those on the other ways of
     serving, and those of the merged adapter are the last."""
@@ -81,7 +81,7 @@ class Plan:
     runs: tuple[Run, ...]
     """The base first, then recipes, foreign trainers and foreign adapters in the order of the spec."""
     training_order: tuple[Task, ...]
-    """The slowest first, so that no long run starts last while other slots are idle (LPT rule, Graham); foreign
+    """The slowest first, so that no long run starts last while other slots are idle (Graham's LPT rule); foreign
     trainers, whose speed is not known, before all."""
     reuse: bool = True
     """Whether results of equal stages of other sweeps in the store are reused."""

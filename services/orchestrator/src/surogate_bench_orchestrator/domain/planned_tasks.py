@@ -1,4 +1,4 @@
-"""The tasks of a sweep: what each is named, requests, holds and may take."""
+"""The tasks of a sweep: names, requests, slots and deadlines."""
 
 import re
 from dataclasses import dataclass

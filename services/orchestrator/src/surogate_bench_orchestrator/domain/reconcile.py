@@ -15,8 +15,8 @@ way to it. Servers of merged adapters, each with one evaluation, come last, and 
 servers give way to trainers that lack a slot, so that one slot never leads to a deadlock.
 
 If slots are not counted (a cluster with autoscaling), trainers are queued, at most :data:`MAX_QUEUED` at a time, and
-the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them beside
-trainers if that number of slots permits overlapping.
+the number of placed tasks is taken as the number of slots. Servers are queued once no trainer is, or one of them
+along with trainers if that number of slots permits overlapping.
 """
 
 from collections.abc import Sequence
@@ -44,21 +44,21 @@ _AUTO_LEAVES_TRAINERS = 0.75
 
 @dataclass(frozen=True, slots=True)
 class Submit:
-    """Have the runtime run a task."""
+    """Let the runtime run a task."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Have the runtime stop and forget a task."""
+    """Let the runtime stop and forget a task."""
 
     task: Task
 
 
 @dataclass(frozen=True, slots=True)
 class Reuse:
-    """Finish a task by referring to an equal stage that is done."""
+    """Complete a task by a reference to an equal, finished stage."""
 
     task: Task
     source: str
@@ -69,7 +69,7 @@ Action = Submit | Delete | Reuse
 
 
 def reconcile(plan: Plan, observed: Observed) -> tuple[Action, ...]:
-    """Decide the next actions; empty if there is only something to wait for, or if the sweep has ended."""
+    """Decide the next actions; empty if the sweep only has to wait, or has ended."""
     if observed.is_done(plan.prepare) and (reused := _reuse(plan, observed)):
         return reused
     if not all(observed.is_done(task) for task in plan.preliminaries):

@@ -1,7 +1,7 @@
 """The remaining work of each model server, and which servers to start and stop for it: pure.
 
 A server has *work* while an evaluation on it is running or only needs the server. It is *idle* when it has none but
-will have some, once further adapters are trained. It is *over* when nothing is left for it.
+will have some, once further adapters are trained. It is *over* when nothing remains to be scored on it.
 """
 
 from collections.abc import Iterable
@@ -38,7 +38,7 @@ class ServerWork:
 
     @property
     def may_precede_adapters(self) -> bool:
-        """Whether it is idle and can start nevertheless: a merged adapter is a part of what its server starts with."""
+        """Whether it is idle and can start nevertheless: a server needs its merged adapter when it starts."""
         return self.is_idle and not is_merged(self.server)
 
     @property
@@ -48,7 +48,7 @@ class ServerWork:
 
     @property
     def completes(self) -> bool:
-        """Whether all of the remaining work can be done now, so that it need not be started again."""
+        """Whether all of the remaining work can be done now, so that it does not have to be started again."""
         return self.has_work and self.later == 0
 
 
@@ -119,7 +119,7 @@ def server_ahead_of_trainers(
 
 
 def servers_after_trainers(works: Iterable[ServerWork], observed: Observed) -> list[Task]:
-    """Return servers that are worth a slot no trainer waits for, the most useful first.
+    """Return servers that may take a slot that no trainer waits for, the most useful first.
 
     If none has work and none runs, one may start while the last trainers run.
     """

@@ -13,7 +13,7 @@ MAX_NAME = 63
 """Longest DNS label (RFC 1123): task names become names of Kubernetes objects and their label values."""
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
-"""Reason of a task that was stopped at its deadline; Kubernetes' own word for a Job."""
+"""Reason of a task that was stopped at its deadline; Kubernetes uses the same for a Job."""
 KILLED, EXITED = "Killed", "Exited"
 """Reasons of an attempt that reported none: a signal ended it, or it ended with an exit code."""
 

@@ -42,7 +42,7 @@ NAME_RULE: Rule = {
 }
 
 IMAGE_REQUIRED = "is required on Kubernetes, where the command runs in a container of its own"
-NO_LOCAL_FILES = "is a path beside the sweep file, which the image does not have"
+NO_LOCAL_FILES = "is a path relative to the sweep file, which the image does not have"
 FILES_IN_IMAGE = "put the file into the image, and name it by its path there"
 
 MAX_RUNS = 1000

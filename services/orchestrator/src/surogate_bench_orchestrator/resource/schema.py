@@ -31,7 +31,7 @@ _WITHOUT_DEFAULT = {
     "TaskEntry": TaskEntry.model_fields.keys(),
 }
 """Settings whose absence has a meaning, by model: without a task the first of the list is primary, and what it is given
-must not be given beside it."""
+must not be given together with it."""
 _KEPT = ("type", "enum", "pattern", "minimum", "maximum", "minLength", "minItems")
 
 
@@ -172,7 +172,7 @@ def _given(default: Any, left_out: Collection[str] = ()) -> Any:  # noqa: ANN401
 
 
 def _exclusive_bounds(source: Mapping[str, Any]) -> Schema:
-    """Return exclusive bounds as in OpenAPI 3.0, where they are a boolean beside the bound."""
+    """Return exclusive bounds as in OpenAPI 3.0, where they are a Boolean next to the bound."""
     made: Schema = {}
     for bound, excluded in (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")):
         if excluded in source:

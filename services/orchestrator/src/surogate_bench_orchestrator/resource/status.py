@@ -84,7 +84,7 @@ class StatusRow(StatusModel):
     )
     seed: int | None = Field(None, description="Its seed.")
     state: str = Field(
-        description="Pending, Training, Importing, Trained, Evaluating, Succeeded, Failed or Skipped; of a service "
+        description="Pending, Training, Importing, Trained, Evaluating, Succeeded, Failed or Skipped; for a service "
         "Pending, Starting, Running, Done or Failed."
     )
     detail: str = Field("", description="Current activity within the state.")

@@ -3,7 +3,7 @@
 A sweep that is edited gets another spec hash, and with it another folder, which refers to the stages of the old one
 that are still valid. In use are, of each sweep name, the version used last and the last one with a result, and every
 version that is locked. Their stages, and the stages that they refer to, are kept. The rest is garbage: superseded
-versions, and checkpoints of finished trainings. A superseded version with a report is complete; it is listed, and
+versions, and checkpoints of finished training runs. A superseded version with a report is complete; it is listed, and
 removed only on request.
 
 Removal is safe while sweeps run: a version is locked before anything of it is deleted; manifests are deleted first, so

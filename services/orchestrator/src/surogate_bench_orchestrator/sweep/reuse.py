@@ -284,7 +284,7 @@ def _content_of(manifest: Manifest | None) -> str | None:
 
 
 def _input_scales(store: ObjectStore, training: Task) -> str | None:
-    """Return the digest of the scales that a finished training kept, which manifests in memory leave out."""
+    """Return the digest of the scales that a finished training run kept, which manifests in memory leave out."""
     found = _adapter(store, training.output) if training.output else None
     return found.input_scales_sha256 if found else None
 

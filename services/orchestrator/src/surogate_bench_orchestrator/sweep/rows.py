@@ -119,7 +119,7 @@ def sweep_progress(snapshot: Snapshot) -> SweepProgress:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the warnings of the prepare stage, of imports and of foreign trainings; empty before they are done."""
+    """Return the warnings of the prepare stage, of imports and of foreign training runs; empty before they are done."""
     prepared = result_of(snapshot.manifests.get(snapshot.plan.prepare.name), PrepareResult)
     return (*(prepared.warnings if prepared else ()), *_import_warnings(snapshot))
 
@@ -243,7 +243,7 @@ def _has_failed_early(snapshot: Snapshot) -> bool:
 
 def _activity(task: Observation) -> str:
     if task.unplaced:
-        return "waits for room"
+        return "waiting for resources"
     if task.phase is Phase.PENDING and task.reason:
         return "about to retry"
     return task.progress.phase if task.progress else Activity.STARTING

@@ -38,7 +38,7 @@ class DequantizingProducts(nn.Module):
 
     @property
     def operand_nbytes(self) -> int:
-        """Nothing is kept beside the storage."""
+        """Nothing is kept in addition to the storage."""
         return 0
 
 

@@ -1,6 +1,6 @@
 """Weights made ready for emulated products: code values that bf16 holds exactly, and one fp32 factor.
 
-The frozen weight is quantized once. Beside a bf16 storage the code values are kept as bf16; beside a quantized storage
+The frozen weight is quantized once. With a bf16 storage, the code values are kept as bf16; with a quantized storage
 they are kept packed and expanded for each product, so that no 2-byte copy of the weight survives.
 
 Every projection has a scale of its own. Surogate fuses q, k and v, and gate and up, into one weight each with one
@@ -20,7 +20,7 @@ from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_produc
 
 
 class Operand(nn.Module):
-    """One quantized weight operand; ``values() * scale`` is what it stands for."""
+    """One quantized weight operand, which represents ``values() * scale``."""
 
     scale: Tensor
     """0-dim fp32."""
@@ -36,7 +36,7 @@ class Operand(nn.Module):
 
 
 class ExpandedOperand(Operand):
-    """Code values kept as bf16: 2 bytes a parameter, nothing to do per product."""
+    """Code values kept as bf16: 2 bytes per parameter, and no conversion per product."""
 
     codes: Tensor
 
@@ -51,7 +51,7 @@ class ExpandedOperand(Operand):
 
 
 class E4M3Operand(Operand):
-    """Per-tensor E4M3, kept as bytes: 1 byte a parameter."""
+    """Per-tensor E4M3, kept as bytes: 1 byte per parameter."""
 
     codes: Tensor
 
@@ -66,7 +66,7 @@ class E4M3Operand(Operand):
 
 
 class NVFP4Operand(Operand):
-    """NVFP4 kept packed: about 0.5 bytes a parameter, 0.5625 with 1x16 blocks."""
+    """NVFP4 kept packed: about 0.5 bytes per parameter, 0.5625 with 1x16 blocks."""
 
     codes: Tensor
     block_scales: Tensor

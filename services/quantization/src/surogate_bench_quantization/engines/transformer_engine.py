@@ -28,7 +28,7 @@ from surogate_bench_quantization.linear import FrozenLinear
 from surogate_bench_quantization.storage import FrozenWeight, freeze
 
 _MULTIPLES = {ComputePrecision.FP8_HYBRID: 16, ComputePrecision.NVFP4: 32}
-"""What every dimension of a product has to be a multiple of; rows are padded with zeros where they are not."""
+"""Every dimension of a product must be a multiple of this; rows are padded with zeros if they are not."""
 _GENERATOR = "transformer_engine.generator"
 
 

@@ -10,7 +10,7 @@ from surogate_bench_quantization.storage.nf4 import NF4Linear
 
 
 class BitsAndBytesNF4Format:
-    """Packed codes, and bitsandbytes' quantization state beside them."""
+    """Packed codes, and bitsandbytes' quantization state."""
 
     label = "bitsandbytes nf4"
     notes = (

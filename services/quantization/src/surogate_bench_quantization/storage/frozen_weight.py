@@ -31,7 +31,7 @@ class FrozenWeight(nn.Module):
 
 
 class BF16Weight(FrozenWeight):
-    """Plain bf16: 2 bytes a parameter."""
+    """Plain bf16: 2 bytes per parameter."""
 
     values: Tensor
 
@@ -45,7 +45,7 @@ class BF16Weight(FrozenWeight):
 
 
 class FP8TilesWeight(FrozenWeight):
-    """E4M3 with an fp32 scale per 128x128 tile: 1 + 4/16384 bytes a parameter where tiles are whole."""
+    """E4M3 with an fp32 scale per 128x128 tile: 1 + 4/16384 bytes per parameter where tiles are whole."""
 
     codes: Tensor
     inverse_scales: Tensor
@@ -62,7 +62,7 @@ class FP8TilesWeight(FrozenWeight):
 
 
 class NVFP4Weight(FrozenWeight):
-    """NVFP4 in blocks of 1x16 along in_features, without 4/6: 0.5625 bytes a parameter and 4 bytes a tensor."""
+    """NVFP4 in blocks of 1x16 along in_features, without 4/6: 0.5625 bytes per parameter and 4 bytes per tensor."""
 
     codes: Tensor
     block_scales: Tensor

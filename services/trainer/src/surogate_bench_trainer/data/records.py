@@ -37,7 +37,7 @@ class Message:
     role: str
     content: str
     reasoning: tuple[tuple[str, str], ...] = ()
-    """Name and text of fields for the chat template beside ``content``, such as ``reasoning_content``."""
+    """Name and text of fields for the chat template in addition to ``content``, such as ``reasoning_content``."""
     is_learned: bool = True
     """Whether the message counts in the loss if it is the assistant's."""
 

@@ -106,7 +106,7 @@ def _messages(record: ReadRecord, spec: DataSpec) -> tuple[Message, ...]:
                 remedy="Leave it out, or give records of another shape.",
             )
         case Record() | Completion():
-            # The prompt exactly as lm-eval sends it. A blank that separates a completion from it has no meaning here.
+            # The prompt exactly as lm-eval sends it. A space that separates a completion from it has no meaning here.
             return (Message("user", prompt_of(record, spec)), Message(ASSISTANT, completion_of(record, spec).strip()))
 
 

@@ -63,7 +63,7 @@ def _instruction(fields: Mapping[str, Any], spec: DataSpec, place: Place) -> Rec
     given = fields.get(name)
     if given is not None and (context := as_text(given)) is None:
         raise place.error(
-            f"has no text in its field {name!r} but {kind_of(given)}",
+            f"has no text in its field {name!r} (found {kind_of(given)})",
             value=given,
             remedy="Correct the record, or set data.fields.input.",
         )

@@ -1,4 +1,4 @@
-"""How the processes of one training share its work; pure functions of numbers, so that nothing has to be agreed on."""
+"""How the processes of a training run share its work; pure functions of numbers, so that no agreement is needed."""
 
 import numpy as np
 

@@ -21,7 +21,7 @@ _NOT_WRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EAC
 def complete_folder(target: Path) -> Iterator[Path]:
     """Give a folder to write to that becomes ``target`` when the block ends without an exception.
 
-    Until then it is a hidden folder beside it. What killed processes left there is removed first.
+    Until then it is a hidden folder next to it. What killed processes left there is removed first.
 
     Raises:
         ConfigError: the disk is full or cannot be written, or ``target`` has been filled meanwhile.

@@ -1,4 +1,4 @@
-"""The CPU's losses: the same train stages in a child process that has no GPU, beside the first checks."""
+"""The CPU's losses: the same train stages in a child process without a GPU, which runs along with the first checks."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Number formats on the device against formulas in NumPy: the same codes and scales, bit for bit."""
+"""Comparison of number formats on the device with formulas in NumPy: codes and scales must be equal bit for bit."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

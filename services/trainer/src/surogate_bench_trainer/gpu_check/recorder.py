@@ -19,7 +19,7 @@ _SHOWN_CHARACTERS = 400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What a check measured."""
+    """Measurements of a check."""
 
     comparisons: tuple[Comparison, ...] = ()
     """Numbers with a tolerance; the check passes if there are some and all hold."""
@@ -27,7 +27,7 @@ class Finding:
     losses: tuple[float, ...] = ()
     engine: str = ""
     not_run: str = ""
-    """Why this finding proves nothing here, though its code has run."""
+    """Why this finding proves nothing on this machine, although its code has run."""
 
 
 class NotRun(Exception):  # noqa: N818 - no error

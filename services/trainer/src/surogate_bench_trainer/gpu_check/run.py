@@ -36,7 +36,7 @@ from surogate_bench_trainer.gpu_check.stage import stage_checks
 
 PASSES, TRAIN_STAGE, SPEED = "passes", "train-stage", "speed"
 GROUPS = (ENGINES, PASSES, TRAIN_STAGE, SPEED)
-"""Groups from the most important to the least."""
+"""Groups in order of importance."""
 _MINUTES = 8.0
 _REFERENCE_THREADS = 4
 

@@ -109,7 +109,7 @@ def _figures(timing: Timing) -> dict[str, float]:
 
 
 def start_measuring(device: torch.device) -> None:
-    """Forget earlier peaks of memory."""
+    """Reset the peak memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

@@ -44,7 +44,7 @@ REASONS: Mapping[str, str] = {
     **dict.fromkeys(("gpt-sw3", "gpt2", "openai-gpt"), _NOT_LINEAR),
     "mpt": "it encodes positions as biases of attention (ALiBi), which packed attention does not compute",
 }  # fmt: skip
-"""Why an architecture that people ask for is not supported."""
+"""Why a popular architecture is not supported."""
 
 UNVERIFIED = "its packed training has not been verified against transformers"
-"""The reason of all others."""
+"""The reason for all other architectures."""

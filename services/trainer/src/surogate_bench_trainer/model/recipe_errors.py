@@ -51,7 +51,7 @@ def not_covered(recipe: Recipe, problem: str, *, value: str | None = None) -> Co
         problem: What is wrong, as a sentence.
         value: The model's type.
     """
-    remedy = "Use a dense model, or the bf16 recipe alone."
+    remedy = "Use a dense model, or only the bf16 recipe."
     return ConfigError(problem, field=_model_of(recipe), value=value, remedy=remedy)
 
 

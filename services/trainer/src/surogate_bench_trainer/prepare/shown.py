@@ -100,9 +100,9 @@ def _notes(evaluation: EvaluationSpec) -> Iterator[str]:
     elif "prompt" in kept:
         yield _OWN_PROMPT
     if "num_fewshot" in kept:
-        yield "Solved examples stand before it as the task's own file says."
+        yield "Solved examples precede it, as defined in the task's own file."
     elif evaluation.num_fewshot:
-        yield f"{evaluation.num_fewshot} solved examples stand before it, which lm-eval chooses."
+        yield f"{evaluation.num_fewshot} solved examples, chosen by lm-eval, precede it."
     if is_of_choice(evaluation):
         yield "Each choice is appended to it, and none is generated."
     elif evaluation.chat_template:

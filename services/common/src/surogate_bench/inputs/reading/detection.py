@@ -18,7 +18,7 @@ REQUIRED_ROLES: Mapping[DataFormat, tuple[str, ...]] = MappingProxyType(
 )
 _ORDER: tuple[DataFormat, ...] = ("question-answer", "messages", "prompt-completion", "instruction", "text")
 """The first shape whose fields a record has is the detected one, unless the sweep names fields of another. A ``text``
-beside others is often a rendering of them, so it comes last."""
+along with other fields is often a rendering of them, so it comes last."""
 
 SCORED_FORMATS: frozenset[DataFormat] = frozenset({"question-answer", "prompt-completion", "instruction"})
 """Shapes that have a question and an answer."""

@@ -18,7 +18,7 @@ class Number(str):
 
 
 _KINDS = {
-    dict: "an object", list: "a list", str: "a text", type(None): "null", bool: "a truth value", bytes: "bytes",
+    dict: "an object", list: "a list", str: "text", type(None): "null", bool: "a Boolean", bytes: "bytes",
     Number: "a number",
 }  # fmt: skip
 
@@ -54,7 +54,7 @@ def text_field(fields: Mapping[str, Any], name: str, *, place: Place, setting: s
     value = fields.get(name)
     text = as_text(value)
     if text is None or not text.strip():
-        kind = "" if value is None or isinstance(value, str) else f" but {kind_of(value)}"
+        kind = "" if value is None or isinstance(value, str) else f" (found {kind_of(value)})"
         raise place.error(
             f"has no text in its field {name!r}{kind}; it has {names_of(fields)}",
             value=value,
@@ -81,7 +81,7 @@ def valid_text(text: str, name: str, place: Place) -> str:
 
 
 def as_text(value: object) -> str | None:
-    """Return the text of a string, number or truth value, or None for any other value."""
+    """Return the text of a string, number or Boolean, or None for any other value."""
     match value:
         case str():
             return str(value)  # no subclass, such as Number

@@ -69,7 +69,7 @@ def _why(garbage: Garbage) -> str:
         return f"kept now: in use by {garbage.busy}"
     if garbage.complete:
         return "superseded by a later version; has a report"
-    return "superseded by a later version" if garbage.superseded else "checkpoints of finished trainings"
+    return "superseded by a later version" if garbage.superseded else "checkpoints of finished training runs"
 
 
 def _as_json(garbage: Garbage) -> dict[str, object]:

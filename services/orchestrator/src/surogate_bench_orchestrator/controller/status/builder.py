@@ -30,7 +30,7 @@ _PROGRESS_FIELDS = {
 }  # fmt: skip
 """Fields of a row that change all the time, and their empty values."""
 _SUSPENSION = {
-    True: Failure("Requested", "spec.suspend is true: tasks are stopped, and continue when it is false"),
+    True: Failure("Requested", "spec.suspend is true: tasks are stopped, and continue once it is false"),
     False: Failure("NotRequested", ""),
 }
 _Reason = Failure

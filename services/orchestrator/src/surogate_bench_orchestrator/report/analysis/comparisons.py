@@ -1,4 +1,4 @@
-"""Paired differences of many cells: computed, adjusted by families, and related to the accuracies beside them."""
+"""Paired differences of many cells: computed, adjusted within families, and related to the accuracies next to them."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
@@ -11,7 +11,7 @@ from surogate_bench_orchestrator.report.model.served import ServedCell
 Cell = tuple[str, str | None]
 """Key of a row and way of serving."""
 Family = Callable[[Cell], str | None]
-"""The family that a comparison is adjusted in."""
+"""The family within which the p value of a comparison is adjusted."""
 Found = tuple[dict[Cell, Difference], list[tuple[Cell, str]]]
 """Differences, and why others cannot be compared."""
 
@@ -49,11 +49,11 @@ def adjusted_by_family(differences: Mapping[Cell, Difference], family: Family) -
 
 
 def beside(found: Comparison | None, cell: ServedCell, others: tuple[int, ...] | None) -> Comparison | None:
-    """Record whether a difference is that of the accuracies beside it; ``others`` is None in rows of single runs."""
+    """Record whether a difference is that of the accuracies next to it; ``others`` is None in rows of single runs."""
     if found is None:
         return None
     if not cell.seeds and not others:  # without seeds on either side
         return found.model_copy(update={"seeds": ()})
-    if not cell.seeds:  # a foreign adapter, beside each seed of the reference
+    if not cell.seeds:  # a foreign adapter, compared with each seed of the reference
         return found.model_copy(update={"of_all_seeds": others == found.seeds})
     return found.model_copy(update={"of_all_seeds": found.seeds == cell.seeds and others in {None, found.seeds}})

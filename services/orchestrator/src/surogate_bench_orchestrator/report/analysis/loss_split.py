@@ -143,7 +143,7 @@ def quantizing_alone(rows: Sequence[ServedRow], ways: Sequence[Way]) -> str:
     if not parts:
         return ""
     before = base.published.score.accuracy
-    few = "; with so few right answers, this shows little of what quantizing changes" if before < _FEW else ""
+    few = "; with so few correct answers, this says little about what quantizing changes" if before < _FEW else ""
     return (
         f"Quantizing alone: on these questions, the model without an adapter solved {percent(before)} as published, "
         f"{listed(parts)}{few}."

@@ -49,7 +49,7 @@ def reuse_notes(records: SweepRecords, sweep: RecipeSweep) -> list[str]:
 def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
     """Return how versions, engines and machines of compared stages differ; empty where they do not.
 
-    Speed and memory are never claimed to be comparable over trainings that were not made alike.
+    Speed and memory are never claimed to be comparable between training runs that were not computed in the same way.
     """
     of_kinds = {kind: _differing(kind, records.every_run(), sweep) for kind in _PACKAGES}
     engines = [found for recipe in sweep.recipes if (found := _engines(records.of_recipe(recipe.name), sweep))]
@@ -57,9 +57,9 @@ def made_unlike_note(records: SweepRecords, sweep: RecipeSweep) -> str:
     parts += [f"training with {found}" for found in engines]
     if not parts:
         return ""
-    speeds = "" if not (of_kinds["training"] or engines) else " Speed and memory of these trainings are not comparable."
+    speeds = "" if not (of_kinds["training"] or engines) else " Speed and memory of these runs are not comparable."
     return (
-        "Stages that are compared were not all made alike, which may explain a part of their differences: "
+        "Not all stages that are compared were computed in the same way, which may explain part of their differences: "
         f"{'; '.join(parts)}.{speeds}"
     )
 

@@ -147,7 +147,7 @@ def _with_comparisons(
 
 
 def _beside(found: Comparison | None, row: Row, others: tuple[int, ...] | None) -> Comparison | None:
-    """Record whether a difference is that of the accuracies beside it, which are over these seeds.
+    """Record whether a difference is that of the accuracies next to it, which are over these seeds.
 
     ``others`` is None where the other side has one accuracy for every seed: the base model, or, in rows of single runs,
     the reference's run of the same seed.
@@ -176,7 +176,7 @@ def _differences(
 
 
 def _evaluations(runs: Iterable[RunRecord], foreign_seeds: Iterable[int] = ()) -> dict[int, EvalRecord]:
-    """Return evaluations by seed; a foreign adapter has none, and its only one stands beside each of the others'."""
+    """Return evaluations by seed; the only one of a foreign adapter is compared with each of the others'."""
     found = [(run, run.evaluation) for run in runs if run.evaluation is not None]
     by_seed = {run.seed: evaluation for run, evaluation in found if run.seed is not None}
     foreign = [evaluation for run, evaluation in found if run.adapter is not None]

@@ -34,7 +34,7 @@ class Difference:
     only_this: int
     only_reference: int
     is_of_adapter: bool = False
-    """Whether this side is one imported adapter, which stands beside each seed of the other: no test of a recipe."""
+    """Whether this side is one imported adapter, which is compared with each seed of the other: no test of a recipe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

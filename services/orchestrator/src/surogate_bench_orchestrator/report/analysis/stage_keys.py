@@ -1,4 +1,4 @@
-"""Which stage of a run a result is of."""
+"""The stage of a run that a result belongs to."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,7 @@ class StageKey:
         return self.called(self.kind)
 
     def called(self, kind: str) -> str:
-        """Return a label that has ``kind`` as the word for the stage."""
+        """Return a label that uses ``kind`` as the name of the stage."""
         parts = [
             "merged" if self.merged else "",
             kind,

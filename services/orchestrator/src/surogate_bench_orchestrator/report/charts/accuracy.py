@@ -1,4 +1,4 @@
-"""The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference beside them."""
+"""The accuracy chart: accuracies with their 95 % intervals, and paired differences to the reference next to them."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -73,8 +73,8 @@ def accuracy_caption(summary: Summary) -> str:
     if not any(row.versus_reference for row in summary.rows):
         return f"Accuracy{band}. {covered}."
     return (
-        f"First panel: accuracy{band}. Second panel: the paired difference, which is sharper than comparing two "
-        f"intervals because both runs answered the same questions. {covered}."
+        f"First panel: accuracy{band}. Second panel: the paired difference, which is more precise than comparing "
+        f"two intervals, because both runs answered the same questions. {covered}."
     )
 
 

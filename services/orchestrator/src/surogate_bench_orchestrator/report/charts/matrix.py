@@ -65,8 +65,8 @@ def heat_map_caption(served: Served) -> str:
     shades = f"from {formats.percent(scale.vmin or 0.0)} to {formats.percent(scale.vmax or 0.0)}"
     covered = "seeds and questions" if several else "questions"
     return (
-        f"Accuracy in %, with its 95 % interval over {covered}. Darker is higher, {shades}.{base}{own} Whether two "
-        "cells differ is not to be read from their shades but from the paired differences below."
+        f"Accuracy in %, with its 95 % interval over {covered}. Darker is higher, {shades}.{base}{own} Shades do "
+        "not show whether two cells differ; the paired differences below do."
     )
 
 
@@ -144,7 +144,7 @@ def _legible(ground: str) -> str:
 
 
 def _wrapped(title: str) -> str:
-    """Break a column's title into lines at blanks and dashes."""
+    """Break a column's title into lines at spaces and dashes."""
     text = short(title)
     lines = [""]
     for word in text.split(" "):

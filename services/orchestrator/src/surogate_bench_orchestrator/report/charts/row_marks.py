@@ -64,7 +64,7 @@ def name_rows(axes: Axes, titles: Sequence[str], *, visible: bool) -> None:
     Args:
         axes: The panel.
         titles: A row each.
-        visible: False for a panel beside another one with the same rows.
+        visible: False for a panel next to another one with the same rows.
     """
     axes.set_yticks(range(len(titles)), list(titles), color=INK)
     axes.set_ylim(len(titles) - 0.4, -0.6)

@@ -1,11 +1,11 @@
-"""What a task beside the primary one shows."""
+"""Results of a task other than the primary one."""
 
 from surogate_bench_orchestrator.report.model.rows import Row, ScoredOn
 from surogate_bench_orchestrator.report.model.scores import Part
 
 
 class FurtherTask(Part):
-    """What a task beside the primary one shows, on the base as published; rows have no figures of trainings."""
+    """Results of a task other than the primary one, on the base as published; rows have no training figures."""
 
     task: str
     metric: str

@@ -15,7 +15,7 @@ class MergedCell(Part):
     merged: ServedCell
     """Result of the merged adapter; compared with nothing but ``unmerged``."""
     unmerged: ServedCell
-    """Result of the same adapter beside the base, as in the matrix."""
+    """Result of the same adapter on the unmerged base, as in the matrix."""
     versus_unmerged: Comparison | None
 
 

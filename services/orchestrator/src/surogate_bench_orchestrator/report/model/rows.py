@@ -45,7 +45,7 @@ class Training(Part):
     """Stored: weights of the linear layers inside the transformer blocks, scales included."""
     operand_cache_bytes: int | None
     training_weight_bytes: int | None
-    """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps beside them."""
+    """Held while training: ``weight_bytes`` and the low-precision operands that the engine keeps."""
     covered_share: float | None = None
     """Share of the weights inside the transformer blocks that the recipe covers; None where it was not recorded."""
     kept_layers: tuple[str, ...] = ()

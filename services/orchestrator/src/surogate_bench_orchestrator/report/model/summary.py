@@ -109,7 +109,7 @@ class Summary(Part):
     merged: Merged | None = Field(None, exclude_if=lambda value: value is None)
     """Accuracies of adapters merged into their base; absent where none was to be."""
     further: tuple[FurtherTask, ...] = Field((), exclude_if=lambda value: not value)
-    """Tasks beside the primary one, in the sweep's order."""
+    """Tasks other than the primary one, in the sweep's order."""
 
     @property
     def tested(self) -> bool:

@@ -38,7 +38,7 @@ class MainColumn:
     """One column."""
 
     header: Callable[[Summary, Sequence[Row]], str]
-    """Makes the header from the summary and the rows of the table; a line break is a blank in Markdown."""
+    """Makes the header from the summary and the rows of the table; a line break is a space in Markdown."""
     cell: Callable[[Row, Summary], str]
     kind: Kind = Kind.NUMBER
     rank: int

@@ -14,7 +14,7 @@ def matrix_tables(summary: Summary) -> tuple[TextTable, ...]:
     """Return the tables of a summary's matrix; none where everything is served as published alone.
 
     Where recipes are served as published and as trained only, the matrix would be empty but for its first column and
-    its diagonal, which one table shows beside each other.
+    its diagonal, which one table shows side by side.
     """
     served = summary.served
     if served is None:
@@ -135,7 +135,7 @@ def accuracy(row: ServedRow, cell: ServedCell, served: Served) -> str:
 
 
 def marks(row: ServedRow, cell: ServedCell, served: Served) -> str:
-    """Return the marks of a cell's accuracy, where its interval is not written beside it."""
+    """Return the marks of a cell's accuracy, where its interval is not written next to it."""
     less = formats.DOUBLE_DAGGER if covers_less(row, cell, served.rows) else ""
     return less + formats.score_marks(cell)
 

@@ -32,7 +32,7 @@ def of_score(cell: Callable[[Score], str]) -> Callable[[Row], str]:
 
 
 def of_training(cell: Callable[[Training], str]) -> Callable[[Row], str]:
-    """Return cells of the rows that have a training; the others have none."""
+    """Return cells of the rows that have a training run; the others have none."""
     return lambda row: cell(row.training) if row.training else formats.ABSENT
 
 

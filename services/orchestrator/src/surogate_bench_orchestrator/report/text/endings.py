@@ -23,9 +23,9 @@ def near_zero_footnotes(rows: Sequence[Row], metric: str) -> Iterator[str]:
         if (score.unformatted_share or 0.0) < _MOST:
             continue
         yield (
-            f"{row.title}: {_of_all(row, score, score.unformatted_answers)} answers have no answer in the format "
-            f"that {STRICT} reads, so its accuracy shows that it does not keep to the format, and not what "
-            "it can solve. Flexible accuracy, which takes the last number in the answer, is "
+            f"{row.title}: {_of_all(row, score, score.unformatted_answers)} answers are not in the format that "
+            f"{STRICT} reads, so its accuracy shows that it does not follow the format, and not what it can solve. "
+            "Flexible accuracy, which takes the last number in the answer, is "
             f"{formats.fraction(score.flexible_accuracy)}."
         )
 
@@ -41,7 +41,7 @@ def cut_off_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
         return ""
     return (
         f"Answers were cut off at {sweep.evaluation.max_gen_toks} tokens (evaluation.max_gen_toks): "
-        f"{formats.listed(counts)}. Such an answer is scored by what it holds until there."
+        f"{formats.listed(counts)}. Such an answer is scored by what it contains up to that point."
     )
 
 
@@ -60,9 +60,9 @@ def unfinished_note(rows: Sequence[Row], reference: Row | None) -> str:
     if not pairs:
         return ""
     return (
-        f"Cut-off and empty answers could explain by themselves the differences of {formats.listed(pairs)}: the row "
-        "with the lower accuracy has at least as many wrong answers that were cut off or empty. Read them in its "
-        "samples.jsonl; a larger evaluation.max_gen_toks shows what cut-off answers would have been."
+        f"Cut-off and empty answers alone could explain the differences of {formats.listed(pairs)}: the row with the "
+        "lower accuracy has at least as many wrong answers that were cut off or empty. They are in its samples.jsonl; "
+        "a larger evaluation.max_gen_toks shows what cut-off answers would have been."
     )
 
 

@@ -89,7 +89,7 @@ def _unlike_reference(row: Row, found: Comparison | None, reference: Row | None)
     if found is None or found.of_all_seeds or reference is None:
         return ""
     return (
-        f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} has too: "
+        f"{formats.DAGGER} {row.title}: the difference is over {seeds(found.seeds)}, which {reference.title} also has: "
         f"{formats.fraction(found.accuracy)} against {formats.fraction(found.other_accuracy)}. In the table, "
         f"{row.title} is over {seeds(row.seeds)} and {reference.title} over {seeds(reference.seeds)}."
     )

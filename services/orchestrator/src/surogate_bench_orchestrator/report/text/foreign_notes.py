@@ -21,8 +21,8 @@ def foreign_note(rows: Sequence[Row]) -> str:
         return ""
     return (
         f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} not trained by this sweep: training data, settings "
-        "and seed are not known, so there are no training figures, and a difference to another row is one between "
-        "adapters, whatever caused it. Whether test questions were trained on is not known either."
+        "and seed are not known, so there are no training figures, and a difference from another row may have any "
+        "cause. It is also not known whether test questions were used in training."
     )
 
 
@@ -32,10 +32,10 @@ def trainers_note(rows: Sequence[Row]) -> str:
     if not titles:
         return ""
     return (
-        f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} trained by other software, which was given the "
-        "data, settings and seeds of this sweep; whether it kept to them is not known. Losses, tokens and seconds are "
-        "as it reported them, the memory is that of its largest process (not known where it ran in a container), and "
-        "the validation loss as served was computed here."
+        f"{listed(titles)} {'was' if len(titles) == 1 else 'were'} trained by other software, which received the "
+        "data, settings and seeds of this sweep; whether it followed them is not known. Losses, tokens and seconds are "
+        "those that it reported, the memory is that of its largest process (not known if it ran in a container), and "
+        "the validation loss as served was computed by this sweep."
     )
 
 
@@ -45,8 +45,8 @@ def unknown_recipe_note(rows: Sequence[Row]) -> str:
     if not titles:
         return ""
     return (
-        f"Under which recipe {listed(titles)} {'was' if len(titles) == 1 else 'were'} trained is not stated, so "
-        "whether serving differs from training there is not known."
+        f"The sweep does not state which recipe {listed(titles)} {'was' if len(titles) == 1 else 'were'} trained "
+        "under, so it is not known whether serving differs from training."
     )
 
 

@@ -117,7 +117,7 @@ def p_text(p_value: float) -> str:
 
 
 def difference(comparison: Comparison) -> str:
-    """Format a difference, without p: \N{DAGGER} where it is not that of the accuracies beside it; asterisks."""
+    """Format a difference, without p: \N{DAGGER} where it is not that of the accuracies next to it; asterisks."""
     unlike = "" if comparison.of_all_seeds else DAGGER
     return signed(comparison.delta) + unlike + significance(comparison.p_adjusted)
 

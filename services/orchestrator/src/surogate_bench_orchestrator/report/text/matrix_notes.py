@@ -71,7 +71,7 @@ def _comparisons(cells: Sequence[ServedCell], splits: Sequence[LossSplit]) -> It
 
 
 def _unlike(row: ServedRow, cell: ServedCell, titles: Mapping[str, str], reference: str | None) -> Iterator[str]:
-    """Yield explanations of differences that are not those of the accuracies beside them."""
+    """Yield explanations of differences that are not those of the accuracies next to them."""
     where = f"{row.title} {_served(cell, titles)}"
     others = ((cell.versus_published, "itself as published"), (cell.versus_reference, titles.get(reference or "", "")))
     for found, other in others:
@@ -80,7 +80,7 @@ def _unlike(row: ServedRow, cell: ServedCell, titles: Mapping[str, str], referen
 
 
 def dagger_note(this: str, other: str, found: Comparison) -> str:
-    """Explain the mark of a difference that is not that of the accuracies beside it."""
+    """Explain the mark of a difference that is not that of the accuracies next to it."""
     return (
         f"{formats.DAGGER} {this}: the difference to {other} is over {seeds(found.seeds)}, which both have: "
         f"{fraction(found.accuracy)} against {fraction(found.other_accuracy)}."
@@ -92,7 +92,7 @@ def _unlike_split(split: LossSplit) -> str:
     if all(part.of_all_seeds for part in parts):
         return ""
     return (
-        f"{formats.DAGGER} {split.title}: the split of its difference is over {seeds(split.seeds)}, with which all of "
+        f"{formats.DAGGER} {split.title}: the split of its difference is over {seeds(split.seeds)}, for which all of "
         "its accuracies are known."
     )
 

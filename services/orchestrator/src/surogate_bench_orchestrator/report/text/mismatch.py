@@ -114,13 +114,13 @@ def mismatch_details(rows: Sequence[Quantized], matrix: Served | None = None) ->
     ]
     if matrix is not None:
         return (
-            "The first table is of adapters served as published, on bf16 weights with bf16 products, but they were not "
-            f"all trained so: {listed(formats)}. {_separated(rows, matrix)}"
+            "The first table is of adapters served as published, on bf16 weights with bf16 products, but not all were "
+            f"trained that way: {listed(formats)}. {_separated(rows, matrix)}"
         )
     return (
-        "All adapters are served on bf16 weights with bf16 products, as in the reference procedure, but were not all "
-        f"trained so: {listed(formats)}. These rows differ from the reference by recipe and mismatch together; what a "
-        "recipe costs by itself is not measured."
+        "All adapters are served on bf16 weights with bf16 products, as in the reference procedure, but not all were "
+        f"trained that way: {listed(formats)}. In these rows, the effects of recipe and mismatch are combined; the "
+        "cost of a recipe alone is not measured."
     )
 
 

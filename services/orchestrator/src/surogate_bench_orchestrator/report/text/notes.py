@@ -108,7 +108,7 @@ def _sensitivity(smallest: float, row: Row, comparison: Comparison, *, alone: bo
         return (
             f"With {n:,} questions and one seed ({n:,} pairs of answers), a paired test detects a difference of "
             f"{100 * smallest:.1f} points between two adapters with a power of 80 % ({where}; before correction for "
-            "several comparisons). Between recipes it takes more, because seeds differ."
+            "several comparisons). Recipes must differ by more, because seeds differ."
         )
     count = len(comparison.seeds)
     return (
@@ -135,7 +135,7 @@ def _bytes_note(rows: Sequence[Row]) -> str:
         return ""
     return (
         "Weight bytes are those of the linear layers inside the transformer blocks; “in training” adds the "
-        "low-precision operands that the engine keeps beside the stored weights."
+        "low-precision operands that the engine keeps in addition to the stored weights."
     )
 
 
@@ -192,11 +192,12 @@ def _covered_note(rows: Sequence[Row]) -> str:
     if not parts:
         return ""
     kept = [
-        f"{row.title} keeps {listed(row.training.kept_layers)} in bf16, whose dimensions its blocks do not divide."
+        f"{row.title} keeps {listed(row.training.kept_layers)} in bf16, because the block size does not divide their "
+        "dimensions."
         for row in rows
         if row.training and row.training.kept_layers
     ]
-    covered = "Some recipes cover only a part of the weights inside the transformer blocks, and the rest stays in bf16"
+    covered = "Some recipes cover only part of the weights inside the transformer blocks; the rest stays in bf16"
     return " ".join([f"{covered}: {listed(parts)}.", *kept])
 
 
@@ -207,7 +208,7 @@ def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
     marked = [row.title for row in rows if row.many_empty]
     return f"Empty answers count as wrong: {listed(counts)}." + (
         f" Above {empty_limit(sweep)} (evaluation.max_empty_fraction; {listed(marked)}, marked {formats.SECTION}) they "
-        "could explain a difference by themselves."
+        "alone could explain a difference."
         if marked
         else ""
     )

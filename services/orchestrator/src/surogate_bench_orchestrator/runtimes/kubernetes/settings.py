@@ -107,13 +107,14 @@ class ClusterSettings(Spec):
     placement_timeout_s: float = Field(
         86400.0,
         gt=0,
-        description="How long a pod waits for room on a node that could run it, while no other pod of its sweep runs.",
+        description="How long a pod waits for resources on a node that could run it, while no other pod of its sweep "
+        "runs.",
     )
     ttl_after_finished_s: int = Field(
         3600, ge=60, description="How long a finished Job and its log are kept, once its result is in the store."
     )
     termination_grace_s: int = Field(30, ge=1, description="Seconds between SIGTERM and SIGKILL.")
-    shm_size: str = Field("1Gi", description="Shared memory of the model server, and of a training on several GPUs.")
+    shm_size: str = Field("1Gi", description="Shared memory of the model server, and of training on several GPUs.")
 
 
 def load_settings(path: Path) -> ClusterSettings:

@@ -10,7 +10,7 @@ from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
 MULTIPLE = 16
-"""What every dimension of a product has to be a multiple of; rows are padded with zeros where they are not."""
+"""Every dimension of a product must be a multiple of this; rows are padded with zeros if they are not."""
 
 
 class TensorCoreFP8Forward(nn.Module):
@@ -68,7 +68,7 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
     """The same codes as :class:`EmulatedFP8Products`, multiplied as FP8 numbers; only sums are formed otherwise.
 
     Tensor cores contract both operands along their contiguous dimension, so the backward product needs the weight
-    transposed. Beside a bf16 weight both are kept, 2 bytes a parameter; beside a quantized one only the weight is, 1
+    transposed. With a bf16 weight both are kept, 2 bytes per parameter; with a quantized one only the weight is, 1
     byte a parameter, and it is transposed for each backward product.
 
     As Transformer Engine does, forward products take the faster accumulation of Hopper's tensor cores (partial sums of

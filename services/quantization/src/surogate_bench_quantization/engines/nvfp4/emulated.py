@@ -69,7 +69,7 @@ def _quantized_input(inputs: Tensor) -> QuantizedInput:
 
 
 class NVFP4Forward(nn.Module):
-    """Forward product of NVFP4 inputs and an NVFP4 weight, every token quantized by itself.
+    """Forward product of NVFP4 inputs and an NVFP4 weight, every token quantized separately.
 
     In training a tensor is a micro-batch, with one fp32 scale. A server's batches hold whatever requests there are, so
     one scale would make an answer depend on them. For one token it is what :class:`EmulatedNVFP4Products` computes.

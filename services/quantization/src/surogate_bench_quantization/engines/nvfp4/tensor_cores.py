@@ -20,7 +20,7 @@ _SWIZZLE = [SwizzleType.SWIZZLE_32_4_4, SwizzleType.NO_SWIZZLE]
 
 
 class SwizzledOperand(nn.Module):
-    """One weight operand, (n, k): 0.5625 bytes a parameter, as bytes since PEFT casts adapters to a base's dtype."""
+    """One weight operand, (n, k): 0.5625 bytes per parameter, as bytes since PEFT casts adapters to a base's dtype."""
 
     codes: Tensor
     block_scales: Tensor
@@ -51,7 +51,7 @@ class TensorCoreNVFP4Products(nn.Module):
     """The same codes and scales as :class:`EmulatedNVFP4Products`, multiplied as FP4 numbers; only sums differ.
 
     Tensor cores contract both operands along their contiguous dimension, so the backward product needs the weight
-    transposed: the two take 1.125 bytes a parameter, whatever the storage.
+    transposed: the two take 1.125 bytes per parameter, whatever the storage.
 
     Args:
         weight: bf16 (out_features, in_features).

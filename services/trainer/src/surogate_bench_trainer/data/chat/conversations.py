@@ -26,7 +26,7 @@ _ROLES: Mapping[str, str] = MappingProxyType(
 
 _MAY_BE_EMPTY = frozenset({"system", "developer"})
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-"""Names of what the assistant thinks before it answers, which chat templates read beside the content."""
+"""Names of what the assistant thinks before it answers, which chat templates read in addition to the content."""
 
 
 _WEIGHTS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
@@ -48,7 +48,7 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
     name = next((name for name in lists if fields.get(name) is not None), lists[0])
     given = fields.get(name)
     if not isinstance(given, list):
-        kind = "" if given is None else f" but {kind_of(given)}"
+        kind = "" if given is None else f" (found {kind_of(given)})"
         raise place.error(
             f"has no list of messages in its field {name!r}{kind}; it has {names_of(fields)}",
             value=given,
@@ -74,11 +74,11 @@ def conversation_from(fields: Mapping[str, Any], lists: Sequence[str], spec: Dat
 
 
 def _with_system(messages: tuple[Message, ...], given: object, place: Place) -> tuple[Message, ...]:
-    """Put a system message that stands beside the messages (as in ShareGPT) before them."""
+    """Put a system message next to the messages (as in ShareGPT) before them."""
     text = as_text(given)
     if given is not None and text is None:
         raise place.error(
-            f"has no text in its field {SYSTEM!r} but {kind_of(given)}", value=given, remedy="Correct the record."
+            f"has no text in its field {SYSTEM!r} (found {kind_of(given)})", value=given, remedy="Correct the record."
         )
     if not text or not text.strip():
         return messages

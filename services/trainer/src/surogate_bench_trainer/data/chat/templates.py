@@ -221,7 +221,7 @@ def chat_template_of(
 
 def _unusable_argument(name: str, value: object, usable: Set[str], *, is_taken: bool) -> ConfigError:
     problem = (
-        "every chat template is given this function or special token, which the argument would replace"
+        "every chat template receives this function or special token, and the argument would replace it"
         if is_taken
         else "the model's chat template uses no variable of this name, so the argument would have no effect"
     )

@@ -32,14 +32,14 @@ def tools_from(given: object, place: Place) -> str:
         raise place.error(
             f"has a value in its field 'tools' that cannot be written as JSON: {error}",
             value=given,
-            remedy="Write texts, finite numbers, truth values, lists and objects, or remove the field.",
+            remedy="Write texts, finite numbers, Booleans, lists and objects, or remove the field.",
         ) from error
     return valid_text(text, "tools", place)
 
 
 def _no_list(given: object, place: Place) -> ConfigError:
     return place.error(
-        f"has no list of tools in its field 'tools' but {kind_of(given)}",
+        f"has no list of tools in its field 'tools' (found {kind_of(given)})",
         value=given,
         remedy='Write a list such as [{"type": "function", "function": {"name": ...}}], or remove the field.',
     )

@@ -28,7 +28,7 @@ class LayerShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseLayers:
-    """What adapters are checked against."""
+    """The base model that adapters are checked against."""
 
     served: Mapping[str, LayerShape]
     """Layers whose adapters vLLM serves, by full name as in ``model.layers.0.self_attn.q_proj``."""

@@ -20,7 +20,7 @@ from surogate_bench_trainer.foreign.adapters.scaling import Scaling, resolve_sca
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAdapter:
-    """What the two files of an adapter hold."""
+    """Contents of the two files of an adapter."""
 
     files: Mapping[str, str]
     """Their SHA-256 by name."""
@@ -29,7 +29,7 @@ class CheckedAdapter:
     scaling: Scaling
 
     def facts(self) -> dict[str, Any]:
-        """Return the fields that results of imports and of foreign trainings share, except digest and warnings."""
+        """Return the fields that results of imports and of foreign training runs share, except digest and warnings."""
         return {
             "source_files": dict(self.files),
             "ranks": tuple(sorted(set(self.scaling.ranks.values()))),
@@ -43,7 +43,7 @@ class CheckedAdapter:
         }
 
     def warnings(self, sweep: RecipeSweep, names: Collection[str]) -> tuple[str, ...]:
-        """Return what is unusual about it.
+        """Return warnings about unusual properties.
 
         Args:
             sweep: Names the base model.
@@ -57,7 +57,7 @@ class CheckedAdapter:
                 "Their shapes agree; whether their weights do is not known."
             )
         if not any(self.scaling.scale(layer) and bool(pair.b.any()) for layer, pair in self.pairs.items()):
-            found.append("The adapter changes nothing: its B matrices, or its scale, are all zero.")
+            found.append("The adapter changes nothing: its B matrices are all zero, or its scale is.")
         return tuple(found)
 
 
@@ -66,7 +66,7 @@ def check_adapter(folder: Path, base: BaseLayers, *, max_rank: int, field: str) 
 
     Args:
         folder: Has the two files, of bounded sizes.
-        base: What it has to fit.
+        base: The base model that it must fit.
         max_rank: ``serving.max_lora_rank``.
         field: Setting that names the adapter, for messages.
 

@@ -1,4 +1,4 @@
-"""PEFT's ``adapter_config.json``, read strictly, and refused where vLLM would serve something else than was trained."""
+"""PEFT's ``adapter_config.json``, read strictly, and refused if vLLM would not serve what was trained."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ _CONVERT = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdapterConfig:
-    """What decides how an adapter's matrices are scaled, and what it states of itself."""
+    """The settings that determine the scale of an adapter's matrices, and what the adapter states about itself."""
 
     rank: int
     alpha: float
@@ -161,14 +161,14 @@ def _no_biases(raw: RawConfig, field: str) -> None:
 def _no_whole_modules(raw: RawConfig, field: str) -> None:
     for key in ("modules_to_save", "trainable_token_indices"):
         if raw.get(key):
-            problem = "brings whole modules or tokens beside its matrices, which vLLM would not load"
+            problem = "contains whole modules or tokens in addition to its matrices, which vLLM would not load"
             raise refused(field, key, problem, raw[key], _AS_PLAIN_LORA)
 
 
 def _no_parameters(raw: RawConfig, field: str) -> None:
     if raw.get("target_parameters"):
         problem = "adapts parameters that are not linear layers, such as the experts of a mixture"
-        raise refused(field, "target_parameters", problem, raw["target_parameters"], "Adapt linear layers alone.")
+        raise refused(field, "target_parameters", problem, raw["target_parameters"], "Adapt linear layers only.")
 
 
 def _no_variant(raw: RawConfig, field: str) -> None:

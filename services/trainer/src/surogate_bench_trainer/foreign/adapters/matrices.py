@@ -16,13 +16,17 @@ from surogate_bench_trainer.foreign.adapters.base_layers import LARGEST_HEADER, 
 
 _MATRIX = re.compile(rf"{re.escape(ADAPTER_PREFIX)}(?P<layer>[A-Za-z0-9_.]+)\.lora_(?P<matrix>[AB])\.weight")
 _TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_LINEAR_ONLY = "Train an adapter of the linear layers inside the transformer blocks alone."
+_LINEAR_ONLY = "Train an adapter of the linear layers inside the transformer blocks only."
 _EXPLANATIONS = (
     ("lora_magnitude_vector", "is a magnitude of DoRA, which vLLM does not serve", "Train it as plain LoRA."),
     ("lora_embedding_", "adapts an embedding, which is not served here", _LINEAR_ONLY),
     ("lm_head.lora_", "adapts the output head, which is not served here", _LINEAR_ONLY),
     (".bias", "is a trained bias, which vLLM does not serve", "Train it with bias: none."),
-    (".weight", "is a whole weight of the model beside the adapter's matrices", "Train it without modules_to_save."),
+    (
+        ".weight",
+        "is a whole weight of the model, not one of the adapter's matrices",
+        "Train it without modules_to_save.",
+    ),
 )
 """Parts of names of tensors that are not LoRA matrices, and what such a tensor is; the most specific first."""
 
@@ -45,7 +49,7 @@ def read_matrices(path: Path, base: BaseLayers, *, max_rank: int, field: str) ->
 
     Args:
         path: The safetensors file, of bounded size.
-        base: What they have to fit.
+        base: The base model that they must fit.
         max_rank: ``serving.max_lora_rank``.
         field: Setting that names the adapter, for messages.
 
@@ -61,7 +65,7 @@ def read_matrices(path: Path, base: BaseLayers, *, max_rank: int, field: str) ->
                 _check_shapes(file, name, base.served[layer], max_rank, field)
             return {layer: _load(file, name, field) for layer, name in names.items()}
     except SafetensorError as error:
-        raise _unusable(field, f"is not in safetensors format, or cut short: {error}", _COPY) from error
+        raise _unusable(field, f"is not in safetensors format, or is truncated: {error}", _COPY) from error
 
 
 def _require_small_header(path: Path, field: str) -> None:

@@ -65,7 +65,7 @@ def resolve_scaling(config: AdapterConfig, pairs: Mapping[str, Pair], *, field: 
             raise refused(
                 field,
                 "rank_pattern" if config.rank_pattern else "r",
-                f"differs from the matrices of {layer}, which have rank {pair.rank}: the scale would be another",
+                f"differs from the matrices of {layer}, which have rank {pair.rank}: the scale would be wrong",
                 ranks[layer],
                 "Use the adapter_config.json that belongs to these weights.",
             )

@@ -1,4 +1,4 @@
-"""The import stage: one foreign adapter becomes the files that a training would have left."""
+"""The import stage: one foreign adapter becomes the files that a training run would have left."""
 
 import logging
 from pathlib import Path
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def import_stage(request: ImportRequest, work_dir: Path) -> None:
-    """Fetch, check and publish one adapter; a finished import is left alone.
+    """Fetch, check and publish one adapter; a finished import is left unchanged.
 
     Raises:
         ConfigError: the sweep has no such adapter, or vLLM does not serve it with the sweep's model.

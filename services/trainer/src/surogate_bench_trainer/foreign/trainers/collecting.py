@@ -1,4 +1,4 @@
-"""What a foreign trainer left: checked, measured, and written as it is published."""
+"""The output of a foreign trainer: checked, measured, and written as it is published."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from surogate_bench_trainer.training.setup import training_device, validation_ba
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """The adapter that was left, after it was checked and written."""
+    """The trainer's adapter, after it was checked and written."""
 
     digest: str
     checked: CheckedAdapter
@@ -32,14 +32,14 @@ class _Taken:
 
 
 def collect(attempt: Attempt, ended: Ended | None) -> ForeignTrainResult:
-    """Check what was left, and write what is published into :attr:`Attempt.outputs`.
+    """Check the trainer's output, and write what is published into :attr:`Attempt.outputs`.
 
     Args:
         attempt: The attempt.
         ended: How the command ended; None where it ran in a container of its own.
 
     Raises:
-        ForeignTrainerError: it left no adapter that vLLM serves.
+        ForeignTrainerError: it wrote no adapter that vLLM serves.
     """
     write_progress(attempt.work_dir, Progress(phase=Activity.CHECKING))
     try:

@@ -56,9 +56,9 @@ class Command:
 
 
 def trainer_environment(inherited: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a foreign trainer: that of this process without credentials, and what is added.
+    """Return the environment of a foreign trainer: that of this process without credentials, plus additional variables.
 
-    The mark of the task stays, by which an orchestrator finds processes that outlived their service.
+    The variable that marks the task is kept, by which an orchestrator finds processes that outlived their service.
     """
     kept = {
         name: value

@@ -1,4 +1,4 @@
-"""What a foreign trainer is given: request, records and model, in folders that it may read."""
+"""The input of a foreign trainer: request, records and model, in folders that it may read."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ def give(attempt: Attempt) -> tuple[Path, TrainerRequest]:
 
 
 def give_copies(attempt: Attempt) -> None:
-    """Write all that a command in a container of its own needs into the folder that it shares with this one.
+    """Write everything that a command in a separate container needs into the folder that both containers share.
 
     Raises:
         ConfigError: the tokenizer has no end-of-text token.

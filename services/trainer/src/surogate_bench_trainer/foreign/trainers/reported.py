@@ -1,4 +1,4 @@
-"""What a foreign trainer reports of its training: ``metrics.jsonl``, read leniently, and bounded."""
+"""The figures that a foreign trainer reports in ``metrics.jsonl``, read leniently and with size limits."""
 
 import math
 from collections.abc import Sequence
@@ -22,10 +22,10 @@ _OBJECT = TypeAdapter(dict[str, JsonValue])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
-    """The figures of a training, as far as they were reported."""
+    """The figures of a training run, as far as they were reported."""
 
     lines: tuple[MetricsLine, ...] = ()
-    """Lines in the order of steps; a step or validation that was reported twice counts once, as reported last."""
+    """Lines in the order of steps; of a step or validation that was reported twice, the last report is used."""
     warnings: tuple[str, ...] = ()
 
     @property
@@ -65,7 +65,7 @@ class Reported:
 
 
 def read_reported(folder: Path) -> Reported:
-    """Read what a trainer has left in its output folder. What cannot be read is a warning, and no figures."""
+    """Read a trainer's output folder. If it cannot be read, there is a warning and no figures."""
     path = folder / METRICS_FILE
     if not path.exists():
         return Reported(warnings=(f"The trainer left no {METRICS_FILE}: its losses and its speed are not known.",))

@@ -1,4 +1,4 @@
-"""The request that a foreign trainer is given: a JSON file, and the records as lines of JSON beside it."""
+"""The request of a foreign trainer: a JSON file, and the records as lines of JSON next to it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ VERSION: Final = 1
 
 
 class TrainerRequest(BaseModel):
-    """Content of the file; docs/trainers.md explains it to those who write trainers."""
+    """Content of the file; docs/trainers.md documents it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -62,12 +62,12 @@ class DataLine(BaseModel):
     input_ids: list[int]
     """Prompt, with the special tokens that the tokenizer adds, completion and end-of-text token."""
     loss_mask: list[int]
-    """1 for tokens that count in the loss, 0 for the others; as long as ``input_ids``."""
+    """1 for tokens that are included in the loss, 0 for the others; as long as ``input_ids``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainerInput:
-    """What a request is made of."""
+    """Contents of a request."""
 
     request: ForeignTrainRequest
     location: ModelLocation

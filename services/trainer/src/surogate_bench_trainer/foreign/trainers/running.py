@@ -1,4 +1,4 @@
-"""The command of a foreign trainer as a child process: how it is started, and what its end means."""
+"""Run the command of a foreign trainer as a child process, and interpret its exit code."""
 
 import os
 from collections.abc import Callable

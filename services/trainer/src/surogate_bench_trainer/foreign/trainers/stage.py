@@ -1,8 +1,8 @@
-"""The stage that has other software train an adapter: request, command, checks, and the published result.
+"""The stage in which other software trains an adapter: request, command, checks, and the published result.
 
-On one machine a process does all of it. Where the command runs in a container of its own, one of ours before it writes
-what it is given into a folder that they share, and one after it checks and publishes what it left there, without
-reading anything else of that folder.
+On one machine, one process does everything. If the command runs in a separate container, a container of this service
+runs before it and writes its input into a shared folder, and another one runs after it, checks its output there and
+publishes it, without reading anything else in that folder.
 """
 
 import logging
@@ -31,12 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 def foreign_train_stage(request: ForeignTrainRequest, work_dir: Path) -> None:
-    """Have a foreign trainer train one adapter, check it and publish it; a finished stage is left alone.
+    """Let a foreign trainer train one adapter, then check and publish it; a finished stage is left unchanged.
 
     Raises:
         ConfigError: the sweep has no such trainer, its program cannot be started, or its files were changed.
         ForeignTrainerError: it failed, passed its deadline, or left no adapter that vLLM serves.
-        PermanentError: the prepare stage is missing; or this only prepares a training whose result is already stored.
+        PermanentError: the prepare stage is missing; or this only prepares a run whose result is already stored.
         TransientError: it was killed or asks for another attempt, or the store is unavailable.
     """
     store = open_store(request.store)

@@ -136,7 +136,7 @@ def _refuse_two_values(field: str, table: Mapping[str, float], layer: str) -> No
             f"give {layer} different values: {', '.join(matching)}",
             field=field,
             value=dict(table),
-            remedy="Write them so that each layer matches one, since the order of a table has no meaning.",
+            remedy="Write them so that each layer matches one, because the order of a mapping has no meaning.",
         )
 
 
@@ -181,8 +181,8 @@ def _check_served_names(facts: CheckpointFacts) -> None:
     renamed = [path for path in linear_paths(facts.model) if not path.startswith(_PREFIX_IN_VLLM)]
     if scaled and renamed:
         raise ConfigError(
-            f"vLLM names this model's layers otherwise, for example {renamed[0]}, and would not find the input scales "
-            f"of FP8 products: {', '.join(scaled)}",
+            f"vLLM has other names for this model's layers, for example {renamed[0]}, and would not find the input "
+            f"scales of FP8 products: {', '.join(scaled)}",
             field="serving.under",
             value=list(sweep.serving.under),
             remedy="Leave out serving.under, or these recipes.",

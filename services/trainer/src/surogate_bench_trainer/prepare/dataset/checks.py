@@ -114,8 +114,8 @@ def header_warnings(tokenizer: "PreTrainedTokenizerBase", sweep: RecipeSweep) ->
     if not lacking:
         return ()
     return (
-        "the model's chat template ignores add_generation_prompt: in scoring the model has to write the header of its "
-        "answer itself, and training does not teach it",
+        "the model's chat template ignores add_generation_prompt: in scoring, the model must write the header of its "
+        "answer itself, which training does not teach it",
     )
 
 

@@ -69,10 +69,10 @@ def load_test(spec: DataSpec) -> list[ReadRecord]:
         records = _from_hub(spec, str(spec.hub), only=("test",)).get("test", [])
     if len(records) < (needed := spec.test_size or _FEWEST_SCORED):
         raise ConfigError(
-            f"has {len(records)} test records, and {needed} are needed",
+            f"has {len(records)} test records, but {needed} are needed",
             field="data.test",
             value=spec.label,
-            remedy=f"Give a test split with more, or lower data.test_size; the least is {_FEWEST_SCORED}.",
+            remedy=f"Give a test split with more records, or lower data.test_size; the minimum is {_FEWEST_SCORED}.",
         )
     require_named_fields({"test": records}, spec)
     return records[: spec.test_size]

@@ -1,4 +1,4 @@
-"""What a process of a training has to agree on with the others that train the same run."""
+"""What a process of a training run must agree on with the others that train the same run."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -68,7 +68,7 @@ class Peers(Protocol):
 
 
 class Alone(Peers):
-    """The only process of a training."""
+    """The only process of a training run."""
 
     leads = True
     processes = 1

@@ -123,10 +123,10 @@ class ProcessGroup(Peers):
             kinds = self._kinds(store)
         if len(set(kinds)) > 1:
             raise ConfigError(
-                f"only {kinds.count('cuda')} of as many processes found a GPU",
+                f"only {kinds.count('cuda')} of the processes found a GPU",
                 field="training.gpus",
                 value=self.processes,
-                remedy="Give the training as many GPUs, or lower training.gpus.",
+                remedy="Give the run as many GPUs, or lower training.gpus.",
             )
         with self._waiting():
             dist.init_process_group(

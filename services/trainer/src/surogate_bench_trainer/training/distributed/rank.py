@@ -1,4 +1,4 @@
-"""One of the processes that :mod:`surogate_bench_trainer.processes` starts for a training on several GPUs."""
+"""One of the processes that :mod:`surogate_bench_trainer.processes` starts for a training run on several GPUs."""
 
 import logging
 from pathlib import Path

@@ -20,7 +20,7 @@ _INSTALL = "Build the environment again: make env."
 
 
 class Level(StrEnum):
-    """Weight of a finding."""
+    """Severity of a finding."""
 
     OK = "ok"
     NOTE = "note"  # a sweep can run, but not every one

@@ -30,7 +30,7 @@ class Hub:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that a diagnosis starts from."""
+    """The facts that a diagnosis is based on."""
 
     machine: Machine
     """Cores, memory and the GPUs that torch may use."""

@@ -1,4 +1,4 @@
-"""An estimate of the GPU memory that a training takes, from the model's configuration alone.
+"""An estimate of the GPU memory of a training run, from the model's configuration alone.
 
 It adds up what is kept: weights, operands, LoRA with its optimizer, the tensors that the backward pass needs, and the
 logits of counted tokens. For the one case that has been measured (Qwen3-0.6B's shape on an H100, docs/benchmarks.md)
@@ -80,7 +80,7 @@ class ModelShape:
 
 
 def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: TrainingSpec) -> int:
-    """Estimate the peak of a training's GPU memory, in bytes.
+    """Estimate the peak of a training run's GPU memory, in bytes.
 
     Args:
         shape: The model.
@@ -115,6 +115,6 @@ def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:
 
 
 def _operand_bytes(recipe: Recipe) -> float:
-    """Bytes a weight of the operands that are kept beside the storage."""
+    """Bytes per weight of the operands that are kept in addition to the storage."""
     compute = COMPUTES[recipe.compute]
     return compute.operand_bytes if recipe.weight_storage is WeightStorage.BF16 else compute.packed_operand_bytes

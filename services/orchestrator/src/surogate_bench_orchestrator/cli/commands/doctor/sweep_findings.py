@@ -1,4 +1,4 @@
-"""What one sweep needs that this machine may lack: the hub, programs of foreign trainers, and memory of the GPU."""
+"""Requirements of a sweep that this machine may lack: the hub, programs of foreign trainers, and GPU memory."""
 
 import json
 from collections.abc import Iterator, Mapping

@@ -1,1 +1,1 @@
-"""``surogate-bench init``: from a few answers to a commented sweep file. Answers, document and text are pure."""
+"""``surogate-bench init``: converts a few answers to a commented sweep file. Answers, document and text are pure."""

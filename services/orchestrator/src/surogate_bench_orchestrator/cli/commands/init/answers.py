@@ -1,4 +1,4 @@
-"""What is answered about a sweep, and what is known about its model and data."""
+"""The answers about a sweep, and the known facts about its model and data."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -67,7 +67,7 @@ class DataFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known beside the answers."""
+    """What is known in addition to the answers."""
 
     positions: int | None = None
     """Positions that the model takes; None if that is not known."""

@@ -23,7 +23,7 @@ from surogate_bench_orchestrator.cli.commands.recipes import capabilities_here
 from surogate_bench_orchestrator.cli.terminal.consoles import Consoles, print_line
 
 _PLACEHOLDER = Source("hub", "not-answered")
-"""Model or data until it is asked for."""
+"""Placeholder for model or data until the user is asked."""
 _EXAMPLES: Mapping[str, str] = {"model": "Qwen/Qwen3-0.6B", "data": "openai/gsm8k"}
 
 
@@ -68,7 +68,7 @@ def _draft(options: InitOptions, consoles: Consoles) -> Draft:
     elif missing:
         name = sorted(missing, reverse=True)[0]  # the model first
         raise ConfigError(
-            "is needed, as there is no terminal to ask on" if not options.yes else "has no default",
+            "is required, because there is no terminal to ask on" if not options.yes else "has no default",
             field=f"--{name}",
             remedy=f"For example --{name} {_EXAMPLES[name]}.",
         )
@@ -82,7 +82,12 @@ def _require_absent(options: InitOptions) -> None:
     if options.file.is_dir():
         raise ConfigError("is a folder", field="FILE", value=str(options.file), remedy="Give the name of a file.")
     if not options.file.parent.is_dir():
-        raise ConfigError("is in no folder", field="FILE", value=str(options.file), remedy="Create its folder first.")
+        raise ConfigError(
+            "is in a folder that does not exist",
+            field="FILE",
+            value=str(options.file),
+            remedy="Create its folder first.",
+        )
     if not options.force and (options.file.exists() or options.file.is_symlink()):
         raise _present(options.file)
 
@@ -112,6 +117,6 @@ def _show_notes(draft: Draft, consoles: Consoles) -> None:
 
 def _show_next(file: Path, draft: Draft, consoles: Consoles) -> None:
     runs = len(draft.sweep.recipes) * len(draft.sweep.seeds)
-    print_line(consoles.output, f"{file} is written: sweep {draft.sweep.name}, {runs} runs and the base model. Next:")
+    print_line(consoles.output, f"Wrote {file}: sweep {draft.sweep.name}, {runs} runs and the base model. Next:")
     for command in ("validate", "run"):
         print_line(consoles.output, f"  surogate-bench {command} {shlex.quote(str(file))}")

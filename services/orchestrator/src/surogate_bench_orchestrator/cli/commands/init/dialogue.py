@@ -47,9 +47,9 @@ class _Question:
     label: str
     text: str
     default: str | None
-    """What an empty answer means; None if it means nothing."""
+    """The default for an empty answer; None if there is none."""
     answered: Callable[[Answers, str], Answers]
-    """Adds what was typed to the answers."""
+    """Adds the typed text to the answers."""
 
 
 class Dialogue:
@@ -109,7 +109,7 @@ class Dialogue:
                 return changed
 
     def _read(self, label: str, default: str | None) -> str:
-        """Read one line without the blanks around it.
+        """Read one line, and strip spaces around it.
 
         Raises:
             KeyboardInterrupt: the input has ended.
@@ -222,7 +222,7 @@ class Dialogue:
         return recipes_from(listed(typed), self._folder)
 
     def _training(self, answers: Answers) -> Answers:
-        """Ask for the basics of training, if the defaults are not accepted as a whole."""
+        """Ask for the basic training settings, unless the user accepts all defaults."""
         document = self._drafts.of(answers).document
         asked = [
             (path, parse)

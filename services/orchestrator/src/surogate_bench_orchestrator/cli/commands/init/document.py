@@ -1,4 +1,4 @@
-"""From answers to the document of a sweep: everything that was not answered gets a default."""
+"""Convert answers to the document of a sweep: everything that was not answered gets a default."""
 
 import re
 from collections.abc import Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Drafts: what the answers so far make, checked as `surogate-bench validate` checks a file."""
+"""Drafts: the sweep made from the answers so far, checked as `surogate-bench validate` checks a file."""
 
 import copy
 from dataclasses import dataclass

@@ -109,7 +109,7 @@ def _has_answer(record: object, shape: DataFormat | None, spec: DataSpec) -> boo
 
 
 def _spelled_otherwise(names: Iterable[str], spec: DataSpec) -> Mapping[str, str]:
-    """Return fields that differ from the usual names in capitals and blanks alone, by role."""
+    """Return fields that differ from the usual names only in capitals and spaces, by role."""
     if spec.named_shapes:
         return {}
     roles = FieldNames.model_fields.keys()

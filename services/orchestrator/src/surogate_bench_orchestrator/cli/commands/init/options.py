@@ -36,7 +36,7 @@ def init(  # noqa: PLR0913 - an option each
     data_config: Annotated[str | None, _option("--data-config", "data.config", default="none")] = None,
     data_format: Annotated[str | None, _option("--format", "data.format", default="auto")] = None,
     field: Annotated[
-        Texts, typer.Option(help="ROLE=NAME, such as question=Q: a field that has another name.", show_default=False)
+        Texts, typer.Option(help="ROLE=NAME, such as question=Q: a field with another name.", show_default=False)
     ] = None,
     split: Annotated[
         Texts, typer.Option(help="SPLIT=NAME, such as test=test_sft: a split on the hub.", show_default=False)
@@ -48,7 +48,7 @@ def init(  # noqa: PLR0913 - an option each
         ),
     ] = None,
     recipe: Annotated[
-        Texts, typer.Option(help="A recipe, by name or file; may be repeated.", show_default="all that are built in")
+        Texts, typer.Option(help="A recipe, by name or file; may be repeated.", show_default="all built-in recipes")
     ] = None,
     seed: Annotated[Texts, typer.Option(help="A seed; may be repeated.", show_default="0 and 1")] = None,
     under: Annotated[
@@ -66,14 +66,14 @@ def init(  # noqa: PLR0913 - an option each
     rank: Annotated[str | None, _option("--rank", "training.lora.r", default="16")] = None,
     alpha: Annotated[str | None, _option("--alpha", "training.lora.alpha", default="twice the rank")] = None,
     target: Annotated[
-        Texts, typer.Option(help="A layer that gets an adapter; may be repeated.", show_default="those of Llama")
+        Texts, typer.Option(help="A layer that gets an adapter; may be repeated.", show_default="the layers of Llama")
     ] = None,
     other: Annotated[
         Texts,
-        typer.Option("--set", help="Any SETTING=VALUE, such as training.warmup_steps=5.", show_default=False),
+        typer.Option("--set", help="Any other SETTING=VALUE, such as training.warmup_steps=5.", show_default=False),
     ] = None,
     name: Annotated[str | None, _option("--name", "name", default="of FILE, or of model and data")] = None,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing; take the defaults.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Ask nothing and use the defaults.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     to_stdout: Annotated[bool, typer.Option("--stdout", help="Print the sweep instead of writing FILE.")] = False,
 ) -> None:

@@ -21,7 +21,7 @@ def number(text: str) -> int | float | str:
 
 
 def listed(text: str) -> list[str]:
-    """Return the entries of a list whose separators are commas or blanks."""
+    """Return the entries of a list whose separators are commas or spaces."""
     return [entry for entry in _SEPARATOR.split(text.strip()) if entry]
 
 

@@ -1,4 +1,4 @@
-"""The command: have the trainer service inspect the sweep, add what it needs, show both, and leave nothing behind."""
+"""The command: let the trainer service inspect the sweep, add its requirements, show both, and leave no files."""
 
 import json
 import tempfile
@@ -57,7 +57,7 @@ def inspect_sweep(sweep: RecipeSweep, location: str, state_dir: Path, consoles: 
     Args:
         sweep: The sweep.
         location: The store, which is not changed.
-        state_dir: Where a run would put its scratch files; they are put beside it if it does not exist.
+        state_dir: Where a run would put its scratch files; they are put next to it if it does not exist.
         consoles: Output streams.
 
     Returns:
@@ -125,7 +125,7 @@ def _task(sweep: RecipeSweep, store: ObjectStore, output: Path, *, attempts: int
 
 
 def _failed(observation: Observation, log: Path, consoles: Consoles) -> ExitCode:
-    """Show why, with the end of the log where the cause is not the user's input: the log is removed."""
+    """Show why, with the end of the log unless the cause is the user's input, because the log is removed."""
     print_line(consoles.messages, f"Error: {observation.message}")
     if observation.reason == ConfigError.__name__:
         return ExitCode.BAD_INPUT

@@ -1,4 +1,4 @@
-"""What a sweep needs: memory and time of its trainings, and disk; None where no honest estimate exists."""
+"""What a sweep needs: memory and time of its training runs, and disk; None where no honest estimate exists."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _CHECKPOINTS = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeNeeds:
-    """Memory and time of one recipe's trainings."""
+    """Memory and time of one recipe's training runs."""
 
     recipe: str
     weight_bytes: int | None
@@ -73,7 +73,7 @@ def disk_needs(sweep: RecipeSweep, inspection: Inspection, *, side_by_side: int)
     Args:
         sweep: The sweep.
         inspection: Has the sizes of model, data and adapter.
-        side_by_side: Trainings that run at once.
+        side_by_side: Training runs that are active at once.
     """
     runs = len(sweep.recipes) * len(sweep.seeds)
     return DiskNeeds(

@@ -1,4 +1,4 @@
-"""Texts of other origin on the terminal: framed line by line, wrapped, and shortened in the middle."""
+"""Text from models and data on the terminal: framed line by line, wrapped, and shortened in the middle."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

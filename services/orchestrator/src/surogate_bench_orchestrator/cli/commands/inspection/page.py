@@ -114,7 +114,7 @@ def _schedules(schedules: Sequence[SeedSchedule]) -> FittedTable:
     table = FittedTable([
         *(Column(header=name, justify="right") for name in ("seed", "rows", "filled", "steps", "epochs")),
         Column(header="steps an epoch", justify="right", rank=1),
-        Column(header="tokens in all", justify="right"),
+        Column(header="tokens in total", justify="right"),
         Column(header="in the loss", justify="right"),
     ])  # fmt: skip
     for each in schedules:
@@ -139,7 +139,7 @@ def _needs(recipes: Sequence[RecipeNeeds]) -> FittedTable:
         Column(header="GPU memory", justify="right"),
         Column(header="peak measured", justify="right", rank=1),
         Column(header="tokens/s", justify="right"),
-        Column(header="a training", justify="right"),
+        Column(header="time per run", justify="right"),
     ])  # fmt: skip
     for each in recipes:
         measured = each.measured
@@ -174,7 +174,7 @@ def _disk(disk: DiskNeeds, inspection: Inspection, sweep: RecipeSweep) -> Iterat
     model = size(inspection.model_bytes)
     yield f"Model: {model}, converted and stored" if disk.store_model else f"Model: {model}, used where it is"
     yield f"Prepared data: {size(disk.data)}"
-    yield f"Adapters: {size(disk.adapters)} ({len(sweep.recipes) * len(sweep.seeds):,} trainings)"
+    yield f"Adapters: {size(disk.adapters)} ({len(sweep.recipes) * len(sweep.seeds):,} training runs)"
     yield f"Checkpoints: up to {size(disk.checkpoints)} while training"
     if sweep.serving.merged:
         yield f"Merged models: {model} for each server with a merged adapter, while it runs"

@@ -1,4 +1,4 @@
-"""Speeds measured on this machine: finished trainings in the store that equal a recipe's in all that costs time."""
+"""Speeds measured on this machine: finished training runs in the store that equal a recipe's in all that costs time."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +23,7 @@ _COSTS_TIME = ("lora", "packing", "max_length", "micro_batch_size", "gpus", "los
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """One finished training whose speed holds for another."""
+    """One finished training run whose speed holds for another."""
 
     tokens_per_second: float
     peak_memory_bytes: int
@@ -42,7 +42,7 @@ class Here:
     allotment: Allotment
 
     def is_alike(self, manifest: Manifest, result: TrainResult) -> bool:
-        """Return whether a training ran on such hardware, with as much of it."""
+        """Return whether a training run was made on such hardware, with as much of it."""
         ran, here = manifest.hardware, self.hardware
         same = (ran.cpu, ran.cores, ran.gpu) == (here.cpu, here.cores, here.gpu)
         of_each = max(1, self.allotment.threads // result.processes)
@@ -56,7 +56,7 @@ def measured_speeds(
     """Return the newest measurement of each recipe that has one, by the recipe's name.
 
     Args:
-        store: Has finished trainings of any sweep.
+        store: Has finished training runs of any sweep.
         sweep: The sweep that is to run.
         prepared: Identifies its model.
         here: Where it would run.

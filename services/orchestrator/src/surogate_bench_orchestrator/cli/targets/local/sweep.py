@@ -101,10 +101,10 @@ def require_slots(local: LocalSweep) -> None:
     needed, slots = local.sweep.training.gpus, local.allotment().slots
     if needed > slots:
         raise ConfigError(
-            f"only {slots} {'is' if slots == 1 else 'are'} available here (GPUs; cores where there are none)",
+            f"only {slots} {'is' if slots == 1 else 'are'} available on this machine (GPUs, or cores without a GPU)",
             field="training.gpus",
             value=needed,
-            remedy="Lower it, raise --slots if that is given, or use a machine with more of them.",
+            remedy="Lower it, raise --slots if that is given, or use a machine with more GPUs or cores.",
         )
 
 

@@ -37,7 +37,7 @@ def flag(value: bool) -> str:
 
 
 def numbers(seeds: Sequence[int]) -> str:
-    """Return numbers separated by blanks."""
+    """Return numbers separated by spaces."""
     return " ".join(map(str, seeds))
 
 

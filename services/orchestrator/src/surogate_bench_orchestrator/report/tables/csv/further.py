@@ -5,7 +5,7 @@ from surogate_bench_orchestrator.report.tables.csv.cells import to_csv_text
 from surogate_bench_orchestrator.report.tables.csv.summary import CSV_COLUMNS, row_cells
 
 TASK_COLUMNS = (*CSV_COLUMNS, "metric", "second_metric")
-"""Columns of tasks.csv: those of summary.csv, without figures of trainings; ``accuracy`` is by ``metric``,
+"""Columns of tasks.csv: those of summary.csv, without training figures; ``accuracy`` is by ``metric``,
 ``flexible_accuracy`` by ``second_metric``."""
 
 

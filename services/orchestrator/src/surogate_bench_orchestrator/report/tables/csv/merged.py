@@ -19,7 +19,7 @@ MERGED_COLUMNS = (
 )  # fmt: skip
 """Columns of merged.csv: a line for each row and way of serving; numbers unrounded, an absent one empty.
 
-``…_unmerged`` compares with the same adapters beside the base, served the same way; otherwise as in matrix.csv."""
+``…_unmerged`` compares with the same adapters on the unmerged base, served the same way; otherwise as in matrix.csv."""
 
 
 def to_merged_csv(merged: Merged) -> str:

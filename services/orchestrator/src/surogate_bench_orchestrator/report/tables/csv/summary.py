@@ -21,7 +21,7 @@ CSV_COLUMNS = (
     "source", "trained_under", "adapter_sha256", "kept_layers", "seeds_left_out", "processes",
     *ENDING_COLUMNS,
 )  # fmt: skip
-"""Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by blanks.
+"""Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by spaces.
 
 ``p_reference…`` and ``p_base…`` test recipes over seeds and questions, and are empty with fewer than two seeds;
 ``p_questions…`` and ``p_base_questions_adjusted`` compare two adapters of one seed, over questions only.
@@ -31,7 +31,7 @@ Differences are over ``seeds_compared…``: where these are not ``seeds``, ``acc
 ``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
 ``unfinished_share`` is that of wrong answers that were cut off or empty.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
-foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by blanks.
+foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by spaces.
 ``accuracy`` is strict and ``flexible_accuracy`` flexible exact match; where they are not, columns ``metric`` and
 ``second_metric`` follow, and ``flexible_accuracy`` is empty where a task has one metric."""
 

@@ -81,7 +81,7 @@ def service_container(
 
 
 def shares_memory(task: Task) -> bool:
-    """Whether processes of a pod exchange tensors: those of vLLM, and those of a training on several GPUs."""
+    """Whether processes of a pod exchange tensors: those of vLLM, and those of a training run on several GPUs."""
     return isinstance(task.request, ServeRequest) or (isinstance(task.request, TrainRequest) and task.slots > 1)
 
 

@@ -1,8 +1,8 @@
-"""What the pod of a foreign trainer has beside its main container: the user's image between two steps of ours; pure.
+"""The further containers in the pod of a foreign trainer: the user's image between two steps of this software; pure.
 
-Three containers run one after the other, so that the user's image needs nothing of ours and gets no credentials:
-``prepare`` writes what the command is given into a volume, ``trainer`` runs the command with that volume and a scratch
-volume alone, and ``main`` checks and uploads what it left.
+Three containers run one after the other, so that the user's image needs no part of this software and gets no
+credentials: ``prepare`` writes the input of the command into a volume, ``trainer`` runs the command with only that
+volume and a scratch volume, and ``main`` checks and uploads its output.
 """
 
 from pathlib import Path

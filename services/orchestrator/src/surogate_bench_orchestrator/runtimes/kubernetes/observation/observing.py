@@ -70,8 +70,8 @@ class TaskObjects:
     now: float
     """Seconds since 1970."""
     held_until: float = 0.0
-    """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown: a wait for room is measured from
-    then."""
+    """When a task of the sweep last held a slot, seconds since 1970, 0 if unknown; start of the wait for
+    resources."""
     no_node_since: float = 0.0
     """Time since which no node could run its pod, seconds since 1970; 0 if unknown."""
     limits: Limits
@@ -259,7 +259,7 @@ def _exceeded_placement(task: TaskObjects, blocked: BlockingCondition) -> Termin
         message = f"no node could run it for {task.limits.unschedulable_s:g} s: {blocked.message}"
         return Termination(reason=NO_CAPABLE_NODE, message=message[:MESSAGE_LENGTH])
     if task.now - max(blocked.since, task.held_until) > task.limits.placement_s:
-        message = f"no node had room for {task.limits.placement_s:g} s: {blocked.message}"
+        message = f"no node had enough resources for {task.limits.placement_s:g} s: {blocked.message}"
         return Termination(reason=DEADLINE_EXCEEDED, message=message[:MESSAGE_LENGTH])
     return None
 
