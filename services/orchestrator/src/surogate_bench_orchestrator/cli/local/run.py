@@ -80,11 +80,12 @@ def _finish(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Con
 
 
 def _run(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
-    def heartbeat() -> None:
-        stop.check()
-        lock.renew()
-
     with local.runtime() as runtime, choose_display(progress) as display:
+
+        def heartbeat() -> None:
+            stop.check()
+            lock.renew()
+            runtime.advance()
 
         def show(snapshot: Snapshot) -> None:
             display.show(sweep_progress(snapshot))
