@@ -88,7 +88,12 @@ def harness(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Harness]
     command = [sys.executable, str(FAKE_SERVICE)]
     with LocalRuntime(tmp_path / "state", allotment, SystemClock(), command=lambda _: command) as local:
         local.take_over()
-        yield Harness(local, lambda: time.sleep(0.02), store)
+
+        def step() -> None:
+            time.sleep(0.02)
+            local.advance()
+
+        yield Harness(local, step, store)
 
 
 def test_a_task_never_submitted_is_absent(harness: Harness) -> None:

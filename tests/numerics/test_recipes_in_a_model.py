@@ -21,7 +21,7 @@ from surogate_bench_quantization.engines.fp8.session import FP8Session
 from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Products
 from surogate_bench_quantization.engines.selection import ENGINES
 from surogate_bench_quantization.linear import QuantizedLinear
-from surogate_bench_quantization.storage.frozen_weight import STORAGE_CLASSES
+from surogate_bench_quantization.storage.selection import STORAGE_CLASSES
 from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
 
 MakeModel = Callable[..., Qwen3ForCausalLM]

@@ -35,9 +35,9 @@ def test_a_target_matches_the_end_of_a_name_from_a_dot_on(targets: Any, is_targe
 
 def test_a_pattern_that_matches_decides_rank_and_alpha() -> None:
     lora = LoraSpec(r=16, alpha=32, rank_pattern={"q_proj": 4, "v_proj": 64}, alpha_pattern={r"layers\.3\..*": 8})
-    assert (lora.rank_of(QUERY), lora.alpha_of(QUERY), lora.scale_of(QUERY)) == (4, 8.0, 2.0)
-    assert lora.scale_of("model.layers.2.self_attn.k_proj") == 2.0
-    assert lora.model_copy(update={"use_rslora": True}).scale_of(QUERY) == 4.0
+    other = "model.layers.2.self_attn.k_proj"
+    assert (lora.rank_of(QUERY), lora.alpha_of(QUERY)) == (4, 8.0)
+    assert (lora.rank_of(other), lora.alpha_of(other)) == (16, 32.0)
     assert lora.largest_rank == 64
 
 

@@ -72,6 +72,7 @@ class Machine:
             assert clock.now() - start < PATIENCE_S, "no end"
             if stopped_with is not None and len(self.done) >= stopped_with:
                 raise StoppedError
+            runtime.advance()
 
         store = open_store(laid_out.prepare.request.store)
 

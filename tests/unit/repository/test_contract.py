@@ -15,12 +15,14 @@ SHARED = {
     value
     for name, value in vars(contract).items()
     if name.isupper() and isinstance(value, str) and name not in {"DATA_FOLDER", "MODEL_FOLDER", "ADAPTER_FOLDER"}
-}
+} | set(contract.STORE_VARIABLES.values())
 """The folders' names are ordinary words, which mean other things elsewhere."""
 PORTS = {value for name, value in vars(contract).items() if name.endswith("_PORT")}
 _ORCHESTRATOR = "services/orchestrator/src/surogate_bench_orchestrator"
 ELSEWHERE = {
     (f"{_ORCHESTRATOR}/controller/status/writer.py", "/status"),  # the subresource of Kubernetes
+    (f"{_ORCHESTRATOR}/cli/options.py", "--output"),  # options of other commands
+    ("services/trainer/src/surogate_bench_trainer/embedded/pretrain/__main__.py", "--threads"),
 }
 
 
@@ -51,6 +53,24 @@ def test_no_environment_variable_of_ours_is_spelled_out_elsewhere() -> None:
         if file != CONTRACT
         for node in literals(file)
         if isinstance(node.value, str) and contract.VARIABLE_PREFIX in node.value
+    ]
+    assert spelled == []
+
+
+def test_how_a_command_ended_is_worded_in_the_contract_only() -> None:
+    messages = (
+        contract.command_exited(1),
+        contract.command_killed(9),
+        contract.command_overdue(5),
+        contract.killed_by(9),
+    )
+    beginnings = tuple(" ".join(message.split()[:4]) for message in (*messages, contract.COMMAND_ASKS_AGAIN))
+    spelled = [
+        f"{file.name}:{node.lineno}"
+        for file in sorted(SERVICES.glob("*/src/**/*.py"))
+        if file != CONTRACT
+        for node in literals(file)
+        if isinstance(node.value, str) and node.value.startswith(beginnings)
     ]
     assert spelled == []
 

@@ -1,13 +1,16 @@
-"""The contract between services: names, environment variables, ports, HTTP paths, files and reasons of failure.
+"""The contract between services: names, environment variables, ports, paths, files, reasons and messages of failure.
 
 Process exit codes belong to the errors that cause them: :class:`surogate_bench.errors.ExitCode`. Requests are in
 :mod:`surogate_bench.stages.requests`, keys of the object store in :mod:`surogate_bench.layout`. The Helm chart
 repeats the ports.
 """
 
+import signal
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 
-from surogate_bench.errors import UnsupportedRecipeError
+from surogate_bench.errors import ExitCode, UnsupportedRecipeError
 
 
 class Service(StrEnum):
@@ -25,6 +28,10 @@ class Service(StrEnum):
 
 GPU_CHECK_MODULE = f"{Service.TRAINER.module}.gpu_check"
 """Module of the trainer that checks this machine, started as ``python -m MODULE --output DIR``."""
+
+OUTPUT_OPTION, GROUPS_OPTION = "--output", "--groups"
+THREADS_OPTION, MINUTES_OPTION = "--threads", "--minutes"
+"""Its options that others give: folder of its report, groups of checks, CPU threads, and time."""
 
 WORK_DIR_OPTION = "--work-dir"
 """Option of every service: folder for scratch files, progress and errors."""
@@ -67,6 +74,9 @@ TRAINER_REQUEST_VARIABLE = f"{VARIABLE_PREFIX}TRAINER_REQUEST"
 
 # Variables of other software that several services read or set
 
+STORE_VARIABLES: Mapping[str, str] = MappingProxyType({"s3": "AWS_", "gs": "GOOGLE_", "az": "AZURE_"})
+"""Prefixes of the variables with credentials and endpoint of an object store, by the scheme of its URL."""
+
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 HUB_OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
@@ -102,6 +112,7 @@ PROGRESS_PATH = "/progress"
 STATUS_PATH = "/status"
 ADAPTERS_PATH = "/adapters"
 PROBE_PATH = "/probe"
+VLLM_COMPLETIONS_PATH = "/v1/completions"
 
 # Files of a stage in the object store
 
@@ -131,6 +142,7 @@ SUMMARY_FILE = "summary.json"
 
 # Files of a model in the format of transformers
 
+MODEL_CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 """Files by tensor, where there are several."""
@@ -145,14 +157,56 @@ EXPORT_FILE = "surogate_bench_export.json"
 REQUEST_FILE = "request.json"
 PROGRESS_FILE = "progress.json"
 TERMINATION_FILE = "termination.json"
+LOG_FILE = "log.txt"
 
 # Reasons of failure
+
+KILLED, EXITED = "Killed", "Exited"
+"""Reasons of a process that reported none: a signal ended it, or it ended with an exit code."""
 
 NO_CAPABLE_NODE = "NoCapableNode"
 """No node of the cluster has what a pod asks for."""
 
 LACK_OF_CAPABILITY = frozenset({UnsupportedRecipeError.__name__, NO_CAPABLE_NODE})
 """Reasons for which a run is skipped rather than failed: the hardware cannot run it."""
+
+
+# Messages of several services
+
+
+def killed_by(number: int) -> str:
+    """Return how a process ended that a signal ended, and the usual cause of SIGKILL."""
+    hint = " (the kernel does so when memory is exhausted)" if number == signal.SIGKILL else ""
+    return f"killed by {signal.Signals(number).name}{hint}"
+
+
+COMMAND_ASKS_AGAIN = f"the command asks for another attempt (exit code {ExitCode.TRANSIENT:d})"
+"""Of a foreign trainer's command, as in the next four: a trainer runs it, or in a cluster a container of its pod."""
+
+
+def command_not_started(why: str) -> str:
+    """Return the message of a command that cannot be started."""
+    return f"the command cannot be started: {why}"
+
+
+def command_overdue(timeout_s: float) -> str:
+    """Return the message of a command that was stopped at its deadline, seconds."""
+    return f"the command had not ended after {timeout_s:g} s"
+
+
+def command_killed(number: int) -> str:
+    """Return the message of a command that a signal ended."""
+    return f"the command was killed by signal {number}"
+
+
+def command_exited(code: int) -> str:
+    """Return the message of a command that ended with an exit code that means failure."""
+    return f"the command ended with exit code {code}"
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """Return the header by which clients of vLLM show its key; empty where it requires none."""
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def task_file(task: str) -> str:

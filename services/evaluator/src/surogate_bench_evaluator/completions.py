@@ -11,7 +11,9 @@ from lm_eval.models.api_models import JsonChatStr
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 from typing_extensions import override
 
+from surogate_bench.contract import VLLM_COMPLETIONS_PATH, authorization
 from surogate_bench.errors import PermanentError
+from surogate_bench.results import CUT_OFF
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench_evaluator.answers import Answer, Answers, Choice
 from surogate_bench_evaluator.server import ServedModel, ServerLostError
@@ -36,7 +38,7 @@ logging.getLogger("lm_eval").setLevel(logging.WARNING)
 logging.getLogger("lm_eval.models.api_models").addFilter(_last_message)
 
 _REFUSALS = frozenset({400, 401, 403, 413, 422})
-_FINISHED = frozenset({"stop", "length", "repetition"})
+_FINISHED = frozenset({"stop", CUT_OFF, "repetition"})
 _ASYNCHRONOUS = 2
 """Minimum number of concurrent requests that lm-eval sends asynchronously."""
 
@@ -57,7 +59,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
     (``requests``), sends credentials from ``~/.netrc``, and has no deadline.
     """
 
-    path = "/v1/completions"
+    path = VLLM_COMPLETIONS_PATH
 
     def __init__(
         self,
@@ -79,7 +81,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
             max_length=model.max_model_len,
             max_gen_toks=evaluation.max_gen_toks,
             timeout=max(1, int(deadline - time.monotonic())),
-            header={"Authorization": f"Bearer {api_key}"} if api_key else None,
+            header=authorization(api_key) or None,
         )
         self._answers = answers
         self._deadline = deadline

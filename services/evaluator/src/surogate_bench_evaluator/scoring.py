@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.inputs.content import MULTIPLE_CHOICE
@@ -103,26 +103,38 @@ def _sample_lines(outcome: Outcome, first: Measure, second: Measure | None, *, c
             index=index,
             strict_match=strict[index],
             flexible_match=flexible[index],
-            **(_chosen(sample) if chooses else _generated(sample) | {"formatted": formatted.get(index)}),
+            **(_chosen(sample) if chooses else _generated(sample, formatted.get(index))),
         )
         for index, sample in sorted(by_index.items())
     )
 
 
-def _generated(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return question and generated answer as fields of a sample's line."""
+class _Texts(TypedDict):
+    """Fields of a :class:`SampleLine` about question and answer."""
+
+    question: str
+    target: str
+    response: str
+    formatted: NotRequired[bool | None]
+    finish_reason: NotRequired[str | None]
+    tokens: NotRequired[int | None]
+
+
+def _generated(sample: Mapping[str, Any], formatted: bool | None) -> _Texts:
+    """Return question and generated answer, in which the strict filter has found an answer or not."""
     answer = sample["resps"][0][0]
     return {
         "question": str(sample["doc"].get("question") or sample["arguments"][0][0]),
         "target": str(sample["target"]).rpartition("####")[2].strip(),
         "response": str(answer),
+        "formatted": formatted,
         "finish_reason": getattr(answer, "finish_reason", None),
         "tokens": getattr(answer, "tokens", None),
     }
 
 
-def _chosen(sample: Mapping[str, Any]) -> dict[str, Any]:
-    """Return question and the choice with the largest log-likelihood as fields of a sample's line.
+def _chosen(sample: Mapping[str, Any]) -> _Texts:
+    """Return question and the choice with the largest log-likelihood.
 
     Where prompts differ and not what follows them, as in winogrande, that is the prompt with what follows it.
     """

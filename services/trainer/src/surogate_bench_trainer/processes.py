@@ -9,7 +9,6 @@ they store a checkpoint together. The kernel ends them if this process is killed
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from surogate_bench.contract import (
     GPUS_VARIABLE,
+    KILLED,
     METRICS_PORT_VARIABLE,
     PARENT_PID_VARIABLE,
     REQUEST_FILE,
@@ -26,6 +26,7 @@ from surogate_bench.contract import (
     THREADS_VARIABLE,
     WORK_DIR_OPTION,
     Service,
+    killed_by,
 )
 from surogate_bench.errors import ConfigError, ExitCode, ProcessFailedError
 from surogate_bench.files import write_atomically
@@ -39,7 +40,6 @@ RANKS_FOLDER = "ranks"
 RENDEZVOUS_FILE = "rendezvous"
 PEER_LOST = "PeerLostError"
 """Reason of a process that ended because another one did."""
-KILLED = "Killed"
 _POLL_S = 0.1
 _SETTLE_S = 5.0
 """After a first failure: enough for the others to notice it, and to report why they fail, if they do by themselves."""
@@ -147,8 +147,7 @@ def failure_of(ends: Sequence[RankEnd]) -> ProcessFailedError:
 
 def _unreported(name: str, code: int) -> ProcessFailedError:
     if code < 0:
-        hint = " (the kernel does so when memory is exhausted)" if -code == signal.SIGKILL else ""
-        return _failure(f"{name} was killed by {signal.Signals(-code).name}{hint}", KILLED, ExitCode.FAILED)
+        return _failure(f"{name} was {killed_by(-code)}", KILLED, ExitCode.FAILED)
     if code == ExitCode.TRANSIENT:
         return _failure(f"{name} received SIGTERM; another attempt will continue", KILLED, ExitCode.TRANSIENT)
     return _failure(f"{name} ended with exit code {code}", KILLED, ExitCode.FAILED)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from surogate_bench.contract import DATA_FOLDER
-from surogate_bench.errors import ConfigError
 from surogate_bench.layout import run_name
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.stages.publication import fetch_stage, read_manifest
@@ -30,13 +29,7 @@ def train_stage(request: TrainRequest, work_dir: Path) -> None:
     if read_manifest(store, prefix) is not None:
         store.delete([info.key for info in store.list(f"{prefix}/checkpoints")])
         return
-    if request.recipe not in {recipe.name for recipe in request.sweep.recipes}:
-        raise ConfigError(
-            "the sweep has no such recipe",
-            field="request.recipe",
-            value=request.recipe,
-            remedy=f"It has {', '.join(recipe.name for recipe in request.sweep.recipes)}.",
-        )
+    request.sweep.require_recipe(request.recipe, field="request.recipe")
     write_progress(work_dir, Progress(phase=Activity.STARTING))
     fetch_stage(store, request.layout.prepare, work_dir / "prepared", under=f"{DATA_FOLDER}/")
     if request.sweep.training.gpus > 1:

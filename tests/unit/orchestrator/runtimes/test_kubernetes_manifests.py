@@ -335,6 +335,14 @@ def test_a_server_under_a_recipe_asks_for_the_hardware_that_training_under_it_do
     assert "affinity" not in pod_of(job_manifest(scoring, settings(), scheduling))
 
 
+@pytest.mark.parametrize("engine", ["torch", "transformer-engine"])
+def test_a_server_under_fp4_runs_on_every_gpu_whatever_engine_trains_because_it_emulates(engine: str) -> None:
+    laid_out = plan(parse_sweep(SPEC | {"serving": {"under": ["all"]}, "engine": engine}), "s3://bucket")
+    scheduling = SchedulingSpec(compute_capability="required")
+    published, fp8, fp4 = (pod_of(deployment_manifest(task, settings(), scheduling)) for task in laid_out.servers)
+    assert ["affinity" in pod for pod in (published, fp8, fp4)] == [False, True, False]
+
+
 def test_a_merged_adapter_has_a_deployment_with_a_name_that_is_valid_whatever_the_lengths() -> None:
     long = {"name": "r" * 40, "title": "Long", "weight_storage": "bf16", "compute": "fp8-hybrid"}
     serving = {"under": ["all"], "merged": True}

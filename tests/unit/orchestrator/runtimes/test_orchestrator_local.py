@@ -58,6 +58,7 @@ class Bench:
         )
 
     def observe(self, task: Task) -> Observation:
+        self.runtime.advance()
         return self.runtime.observe([task.name])[task.name]
 
     def work(self, task: Task) -> Path:
@@ -200,6 +201,15 @@ def test_the_next_attempt_waits_and_does_not_see_the_old_progress(bench: Bench) 
     bench.clock.time += 60
     bench.until(TRAIN, Phase.FAILED)
     assert (bench.work(TRAIN) / "observed").read_text() == "False" * 3
+
+
+def test_looking_at_a_task_starts_no_attempt(bench: Bench) -> None:
+    bench.program("sys.exit(75)")
+    bench.runtime.submit(TRAIN)
+    bench.until(TRAIN, Phase.PENDING)
+    bench.clock.time += 60
+    assert bench.runtime.observe([TRAIN.name])[TRAIN.name].attempt == 1
+    assert bench.observe(TRAIN).attempt == 2
 
 
 def test_servers_of_one_name_in_several_state_folders_get_ports_of_their_own(tmp_path: Path) -> None:

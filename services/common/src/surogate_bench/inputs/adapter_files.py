@@ -11,7 +11,8 @@ from surogate_bench.errors import ConfigError
 ADAPTER_FILES = (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE)
 LARGEST_CONFIG = 1 << 20
 """Maximum size of ``adapter_config.json`` in bytes; typical files have about a thousand."""
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+"""Ends of the names of files that may be pickled."""
 AS_SAFETENSORS = (
     "Pickled files are never loaded, because they can run code. Load the adapter with PEFT where you trust it, and "
     "save_pretrained() it: that writes safetensors."
@@ -59,7 +60,7 @@ def require_adapter_files(adapter: AdapterOrigin, names: list[str]) -> None:
     missing = [name for name in ADAPTER_FILES if name not in names]
     if not missing:
         return
-    pickles = [name for name in names if name.startswith("adapter_model") and name.endswith(_PICKLES)]
+    pickles = [name for name in names if name.startswith("adapter_model") and name.endswith(PICKLES)]
     if ADAPTER_WEIGHTS_FILE in missing and pickles:
         raise _unusable(adapter, f"the weights are not in safetensors format ({', '.join(pickles)})", AS_SAFETENSORS)
     raise _unusable(

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from surogate_bench.contract import MODEL_CONFIG_FILE
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
 
@@ -43,7 +44,7 @@ def stated_positions(folder: Path) -> int | None:
 
 def _settings(folder: Path) -> Mapping[str, object]:
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise _no_object(folder) from error
     if not isinstance(settings, dict):

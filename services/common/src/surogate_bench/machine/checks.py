@@ -17,6 +17,10 @@ ENGINES = "engines"
 """Group of the checks that compare number formats and products with their formulas."""
 
 
+NO_GPU = "torch finds no GPU"
+"""A :attr:`Device.problem`, where there is no better explanation."""
+
+
 class _Result(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 

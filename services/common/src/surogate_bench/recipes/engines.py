@@ -44,6 +44,11 @@ def required_capability(recipe: Recipe, requested: str = AUTO) -> ComputeCapabil
     return engines[0].min_compute_capability if engines else None
 
 
+def serving_capability(recipe: Recipe, requested: str = AUTO) -> ComputeCapability | None:
+    """Compute capability that a server of a base under a recipe needs, as :func:`required_capability` for training."""
+    return None if COMPUTES[recipe.compute].is_served_emulated else required_capability(recipe, requested)
+
+
 def select_support(recipe: Recipe, available: ComputeCapability | None, requested: str = AUTO) -> EngineSupport | None:
     """Select the fastest engine for a device.
 

@@ -111,6 +111,8 @@ class ComputeDescriptor:
     """Whether training ends with a scale for each layer's inputs, which serving needs."""
     is_stochastic: bool = False
     """Whether rounding draws random numbers in training."""
+    is_served_emulated: bool = False
+    """Whether servers emulate the forward product on every device, whatever engine trains."""
 
 
 def _by_transformer_engine(note: str, capability: ComputeCapability) -> EngineSupport:
@@ -211,5 +213,6 @@ COMPUTES: Mapping[ComputePrecision, ComputeDescriptor] = {
         details=_nvfp4_details,
         width_multiple=16,
         is_stochastic=True,
+        is_served_emulated=True,
     ),
 }

@@ -1,6 +1,5 @@
 """The low-rank adapter that every recipe trains: layers, ranks and scales, with the meaning that PEFT gives them."""
 
-import math
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -105,11 +104,6 @@ class LoraSpec(Spec):
     def alpha_of(self, layer: str) -> float:
         """Return the alpha of a layer's adapter."""
         return _first(self.alpha_pattern, layer, float(self.alpha))
-
-    def scale_of(self, layer: str) -> float:
-        """Return what the product of a layer's matrices is multiplied by."""
-        rank = self.rank_of(layer)
-        return self.alpha_of(layer) / (math.sqrt(rank) if self.use_rslora else rank)
 
     @property
     def largest_rank(self) -> int:

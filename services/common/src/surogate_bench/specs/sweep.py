@@ -186,6 +186,22 @@ class RecipeSweep(Spec):
         """
         return {recipe.name: recipe for recipe in self.recipes}[name]
 
+    def require_recipe(self, name: str, *, field: str) -> RecipeEntry:
+        """Return a recipe that ``field`` of a request names.
+
+        Raises:
+            ConfigError: the sweep has none of that name.
+        """
+        try:
+            return self.recipe(name)
+        except KeyError as error:
+            raise ConfigError(
+                "the sweep has no such recipe",
+                field=field,
+                value=name,
+                remedy=f"It has {', '.join(recipe.name for recipe in self.recipes)}.",
+            ) from error
+
     @property
     def served_under(self) -> tuple[str | None, ...]:
         """Ways in which the base is served: as published (None), then recipes in the sweep's order.

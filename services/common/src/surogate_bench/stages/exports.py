@@ -56,7 +56,7 @@ def check_export(sweep: RecipeSweep, recipe: str, export_format: ExportFormat, o
         ConfigError: the sweep has no such recipe, it stores bf16 weights and the native format is requested, or the
             output is not a folder that is absent or empty.
     """
-    found = _recipe(sweep, recipe)
+    found = sweep.require_recipe(recipe, field="recipe")
     if export_format is ExportFormat.NATIVE and found.weight_storage is WeightStorage.BF16:
         raise ConfigError(
             "stores its weights in bf16 and quantizes them for each product only, so its base is the published model",
@@ -88,15 +88,3 @@ def check_output(output: Path) -> None:
             value=str(output),
             remedy="Choose another folder, or remove it.",
         )
-
-
-def _recipe(sweep: RecipeSweep, name: str) -> Recipe:
-    for recipe in sweep.recipes:
-        if recipe.name == name:
-            return recipe
-    raise ConfigError(
-        "the sweep has no such recipe",
-        field="recipe",
-        value=name,
-        remedy=f"It has {', '.join(recipe.name for recipe in sweep.recipes)}.",
-    )

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -77,9 +76,8 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
     return _digest(
         stage="train",
         model=model,
-        # Other texts than questions and answers are prepared as they are trained on: rendered, with what counts.
-        data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
-        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
+        data=_trained_content(prepared),
+        texts=_texts(sweep, prepared),
         training=sweep.training.model_dump(mode="json", exclude=_WITHOUT_EFFECT_ON_ADAPTERS),
         recipe=_RECIPE.dump_python(recipe, mode="json", exclude={"name", "title"}),
         seed=seed,
@@ -102,8 +100,8 @@ def foreign_training_identity(
     return _digest(
         stage="foreign-train",
         model=model,
-        data=[prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")],
-        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
+        data=_trained_content(prepared),
+        texts=_texts(sweep, prepared),
         training=sweep.training.model_dump(mode="json", exclude={*_WITHOUT_EFFECT_ON_ADAPTERS, "gpus"}),
         command=[files.get(argument_name(trainer, index), text) for index, text in enumerate(trainer.command)],
         environment=trainer.environment,
@@ -155,7 +153,7 @@ def evaluation_identity(
         model=model,
         adapter=adapter_sha256,
         data=data,
-        texts=[sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())],
+        texts=_texts(sweep, prepared),
         evaluation=evaluation.model_dump(
             mode="json",
             include={"task", "keep_from_task", "num_fewshot", "max_gen_toks", "limit", "chat_template", "metric"},
@@ -166,6 +164,19 @@ def evaluation_identity(
         **({"under": _serving_identity(sweep, prepared, way.under, way.input_scales_sha256)} if way.under else {}),
         **({"merged": True} if way.merged else {}),
     )
+
+
+def _trained_content(prepared: PrepareResult) -> list[str | None]:
+    """Return the digests of the records that are trained and validated on.
+
+    Other texts than questions and answers are prepared as they are trained on: rendered, with what counts.
+    """
+    return [prepared.data[split].sha256 if split in prepared.data else None for split in ("train", "validation")]
+
+
+def _texts(sweep: RecipeSweep, prepared: PrepareResult) -> list[str]:
+    """Return what records become part of: the prompt, the completion, and tokens that the tokenizer adds."""
+    return [sweep.data.prompt, sweep.data.completion, *(prepared.special_tokens or ())]
 
 
 def _scored_content(
@@ -189,7 +200,7 @@ def uses_input_scales(under: Recipe | None) -> bool:
 
 def _serving_identity(
     sweep: RecipeSweep, prepared: PrepareResult, under: Recipe, input_scales_sha256: str | None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Return what determines a recipe's forward pass, and its name, which is part of the result."""
     calibration = prepared.data.get("train")  # its prompts, where no training left scales
     return {

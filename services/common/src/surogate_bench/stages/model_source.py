@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from surogate_bench.contract import MODEL_FOLDER
+from surogate_bench.contract import MODEL_CONFIG_FILE, MODEL_FOLDER
 from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.content import model_files, require_same
 from surogate_bench.inputs.hub_models import snapshot_of
@@ -83,7 +83,7 @@ def require_model_folder(path: Path) -> Path:
     Raises:
         ConfigError: it does not.
     """
-    if not (path / "config.json").is_file():
+    if not (path / MODEL_CONFIG_FILE).is_file():
         raise ConfigError(
             "is not a model folder: it has no config.json",
             field="model.path",

@@ -161,15 +161,25 @@ def read_result(store: ObjectStore, prefix: str, kind: type[ResultT]) -> ResultT
     return None if manifest is None else manifest.require_result(kind)
 
 
+def require_manifest(store: ObjectStore, prefix: str) -> Manifest:
+    """Read the manifest of the stage under ``prefix``.
+
+    Raises:
+        PermanentError: the stage is not complete, or its manifest cannot be parsed.
+    """
+    manifest = read_manifest(store, prefix)
+    if manifest is None:
+        raise PermanentError(f"{prefix} in {store.url} has no manifest: the stage is not finished")
+    return manifest
+
+
 def fetch_stage(store: ObjectStore, prefix: str, folder: Path, *, under: str = "") -> Manifest:
     """Download a finished stage's files (only those below ``under``) into ``folder`` and verify every digest.
 
     Raises:
         PermanentError: the stage is not complete, or a file differs from its digest.
     """
-    manifest = read_manifest(store, prefix)
-    if manifest is None:
-        raise PermanentError(f"{prefix} in {store.url} has no manifest: the stage is not finished")
+    manifest = require_manifest(store, prefix)
     for name in manifest.files:
         if not name.startswith(under):
             continue

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from surogate_bench.contract import STORE_VARIABLES
 from surogate_bench.errors import ConfigError
 from surogate_bench.variables import require_address
 
-_PREFIXES = {"s3": ("AWS_",), "gs": ("GOOGLE_",), "az": ("AZURE_",)}
 _ADDRESSES = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_METADATA_ENDPOINT",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT", "GOOGLE_BASE_URL",
@@ -35,17 +35,17 @@ def check_environment(scheme: str) -> None:
         ConfigError: one has an invalid value.
     """
     for name in _ADDRESSES:
-        if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
+        if name.startswith(STORE_VARIABLES[scheme]) and (value := os.environ.get(name)):
             require_address(name, value, example="http://host:9000 or https://host")
     for name in _SINGLE_TOKENS:
-        if name.startswith(_PREFIXES[scheme]) and (value := os.environ.get(name)):
+        if name.startswith(STORE_VARIABLES[scheme]) and (value := os.environ.get(name)):
             _check_word(name, value)
 
 
 @contextmanager
 def without_empty_variables(scheme: str) -> Iterator[None]:
     """Unset empty variables, which the library would use as settings."""
-    empty = [name for name, value in os.environ.items() if not value and name.startswith(_PREFIXES[scheme])]
+    empty = [name for name, value in os.environ.items() if not value and name.startswith(STORE_VARIABLES[scheme])]
     for name in empty:
         del os.environ[name]
     try:
@@ -64,7 +64,7 @@ def blamed_variable(scheme: str, complaint: str) -> ConfigError | None:
                 remedy="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY together, or neither.",
             )
     for value in _QUOTED.findall(complaint):
-        names = sorted(n for n, v in os.environ.items() if v == value and n.startswith(_PREFIXES[scheme]))
+        names = sorted(n for n, v in os.environ.items() if v == value and n.startswith(STORE_VARIABLES[scheme]))
         if names:
             return ConfigError(
                 _first_line(complaint),

@@ -26,6 +26,7 @@ from surogate_bench.contract import (
 )
 from surogate_bench.errors import ConfigError, PermanentError
 from surogate_bench.files import sha256_of
+from surogate_bench.inputs.adapter_files import PICKLES
 from surogate_bench.specs.adapters import SERVED_MODULES
 from surogate_bench.stages.manifest import Manifest
 from surogate_bench.stages.publication import fetch_stage
@@ -145,7 +146,7 @@ def check_adapter(folder: Path, files: Iterable[str], *, max_rank: int) -> None:
         PermanentError: naming what is wrong with it.
     """
     names = set(files)
-    if foreign := sorted(name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))):
+    if foreign := sorted(name for name in names if name.endswith(PICKLES)):
         raise PermanentError(f"the adapter holds {', '.join(foreign)}: only safetensors are loaded")
     for required in (ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE):
         if required not in names:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from surogate_bench.contract import MODEL_CONFIG_FILE
 from surogate_bench.errors import ConfigError
 from surogate_bench.files import write_atomically
 from surogate_bench.layout import run_name
@@ -89,7 +90,7 @@ def served_recipe(sweep: RecipeSweep, under: str | None) -> ServedRecipe | None:
 
 def read_config(model: Path) -> dict[str, Any]:
     """Return the content of a model's ``config.json``."""
-    config: dict[str, Any] = json.loads((model / "config.json").read_bytes())
+    config: dict[str, Any] = json.loads((model / MODEL_CONFIG_FILE).read_bytes())
     return config
 
 

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import httpx
 
+from surogate_bench.contract import VLLM_COMPLETIONS_PATH, authorization
 from surogate_bench.errors import PermanentError, TransientError
 
 _TIMEOUT = httpx.Timeout(60.0, connect=5.0)
@@ -35,8 +36,7 @@ class VllmClient:
     @classmethod
     def open(cls, url: str, api_key: str | None) -> Self:
         """Make a client of the server at ``url`` (no slash at the end)."""
-        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        return cls(httpx.AsyncClient(base_url=url, headers=headers, timeout=_TIMEOUT, trust_env=False))
+        return cls(httpx.AsyncClient(base_url=url, headers=authorization(api_key), timeout=_TIMEOUT, trust_env=False))
 
     async def close(self) -> None:
         """Close the connections."""
@@ -97,7 +97,7 @@ class VllmClient:
             "logprobs": _PROBE_CANDIDATES,
             "return_tokens_as_token_ids": True,
         }
-        answer = await self._request("POST", "/v1/completions", body)
+        answer = await self._request("POST", VLLM_COMPLETIONS_PATH, body)
         choices = sorted(answer.json()["choices"], key=lambda choice: int(choice["index"]))
         return tuple(choice["logprobs"]["top_logprobs"][0] for choice in choices)
 
@@ -117,7 +117,7 @@ class VllmClient:
             "add_special_tokens": special_tokens,
             "truncate_prompt_tokens": -1,
         }
-        await self._request("POST", "/v1/completions", body)
+        await self._request("POST", VLLM_COMPLETIONS_PATH, body)
 
     async def generate(self, model: str) -> None:
         """Generate a few tokens, which keep the model in the batches of the next steps."""
@@ -128,7 +128,7 @@ class VllmClient:
             "temperature": 0,
             "ignore_eos": True,
         }
-        await self._request("POST", "/v1/completions", body)
+        await self._request("POST", VLLM_COMPLETIONS_PATH, body)
 
     async def _request(
         self, method: str, path: str, body: Mapping[str, Any] | None = None, *, also: Collection[HTTPStatus] = ()

@@ -18,6 +18,7 @@ from typing import Literal
 from surogate_bench.contract import (
     HUB_OFFLINE_VARIABLE,
     SERVED_RECIPE_VARIABLE,
+    STORE_VARIABLES,
     THREADS_VARIABLE,
     TRANSFORMERS_OFFLINE_VARIABLE,
     VLLM_API_KEY_VARIABLE,
@@ -32,10 +33,13 @@ from surogate_bench_model_server.served_recipe.settings import QUANTIZATION, Ser
 
 Platform = Literal["cpu", "cuda"]
 
+_OWN_KEY = "VLLM_API_KEY"
+"""The variable of vLLM itself for its key."""
+
 BASE_MODEL = "base"
 """Name under which the untouched base model is served."""
 
-_STORE_CREDENTIALS = ("AWS_", "AZURE_", "GOOGLE_")
+_STORE_CREDENTIALS = tuple(STORE_VARIABLES.values())
 """Prefixes of variables that vLLM does not need: the supervisor fetches the adapters."""
 
 _SUPPORTED_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -158,7 +162,7 @@ def _supported_rank(rank: int) -> int:
 
 
 def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapping[str, str]) -> dict[str, str]:
-    dropped = {"VLLM_CPU_KVCACHE_SPACE", "VLLM_API_KEY", VLLM_API_KEY_VARIABLE, SERVED_RECIPE_VARIABLE}
+    dropped = {"VLLM_CPU_KVCACHE_SPACE", _OWN_KEY, VLLM_API_KEY_VARIABLE, SERVED_RECIPE_VARIABLE}
     environment = {
         name: value
         for name, value in inherited.items()
@@ -175,7 +179,7 @@ def _environment(model: ModelLocation, settings: ServerSettings, inherited: Mapp
     if settings.served is not None:
         environment[SERVED_RECIPE_VARIABLE] = str(settings.recipe_file)
     if settings.api_key is not None:
-        environment["VLLM_API_KEY"] = settings.api_key
+        environment[_OWN_KEY] = settings.api_key
     if Path(model.name_or_path).is_dir():
         environment |= {HUB_OFFLINE_VARIABLE: "1", TRANSFORMERS_OFFLINE_VARIABLE: "1"}
     if settings.platform == "cpu":

@@ -14,8 +14,6 @@ MAX_NAME = 63
 
 DEADLINE_EXCEEDED = "DeadlineExceeded"
 """Reason of a task that was stopped at its deadline; Kubernetes uses the same for a Job."""
-KILLED, EXITED = "Killed", "Exited"
-"""Reasons of an attempt that reported none: a signal ended it, or it ended with an exit code."""
 
 TaskRequest = AnyRequest
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from surogate_bench.layout import sweep_of
@@ -18,6 +19,14 @@ from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 WARNING = "Warning"
 """Reason of a row that is done but has a warning."""
+
+
+class ServiceState(StrEnum):
+    """States of a stage that runs share, beside Pending, Failed and Skipped, which :class:`RunState` has."""
+
+    STARTING = "Starting"
+    RUNNING = "Running"
+    DONE = "Done"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,13 +230,15 @@ def _service_row(snapshot: Snapshot, name: str, task: Task, *, is_over: bool = F
     if snapshot.observed.is_done(task):
         prepared = result_of(snapshot.manifests.get(task.name), PrepareResult)
         warnings = prepared.warnings if prepared else ()
-        return ProgressRow(name=name, state="Done", failure=Failure(WARNING, " ".join(warnings)) if warnings else None)
+        failure = Failure(WARNING, " ".join(warnings)) if warnings else None
+        return ProgressRow(name=name, state=ServiceState.DONE.value, failure=failure)
     if not observation.phase.is_active:
-        return ProgressRow(name=name, state="Done" if is_over else RunState.PENDING.value)
-    state = "Starting" if task.is_server and observation.phase is Phase.PENDING else "Running"
+        return ProgressRow(name=name, state=ServiceState.DONE.value if is_over else RunState.PENDING.value)
+    starts = task.is_server and observation.phase is Phase.PENDING
+    state = ServiceState.STARTING if starts else ServiceState.RUNNING
     return ProgressRow(
         name=name,
-        state=RunState.PENDING.value if observation.unplaced else state,
+        state=RunState.PENDING.value if observation.unplaced else state.value,
         detail=_activity(observation),
         failure=_failure_of_attempt(observation),
         attempt=observation.attempt,

@@ -131,7 +131,7 @@ class SweepRunner:
         runtime: Runs its tasks.
         store: Holds its results.
         clock: For waiting.
-        heartbeat: Called in every pass; raises to stop.
+        heartbeat: Called in every pass before the tasks are observed; raises to stop.
         show: Called with every new snapshot.
     """
 

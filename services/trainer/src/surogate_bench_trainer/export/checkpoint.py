@@ -11,14 +11,13 @@ import safetensors.torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
+from surogate_bench.contract import MODEL_CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from surogate_bench.inputs.content import model_files
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_trainer.export.layers import Layers, groups
 
 SHARD_BYTES = 4 << 30
 """Most bytes of a file, unless one tensor has more."""
-_CONFIG = "config.json"
 _NOT_COPIED = (".safetensors", ".bin", ".py", ".index.json")
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
 
@@ -115,19 +114,19 @@ def _name_shards(folder: Path, places: dict[str, int], count: int, weight_bytes:
 
 def write_config(folder: Path, source: Path, quantization_config: dict[str, Any] | None) -> None:
     """Write the model's ``config.json`` as it was published, but for dtype, quantization and code of its own."""
-    config = json.loads((source / _CONFIG).read_text(encoding="utf-8"))
+    config = json.loads((source / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
     config.pop("auto_map", None)
     for name in {"dtype", "torch_dtype"} & config.keys() or {"dtype"}:
         config[name] = "bfloat16"
     if quantization_config is not None:
         config["quantization_config"] = quantization_config
-    write_json(folder / _CONFIG, config)
+    write_json(folder / MODEL_CONFIG_FILE, config)
 
 
 def copy_other_files(folder: Path, source: Path) -> None:
     """Copy tokenizer, generation settings and licence, byte for byte."""
     licences = [path for pattern in _LICENCES for path in source.glob(pattern) if path.is_file()]
-    settings = [path for name, path in model_files(source).items() if name != _CONFIG and _is_copied(name)]
+    settings = [path for name, path in model_files(source).items() if name != MODEL_CONFIG_FILE and _is_copied(name)]
     for path in (*settings, *licences):
         shutil.copyfile(path, folder / path.name)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from surogate_bench.contract import GPUS_VARIABLE, PARENT_PID_VARIABLE
+from surogate_bench.contract import GPUS_VARIABLE, LOG_FILE, OUTPUT_OPTION, PARENT_PID_VARIABLE
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine.checks import REPORT_JSON, Outcome, read_report
 
@@ -36,7 +36,7 @@ class CpuReference:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / REPORT_JSON).unlink(missing_ok=True)  # of an earlier run
         environment = os.environ | {GPUS_VARIABLE: "", PARENT_PID_VARIABLE: str(os.getpid())}
-        command = [sys.executable, "-m", __package__ or "", "--output", str(self._folder), *self._arguments]
+        command = [sys.executable, "-m", __package__ or "", OUTPUT_OPTION, str(self._folder), *self._arguments]
         with self._log.open("wb") as log:
             self._child = subprocess.Popen(
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -57,7 +57,7 @@ class CpuReference:
 
     @property
     def _log(self) -> Path:
-        return self._folder / "log.txt"
+        return self._folder / LOG_FILE
 
     def losses(self, check: str, sleep: Callable[[float], None] = time.sleep) -> tuple[float, ...]:
         """Wait for a check of the child, and return its losses.

@@ -6,7 +6,7 @@ import warnings
 import torch
 
 from surogate_bench.contract import GPUS_VARIABLE
-from surogate_bench.machine.checks import Device
+from surogate_bench.machine.checks import NO_GPU, Device
 from surogate_bench.machine.nvidia_smi import query_nvidia_smi
 
 
@@ -38,8 +38,8 @@ def _problem(caught: list[warnings.WarningMessage]) -> str | None:
     if caught:  # for example that the driver is too old
         return str(caught[-1].message).splitlines()[0]
     if os.environ.get(GPUS_VARIABLE) in {"", "-1"}:
-        return "CUDA_VISIBLE_DEVICES hides every GPU"
-    return "torch finds no GPU"
+        return f"{GPUS_VARIABLE} hides every GPU"
+    return NO_GPU
 
 
 def _driver() -> str | None:

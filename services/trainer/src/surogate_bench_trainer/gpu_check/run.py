@@ -13,7 +13,14 @@ from pathlib import Path
 
 import torch
 
-from surogate_bench.contract import TERMINATION_FILE, Service
+from surogate_bench.contract import (
+    GROUPS_OPTION,
+    MINUTES_OPTION,
+    OUTPUT_OPTION,
+    TERMINATION_FILE,
+    THREADS_OPTION,
+    Service,
+)
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.files import write_atomically
 from surogate_bench.machine.checks import ENGINES, REPORT_MARKDOWN, CheckReport, Device
@@ -122,7 +129,15 @@ def _engines(setting: Setting) -> Iterator[tuple[str, Callable[[], Finding]]]:
 
 def _reference(setting: Setting, deadline: float) -> CpuReference:
     minutes = max(0.1, (deadline - time.monotonic()) / 60)
-    arguments = ["--groups", TRAIN_STAGE, "--full", "--threads", str(_REFERENCE_THREADS), "--minutes", str(minutes)]
+    arguments = [
+        GROUPS_OPTION,
+        TRAIN_STAGE,
+        "--full",
+        THREADS_OPTION,
+        str(_REFERENCE_THREADS),
+        MINUTES_OPTION,
+        str(minutes),
+    ]
     return CpuReference(setting.folder / "cpu", arguments, deadline=deadline)
 
 
@@ -141,10 +156,10 @@ def _empty_report(options: argparse.Namespace, arguments: Sequence[str], device:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the arguments; those of the process if None."""
     parser = argparse.ArgumentParser(prog=f"python -m {__package__}", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("gpu-check"), help="folder of gpu-check.json and .md")
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=GROUPS, help="instead of all")
-    parser.add_argument("--minutes", type=float, default=_MINUTES, help="checks are not started after this time")
-    parser.add_argument("--threads", type=int, help="CPU threads of torch; 1 in a dry run")
+    parser.add_argument(OUTPUT_OPTION, type=Path, default=Path("gpu-check"), help="folder of gpu-check.json and .md")
+    parser.add_argument(GROUPS_OPTION, nargs="+", choices=GROUPS, default=GROUPS, help="instead of all")
+    parser.add_argument(MINUTES_OPTION, type=float, default=_MINUTES, help="checks are not started after this time")
+    parser.add_argument(THREADS_OPTION, type=int, help="CPU threads of torch; 1 in a dry run")
     parser.add_argument("--full", action="store_true", help="a GPU's sizes on a CPU too")
     parser.add_argument("--require-gpu", action="store_true", help="exit with 2 where there is no GPU")
     parser.add_argument("--commit", default="unknown", help="commit of the code, for the report")

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from surogate_bench.contract import DATA_FOLDER
+from surogate_bench.contract import DATA_FOLDER, MODEL_CONFIG_FILE
 from surogate_bench.files import write_atomically
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import PrepareResult
@@ -53,7 +53,7 @@ def describe(checked: Checked, request: InspectRequest) -> Inspection:
     sweep, model = request.sweep, Path(checked.location.name_or_path)
     return Inspection(
         prepared=checked.result,
-        configuration=json.loads((model / "config.json").read_bytes()),
+        configuration=json.loads((model / MODEL_CONFIG_FILE).read_bytes()),
         samples=shown_samples(checked, sweep),
         tasks=shown_prompts(checked, sweep),
         lengths=lengths_of(checked.sizes.tokens, limit=sweep.training.max_length),

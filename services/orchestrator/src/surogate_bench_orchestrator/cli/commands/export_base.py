@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from surogate_bench.contract import EXPORT_FILE, Service
+from surogate_bench.contract import EXPORT_FILE, LOG_FILE, Service
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.specs import RecipeSweep, load_sweep, with_seeds
 from surogate_bench.stages.exports import ExportFormat, ExportRecord, check_export
@@ -65,7 +65,7 @@ def export_base(sweep_file: Path, options: ExportOptions, consoles: Consoles) ->
     observation = run_task(task, state, consoles.messages, if_active=_in_use(folder))
     if observation.phase is not Phase.SUCCEEDED:
         print_line(consoles.messages, f"Error: {observation.message}")
-        print_line(consoles.messages, f"Log: {state / task.name / 'log.txt'}")
+        print_line(consoles.messages, f"Log: {state / task.name / LOG_FILE}")
         return ExitCode.BAD_INPUT if observation.reason == ConfigError.__name__ else ExitCode.FAILED
     record = ExportRecord.model_validate_json((folder / EXPORT_FILE).read_bytes())
     if options.as_json:

@@ -41,6 +41,7 @@ def _follow(task: Task, runtime: LocalRuntime, stop: StopRequest, messages: Cons
     clock, shown = SystemClock(), ""
     while True:
         stop.check()
+        runtime.advance()
         observation = runtime.observe([task.name])[task.name]
         phase = observation.progress.phase if observation.progress else ""
         if phase != shown:

@@ -1,7 +1,7 @@
 """Progress of a sweep while it runs: a table that is redrawn on a terminal, lines elsewhere."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.text import Text
 from typing_extensions import override
 
-from surogate_bench_orchestrator.domain.observed import Failure
+from surogate_bench_orchestrator.domain.observed import Failure, RunState
 from surogate_bench_orchestrator.report.tables.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.sweep.pace import Pace
-from surogate_bench_orchestrator.sweep.rows import ProgressRow, SweepProgress
+from surogate_bench_orchestrator.sweep.rows import ProgressRow, ServiceState, SweepProgress
 
 _REDRAW_S = 2.0
 """Drawing takes about 20 ms of CPU time, which the trainers need."""
@@ -31,18 +31,18 @@ _COLUMNS = (
     Column(header="accuracy", justify="right", rank=1),
     Column(header="", rank=2, remark=True),
 )
-_STYLES = {
-    "Pending": "dim",
-    "Training": "cyan",
-    "Importing": "cyan",
-    "Starting": "cyan",
-    "Running": "cyan",
-    "Trained": "blue",
-    "Evaluating": "magenta",
-    "Succeeded": "green",
-    "Done": "green",
-    "Failed": "bold red",
-    "Skipped": "yellow",
+_STYLES: Mapping[str, str] = {
+    RunState.PENDING: "dim",
+    RunState.TRAINING: "cyan",
+    RunState.IMPORTING: "cyan",
+    ServiceState.STARTING: "cyan",
+    ServiceState.RUNNING: "cyan",
+    RunState.TRAINED: "blue",
+    RunState.EVALUATING: "magenta",
+    RunState.SUCCEEDED: "green",
+    ServiceState.DONE: "green",
+    RunState.FAILED: "bold red",
+    RunState.SKIPPED: "yellow",
 }
 
 
@@ -128,7 +128,7 @@ class LineLog(Display):
             first_with.setdefault(row.failure, row.name)
         for row in (self._pace.estimate(row, now) for row in progress.rows):
             state = (row.state, row.attempt, row.failure)
-            changed = state != self._shown.get(row.name, ("Pending", 0, None))
+            changed = state != self._shown.get(row.name, (RunState.PENDING, 0, None))
             due = now - self._progress_at.setdefault(row.name, now) >= _PROGRESS_LINE_S
             if changed or (row.step and due):
                 first = first_with[row.failure]

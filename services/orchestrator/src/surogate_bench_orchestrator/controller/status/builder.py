@@ -18,6 +18,9 @@ from surogate_bench_orchestrator.sweep.snapshot import Snapshot
 
 INVALID = "Invalid"
 """Reason of condition Admitted for a sweep that cannot run unless it is changed."""
+_IN_PROGRESS, _NOT_ADMITTED, _NONE_FAILED, _RUNS_FAILED = "InProgress", "NotAdmitted", "NoneFailed", "RunsFailed"
+NOT_BLOCKED = frozenset({_IN_PROGRESS, _NOT_ADMITTED, _NONE_FAILED, _RUNS_FAILED, ""})
+"""Reasons of condition Complete for a sweep that is not blocked."""
 
 _MESSAGES_BYTES = 150_000
 """Maximum total length of the messages of all rows: 1,000 rows with every field, and the API server's record of who
@@ -170,7 +173,7 @@ def _ended(state: SweepState, status: SweepStatus) -> dict[ConditionType, tuple[
     failed = status.failed or 0
     report = f"The report could not be made: {state.report_failure}" if state.report_failure else ""
     parts = (f"{status.progress} runs ended, {failed} failed.", _first_failure(status), report)
-    reason = _Reason("RunsFailed" if failed else "NoneFailed", " ".join(part for part in parts if part))
+    reason = _Reason(_RUNS_FAILED if failed else _NONE_FAILED, " ".join(part for part in parts if part))
     return {ConditionType.COMPLETE: (not failed, reason), ConditionType.FAILED: (failed > 0, reason)}
 
 
@@ -178,9 +181,9 @@ def _not_ended(state: SweepState, status: SweepStatus) -> dict[ConditionType, tu
     if state.failure is not None:
         reason = state.failure
     elif state.rejection is not None:
-        reason = _Reason("NotAdmitted", "")
+        reason = _Reason(_NOT_ADMITTED, "")
     else:
-        reason = _Reason("InProgress", f"{status.progress} runs ended" if status.progress else "")
+        reason = _Reason(_IN_PROGRESS, f"{status.progress} runs ended" if status.progress else "")
     return {ConditionType.COMPLETE: (False, reason), ConditionType.FAILED: (False, _Reason(reason.reason, ""))}
 
 

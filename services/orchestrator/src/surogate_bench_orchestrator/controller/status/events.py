@@ -15,19 +15,20 @@
 | SweepFailed | Warning | every run has ended, and some failed |
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from surogate_bench_orchestrator.controller.status.builder import shortened
+from surogate_bench_orchestrator.controller.status.builder import NOT_BLOCKED, shortened
+from surogate_bench_orchestrator.domain.observed import RunState
 from surogate_bench_orchestrator.resource.status import Condition, ConditionType, StatusRow, SweepPhase, SweepStatus
-from surogate_bench_orchestrator.sweep.rows import WARNING
+from surogate_bench_orchestrator.sweep.rows import WARNING, ServiceState
 
-_ENDINGS = {"Succeeded": "RunSucceeded", "Failed": "RunFailed", "Skipped": "RunSkipped"}
-_ENDED = {*_ENDINGS, "Trained", "Done"}
+_ENDINGS: Mapping[str, str] = {
+    RunState.SUCCEEDED: "RunSucceeded", RunState.FAILED: "RunFailed", RunState.SKIPPED: "RunSkipped",
+}  # fmt: skip
+_ENDED = {*_ENDINGS, RunState.TRAINED, ServiceState.DONE}
 """States in which no attempt is running."""
-_NOT_BLOCKED = {"InProgress", "NotAdmitted", "NoneFailed", "RunsFailed", ""}
-"""Reasons of condition Complete for a sweep that is not blocked."""
 _MOST_RUN_EVENTS = 20
 """Events about single runs between two statuses; a thousand runs that fail together are in the status."""
 _MESSAGE = 900
@@ -90,9 +91,9 @@ def _state_events(row: StatusRow) -> Iterator[Event]:
     if row.state in _ENDINGS:
         accuracy = "" if row.accuracy is None else f"accuracy {row.accuracy:.4f}"
         message = " ".join(part for part in (f"{row.name}:", accuracy, _failure_of(row)) if part)
-        kind: Literal["Normal", "Warning"] = "Normal" if row.state == "Succeeded" else "Warning"
+        kind: Literal["Normal", "Warning"] = "Normal" if row.state == RunState.SUCCEEDED else "Warning"
         yield Event(kind, _ENDINGS[row.state], shortened(message, _MESSAGE).rstrip(":"), key)
-    elif row.state == "Done" and row.reason == WARNING:
+    elif row.state == ServiceState.DONE and row.reason == WARNING:
         yield Event("Warning", "PrepareWarning", shortened(row.message, _MESSAGE), key)
 
 
@@ -115,7 +116,7 @@ def _completion_events(previous: SweepStatus, status: SweepStatus) -> Iterator[E
     if now is None:
         return
     message = shortened(now.message, _MESSAGE)
-    if now.reason not in _NOT_BLOCKED and (before is None or now.reason != before.reason):
+    if now.reason not in NOT_BLOCKED and (before is None or now.reason != before.reason):
         yield Event("Warning", now.reason, message, f"{_key(before, now)}/{now.message}")
     if status.phase != previous.phase:
         if status.phase == SweepPhase.COMPLETE:

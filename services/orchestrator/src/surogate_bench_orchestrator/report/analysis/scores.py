@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.results import CUT_OFF, EvalResult, SampleLine
@@ -114,7 +114,19 @@ def _second(results: Sequence[EvalResult]) -> float | None:
     return _mean([result.flexible.accuracy for result in results])
 
 
-def _endings(evaluations: Sequence[EvalRecord]) -> dict[str, Any]:
+class _Endings(TypedDict):
+    """Fields of a :class:`Score` about how answers ended."""
+
+    empty_share: float
+    cut_off_answers: int | None
+    cut_off_share: float | None
+    unformatted_answers: int | None
+    unformatted_share: float | None
+    unfinished_share: float | None
+    tokens_per_answer: float | None
+
+
+def _endings(evaluations: Sequence[EvalRecord]) -> _Endings:
     """Return how answers ended, over all evaluations; what one of them does not have is None."""
     results = [record.result for record in evaluations]
     answers = sum(result.samples for result in results)

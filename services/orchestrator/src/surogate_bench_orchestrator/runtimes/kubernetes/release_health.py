@@ -11,6 +11,7 @@ from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
 from surogate_bench_orchestrator.runtimes.kubernetes.observation.observing import event_time
 from surogate_bench_orchestrator.runtimes.kubernetes.observation.pod_status import (
     IMAGE_ERRORS,
+    OOM_KILLED,
     age_key,
     condition_of,
     end_of_output,
@@ -113,7 +114,7 @@ def _container(container: Object, pod: Object, values: str) -> str:
 
 
 def _ended(ended: Object, pod: str, container: str, values: str) -> str:
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == OOM_KILLED:
         return f"used more memory than its limit (OOMKilled). Raise {values}.resources.limits.memory."
     output = " ".join(end_of_output(ended).split()).rstrip(".")
     shown = f": {output}." if output else f" and no message. See: kubectl logs {pod} -c {container} --previous."

@@ -144,16 +144,15 @@ class LocalRuntime(Runtime):
 
     @override
     def observe(self, names: Iterable[str]) -> Mapping[str, Observation]:
-        """Return the state of tasks; also start the attempts that are due, and end those past their deadlines."""
-        observations = {}
-        for name in names:
-            supervised = self._supervised.get(name)
-            if supervised is None:
-                observations[name] = _observe_from_file(self._folder(name))
-            else:
-                supervised.poll()
-                observations[name] = _observation(supervised.state, supervised.folder)
-        return observations
+        return {name: self._observe(name) for name in names}
+
+    def advance(self) -> None:
+        """Notice which attempts have ended, start those that are due, and end those past their deadlines.
+
+        Called before every observation: nothing else does what a cluster does by itself.
+        """
+        for supervised in self._supervised.values():
+            supervised.poll()
 
     @override
     def endpoint(self, name: str) -> str:
@@ -190,6 +189,12 @@ class LocalRuntime(Runtime):
             each.folder.forget()
         if active:
             processes.kill_strays(self._root)
+
+    def _observe(self, name: str) -> Observation:
+        supervised = self._supervised.get(name)
+        if supervised is None:
+            return _observe_from_file(self._folder(name))
+        return _observation(supervised.state, supervised.folder)
 
     def _complete(self, request: TaskRequest, *, ports: tuple[int, int] | None) -> TaskRequest:
         """Return the request with the fields that depend on this machine."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from surogate_bench.contract import REQUEST_FILE
+from surogate_bench.contract import LOG_FILE, REQUEST_FILE
 from surogate_bench.files import write_atomically
 from surogate_bench.processes.progress import Progress
 from surogate_bench_orchestrator.domain.tasks import Phase
@@ -63,7 +63,7 @@ class TaskFolder:
     @property
     def log_file(self) -> Path:
         """Return the path of the log."""
-        return self.path / "log.txt"
+        return self.path / LOG_FILE
 
     @property
     def work_dir(self) -> Path:

@@ -1,16 +1,15 @@
 """Run one task as a process: attempts, deadline and result."""
 
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from surogate_bench.contract import PARENT_PID_VARIABLE, PROGRESS_FILE, TERMINATION_FILE
+from surogate_bench.contract import EXITED, KILLED, PARENT_PID_VARIABLE, PROGRESS_FILE, TERMINATION_FILE, killed_by
 from surogate_bench.errors import FINAL_EXIT_CODES, ExitCode
 from surogate_bench.processes.progress import Activity, read_progress, read_termination
-from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, EXITED, KILLED, Phase, Task, overdue
+from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, Phase, Task, overdue
 from surogate_bench_orchestrator.ports import Clock
 from surogate_bench_orchestrator.runtimes.local import processes
 from surogate_bench_orchestrator.runtimes.local.processes import ProcessId
@@ -146,7 +145,6 @@ def _explain(folder: TaskFolder, code: int) -> tuple[str, str]:
     if termination := read_termination(folder.work_dir):
         return termination.reason, termination.message
     if code < 0:
-        hint = " (the kernel does so when memory is exhausted)" if -code == signal.SIGKILL else ""
-        return KILLED, f"killed by {signal.Signals(-code).name}{hint}"
+        return KILLED, killed_by(-code)
     last = folder.tail(1)
     return EXITED, f"exit code {code}" + (f"; its log ends: {last[:500]}" if last else "")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import safetensors.torch
 
@@ -18,6 +18,20 @@ from surogate_bench_trainer.foreign.adapters.matrices import Pair, read_matrices
 from surogate_bench_trainer.foreign.adapters.scaling import Scaling, resolve_scaling
 
 
+class AdapterFacts(TypedDict):
+    """Fields that results of imports and of foreign training runs share, except digest and warnings."""
+
+    source_files: dict[str, str]
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    use_rslora: bool
+    target_modules: tuple[str, ...]
+    layers: int
+    parameters: int
+    peft_version: str | None
+    base_model: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckedAdapter:
     """Contents of the two files of an adapter."""
@@ -28,7 +42,7 @@ class CheckedAdapter:
     pairs: Mapping[str, Pair]
     scaling: Scaling
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> AdapterFacts:
         """Return the fields that results of imports and of foreign training runs share, except digest and warnings."""
         return {
             "source_files": dict(self.files),

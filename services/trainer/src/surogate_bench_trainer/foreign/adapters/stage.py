@@ -4,15 +4,15 @@ import logging
 from pathlib import Path
 
 from surogate_bench.contract import ADAPTER_FOLDER
-from surogate_bench.errors import ConfigError, PermanentError
+from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.content import require_same
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import ImportResult, PrepareResult
 from surogate_bench.specs import ForeignAdapter
 from surogate_bench.stages.model_source import locate_model
-from surogate_bench.stages.publication import new_manifest, publish_stage, read_manifest, read_result
+from surogate_bench.stages.publication import new_manifest, publish_stage, read_manifest, require_manifest
 from surogate_bench.stages.requests import ImportRequest
-from surogate_bench.store.object_store import ObjectStore, open_store
+from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.foreign.adapters.base_layers import read_base_layers
 from surogate_bench_trainer.foreign.adapters.checked import check_adapter, last_part, write_adapter
 from surogate_bench_trainer.foreign.adapters.sources import FetchedAdapter, fetch_adapter
@@ -32,7 +32,8 @@ def import_stage(request: ImportRequest, work_dir: Path) -> None:
     prefix = request.layout.train(request.adapter)
     if read_manifest(store, prefix) is not None:
         return
-    adapter, prepared = _adapter_of(request), _prepared(request, store)
+    adapter = _adapter_of(request)
+    prepared = require_manifest(store, request.layout.prepare).require_result(PrepareResult)
     write_progress(work_dir, Progress(phase=Activity.READING_BASE_MODEL))
     location = locate_model(request.sweep.model, store=store, layout=request.layout, cache=work_dir / "model")
     base = read_base_layers(location)
@@ -70,13 +71,6 @@ def _adapter_of(request: ImportRequest) -> ForeignAdapter:
             value=request.adapter,
             remedy=f"It has {', '.join(adapter.name for adapter in request.sweep.adapters) or 'none'}.",
         ) from error
-
-
-def _prepared(request: ImportRequest, store: ObjectStore) -> PrepareResult:
-    prepared = read_result(store, request.layout.prepare, PrepareResult)
-    if prepared is None:
-        raise PermanentError(f"{request.layout.prepare} in {store.url} has no manifest: the stage is not finished")
-    return prepared
 
 
 def _require_as_prepared(adapter: ForeignAdapter, fetched: FetchedAdapter, prepared: PrepareResult) -> None:

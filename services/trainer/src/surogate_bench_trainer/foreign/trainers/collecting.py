@@ -1,6 +1,6 @@
 """The output of a foreign trainer: checked, measured, and written as it is published."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -118,7 +118,7 @@ def _result(
 
 def _unlike_sweep(checked: CheckedAdapter, lora: LoraSpec, layers: Collection[str]) -> list[str]:
     """Return a warning where the adapter's form is not the one that the sweep requests on its layers."""
-    found = checked.facts()
+    found: Mapping[str, object] = checked.facts()
     requested = {
         "ranks": tuple(sorted({lora.rank_of(layer) for layer in layers})),
         "alphas": tuple(sorted({lora.alpha_of(layer) for layer in layers})),

@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from surogate_bench.contract import HUB_TOKEN_VARIABLE, TASK_DIR_VARIABLE, VARIABLE_PREFIX
+from surogate_bench.contract import HUB_TOKEN_VARIABLE, STORE_VARIABLES, TASK_DIR_VARIABLE, VARIABLE_PREFIX
 from surogate_bench.errors import printable, shorten
 from surogate_bench.processes.logs import redact
 
@@ -27,7 +27,7 @@ _LONGEST_LINE = 2000
 _LAST_LINES = 12
 _LINE_END = re.compile(rb"[\r\n]+")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_WITHHELD = ("AWS_", "AZURE_", "GOOGLE_", HUB_TOKEN_VARIABLE, "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+_WITHHELD = (*STORE_VARIABLES.values(), HUB_TOKEN_VARIABLE, "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 """Credentials of store and hub, which the trainer does not need: it gets local files."""
 
 

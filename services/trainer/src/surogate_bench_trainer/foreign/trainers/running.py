@@ -4,7 +4,14 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from surogate_bench.contract import TRAINER_REQUEST_VARIABLE
+from surogate_bench.contract import (
+    COMMAND_ASKS_AGAIN,
+    TRAINER_REQUEST_VARIABLE,
+    command_exited,
+    command_killed,
+    command_not_started,
+    command_overdue,
+)
 from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, with_output
 from surogate_bench.inputs.trainer_commands import full_command
 from surogate_bench.processes.progress import Activity, Progress, write_progress
@@ -37,21 +44,21 @@ def run(attempt: Attempt, given: tuple[Path, TrainerRequest]) -> Ended:
     try:
         ended = run_command(command, between=_reporting(attempt.work_dir, content))
     except OSError as error:
-        raise ForeignTrainerError(f"the command cannot be started: {error.strerror}") from error
+        raise ForeignTrainerError(command_not_started(str(error.strerror))) from error
     _require_success(ended, command.timeout_s)
     return ended
 
 
 def _require_success(ended: Ended, timeout_s: float) -> None:
-    if ended.code == 0:
+    if ended.code == ExitCode.OK:
         return
     if ended.code is None:
-        raise ForeignTrainerError(f"the command had not ended after {timeout_s:g} s", ended.last_lines)
+        raise ForeignTrainerError(command_overdue(timeout_s), ended.last_lines)
     if ended.code < 0:
-        raise TransientError(with_output(f"the command was killed by signal {-ended.code}", ended.last_lines))
+        raise TransientError(with_output(command_killed(-ended.code), ended.last_lines))
     if ended.code == ExitCode.TRANSIENT:
-        raise TransientError(with_output("the command asks for another attempt (exit code 75)", ended.last_lines))
-    raise ForeignTrainerError(f"the command ended with exit code {ended.code}", ended.last_lines)
+        raise TransientError(with_output(COMMAND_ASKS_AGAIN, ended.last_lines))
+    raise ForeignTrainerError(command_exited(ended.code), ended.last_lines)
 
 
 def _reporting(work_dir: Path, content: TrainerRequest) -> Callable[[], None]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from surogate_bench.machine.checks import CheckReport, Outcome, engine_check_name
+from surogate_bench.machine.checks import NO_GPU, CheckReport, Outcome, engine_check_name
 from surogate_bench.machine.packages import PACKAGES
 from surogate_bench.recipes import Recipe
 from surogate_bench.recipes.engines import AUTO
@@ -141,7 +141,7 @@ def _gpu(facts: Facts) -> Finding:
             text=f"{listed} is not used: torch {torch_version} is a CPU build",
             remedy="make clean && make env ACCELERATOR=cuda",
         )
-    problem = (device.problem if device else None) or "torch finds no GPU"
+    problem = (device.problem if device else None) or NO_GPU
     return Finding(
         subject="GPU",
         level=Level.PROBLEM,

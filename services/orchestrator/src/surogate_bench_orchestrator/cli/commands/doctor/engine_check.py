@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
 
-from surogate_bench.contract import GPU_CHECK_MODULE, PARENT_PID_VARIABLE
+from surogate_bench.contract import (
+    GPU_CHECK_MODULE,
+    GROUPS_OPTION,
+    LOG_FILE,
+    MINUTES_OPTION,
+    OUTPUT_OPTION,
+    PARENT_PID_VARIABLE,
+    THREADS_OPTION,
+)
 from surogate_bench.machine.checks import ENGINES, CheckReport, read_report
 from surogate_bench.processes.progress import read_termination
 from surogate_bench_orchestrator.cli.signals import StopRequest, stop_on_signals
@@ -42,11 +50,11 @@ def check_engines() -> EngineCheck:
     """
     with tempfile.TemporaryDirectory(prefix="surogate-bench-doctor-") as name, stop_on_signals() as stop:
         folder = Path(name)
-        arguments = ["--output", name, "--groups", ENGINES, "--threads", "1", "--minutes", str(_MINUTES)]
+        arguments = [OUTPUT_OPTION, name, GROUPS_OPTION, ENGINES, THREADS_OPTION, "1", MINUTES_OPTION, str(_MINUTES)]
         child = start(
             [sys.executable, "-m", GPU_CHECK_MODULE, *arguments],
             environment=child_environment(os.environ, {PARENT_PID_VARIABLE: str(os.getpid())}),
-            log=folder / "log.txt",
+            log=folder / LOG_FILE,
         )
         try:
             ended = _wait(child, stop)
@@ -73,5 +81,5 @@ def _failure(folder: Path) -> str:
     termination = read_termination(folder)
     if termination is not None:
         return termination.message
-    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
     return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a message")

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from surogate_bench.contract import MODEL_CONFIG_FILE
 from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.hub_environment import check_hub_environment, data_on_hub
 from surogate_bench.inputs.trainer_commands import command_files
@@ -88,7 +89,7 @@ def _shape(sweep: RecipeSweep) -> ModelShape | None:
 
 def _config(folder: Path) -> Mapping[str, object]:
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / MODEL_CONFIG_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}

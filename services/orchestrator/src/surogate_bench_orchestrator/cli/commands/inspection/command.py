@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from surogate_bench.contract import Service
+from surogate_bench.contract import LOG_FILE, Service
 from surogate_bench.errors import ConfigError, ExitCode, StoreAwayError, StoreRefusedError
 from surogate_bench.machine.hardware import describe_machine
 from surogate_bench.specs import RecipeSweep
@@ -72,7 +72,7 @@ def inspect_sweep(sweep: RecipeSweep, location: str, state_dir: Path, consoles: 
         task = _task(sweep, store, scratch / "inspection.json", attempts=sweep.max_attempts)
         observation = run_task(task, scratch, consoles.messages)
         if observation.phase is not Phase.SUCCEEDED:
-            return _failed(observation, scratch / task.name / "log.txt", consoles)
+            return _failed(observation, scratch / task.name / LOG_FILE, consoles)
         inspection = Inspection.model_validate_json((scratch / "inspection.json").read_bytes())
     machine = detect_machine()
     allotment = allot(machine, trainers=len(sweep.trained) * len(sweep.seeds), gpus=sweep.training.gpus)

@@ -6,7 +6,8 @@ from functools import partial
 
 from rich.console import Console
 
-from surogate_bench.errors import ExitCode, StoreAwayError
+from surogate_bench.contract import LOG_FILE
+from surogate_bench.errors import ConfigError, ExitCode, StoreAwayError
 from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
 from surogate_bench.results import PrepareResult
@@ -79,11 +80,12 @@ def _finish(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Con
 
 
 def _run(local: LocalSweep, stop: StopRequest, lock: SweepLock, progress: Console) -> Snapshot:
-    def heartbeat() -> None:
-        stop.check()
-        lock.renew()
-
     with local.runtime() as runtime, choose_display(progress) as display:
+
+        def heartbeat() -> None:
+            stop.check()
+            lock.renew()
+            runtime.advance()
 
         def show(snapshot: Snapshot) -> None:
             display.show(sweep_progress(snapshot))
@@ -106,7 +108,7 @@ def _finished_already(local: LocalSweep) -> Snapshot | None:
 def _bad_input(snapshot: Snapshot) -> Failure | None:
     """Return why the sweep was refused before training; None if it was not."""
     failures = (failure_of(task, snapshot.observed) for task in snapshot.plan.preliminaries)
-    return next((failure for failure in failures if failure and failure.reason == "ConfigError"), None)
+    return next((failure for failure in failures if failure and failure.reason == ConfigError.__name__), None)
 
 
 def _require_unchanged_inputs(local: LocalSweep) -> None:
@@ -136,4 +138,4 @@ def _show_result(local: LocalSweep, snapshot: Snapshot, summary: Summary, consol
     show_report(local, summary, consoles)
     for task in local.plan.tasks:
         if failure_of(task, snapshot.observed):
-            print_line(consoles.messages, f"Log of {task.name}: {local.state / task.name / 'log.txt'}")
+            print_line(consoles.messages, f"Log of {task.name}: {local.state / task.name / LOG_FILE}")

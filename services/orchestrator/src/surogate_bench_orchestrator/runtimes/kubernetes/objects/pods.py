@@ -2,7 +2,7 @@
 
 from surogate_bench.contract import EVERY_ADDRESS, REQUEST_FILE
 from surogate_bench.recipes import Recipe
-from surogate_bench.recipes.engines import required_capability
+from surogate_bench.recipes.engines import required_capability, serving_capability
 from surogate_bench.stages.requests import (
     CheckRequest,
     EvaluateRequest,
@@ -137,7 +137,8 @@ def _capability_affinity(task: Task, scheduling: SchedulingSpec) -> Object | Non
     recipe = _computed_recipe(task)
     if recipe is None:
         return None
-    needs = required_capability(recipe, task.request.sweep.engine)
+    capability = required_capability if isinstance(task.request, TrainRequest) else serving_capability
+    needs = capability(recipe, task.request.sweep.engine)
     rule = scheduling.compute_capability or "preferred"
     if needs is None or rule == "ignored":
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from surogate_bench.contract import NO_CAPABLE_NODE
+from surogate_bench.contract import NO_CAPABLE_NODE, command_overdue
 from surogate_bench.errors import FINAL_EXIT_CODES, ForeignTrainerError
 from surogate_bench.processes.progress import Activity, Progress, Termination
 from surogate_bench_orchestrator.domain.tasks import DEADLINE_EXCEEDED, Observation, Phase, overdue
@@ -174,7 +174,7 @@ def _exceeded_command(task: TaskObjects, pod: Object | None) -> Termination | No
     since, limit = command_since(pod) if pod else None, task.number(COMMAND_TIMEOUT)
     if since is None or task.now - since <= limit:
         return None
-    return Termination(reason=ForeignTrainerError.__name__, message=f"the command had not ended after {limit:g} s")
+    return Termination(reason=ForeignTrainerError.__name__, message=command_overdue(limit))
 
 
 def observe_server(task: TaskObjects) -> TaskState:

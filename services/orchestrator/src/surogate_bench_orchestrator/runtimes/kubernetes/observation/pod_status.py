@@ -7,14 +7,22 @@ from datetime import datetime
 
 from pydantic import ValidationError
 
+from surogate_bench.contract import (
+    COMMAND_ASKS_AGAIN,
+    EXITED,
+    KILLED,
+    command_exited,
+    command_killed,
+    command_not_started,
+)
 from surogate_bench.errors import ExitCode, ForeignTrainerError, TransientError, printable, with_output
 from surogate_bench.processes.logs import redact
 from surogate_bench.processes.progress import Termination
-from surogate_bench_orchestrator.domain.tasks import EXITED, KILLED
 from surogate_bench_orchestrator.runtimes.kubernetes.api import Object
 from surogate_bench_orchestrator.runtimes.kubernetes.objects.labels import COMMAND, CONTAINER, CONTAINERS
 
 UNSCHEDULABLE = "Unschedulable"
+OOM_KILLED = "OOMKilled"
 VOLUME_NOT_BOUND = "VolumeNotBound"
 IMAGE_ERRORS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CANNOT_START = IMAGE_ERRORS | {
@@ -25,7 +33,7 @@ _OUTPUT_LENGTH = 700
 """Maximum length of the end of a log, which has the error."""
 _SIGNALLED = 128
 """Exit codes above it are 128 + the number of a signal."""
-_OUT_OF_MEMORY = Termination(reason="OOMKilled", message="exceeded its memory limit; raise it in the chart's values")
+_OUT_OF_MEMORY = Termination(reason=OOM_KILLED, message="exceeded its memory limit; raise it in the chart's values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +104,7 @@ def explain(ended: Object) -> Termination:
         return Termination.model_validate_json(str(ended.get("message") or ""))
     except ValidationError:
         pass
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == OOM_KILLED:
         return _OUT_OF_MEMORY
     code = int(ended.get("exitCode") or 0)
     reason, how = (
@@ -111,18 +119,17 @@ def explain_command(ended: Object) -> Termination:
 
     Its termination message is shown as text, whatever it is: the image is the user's.
     """
-    if ended.get("reason") == "OOMKilled":
+    if ended.get("reason") == OOM_KILLED:
         return _OUT_OF_MEMORY
     code, output = int(ended.get("exitCode") or 0), printable(redact(end_of_output(ended)))
     if ended.get("reason") == "StartError":
-        error: Exception = ForeignTrainerError(f"the command cannot be started: {output}", None)
+        error: Exception = ForeignTrainerError(command_not_started(output), None)
     elif code == ExitCode.TRANSIENT:
-        error = TransientError(with_output("the command asks for another attempt (exit code 75)", output))
+        error = TransientError(with_output(COMMAND_ASKS_AGAIN, output))
     elif code > _SIGNALLED:
-        killed = f"the command was killed by signal {code - _SIGNALLED}"
-        return Termination(reason=KILLED, message=with_output(killed, output))
+        return Termination(reason=KILLED, message=with_output(command_killed(code - _SIGNALLED), output))
     else:
-        error = ForeignTrainerError(f"the command ended with exit code {code}", output)
+        error = ForeignTrainerError(command_exited(code), output)
     return Termination(reason=type(error).__name__, message=str(error))
 
 
