@@ -153,6 +153,8 @@ IN_EVALUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "prompt": ({"data": {"prompt": "{question}"}}, {}),
     "completion": ({"data": {"completion": "{answer}"}}, {}),
     "special tokens": ({}, {"special_tokens": ("<s>",)}),
+    "ends of answers": ({}, {"answer_ends": (2,)}),
+    "no end of answers": ({}, {"answer_ends": ()}),
     "task": ({"evaluation": {"task": "en_gsm8k"}}, {}),
     "task file": ({}, {"inputs": {"tasks": {"task.yaml": "edited"}}}),
     "keep_from_task": ({"evaluation": {"keep_from_task": ["prompt"]}}, {}),

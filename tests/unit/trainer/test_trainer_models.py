@@ -82,6 +82,11 @@ def without_padding(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
     return tokenizer
 
 
+def without_end(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer.eos_token = None
+    return tokenizer
+
+
 TRAINED = [
     row("Llama", "llama"),
     row("Llama, untied head", "llama", tie_word_embeddings=False),
@@ -111,6 +116,12 @@ TRAINED = [
     Row(name="fp32", model=TinyModel(kind="qwen2", dtype=torch.float32), warning="are fp32: training"),
     Row(name="BOS", model=TinyModel(kind="llama"), tokenizer=with_beginning),
     Row(name="no padding token", model=TinyModel(kind="llama"), tokenizer=without_padding),
+    Row(
+        name="no end-of-text token",
+        model=TinyModel(kind="llama"),
+        tokenizer=without_end,
+        warning="no end-of-text token, so none is appended in training",
+    ),
     Row(
         name="a regular expression",
         model=TinyModel(kind="phi3"),

@@ -38,6 +38,9 @@ class PrepareResult(_Result):
     special_tokens: tuple[str, ...] | None = None
     """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training and
     in scoring alike; None in results of versions that added none."""
+    answer_ends: tuple[int, ...] | None = Field(None, exclude_if=lambda value: value is None)
+    """Tokens at which answers end where the tokenizer has no end-of-text token, so that servers stop at no other; None
+    where it has one, and in results of versions that refused such a tokenizer."""
     full_attention: bool | None = None
     """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks; None in manifests of
     versions that ignored them."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -68,6 +68,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         deadline: float,
         api_key: str | None,
         special_tokens: bool,
+        ends: Sequence[int] | None = None,
     ) -> None:
         super().__init__(
             model=model.name,
@@ -84,6 +85,8 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         self._answers = answers
         self._deadline = deadline
         self._special_tokens = special_tokens
+        # vLLM ends answers at the configuration's end of text too, which may be an ordinary token of this tokenizer.
+        self._ending = {} if ends is None else {"ignore_eos": True, "stop_token_ids": list(ends)}
         self._in_flight = evaluation.num_concurrent
         self._tokens: dict[str, list[int]] = {}
         self.set_cache_hook(answers)
@@ -151,7 +154,8 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
 
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
         """Build the payload of a request; special tokens are added to the prompt if they were in training."""
-        return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
+        payload: dict[str, Any] = super()._create_payload(*args, **kwargs)
+        return payload | self._ending | {"add_special_tokens": self._special_tokens}
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -51,6 +51,7 @@ class Harness:
         api_key: Key of vLLM; None if it requires none.
         special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
         template_arguments: Further arguments of the chat template, if prompts are rendered by one.
+        ends: Tokens at which answers end, if the tokenizer has no end-of-text token.
 
     Raises:
         ConfigError: lm-eval cannot use the task.
@@ -66,6 +67,7 @@ class Harness:
         api_key: str | None = None,
         special_tokens: bool = False,
         template_arguments: Mapping[str, Any] | None = None,
+        ends: Sequence[int] | None = None,
     ) -> None:
         self._task = _load_task(task_file)
         if self.generates:
@@ -76,6 +78,7 @@ class Harness:
         self._api_key = api_key
         self._special_tokens = special_tokens
         self._template_arguments = template_arguments or {}
+        self._ends = ends
         self._seconds = 0.0
 
     @property
@@ -138,6 +141,7 @@ class Harness:
             deadline=deadline,
             api_key=self._api_key,
             special_tokens=self._special_tokens,
+            ends=self._ends,
         )
         try:
             return self.evaluate(completions, chat=chat)

@@ -20,7 +20,7 @@ from surogate_bench.layout import manifest_key
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stages.prepared import special_tokens
+from surogate_bench.stages.prepared import answer_ends, special_tokens
 from surogate_bench.stages.publication import new_manifest, publish_stage, read_result
 from surogate_bench.stages.requests import EvaluateRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
@@ -96,6 +96,7 @@ def _evaluate(
         api_key=os.environ.get(VLLM_API_KEY_VARIABLE),
         special_tokens=added is not None,
         template_arguments=sweep.data.chat_template_arguments,
+        ends=answer_ends(store, request.layout),
     )
     scored = harness.scored_data(sweep)
     _require_checked(scored, request, store)

@@ -164,6 +164,7 @@ def evaluation_identity(
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
         **({"chat": sweep.data.chat_template_arguments} if evaluation.chat_template else {}),
+        **({} if prepared.answer_ends is None else {"ends": prepared.answer_ends}),
         **({"under": _serving_identity(sweep, prepared, way.under, way.input_scales_sha256)} if way.under else {}),
         **({"merged": True} if way.merged else {}),
     )

@@ -43,7 +43,7 @@ from surogate_bench_trainer.prepare.schedule import check_schedule
 from surogate_bench_trainer.prepare.sources import load_splits
 from surogate_bench_trainer.prepare.splitting import Splits, scored_records
 from surogate_bench_trainer.prepare.task_data import TaskRecords, check_task_prompts, task_records
-from surogate_bench_trainer.prepare.tokenizer import check_vocabulary
+from surogate_bench_trainer.prepare.tokenizer import answer_ends, check_vocabulary, ending_warnings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,17 +99,24 @@ def check_inputs(
         warnings += check_checkpoint(location, sweep, config)
         data = _written(prepared, outputs / DATA_FOLDER, split_file)
         questions = _written(tasks, outputs / DATA_FOLDER, task_file)
-    commit = Path(location.name_or_path).name if sweep.model.hub else None
+    model, templated = Path(location.name_or_path), is_templated(prepared["train"])
+    ends = answer_ends(tokenizer, model, config)
+    commit = model.name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
         model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,
         model_in_store=is_converted(sweep.model),
         model_commit=commit,
         inputs=inputs,
-        warnings=(*repetition_warnings(splits), *warnings),
+        warnings=(
+            *repetition_warnings(splits),
+            *ending_warnings(tokenizer, ends, is_templated=templated),
+            *warnings,
+        ),
         special_tokens=special_tokens_of(tokenizer),
+        answer_ends=ends,
         full_attention=has_full_attention(config),
-        chat_template=is_templated(prepared["train"]),
+        chat_template=templated,
         tasks=questions,
     )
     return Checked(
