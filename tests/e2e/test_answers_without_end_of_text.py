@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def save_cycle(folder: Path, template: str | None) -> None:
             parameter.data.zero_()
     embedding.zero_()[:, 0] = 1.0
     head.zero_()[cycle[0], 0] = 1.0
-    for place, (token, following) in enumerate(zip(cycle[:3], cycle[1:], strict=True), start=1):
+    for place, (token, following) in enumerate(pairwise(cycle), start=1):
         embedding[token, place] = head[following, place] = 8.0
     model.save_pretrained(folder)
 

@@ -281,13 +281,8 @@ TASK_ENDS = "answers end at the task's stop strings,"
         ({"eos_token_id": [0, 70]}, None, (0,), f"{TASK_ENDS} at <|endoftext|>, or after"),  # 70 is a letter
         ({"eos_token_id": 70}, None, (), f"{TASK_ENDS} or after"),
         ({}, None, (), f"{TASK_ENDS} or after"),
-        (
-            {},
-            "{% for m in messages %}{{ m.role }}:{{ m.content }}\n<|pad|>\n{% endfor %}",
-            (1,),
-            "at <|pad|>, or after",
-        ),
-        ({}, "{% for m in messages %}{{ m.role }}:{{ m.content }}\n{% endfor %}", (), f"{TASK_ENDS} or after"),
+        ({}, "{% for m in messages %}{{ m.content }}\n<|pad|>\n{% endfor %}", (1,), "at <|pad|>, or after"),
+        ({}, "{% for m in messages %}{{ m.content }}\n{% endfor %}", (), f"{TASK_ENDS} or after"),
         ({}, "{{ raise_exception('no') }}", (), f"{TASK_ENDS} or after"),
     ],
 )

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
@@ -15,6 +15,7 @@ from surogate_bench.errors import PermanentError
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench_evaluator.answers import Answer, Answers, Choice
 from surogate_bench_evaluator.server import ServedModel, ServerLostError
+from surogate_bench_evaluator.tokens import Boundaries
 
 _log = logging.getLogger(__name__)
 
@@ -67,8 +68,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         *,
         deadline: float,
         api_key: str | None,
-        special_tokens: bool,
-        ends: Sequence[int] | None = None,
+        boundaries: Boundaries,
     ) -> None:
         super().__init__(
             model=model.name,
@@ -84,9 +84,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         )
         self._answers = answers
         self._deadline = deadline
-        self._special_tokens = special_tokens
-        # vLLM ends answers at the configuration's end of text too, which may be an ordinary token of this tokenizer.
-        self._ending = {} if ends is None else {"ignore_eos": True, "stop_token_ids": list(ends)}
+        self._boundaries = boundaries
         self._in_flight = evaluation.num_concurrent
         self._tokens: dict[str, list[int]] = {}
         self.set_cache_hook(answers)
@@ -143,7 +141,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         connector = aiohttp.TCPConnector(limit=self._in_flight)
 
         async def tokens_of(session: aiohttp.ClientSession, text: str) -> tuple[str, list[int]]:
-            body = {"model": self.model, "prompt": text, "add_special_tokens": self._special_tokens}
+            body = {"model": self.model, "prompt": text, "add_special_tokens": self._boundaries.special_tokens}
             async with session.post(url, json=body, headers=self.header) as response:
                 response.raise_for_status()
                 return text, list((await response.json())["tokens"])
@@ -153,9 +151,9 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
                 return dict(await asyncio.gather(*(tokens_of(session, text) for text in texts)))
 
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
-        """Build the payload of a request; special tokens are added to the prompt if they were in training."""
+        """Build the payload of a request; the prompt begins, and its answer ends, as in training."""
         payload: dict[str, Any] = super()._create_payload(*args, **kwargs)
-        return payload | self._ending | {"add_special_tokens": self._special_tokens}
+        return {**payload, **self._boundaries.payload()}
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own

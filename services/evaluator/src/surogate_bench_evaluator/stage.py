@@ -28,6 +28,7 @@ from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
 from surogate_bench_evaluator.tasks import prepare_task
+from surogate_bench_evaluator.tokens import Boundaries
 
 _log = logging.getLogger(__name__)
 
@@ -94,9 +95,8 @@ def _evaluate(
         sweep.evaluation,
         answers,
         api_key=os.environ.get(VLLM_API_KEY_VARIABLE),
-        special_tokens=added is not None,
+        boundaries=Boundaries(special_tokens=added is not None, ends=answer_ends(store, request.layout)),
         template_arguments=sweep.data.chat_template_arguments,
-        ends=answer_ends(store, request.layout),
     )
     scored = harness.scored_data(sweep)
     _require_checked(scored, request, store)
