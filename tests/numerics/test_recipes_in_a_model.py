@@ -233,6 +233,44 @@ def test_layers_that_nvfp4_cannot_divide_stay_in_bf16_where_the_recipe_says_so(
     assert apply(make_model(), recipe).kept == ()
 
 
+@pytest.mark.parametrize("name", ["fp4", "qfp4"])
+def test_a_model_that_is_padded_computes_what_it_computes_with_zeros_in_its_weights(
+    name: str, make_model: MakeModel, with_lora: WithLora
+) -> None:
+    """A block with 40 inner features, against one of 48 of which the last 8 are zeros."""
+    recipe = replace(recipe_by_name(name), on_indivisible="pad", skip_last_layers=0)
+    model, whole = make_model(intermediate_size=40), make_model(intermediate_size=48)
+    whole.load_state_dict({key: behind_zeros(model, key, like) for key, like in whole.state_dict().items()})
+    applied, expected = apply(model, recipe), apply(whole, recipe)
+    assert (applied.kept, applied.covered_share) == ((), 1.0)
+    needed = ("mlp.down_proj",) if name == "qfp4" else ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    assert (applied.padded, expected.padded) == (needed, ())
+    adapted = [with_lora(each).train() for each in (model, whole)]
+    for each in adapted:
+        randomize_lora_b_of_attention(each)
+    assert torch.equal(loss_of(adapted[0]), loss_of(adapted[1]))
+    ours, theirs = map(gradients, adapted)
+    attention = [key for key in ours if "self_attn" in key]
+    assert len(attention) == 2 * 4 * 3
+    for key in attention:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=0.02, atol=1e-4 * float(theirs[key].abs().max()))
+
+
+def behind_zeros(model: Qwen3ForCausalLM, key: str, like: Tensor) -> Tensor:
+    """Write a parameter into zeros of the shape that it has in a wider model."""
+    values = model.state_dict()[key]
+    larger = torch.zeros_like(like)
+    larger[tuple(slice(size) for size in values.shape)] = values
+    return larger
+
+
+def randomize_lora_b_of_attention(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in lora_parameters(model).items():
+        if "lora_B" in name and "self_attn" in name:
+            parameter.data.copy_(torch.empty(parameter.shape).normal_(std=0.05, generator=generator))
+
+
 def test_a_recipe_that_would_keep_every_layer_in_bf16_is_refused(make_model: MakeModel) -> None:
     recipe = replace(recipe_by_name("fp4"), on_indivisible="keep")
     model = make_model(hidden_size=40, intermediate_size=40)

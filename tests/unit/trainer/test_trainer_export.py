@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sweeps import small_sweep
+from tiny_models import TinyModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 from wide_model import save_wide_model
@@ -41,6 +42,7 @@ RECIPES: list[Any] = [
         }
         for name in SKIPPING
     ),
+    {"name": "padded", "title": "", "weight_storage": "nvfp4", "compute": "bf16", "on_indivisible": "pad"},
 ]
 BLOCKS = 3
 LAYERS_OF_A_BLOCK = 7
@@ -210,6 +212,19 @@ def test_projections_that_vllm_cannot_split_into_blocks_are_refused_by_name(
         export("qfp8-bf16", model=model_folder)
     assert not (tmp_path / "exported").exists()
     export("qfp8-bf16", "bf16", model=model_folder)
+
+
+def test_blocks_that_were_filled_up_are_exported_in_bf16_alone(
+    tokenizer: PreTrainedTokenizerFast, export: Callable[..., Path], tmp_path: Path
+) -> None:
+    TinyModel(kind="llama", settings={"intermediate_size": 100}).save(tmp_path / "narrow", tokenizer)
+    with pytest.raises(ConfigError, match=r"are divisible by 16; model\.layers\.0\.mlp\.down_proj has 100.*bf16"):
+        export("padded", model=tmp_path / "narrow")
+    assert not (tmp_path / "exported").exists()
+    written = load_file(export("padded", "bf16", model=tmp_path / "narrow") / "model.safetensors")
+    expected = trained_weights(tmp_path / "narrow", "padded")
+    assert expected["model.layers.0.mlp.down_proj.weight"].shape == (64, 100)
+    assert all(torch.equal(written[name], values) for name, values in expected.items())
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from surogate_bench.errors import ConfigError
-from surogate_bench.results import PrepareResult
+from surogate_bench.results import PrepareResult, TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.specs.adapters import SERVED_MODULES, attention_output
 from surogate_bench.specs.lora import LLAMA_PROJECTIONS
@@ -285,8 +285,8 @@ def test_fp8_products_are_not_served_where_vllm_names_layers_otherwise(
         prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], serving={"under": ["own"]}, **changes), tmp_path)
 
 
-@pytest.mark.parametrize("on_indivisible", ["refuse", "keep"])
-def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
+@pytest.mark.parametrize("on_indivisible", ["refuse", "keep", "pad"])
+def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept_or_padded(
     make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, on_indivisible: str
 ) -> None:
     TinyModel(kind="opt", settings=OPT | {"ffn_dim": 100}).save(tmp_path / "model", tokenizer)
@@ -294,11 +294,20 @@ def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
     sweep = sweep_for(make_sweep, tmp_path / "model", **ALL).model_copy(
         update={"recipes": make_sweep(recipes=[recipe | {"on_indivisible": on_indivisible}]).recipes}
     )
-    if on_indivisible == "keep":
+    if on_indivisible != "refuse":
         prepared(sweep, tmp_path)
+        request = TrainRequest(sweep=sweep, store=str(tmp_path / "store"), recipe="own", seed=0, threads=1)
+        (tmp_path / "train").mkdir()
+        handle(request, tmp_path / "train")
+        manifest = read_manifest(open_store(request.store), request.layout.train("own-s0"))
+        assert manifest is not None
+        result = manifest.require_result(TrainResult)
+        assert result.kept_layers == (("fc2",) if on_indivisible == "keep" else ())
+        assert result.padded_layers == (("fc2",) if on_indivisible == "pad" else ())
         return
     problem = (
-        r"needs dimensions divisible by 16, but 2 of 12 layers have others; model\.decoder\.layers\.0\.fc2 has 100"
+        r"needs dimensions divisible by 16, but 2 of 12 layers have others; model\.decoder\.layers\.0\.fc2 has 100 .*"
+        r"on_indivisible: pad, which fills up blocks with zeros, or keep, which leaves such layers in bf16"
     )
     with pytest.raises(ConfigError, match=problem):
         prepared(sweep, tmp_path)
