@@ -247,6 +247,14 @@ def test_the_changes_above_cover_every_field() -> None:
     assert set(CHANGED_RECIPE) == {field.name for field in fields(Recipe)} - {"name", "title"}
 
 
+def test_a_converted_model_is_known_by_its_content_unless_an_earlier_version_recorded_none() -> None:
+    sweep = small_sweep(model={"builtin": "smollm2-135m"})
+    contents = ({}, {"model": {"model.safetensors": "0" * 64}}, {"model": {"model.safetensors": "1" * 64}})
+    for identify in (of_training, of_evaluation):
+        found = {identify(sweep, PREPARED.model_copy(update={"inputs": PREPARED.inputs | each})) for each in contents}
+        assert len(found - {None}) == 3
+
+
 def test_a_built_in_model_is_known_by_its_name_while_it_is_unchanged_and_else_by_its_content() -> None:
     sweep = small_sweep()
     found = local_input(sweep, "model")

@@ -32,7 +32,8 @@ class PrepareResult(_Result):
     model_commit: str | None = None
     """Commit of a hub model, which every later stage loads, even if the branch has moved."""
     inputs: dict[InputName, dict[str, str]] = {}
-    """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
+    """SHA-256 of every local file that was read, and of the files of a converted model, by input and file name; without
+    those in manifests of older versions."""
     warnings: tuple[str, ...] = ()
     """Warnings for the user, one sentence each."""
     special_tokens: tuple[str, ...] | None = None

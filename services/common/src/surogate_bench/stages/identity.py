@@ -56,9 +56,13 @@ increment :data:`SCORING_VERSION` too.
 """
 
 BUILTIN_MODELS: Mapping[str, str] = MappingProxyType(
-    {"tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6"}
+    {
+        "tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6",
+        "smollm2-135m": "TODO",
+    }
 )
-"""SHA-256 over the files of each model that is part of this package (:func:`surogate_bench.inputs.content.combined`).
+"""SHA-256 over the files of each built-in model (:func:`surogate_bench.inputs.content.combined`): files of this package,
+or those that the prepare stage, with packages of the locked versions, converts from another one.
 
 A model as recorded here is identified by its name, as in results of earlier versions; any other content by its digest
 too. Never change an entry, or results of the old model are taken for those of the new one: give that another name.

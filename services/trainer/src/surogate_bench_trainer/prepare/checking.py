@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file, task_file
 from surogate_bench.files import sha256_of
+from surogate_bench.inputs.content import digests_of, model_files
 from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
 from surogate_bench.processes.progress import Activity, Progress, write_progress
@@ -97,6 +98,8 @@ def check_inputs(
         prepared = _rendered(splits, test, tokenizer, sweep)
         sizes, warnings = _check_prepared(prepared, tasks, config, tokenizer, sweep)
         warnings += check_checkpoint(location, sweep, config)
+        if is_converted(sweep.model):
+            inputs["model"] = digests_of(model_files(Path(location.name_or_path)))
         data = _written(prepared, outputs / DATA_FOLDER, split_file)
         questions = _written(tasks, outputs / DATA_FOLDER, task_file)
     model, templated = Path(location.name_or_path), is_templated(prepared["train"])
