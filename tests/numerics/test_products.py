@@ -190,6 +190,22 @@ def test_nvfp4_products_of_widths_that_blocks_do_not_divide_are_those_with_zeros
     assert not expected[0][:, rows:].any()
 
 
+@pytest.mark.parametrize("storage", STORED)
+@pytest.mark.parametrize(("columns", "rows"), [(40, 24), (48, 24), (40, 32), (17, 1)])
+def test_fp8_products_on_tensor_cores_take_any_width(
+    storage: WeightStorage, columns: int, rows: int, device: torch.device
+) -> None:
+    recipe = replace(FP8, weight_storage=storage)
+    layer = nn.Linear(columns, rows, bias=False, device="meta")
+    layer.weight = nn.Parameter(random(rows, columns, 0).to(device), requires_grad=False)
+    inputs, gradients = random(ROWS + 1, columns, 1), random(ROWS + 1, rows, 2)
+    sessions = [start(recipe, device, engine=engine) for engine in ("torch", "emulated")]
+    found, expected = (both_products(session.replace(layer), inputs, gradients) for session in sessions)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=2.0**-7, atol=float(theirs.abs().max()) * 2.0**-10)
+
+
 def behind_zeros(matrix: Tensor, rows: int, columns: int) -> Tensor:
     """Write a matrix into a larger one of zeros."""
     larger = matrix.new_zeros(rows, columns)

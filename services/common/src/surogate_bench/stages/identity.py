@@ -61,8 +61,8 @@ BUILTIN_MODELS: Mapping[str, str] = MappingProxyType(
         "smollm2-135m": "TODO",
     }
 )
-"""SHA-256 over the files of each built-in model (:func:`surogate_bench.inputs.content.combined`): files of this package,
-or those that the prepare stage, with packages of the locked versions, converts from another one.
+"""SHA-256 over the files of each built-in model (:func:`surogate_bench.inputs.content.combined`): they are part of this
+package, or the prepare stage, with packages of the locked versions, converts them from another one.
 
 A model as recorded here is identified by its name, as in results of earlier versions; any other content by its digest
 too. Never change an entry, or results of the old model are taken for those of the new one: give that another name.
