@@ -336,7 +336,8 @@ def test_a_sample_without_a_token_to_learn_is_refused(
     settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
     del settings["eos_token"]
     (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    (data / "train.jsonl").write_text('{"text": "ab"}\n{"text": "a"}\n', encoding="utf-8")  # "a" follows no token
+    for split in ("train", "validation"):  # "a" follows no token
+        (data / f"{split}.jsonl").write_text('{"text": "ab"}\n{"text": "a"}\n', encoding="utf-8")
     sweep = make_sweep(model={"path": str(model)}, data={"path": str(data), "validation_size": 1})
     assert "data.train:2: no token of this sample is included in the loss" in str(refused(sweep, tmp_path))
 
