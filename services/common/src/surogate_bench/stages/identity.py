@@ -58,7 +58,7 @@ increment :data:`SCORING_VERSION` too.
 BUILTIN_MODELS: Mapping[str, str] = MappingProxyType(
     {
         "tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6",
-        "smollm2-135m": "TODO",
+        "smollm2-135m": "78271a472c17c1a71b7ded4241937227b2820186b3d0d3428d1c2f18192f7368",
     }
 )
 """SHA-256 over the files of each built-in model (:func:`surogate_bench.inputs.content.combined`): they are part of this
