@@ -72,7 +72,9 @@ class AppliedRecipe:
         self.session.load_state_dict(state)
 
 
-def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int) -> AppliedRecipe:
+def apply_recipe(
+    model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int, keeping: Recipe | None = None
+) -> AppliedRecipe:
     """Replace the linear layers of a frozen bf16 model in place, before LoRA is attached.
 
     Embeddings, norms and the output head are unchanged. A recipe without quantization replaces nothing.
@@ -82,6 +84,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         recipe: The recipe to apply.
         engine: The result of ``select_engine``.
         seed: Seed of stochastic rounding.
+        keeping: Another recipe, which decides what stays in bf16 because blocks do not divide it.
 
     Raises:
         ConfigError: a layer's shape does not fit the recipe's blocks, the recipe skips all transformer blocks, or a
@@ -89,13 +92,13 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
     blocks = transformer_blocks(model)
-    candidates = target_layers(model, recipe)
-    targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, recipe)]
+    candidates, deciding = target_layers(model, recipe), keeping or recipe
+    targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, deciding)]
     if recipe.quantizes:
         _check_coverage(uncovered_matrices(model, quantized_blocks(model, recipe)), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
-    kept = _short_names(name for name, linear in candidates if _is_kept(linear, recipe))
+    kept = _short_names(name for name, linear in candidates if _is_kept(linear, deciding))
     padded = _short_names(name for name, linear in targets if not _fits(linear, recipe))
     if not targets:
         raise unfit_width(recipe, "every layer of the transformer blocks has such a dimension", can_keep=False)
