@@ -17,7 +17,7 @@ class Boundaries:
         """Return fields of a request for completions.
 
         vLLM ends answers at the end of text of the model's configuration too, which may be an ordinary token where the
-        tokenizer has none: it is told to ignore that one.
+        tokenizer has none: so it is ignored.
         """
         ending = {} if self.ends is None else {"ignore_eos": True, "stop_token_ids": list(self.ends)}
         return {"add_special_tokens": self.special_tokens, **ending}

@@ -96,7 +96,7 @@ def _behind_answer(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
         return ()
     try:
         return ChatTemplate(tokenizer, {}).end_of_answer()
-    except Exception:  # noqa: BLE001 - a template may raise anything; a sweep that uses it is told why
+    except Exception:  # noqa: BLE001 - a template may raise anything; sweeps that use it report why
         return ()
 
 
