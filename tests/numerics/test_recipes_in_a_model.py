@@ -17,9 +17,7 @@ from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStor
 from surogate_bench.recipes.engines import ENGINE_NAMES
 from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench_quantization.engines import select_engine
-from surogate_bench_quantization.engines.fp8_session import FP8Session
 from surogate_bench_quantization.engines.selection import ENGINES
-from surogate_bench_quantization.engines.torch_fp8 import TensorCoreFP8Products
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.frozen_weight import STORAGE_CLASSES
 from surogate_bench_trainer.model.recipe import AppliedRecipe, apply_recipe
@@ -265,12 +263,6 @@ def test_a_gpu_that_is_too_old_is_named_with_what_it_has(monkeypatch: pytest.Mon
     message = r"fp8 cannot run on A100, which has compute capability 8\.0 \(torch: .* 8\.9 or later\)"
     with pytest.raises(UnsupportedRecipeError, match=message):
         select_engine(recipe_by_name("fp8"), torch.device("cuda"), "torch")
-
-
-def test_widths_that_fp8_tensor_cores_cannot_take_are_refused() -> None:
-    session = FP8Session(recipe_by_name("fp8"), TensorCoreFP8Products, layers=1, device=CPU)
-    with pytest.raises(ConfigError, match=r"24 inputs and 64 outputs.*engine: emulated"):
-        session.replace(nn.Linear(24, 64, bias=False, dtype=torch.bfloat16))
 
 
 @ALL
