@@ -12,7 +12,7 @@ from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.reading.fields import Place
 from surogate_bench.specs import DataSpec
 from surogate_bench_trainer.data.chat import ChatTemplate
-from surogate_bench_trainer.data.encoding import Sample, encode
+from surogate_bench_trainer.data.encoding import Sample, encode, end_of_text
 from surogate_bench_trainer.data.records import read_prepared, write_records
 from surogate_bench_trainer.data.rendering import render
 from surogate_bench_trainer.data.shapes import records_from
@@ -142,6 +142,7 @@ def test_without_an_end_of_text_token_texts_end_where_they_end(
     special: PreTrainedTokenizerFast, row: dict[str, Any], text: str, part: str
 ) -> None:
     special.eos_token = None
+    assert end_of_text(special) == ""
     sample = sample_of(special, row)
     assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
     assert counted(special, sample) == [part]
