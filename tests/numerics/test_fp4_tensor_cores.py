@@ -137,7 +137,7 @@ def test_both_products_are_bit_for_bit_the_emulated_ones_if_sums_are_formed_alik
 
 
 @pytest.mark.usefixtures("on_tensor_cores")
-@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(7, 48, 80), (1, 16, 16), (50, 112, 16)])
+@pytest.mark.parametrize(("rows", "inputs", "outputs"), [(7, 48, 80), (1, 16, 16), (50, 112, 16), (7, 40, 24)])
 def test_widths_and_rows_that_need_padding_give_the_same_products(rows: int, inputs: int, outputs: int) -> None:
     on_cores, emulated = layers(FP4, inputs, outputs)
     x, g = random(rows, inputs, 1), random(rows, outputs, 2)

@@ -6,12 +6,13 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from fouroversix import ScaleRule
+from fouroversix import QuantizationConfig, QuantizeBackend, ScaleRule, dequantize
+from fouroversix import quantize_to_fp4 as quantize_padded
 from fouroversix.quantize.pytorch.reference import quantize_to_fp4
 from torch import Tensor
 
 from surogate_bench_quantization.formats.elements import round_stochastic_e2m1_, uniform_noise
-from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, filled, quantize_rows, quantize_squares
 from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_elements, unpack_products
 from surogate_bench_quantization.fusion import SLAB
 
@@ -92,6 +93,34 @@ def block_by_numpy(block: np.ndarray, reach: np.float32, top: int) -> tuple[np.n
     elements = np.clip(block * factor, -6, 6).astype(ml_dtypes.float4_e2m1fn).astype(np.float32)
     products = elements * scale
     return products, float(((products.astype(np.float64) / reach - block) ** 2).sum())
+
+
+@SQUARES
+@RULES
+@pytest.mark.parametrize("shape", [(48, 40), (33, 17), (5, 100), (16, 1)])
+def test_matrices_that_blocks_do_not_divide_are_filled_up_as_fouroversix_does(
+    shape: tuple[int, int], squares: bool, four_over_six: bool
+) -> None:
+    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16)
+    config = QuantizationConfig(
+        backend=QuantizeBackend.pytorch,
+        block_scale_2d=squares,
+        scale_rule=ScaleRule.mse if four_over_six else ScaleRule.static_6,
+    )
+    expected = dequantize(quantize_padded(matrix, config), torch.float32)
+    whole = filled(matrix, rows=squares)
+    assert (whole.shape[0] % (16 if squares else 1), whole.shape[1] % 16) == (0, 0)
+    products = quantize(whole, squares=squares, four_over_six=four_over_six).products.float()
+    assert not products[shape[0] :].any()
+    assert not products[:, shape[1] :].any()
+    values = products[: shape[0], : shape[1]] * matrix.abs().amax().float() / (1536 if four_over_six else 2688)
+    assert torch.equal(values, expected)
+
+
+def test_a_matrix_of_whole_blocks_is_not_copied() -> None:
+    matrix = matrices()[0]
+    assert filled(matrix) is matrix
+    assert filled(matrix, rows=True) is matrix
 
 
 @RULES

@@ -168,6 +168,51 @@ def test_nvfp4_products_equal_float64_products_of_the_blocks(
     assert_rounded_once(input_gradients, codes, transposed.T, accumulation=accumulation)
 
 
+@pytest.mark.parametrize("storage", STORED)
+@pytest.mark.parametrize("profile", ["paper", "surogate"])
+@pytest.mark.parametrize(("columns", "rows"), [(40, 24), (48, 24), (40, 32), (17, 1)])
+def test_nvfp4_products_of_widths_that_blocks_do_not_divide_are_those_with_zeros_behind_them(
+    storage: WeightStorage, profile: Literal["paper", "surogate"], columns: int, rows: int, device: torch.device
+) -> None:
+    recipe = replace(FP4, weight_storage=storage, fp4_profile=profile)
+    width, height = -(-columns // 16) * 16, -(-rows // 16) * 16
+    layer, whole = nn.Linear(columns, rows, bias=False, device="meta"), nn.Linear(width, height, bias=False)
+    values = random(rows, columns, 0).to(device)
+    layer.weight = nn.Parameter(values, requires_grad=False)
+    whole.weight = nn.Parameter(behind_zeros(values, height, width), requires_grad=False)
+    inputs, gradients = random(ROWS, columns, 1), random(ROWS, rows, 2)
+    found = both_products(start(recipe, device).replace(layer), inputs, gradients)
+    expected = both_products(
+        start(recipe, device).replace(whole), behind_zeros(inputs, ROWS, width), behind_zeros(gradients, ROWS, height)
+    )
+    assert torch.equal(found[0], expected[0][:, :rows])
+    assert torch.equal(found[1], expected[1][:, :columns])
+    assert not expected[0][:, rows:].any()
+
+
+@pytest.mark.parametrize("storage", STORED)
+@pytest.mark.parametrize(("columns", "rows"), [(40, 24), (48, 24), (40, 32), (17, 1)])
+def test_fp8_products_on_tensor_cores_take_any_width(
+    storage: WeightStorage, columns: int, rows: int, device: torch.device
+) -> None:
+    recipe = replace(FP8, weight_storage=storage)
+    layer = nn.Linear(columns, rows, bias=False, device="meta")
+    layer.weight = nn.Parameter(random(rows, columns, 0).to(device), requires_grad=False)
+    inputs, gradients = random(ROWS + 1, columns, 1), random(ROWS + 1, rows, 2)
+    sessions = [start(recipe, device, engine=engine) for engine in ("torch", "emulated")]
+    found, expected = (both_products(session.replace(layer), inputs, gradients) for session in sessions)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(ours, theirs, rtol=2.0**-7, atol=float(theirs.abs().max()) * 2.0**-10)
+
+
+def behind_zeros(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """Write a matrix into a larger one of zeros."""
+    larger = matrix.new_zeros(rows, columns)
+    larger[: matrix.shape[0], : matrix.shape[1]] = matrix
+    return larger
+
+
 @pytest.mark.parametrize("storage", [WeightStorage.FP8_128X128, WeightStorage.NVFP4])
 def test_bf16_products_use_the_dequantized_weight_in_both_passes(storage: WeightStorage, device: torch.device) -> None:
     recipe = Recipe(name="stored", title="", weight_storage=storage, compute=ComputePrecision.BF16)

@@ -17,8 +17,6 @@ from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStor
 from surogate_bench.recipes.engines import ENGINE_NAMES
 from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench_quantization.engines import select_engine
-from surogate_bench_quantization.engines.fp8.session import FP8Session
-from surogate_bench_quantization.engines.fp8.tensor_cores import TensorCoreFP8Products
 from surogate_bench_quantization.engines.selection import ENGINES
 from surogate_bench_quantization.linear import QuantizedLinear
 from surogate_bench_quantization.storage.selection import STORAGE_CLASSES
@@ -209,37 +207,6 @@ def test_skipping_every_block_is_refused(make_model: MakeModel) -> None:
         apply(make_model(), recipe)
 
 
-@pytest.mark.parametrize("name", ["fp4", "qfp4"])
-def test_widths_that_nvfp4_cannot_divide_are_refused_by_layer_and_shape(name: str, make_model: MakeModel) -> None:
-    model = make_model(intermediate_size=40)
-    with pytest.raises(ConfigError, match=r"0\.mlp\.\w+ has (64 inputs and 40|40 inputs and 64) outputs.*multiples"):
-        apply(model, recipe_by_name(name))
-    assert not any(isinstance(module, QuantizedLinear) for module in model.modules())
-
-
-@pytest.mark.parametrize("name", ["fp4", "qfp4"])
-def test_layers_that_nvfp4_cannot_divide_stay_in_bf16_where_the_recipe_says_so(
-    name: str, make_model: MakeModel
-) -> None:
-    recipe = replace(recipe_by_name(name), on_indivisible="keep", skip_last_layers=0)
-    model = make_model(intermediate_size=40)
-    applied = apply(model, recipe)
-    kept = ("mlp.down_proj",) if name == "qfp4" else ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
-    assert applied.kept == kept
-    plain = {path for path, module in model.named_modules() if type(module) is nn.Linear and ".layers." in path}
-    assert plain == {f"model.layers.{index}.{layer}" for index in range(3) for layer in kept}
-    attention = 2 * 64 * 64 + 2 * 64 * 32
-    assert applied.covered_share == pytest.approx(1 - 64 * 40 * len(kept) / (attention + 3 * 64 * 40))
-    assert apply(make_model(), recipe).kept == ()
-
-
-def test_a_recipe_that_would_keep_every_layer_in_bf16_is_refused(make_model: MakeModel) -> None:
-    recipe = replace(recipe_by_name("fp4"), on_indivisible="keep")
-    model = make_model(hidden_size=40, intermediate_size=40)
-    with pytest.raises(ConfigError, match="every layer of the transformer blocks has such a dimension"):
-        apply(model, recipe)
-
-
 def test_a_model_that_is_not_bf16_is_refused(make_model: MakeModel) -> None:
     with pytest.raises(PermanentError, match="float32"):
         apply(make_model().float(), recipe_by_name("fp8"))
@@ -296,12 +263,6 @@ def test_a_gpu_that_is_too_old_is_named_with_what_it_has(monkeypatch: pytest.Mon
     message = r"fp8 cannot run on A100, which has compute capability 8\.0 \(torch: .* 8\.9 or later\)"
     with pytest.raises(UnsupportedRecipeError, match=message):
         select_engine(recipe_by_name("fp8"), torch.device("cuda"), "torch")
-
-
-def test_widths_that_fp8_tensor_cores_cannot_take_are_refused() -> None:
-    session = FP8Session(recipe_by_name("fp8"), TensorCoreFP8Products, layers=1, device=CPU)
-    with pytest.raises(ConfigError, match=r"24 inputs and 64 outputs.*engine: emulated"):
-        session.replace(nn.Linear(24, 64, bias=False, dtype=torch.bfloat16))
 
 
 @ALL

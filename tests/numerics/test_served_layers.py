@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from models.tiny_models import TinyModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from surogate_bench.contract import INPUT_SCALES_FILE, SERVED_RECIPE_VARIABLE
 from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage
@@ -95,26 +96,26 @@ def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def serve(one_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Recipe], Served]:
+def serve(one_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Served]:
     del one_process
     monkeypatch.setattr(torch.accelerator, "empty_cache", lambda: None)  # as vLLM's worker for CPUs does
 
-    def make(recipe: Recipe) -> Served:
+    def make(recipe: Recipe, checkpoint: str = MODEL) -> Served:
         quantized = {}
         if recipe.quantizes:
             monkeypatch.setenv(SERVED_RECIPE_VARIABLE, str(ServedRecipe(recipe=recipe).write(tmp_path)))
             register()
             quantized = {"quantization": QUANTIZATION}
-        config = EngineArgs(model=MODEL, dtype="bfloat16", enforce_eager=True, **quantized).create_engine_config()
+        config = EngineArgs(model=checkpoint, dtype="bfloat16", enforce_eager=True, **quantized).create_engine_config()
         with set_current_vllm_config(config):
             return Served(get_model(vllm_config=config), config)
 
     return make
 
 
-def trained(recipe: Recipe, *, steps: int = 1) -> tuple[PreTrainedModel, AppliedRecipe]:
+def trained(recipe: Recipe, *, steps: int = 1, checkpoint: str = MODEL) -> tuple[PreTrainedModel, AppliedRecipe]:
     """Make the trainer's model, after forward passes that move the scales of FP8 inputs."""
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.bfloat16)
     device = torch.device("cpu")
     applied = apply_recipe(model, recipe, engine=select_engine(recipe, device), seed=0)
     model.train()
@@ -174,11 +175,24 @@ def assert_equal_up_to_summation_order(ours: Tensor, theirs: Tensor, magnitudes:
 
 
 @EVERY_RECIPE
-def test_every_layer_multiplies_as_in_training(
-    recipe: Recipe, serve: Callable[[Recipe], Served], tmp_path: Path
+def test_every_layer_multiplies_as_in_training(recipe: Recipe, serve: Callable[..., Served], tmp_path: Path) -> None:
+    check_layers(recipe, serve, tmp_path)
+
+
+@pytest.mark.parametrize("compute", list(ComputePrecision))
+def test_layers_that_were_padded_multiply_as_in_training(
+    compute: ComputePrecision, serve: Callable[..., Served], tmp_path: Path
 ) -> None:
-    model, applied = trained(recipe)
-    served = serve(recipe)
+    TinyModel(kind="qwen3", settings={"vocab_size": 1024, "intermediate_size": 40}).save(
+        tmp_path / "model", AutoTokenizer.from_pretrained(MODEL)
+    )
+    recipe = Recipe(name="padded", title="", weight_storage=WeightStorage.NVFP4, compute=compute, on_indivisible="pad")
+    check_layers(recipe, serve, tmp_path, checkpoint=str(tmp_path / "model"))
+
+
+def check_layers(recipe: Recipe, serve: Callable[..., Served], tmp_path: Path, *, checkpoint: str = MODEL) -> None:
+    model, applied = trained(recipe, checkpoint=checkpoint)
+    served = serve(recipe, checkpoint)
     inputs = inputs_of(model)
     if scales := applied.input_scales():
         served.use({1: scales}, [1] * TOKENS, tmp_path)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from surogate_bench.recipes import WeightStorage
 from surogate_bench_quantization.formats.nvfp4 import quantize_rows
 from surogate_bench_quantization.storage import freeze
-from surogate_bench_quantization.storage.nf4 import nf4_linear, nf4_nbytes
+from surogate_bench_quantization.storage.nf4 import nf4_dequantized, nf4_linear, nf4_nbytes
 
 QWEN3_0_6B_BLOCKS = 28
 QWEN3_0_6B = {(2048, 1024): 1, (1024, 1024): 2, (1024, 2048): 1, (3072, 1024): 2, (1024, 3072): 1}
@@ -74,9 +74,22 @@ def test_the_relative_error_of_a_gaussian_weight_is_that_of_its_format(storage: 
     assert 0.5 * error < float(difference.norm() / original.float().norm()) < error
 
 
-def test_nf4_weights_are_those_of_bitsandbytes() -> None:
-    layer = nf4_linear(linear((64, 128)))
-    packed, state = bnb.quantize_4bit(weight((64, 128)), blocksize=64, compress_statistics=True, quant_type="nf4")
+@pytest.mark.parametrize("columns", [40, 17, 1])
+def test_nvfp4_storage_fills_up_the_last_block_of_a_row_with_zeros(columns: int) -> None:
+    original = weight((48, columns))
+    by_hand = torch.zeros(48, -(-columns // 16) * 16, dtype=torch.bfloat16)
+    by_hand[:, :columns] = original
+    stored, whole = freeze(original, WeightStorage.NVFP4), freeze(by_hand, WeightStorage.NVFP4)
+    assert torch.equal(stored.dequantize(), whole.dequantize()[:, :columns])
+    assert stored.dequantize().is_contiguous()
+    assert stored.nbytes == whole.nbytes == by_hand.numel() * 9 // 16 + 4
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (48, 40), (7, 13), (1, 3)])  # blocks of 64 run over rows
+def test_nf4_weights_are_those_of_bitsandbytes(shape: tuple[int, int]) -> None:
+    layer = nf4_linear(linear(shape))
+    packed, state = bnb.quantize_4bit(weight(shape), blocksize=64, compress_statistics=True, quant_type="nf4")
+    assert torch.equal(nf4_dequantized(weight(shape)), bnb.dequantize_4bit(packed, state))
     assert torch.equal(layer.weight.data, packed)
     assert layer.weight.quant_state.nested
     assert torch.equal(layer.weight.quant_state.absmax, state.absmax)

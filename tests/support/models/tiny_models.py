@@ -107,7 +107,8 @@ def _draw(model: PeftModel, seed: int) -> None:
 def _tokens(record: dict[str, str], tokenizer: PreTrainedTokenizerBase, sweep: RecipeSweep) -> tuple[Tensor, int]:
     prompt = tokenizer(sweep.data.prompt.replace("{question}", record["question"])).input_ids
     answer = tokenizer(sweep.data.completion.replace("{answer}", record["answer"]), add_special_tokens=False).input_ids
-    return torch.tensor([prompt + answer + [tokenizer.eos_token_id]]), len(prompt)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return torch.tensor([prompt + answer + end]), len(prompt)
 
 
 def _step(

@@ -194,8 +194,9 @@ def make_request(
     spec: RecipeSweep | None = None,
     under: str | None = None,
     merged: bool = False,
+    **found: object,
 ) -> EvaluateRequest:
-    """Prepare a store whose test split has one question for each of ANSWERS."""
+    """Prepare a store whose test split has one question for each of ANSWERS; ``found``: what preparation found too."""
     request = EvaluateRequest(
         sweep=spec or sweep(), store=str(folder / "store"), run=run, server_url=server_url, under=under, merged=merged
     )
@@ -204,7 +205,7 @@ def make_request(
     for split in ("train", "test"):
         records = [{"question": f"{split} {i}?", "answer": "Gândim.\n#### 1,234"} for i in range(len(ANSWERS))]
         (data / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    publish_prepared(request, data.parent)
+    publish_prepared(request, data.parent, **found)
     return request
 
 

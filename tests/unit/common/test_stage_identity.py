@@ -153,6 +153,8 @@ IN_EVALUATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "prompt": ({"data": {"prompt": "{question}"}}, {}),
     "completion": ({"data": {"completion": "{answer}"}}, {}),
     "special tokens": ({}, {"special_tokens": ("<s>",)}),
+    "ends of answers": ({}, {"answer_ends": (2,)}),
+    "no end of answers": ({}, {"answer_ends": ()}),
     "task": ({"evaluation": {"task": "en_gsm8k"}}, {}),
     "task file": ({}, {"inputs": {"tasks": {"task.yaml": "edited"}}}),
     "keep_from_task": ({"evaluation": {"keep_from_task": ["prompt"]}}, {}),
@@ -243,6 +245,14 @@ def test_the_changes_above_cover_every_field() -> None:
     assert set(CHANGED_TRAINING) == set(TrainingSpec.model_fields) - {"lora", "checkpoint_steps", "gpus"}
     assert set(CHANGED_LORA) == set(LoraSpec.model_fields)
     assert set(CHANGED_RECIPE) == {field.name for field in fields(Recipe)} - {"name", "title"}
+
+
+def test_a_converted_model_is_known_by_its_content_unless_an_earlier_version_recorded_none() -> None:
+    sweep = small_sweep(model={"builtin": "smollm2-135m"})
+    contents = ({}, {"model": {"model.safetensors": "0" * 64}}, {"model": {"model.safetensors": "1" * 64}})
+    for identify in (of_training, of_evaluation):
+        found = {identify(sweep, PREPARED.model_copy(update={"inputs": PREPARED.inputs | each})) for each in contents}
+        assert len(found - {None}) == 3
 
 
 def test_a_built_in_model_is_known_by_its_name_while_it_is_unchanged_and_else_by_its_content() -> None:

@@ -51,6 +51,26 @@ def test_answers_without_one_in_the_format_are_counted_and_wrong_ones_in_the_for
     assert result.unformatted_answers == len(unformatted)
 
 
+@pytest.mark.parametrize("chat_template", [False, True])
+@pytest.mark.parametrize(
+    ("ends", "sent"),
+    [
+        (None, (None, None)),
+        ((), (True, [])),
+        ((7, 9), (True, [7, 9])),
+    ],
+)
+def test_without_an_end_of_text_token_answers_end_at_the_tokens_that_preparation_found_alone(
+    tmp_path: Path, chat_template: bool, ends: tuple[int, ...] | None, sent: tuple[bool | None, list[int] | None]
+) -> None:
+    with serving(answer_by_table) as fake:
+        request = make_request(tmp_path, fake.url, spec=sweep(chat_template=chat_template), answer_ends=ends)
+        evaluate_stage(request, tmp_path / "work")
+    bodies = [body for _, path, body in fake.calls if path.endswith("completions")]
+    assert len(bodies) == len(ANSWERS)
+    assert {(body.get("ignore_eos"), str(body.get("stop_token_ids"))) for body in bodies} == {(sent[0], str(sent[1]))}
+
+
 def test_a_filter_with_a_fallback_of_its_own_is_understood(tmp_path: Path) -> None:
     folder = builtin_tasks()
     assert folder is not None

@@ -32,12 +32,16 @@ class PrepareResult(_Result):
     model_commit: str | None = None
     """Commit of a hub model, which every later stage loads, even if the branch has moved."""
     inputs: dict[InputName, dict[str, str]] = {}
-    """SHA-256 of every local file that was read, by input and file name; empty in manifests of older versions."""
+    """SHA-256 of every local file that was read, and of the files of a converted model, by input and file name; without
+    those in manifests of older versions."""
     warnings: tuple[str, ...] = ()
     """Warnings for the user, one sentence each."""
     special_tokens: tuple[str, ...] | None = None
     """Special tokens, such as one for the beginning of a sequence, that the tokenizer adds to a prompt, in training and
     in scoring alike; None in results of versions that added none."""
+    answer_ends: tuple[int, ...] | None = Field(None, exclude_if=lambda value: value is None)
+    """Tokens at which answers end where the tokenizer has no end-of-text token, so that servers stop at no other; None
+    where it has one, and in results of versions that refused such a tokenizer."""
     full_attention: bool | None = None
     """Whether every layer attends to all earlier tokens, without windows, soft-capping or sinks; None in manifests of
     versions that ignored them."""
@@ -121,6 +125,8 @@ class TrainResult(_Result):
     that were written before it was recorded."""
     kept_layers: tuple[str, ...] = ()
     """Layers of the blocks that stay in bf16 because the recipe's formats do not divide their dimensions."""
+    padded_layers: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """Layers of the blocks whose last blocks of the format were filled up with zeros for that reason."""
     final_train_loss: float
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]

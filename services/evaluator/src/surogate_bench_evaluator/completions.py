@@ -17,6 +17,7 @@ from surogate_bench.results import CUT_OFF
 from surogate_bench.specs.evaluation import EvaluationSpec
 from surogate_bench_evaluator.answers import Answer, Answers, Choice
 from surogate_bench_evaluator.server import ServedModel, ServerLostError
+from surogate_bench_evaluator.tokens import Boundaries
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         *,
         deadline: float,
         api_key: str | None,
-        special_tokens: bool,
+        boundaries: Boundaries,
     ) -> None:
         super().__init__(
             model=model.name,
@@ -85,7 +86,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         )
         self._answers = answers
         self._deadline = deadline
-        self._special_tokens = special_tokens
+        self._boundaries = boundaries
         self._in_flight = evaluation.num_concurrent
         self._tokens: dict[str, list[int]] = {}
         self.set_cache_hook(answers)
@@ -142,7 +143,7 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
         connector = aiohttp.TCPConnector(limit=self._in_flight)
 
         async def tokens_of(session: aiohttp.ClientSession, text: str) -> tuple[str, list[int]]:
-            body = {"model": self.model, "prompt": text, "add_special_tokens": self._special_tokens}
+            body = {"model": self.model, "prompt": text, "add_special_tokens": self._boundaries.special_tokens}
             async with session.post(url, json=body, headers=self.header) as response:
                 response.raise_for_status()
                 return text, list((await response.json())["tokens"])
@@ -152,8 +153,9 @@ class ResumableCompletions(LocalCompletionsAPI):  # type: ignore[misc]  # lm-eva
                 return dict(await asyncio.gather(*(tokens_of(session, text) for text in texts)))
 
     def _create_payload(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ANN401 - lm-eval's own
-        """Build the payload of a request; special tokens are added to the prompt if they were in training."""
-        return {**super()._create_payload(*args, **kwargs), "add_special_tokens": self._special_tokens}
+        """Build the payload of a request; the prompt begins, and its answer ends, as in training."""
+        payload: dict[str, Any] = super()._create_payload(*args, **kwargs)
+        return {**payload, **self._boundaries.payload()}
 
     @staticmethod
     def parse_generations(outputs: Any, **kwargs: Any) -> list[str]:  # noqa: ANN401 - lm-eval's own

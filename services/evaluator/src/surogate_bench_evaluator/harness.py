@@ -32,6 +32,7 @@ from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.completions import HTTP_ERRORS, ResumableChat, ResumableCompletions, explain_http_error
 from surogate_bench_evaluator.scoring import Outcome
 from surogate_bench_evaluator.server import ServedModel
+from surogate_bench_evaluator.tokens import Boundaries
 
 _FEWSHOT_SEED = 1234  # lm-eval's own default
 _FEWEST_RESAMPLES = 2
@@ -39,6 +40,7 @@ _FEWEST_RESAMPLES = 2
 form."""
 _MOST_STOPS = 4
 _GENERATION = "generate_until"
+_UNMARKED = Boundaries()
 
 
 class Harness:
@@ -49,7 +51,7 @@ class Harness:
         evaluation: Settings of the run.
         answers: Stores answers between attempts.
         api_key: Key of vLLM; None if it requires none.
-        special_tokens: Whether vLLM's tokenizer adds its special tokens to a prompt.
+        boundaries: How sequences begin and end.
         template_arguments: Further arguments of the chat template, if prompts are rendered by one.
 
     Raises:
@@ -64,7 +66,7 @@ class Harness:
         answers: Answers,
         *,
         api_key: str | None = None,
-        special_tokens: bool = False,
+        boundaries: Boundaries = _UNMARKED,
         template_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         self._task = _load_task(task_file)
@@ -74,7 +76,7 @@ class Harness:
         self._evaluation = evaluation
         self._answers = answers
         self._api_key = api_key
-        self._special_tokens = special_tokens
+        self._boundaries = boundaries
         self._template_arguments = template_arguments or {}
         self._seconds = 0.0
 
@@ -137,7 +139,7 @@ class Harness:
             self._answers,
             deadline=deadline,
             api_key=self._api_key,
-            special_tokens=self._special_tokens,
+            boundaries=self._boundaries,
         )
         try:
             return self.evaluate(completions, chat=chat)

@@ -20,7 +20,7 @@ from surogate_bench.layout import manifest_key
 from surogate_bench.processes.progress import Activity, Progress, write_progress
 from surogate_bench.results import CheckResult, ScoredData
 from surogate_bench.specs.evaluation import EvaluationSpec
-from surogate_bench.stages.prepared import special_tokens
+from surogate_bench.stages.prepared import answer_ends, special_tokens
 from surogate_bench.stages.publication import new_manifest, publish_stage, read_result
 from surogate_bench.stages.requests import EvaluateRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
@@ -28,6 +28,7 @@ from surogate_bench_evaluator.answers import Answers
 from surogate_bench_evaluator.scoring import Scores, score
 from surogate_bench_evaluator.server import ModelServer, ServerLostError
 from surogate_bench_evaluator.tasks import prepare_task
+from surogate_bench_evaluator.tokens import Boundaries
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _evaluate(
         sweep.evaluation,
         answers,
         api_key=os.environ.get(VLLM_API_KEY_VARIABLE),
-        special_tokens=added is not None,
+        boundaries=Boundaries(special_tokens=added is not None, ends=answer_ends(store, request.layout)),
         template_arguments=sweep.data.chat_template_arguments,
     )
     scored = harness.scored_data(sweep)

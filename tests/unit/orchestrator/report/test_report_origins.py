@@ -275,6 +275,18 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     assert row(summary, "qfp4").training.covered_share == 0.625
 
 
+def test_layers_that_were_padded_are_a_column_and_a_note(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8", "qfp4"])
+    world.publish_everything()
+    world.alter_manifest(world.layout.train("qfp4-s0"), result={"padded_layers": ("mlp.down_proj",)})
+    summary = summarized(world)
+    assert [note for note in summary.notes if "zeros" in note] == [
+        "QFP4 fills up the last blocks of mlp.down_proj with zeros, as its blocks do not divide their dimensions."
+    ]
+    assert csv_rows(world)["qfp4"]["padded_layers"] == "mlp.down_proj"
+    assert csv_rows(world)["fp8"]["padded_layers"] == ""
+
+
 def test_results_without_a_covered_share_have_neither_column_nor_note(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_everything()

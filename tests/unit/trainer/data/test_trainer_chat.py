@@ -11,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 from surogate_bench.errors import ConfigError
 from surogate_bench.inputs.reading.fields import Place
 from surogate_bench.specs import DataSpec
-from surogate_bench_trainer.data.encoding import Sample, encode
+from surogate_bench_trainer.data.chat.templates import ChatTemplate
+from surogate_bench_trainer.data.encoding import Sample, encode, end_of_text
 from surogate_bench_trainer.data.records import read_prepared, write_records
 from surogate_bench_trainer.data.rendering import render
 from surogate_bench_trainer.data.shapes import records_from
@@ -127,6 +128,34 @@ def test_texts_end_with_the_end_of_text_token_once(
     sample = sample_of(special, row)
     assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
     assert counted(special, sample) == [part]
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "part"),
+    [
+        ({"prompt": "p\n", "completion": " c"}, "p\n c", " c"),
+        ({"text": "whole ă"}, "whole ă", "hole ă"),
+        ({"instruction": "i", "input": "x", "output": "o"}, "Question: i\n\nx\nAnswer: o", " o"),
+    ],
+)
+def test_without_an_end_of_text_token_texts_end_where_they_end(
+    special: PreTrainedTokenizerFast, row: dict[str, Any], text: str, part: str
+) -> None:
+    special.eos_token = None
+    assert end_of_text(special) == ""
+    sample = sample_of(special, row)
+    assert sample.tokens == special(text, add_special_tokens=False)["input_ids"]
+    assert counted(special, sample) == [part]
+
+
+@pytest.mark.parametrize(
+    ("template", "end"), [(CHATML, "<|im_end|>"), (MARKED, "<|im_end|>"), (ENDED, "<|im_end|>"), (BARE, "")]
+)
+def test_the_first_token_behind_an_answer_is_the_end_of_the_message(
+    special: PreTrainedTokenizerFast, template: str, end: str
+) -> None:
+    special.chat_template = template
+    assert special.decode(ChatTemplate(special, {}).end_of_answer()[:1]) == end
 
 
 def test_the_end_of_a_prompt_counts_where_the_prompt_alone_has_other_tokens() -> None:

@@ -115,6 +115,27 @@ def test_tokens_and_counted_tokens_are_those_of_trl(
     assert counts(sample) == counted
 
 
+@pytest.mark.parametrize(
+    ("template", "theirs", "spec"),
+    [(MARKED, {"messages": TALK}, {}), (CHATML, {"prompt": TALK[:-1], "completion": TALK[-1:]}, {"loss_on": "last"})],
+)
+def test_conversations_are_those_of_trl_without_an_end_of_text_token_too(
+    special: PreTrainedTokenizerFast,
+    model_folder: Path,
+    tmp_path: Path,
+    template: str,
+    theirs: dict[str, Any],
+    spec: dict[str, Any],
+) -> None:
+    """Other shapes TRL refuses then: it appends the token to them."""
+    special.eos_token, special.chat_template = None, template
+    settings = {} if spec else {"assistant_only_loss": True}
+    tokens, counted = prepared_by_trl(special, model_folder, theirs, tmp_path, **settings)
+    sample = prepared_here(special, {"messages": TALK}, **spec)
+    assert sample.tokens == tokens
+    assert counts(sample) == counted
+
+
 def test_the_header_that_a_template_has_only_in_the_whole_text_does_not_count(
     special: PreTrainedTokenizerFast, model_folder: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Exporting the base of a recipe: what is written, and what other software makes of it."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from models.tiny_models import TinyModel
 from models.wide_model import save_wide_model
 from safetensors.torch import load_file
 from sweeps import small_sweep
@@ -41,6 +43,8 @@ RECIPES: list[Any] = [
         }
         for name in SKIPPING
     ),
+    {"name": "padded", "title": "", "weight_storage": "nvfp4", "compute": "bf16", "on_indivisible": "pad"},
+    {"name": "kept", "title": "", "weight_storage": "nvfp4", "compute": "nvfp4", "on_indivisible": "keep"},
 ]
 BLOCKS = 3
 LAYERS_OF_A_BLOCK = 7
@@ -210,6 +214,33 @@ def test_projections_that_vllm_cannot_split_into_blocks_are_refused_by_name(
         export("qfp8-bf16", model=model_folder)
     assert not (tmp_path / "exported").exists()
     export("qfp8-bf16", "bf16", model=model_folder)
+
+
+def test_blocks_that_were_filled_up_are_exported_in_bf16_alone(
+    tokenizer: PreTrainedTokenizerFast, export: Callable[..., Path], tmp_path: Path
+) -> None:
+    TinyModel(kind="llama", settings={"intermediate_size": 100}).save(tmp_path / "narrow", tokenizer)
+    with pytest.raises(ConfigError, match=r"are divisible by 16; model\.layers\.0\.mlp\.down_proj has 100.*bf16"):
+        export("padded", model=tmp_path / "narrow")
+    assert not (tmp_path / "exported").exists()
+    written = load_file(export("padded", "bf16", model=tmp_path / "narrow") / "model.safetensors")
+    expected = trained_weights(tmp_path / "narrow", "padded")
+    assert expected["model.layers.0.mlp.down_proj.weight"].shape == (64, 100)
+    assert all(torch.equal(written[name], values) for name, values in expected.items())
+
+
+def test_layers_that_a_recipe_keeps_stay_in_bf16_in_a_checkpoint_too(
+    tokenizer: PreTrainedTokenizerFast, export: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Products of `kept` need blocks in outputs as well, so that it keeps up_proj, which its storage could hold."""
+    TinyModel(kind="llama", settings={"intermediate_size": 100}).save(tmp_path / "narrow", tokenizer)
+    output = export("kept", model=tmp_path / "narrow")
+    written = {name for name in load_file(output / "model.safetensors") if name.startswith("model.layers.0.mlp")}
+    assert written == {f"model.layers.0.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
+    ignored = json.loads((output / "config.json").read_text())["quantization_config"]["ignore"]
+    for name, stays in (("0.mlp.up_proj", True), ("1.mlp.down_proj", True), ("0.self_attn.q_proj", False)):
+        found = [each for each in ignored if re.match(each.removeprefix("re:"), f"model.layers.{name}")]
+        assert bool(found) == stays, name
 
 
 @pytest.mark.parametrize(

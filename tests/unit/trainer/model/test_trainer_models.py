@@ -31,9 +31,6 @@ from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, REASONS
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, uncovered_matrices
 from surogate_bench_trainer.prepare.base_model import checks as model_checks
-from surogate_bench_trainer.prepare.base_model.checkpoint_tensors import check_tensors
-from surogate_bench_trainer.prepare.base_model.config_checks import check_config
-from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts, ConfigFacts
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
@@ -82,6 +79,11 @@ def without_padding(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFa
     return tokenizer
 
 
+def without_end(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    tokenizer.eos_token = None
+    return tokenizer
+
+
 TRAINED = [
     row("Llama", "llama"),
     row("Llama, untied head", "llama", tie_word_embeddings=False),
@@ -111,6 +113,12 @@ TRAINED = [
     Row(name="fp32", model=TinyModel(kind="qwen2", dtype=torch.float32), warning="are fp32: training"),
     Row(name="BOS", model=TinyModel(kind="llama"), tokenizer=with_beginning),
     Row(name="no padding token", model=TinyModel(kind="llama"), tokenizer=without_padding),
+    Row(
+        name="no end-of-text token",
+        model=TinyModel(kind="llama"),
+        tokenizer=without_end,
+        warning="no end-of-text token, so none is appended in training",
+    ),
     Row(
         name="a regular expression",
         model=TinyModel(kind="phi3"),
@@ -274,75 +282,6 @@ def test_fp8_products_are_not_served_where_vllm_names_layers_otherwise(
         ConfigError, match=r"serving\.under: vLLM has other names .* gpt_neox\.layers\.0\..* products: fp8 "
     ):
         prepared(make_sweep(recipes=["bf16", "fp8", "qfp8-bf16"], serving={"under": ["own"]}, **changes), tmp_path)
-
-
-@pytest.mark.parametrize("on_indivisible", ["refuse", "keep"])
-def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept(
-    make_sweep: MakeSweep, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, on_indivisible: str
-) -> None:
-    TinyModel(kind="opt", settings=OPT | {"ffn_dim": 100}).save(tmp_path / "model", tokenizer)
-    recipe = {"name": "own", "title": "Own", "weight_storage": "nvfp4", "compute": "bf16"}
-    sweep = sweep_for(make_sweep, tmp_path / "model", **ALL).model_copy(
-        update={"recipes": make_sweep(recipes=[recipe | {"on_indivisible": on_indivisible}]).recipes}
-    )
-    if on_indivisible == "keep":
-        prepared(sweep, tmp_path)
-        return
-    problem = (
-        r"needs dimensions divisible by 16, but 2 of 12 layers have others; model\.decoder\.layers\.0\.fc2 has 100"
-    )
-    with pytest.raises(ConfigError, match=problem):
-        prepared(sweep, tmp_path)
-
-
-def own(make_sweep: MakeSweep, **recipe: Any) -> RecipeSweep:
-    """A sweep with one recipe, NVFP4 storage unless it says otherwise."""
-    return make_sweep(recipes=[{"name": "own", "title": "O", "weight_storage": "nvfp4", "compute": "bf16"} | recipe])
-
-
-@pytest.mark.parametrize(
-    ("recipe", "unfit"),
-    [({}, "1 of 14 layers have others; model.layers.0.mlp.down_proj"), ({"skip_last_layers": 1}, "1 of 7"),
-     ({"skip_first_layers": 1}, None)],
-)  # fmt: skip
-def test_only_layers_that_a_recipe_does_not_skip_have_to_fit_its_blocks(
-    make_sweep: MakeSweep, recipe: dict[str, int], unfit: str | None
-) -> None:
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(TinyModel(kind="llama").config())
-        model.model.layers[0].mlp.down_proj = nn.Linear(100, 64)
-    whole = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
-    facts = CheckpointFacts(
-        sweep=own(make_sweep, **recipe),
-        config=model.config,
-        model=model,
-        loading=whole,
-        names=tuple(model.state_dict()),
-    )
-    if unfit is None:
-        check_tensors(facts)
-        return
-    with pytest.raises(ConfigError, match=f"recipe own: model: NVFP4 needs dimensions divisible by 16, but {unfit}"):
-        check_tensors(facts)
-
-
-@pytest.mark.parametrize(
-    ("compute", "message"),
-    [
-        ("bf16", None),
-        ("nvfp4", "own: model: NVFP4 needs dimensions divisible by 16, .* num_key_value_heads x head_dim is 8"),
-    ],
-)
-def test_widths_that_are_outputs_only_have_to_fit_the_blocks_of_products(
-    make_sweep: MakeSweep, compute: str, message: str | None
-) -> None:
-    config = TinyModel(kind="llama", settings={"num_attention_heads": 8, "head_dim": 8}).config()
-    facts = ConfigFacts(sweep=own(make_sweep, compute=compute), config=config, served_on_cpu=False)
-    if message is None:
-        check_config(facts)
-        return
-    with pytest.raises(ConfigError, match=message):
-        check_config(facts)
 
 
 @pytest.mark.parametrize("kind", sorted(ARCHITECTURES))

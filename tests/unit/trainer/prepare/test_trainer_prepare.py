@@ -271,14 +271,75 @@ def test_a_recipe_that_does_not_fit_the_model_is_refused_before_training(
     assert message in str(error)
 
 
-def test_a_model_without_an_end_of_text_token_is_refused(
+TASK_ENDS = "answers end at the task's stop strings,"
+
+
+@pytest.mark.parametrize(
+    ("configured", "template", "ends", "warning"),
+    [
+        ({"eos_token_id": 0}, None, (0,), f"{TASK_ENDS} at <|endoftext|>, or after evaluation.max_gen_toks tokens"),
+        ({"eos_token_id": [0, 70]}, None, (0,), f"{TASK_ENDS} at <|endoftext|>, or after"),  # 70 is a letter
+        ({"eos_token_id": 70}, None, (), f"{TASK_ENDS} or after"),
+        ({}, None, (), f"{TASK_ENDS} or after"),
+        ({}, "{% for m in messages %}{{ m.content }}\n<|pad|>\n{% endfor %}", (1,), "at <|pad|>, or after"),
+        ({}, "{% for m in messages %}{{ m.content }}\n{% endfor %}", (), f"{TASK_ENDS} or after"),
+        ({}, "{{ raise_exception('no') }}", (), f"{TASK_ENDS} or after"),
+    ],
+)
+def test_a_model_without_an_end_of_text_token_ends_at_special_tokens_alone_with_a_warning(
+    make_sweep: MakeSweep,
+    model_folder: Path,
+    tmp_path: Path,
+    configured: dict[str, Any],
+    template: str | None,
+    ends: tuple[int, ...],
+    warning: str,
+) -> None:
+    folder = shutil.copytree(model_folder, tmp_path / "model")
+    changed = {"config.json": configured, "generation_config.json": configured, "tokenizer_config.json": {}}
+    for name, values in changed.items():
+        settings = json.loads((folder / name).read_text(encoding="utf-8"))
+        for end in ("eos_token", "eos_token_id"):
+            settings.pop(end, None)
+        (folder / name).write_text(json.dumps(settings | values), encoding="utf-8")
+    if template is not None:
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    result, _ = prepare(make_sweep(model={"path": str(folder)}), tmp_path)
+    assert result.answer_ends == ends
+    (said,) = result.warnings
+    assert said.startswith("the tokenizer has no end-of-text token, so none is appended in training, which does not")
+    assert warning in said
+
+
+def test_the_end_of_a_configuration_counts_where_nothing_is_said_of_generation(
     make_sweep: MakeSweep, model_folder: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(model_folder, tmp_path / "model")
+    (folder / "generation_config.json").unlink()
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     del settings["eos_token"]
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert "no end-of-text token" in str(refused(make_sweep(model={"path": str(folder)}), tmp_path))
+    result, _ = prepare(make_sweep(model={"path": str(folder)}), tmp_path)
+    assert result.answer_ends == (0,)
+
+
+def test_a_tokenizer_with_an_end_of_text_token_leaves_ends_to_the_server(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    result, _ = prepare(make_sweep(), tmp_path)
+    assert (result.answer_ends, result.warnings) == (None, ())
+    assert "answer_ends" not in result.model_dump()
+
+
+def test_a_sample_without_a_token_to_learn_is_refused(
+    make_sweep: MakeSweep, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    model, data = shutil.copytree(model_folder, tmp_path / "model"), copy_of(data_folder, tmp_path)
+    settings = json.loads((model / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del settings["eos_token"]
+    (model / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    for split in ("train", "validation"):  # "a" follows no token
+        (data / f"{split}.jsonl").write_text('{"text": "ab"}\n{"text": "a"}\n', encoding="utf-8")
+    sweep = make_sweep(model={"path": str(model)}, data={"path": str(data), "validation_size": 1})
+    assert "data.train:2: no token of this sample is included in the loss" in str(refused(sweep, tmp_path))
 
 
 def test_a_model_folder_that_cannot_be_loaded_is_refused(make_sweep: MakeSweep, tmp_path: Path) -> None:

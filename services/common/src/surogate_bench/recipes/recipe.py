@@ -44,11 +44,11 @@ class Recipe:
     skip_last_layers: int = 0
     """Transformer blocks at the end that stay in bf16."""
     on_indivisible: Annotated[
-        Literal["refuse", "keep"],
+        Literal["refuse", "keep", "pad"],
         Field(exclude_if=lambda value: value == "refuse"),  # leaves the hash of recipes without it unchanged
     ] = "refuse"
-    """Layers with a dimension that the format's blocks do not divide: ``refuse`` the model, or ``keep`` them in bf16
-    and list them in the report."""
+    """Layers with a dimension that the format's blocks do not divide: ``refuse`` the model, ``keep`` them in bf16, or
+    ``pad`` their last blocks with zeros. The report lists what was kept or padded."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
@@ -115,7 +115,7 @@ class Recipe:
 
     def _check_settings(self) -> None:
         """Refuse a setting of another compute precision, or of formats with blocks."""
-        if self.on_indivisible == "keep" and self.multiples == (1, 1):
+        if self.on_indivisible != "refuse" and self.multiples == (1, 1):
             raise self._error(
                 "has no effect, because these formats divide every layer", field="on_indivisible", remedy="Remove it."
             )

@@ -55,9 +55,13 @@ increment :data:`SCORING_VERSION` too.
 """
 
 BUILTIN_MODELS: Mapping[str, str] = MappingProxyType(
-    {"tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6"}
+    {
+        "tiny-qwen3-en": "b54e4e0a488b7d7fed7c510d2651e0a67ef600f73ca5e3863988b6b1d103b5a6",
+        "smollm2-135m": "78271a472c17c1a71b7ded4241937227b2820186b3d0d3428d1c2f18192f7368",
+    }
 )
-"""SHA-256 over the files of each model that is part of this package (:func:`surogate_bench.inputs.content.combined`).
+"""SHA-256 over the files of each built-in model (:func:`surogate_bench.inputs.content.combined`): they are part of this
+package, or the prepare stage, with packages of the locked versions, converts them from another one.
 
 A model as recorded here is identified by its name, as in results of earlier versions; any other content by its digest
 too. Never change an entry, or results of the old model are taken for those of the new one: give that another name.
@@ -161,6 +165,7 @@ def evaluation_identity(
         serving=sweep.serving.model_dump(mode="json", include={"max_model_len", "extra_args"}),
         **({"task": task} if task else {}),
         **({"chat": sweep.data.chat_template_arguments} if evaluation.chat_template else {}),
+        **({} if prepared.answer_ends is None else {"ends": prepared.answer_ends}),
         **({"under": _serving_identity(sweep, prepared, way.under, way.input_scales_sha256)} if way.under else {}),
         **({"merged": True} if way.merged else {}),
     )

@@ -22,6 +22,16 @@ def special_tokens(store: ObjectStore, layout: SweepLayout) -> tuple[str, ...] |
     return None if prepared is None else prepared.special_tokens
 
 
+def answer_ends(store: ObjectStore, layout: SweepLayout) -> tuple[int, ...] | None:
+    """Read at which tokens answers end where the tokenizer has no end-of-text token; None where it has one.
+
+    Raises:
+        PermanentError: the manifest cannot be parsed.
+    """
+    prepared = read_result(store, layout.prepare, PrepareResult)
+    return None if prepared is None else prepared.answer_ends
+
+
 def prompt_and_completion(record: Mapping[str, str], data: DataSpec) -> tuple[str, str]:
     """Return the texts of a prepared record with question and answer, or with prompt and completion as they are."""
     if "prompt" in record:

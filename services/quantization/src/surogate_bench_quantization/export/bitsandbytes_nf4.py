@@ -18,6 +18,7 @@ class BitsAndBytesNF4Format:
         "parallelism.",
     )
     output_multiple = 1
+    input_multiple = 1
 
     def quantization_config(self, unquantized: Sequence[str]) -> dict[str, Any]:
         """Build ``quantization_config``."""

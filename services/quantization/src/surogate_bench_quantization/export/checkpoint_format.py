@@ -35,6 +35,11 @@ class CheckpointFormat(Protocol):
         """Outputs of all but the last of the layers that vLLM multiplies as one must be divisible by it."""
         ...
 
+    @property
+    def input_multiple(self) -> int:
+        """Inputs of every layer must be divisible by it, or vLLM does not load the checkpoint."""
+        ...
+
     def quantization_config(self, unquantized: Sequence[str]) -> dict[str, Any] | None:
         """Build ``quantization_config`` of ``config.json``.
 

@@ -18,6 +18,7 @@ class DequantizedFormat:
 
     label = None
     output_multiple = 1
+    input_multiple = 1
 
     def __init__(self, compute: ComputePrecision) -> None:
         self._compute = compute

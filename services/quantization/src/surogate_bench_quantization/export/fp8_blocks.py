@@ -46,6 +46,7 @@ class FP8BlocksFormat:
 
     label = "compressed-tensors float-quantized"
     output_multiple = TILE
+    input_multiple = 1
 
     def __init__(self, compute: ComputePrecision) -> None:
         self._compute = compute

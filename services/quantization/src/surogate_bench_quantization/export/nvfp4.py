@@ -40,6 +40,7 @@ class NVFP4Format:
 
     label = "compressed-tensors nvfp4-pack-quantized"
     output_multiple = 1
+    input_multiple = BLOCK
 
     def __init__(self, compute: ComputePrecision) -> None:
         self._compute = compute

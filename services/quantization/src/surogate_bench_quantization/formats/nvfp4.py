@@ -7,6 +7,9 @@ Four-over-six ("4/6") quantizes each block twice, with its largest value at 6 an
 the 4 if that gives a strictly smaller squared error. S is then 1536 / A (6 * 256), so that 1.5 * d still fits.
 E2M1's spacing is coarsest between 4 and 6; a block scaled to 4 avoids it.
 
+Blocks have to be whole: a matrix that they do not divide is filled up with zeros (:func:`filled`), as 4/6's published
+reference implementation does. Zeros leave every amax, scale and error as it is, and add nothing to a product.
+
 Sources: NVIDIA, "Pretraining Large Language Models with NVFP4" (arXiv:2509.25149); Cook et al., "Four Over Six"
 (arXiv:2512.02010); Transformer Engine's NVFP4 recipe. The order of the fp32 operations is that of 4/6's published
 reference implementation, so that ties are decided alike too.
@@ -16,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from surogate_bench_quantization.formats.elements import E2M1, E4M3, round_nearest_, round_stochastic_e2m1_
 from surogate_bench_quantization.fusion import SLAB, fused, slabs
@@ -36,6 +40,17 @@ class NVFP4Tensor(NamedTuple):
     tensor_scale: Tensor
     """fp32: A / 2688, or A / 1536 under 4/6; 0-dim, or (rows, 1) where every row is quantized by itself.
     ``products * tensor_scale`` is the dequantized matrix."""
+
+
+def filled(matrix: Tensor, *, rows: bool = False) -> Tensor:
+    """Fill a matrix up with zeros to whole blocks; the same tensor where they are whole.
+
+    Args:
+        matrix: (rows, columns).
+        rows: Fill up rows too, for square blocks and for products along the rows.
+    """
+    missing = (-matrix.shape[1] % BLOCK, -matrix.shape[0] % BLOCK if rows else 0)
+    return pad(matrix, (0, missing[0], 0, missing[1])) if any(missing) else matrix
 
 
 def quantize_rows(matrix: Tensor, *, four_over_six: bool, noise: Tensor | None = None) -> NVFP4Tensor:

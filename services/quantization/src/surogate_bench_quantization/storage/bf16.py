@@ -7,7 +7,7 @@ from surogate_bench_quantization.storage.frozen_weight import FrozenWeight
 
 
 class BF16Weight(FrozenWeight):
-    """Plain bf16: 2 bytes a parameter."""
+    """Plain bf16: 2 bytes per parameter."""
 
     values: Tensor
 

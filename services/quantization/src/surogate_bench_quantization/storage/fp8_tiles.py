@@ -7,7 +7,7 @@ from surogate_bench_quantization.storage.frozen_weight import FrozenWeight
 
 
 class FP8TilesWeight(FrozenWeight):
-    """E4M3 with an fp32 scale per 128x128 tile: 1 + 4/16384 bytes a parameter where tiles are whole."""
+    """E4M3 with an fp32 scale per 128x128 tile: 1 + 4/16384 bytes per parameter where tiles are whole."""
 
     codes: Tensor
     inverse_scales: Tensor

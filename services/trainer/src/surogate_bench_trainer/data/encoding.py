@@ -1,4 +1,7 @@
-"""Tokenization of prepared records: prompt, completion, end-of-text token; or a text with the parts that count."""
+"""Tokenization of prepared records: prompt, completion, end-of-text token; or a text with the parts that count.
+
+A tokenizer without an end-of-text token appends none: a sample then ends with its completion.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
@@ -82,7 +85,7 @@ def encoded(
             beginning of a sequence. Evaluation does the same.
 
     Raises:
-        ConfigError: the tokenizer has no end-of-text token, or does not report which characters a token covers.
+        ConfigError: the tokenizer does not report which characters a token covers.
     """
     for start in range(0, len(records), _AT_ONCE):
         for is_rendered, group in groupby(records[start : start + _AT_ONCE], lambda each: isinstance(each, Rendered)):
@@ -96,11 +99,11 @@ def encoded(
 def _encode_scored(
     records: Sequence[ScoredRecord], tokenizer: "PreTrainedTokenizerBase", spec: DataSpec, *, special_tokens: bool
 ) -> Iterator[Sample]:
-    end_of_text(tokenizer)
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     prompts = token_ids([prompt_of(record, spec) for record in records], tokenizer, special_tokens=special_tokens)
     answers = token_ids([completion_of(record, spec) for record in records], tokenizer)
     for prompt, answer in zip(prompts, answers, strict=True):
-        yield Sample(prompt + answer + [tokenizer.eos_token_id], len(prompt))
+        yield Sample(prompt + answer + end, len(prompt))
 
 
 def _encode_rendered(records: Sequence[Rendered], tokenizer: "PreTrainedTokenizerBase") -> Iterator[Sample]:
@@ -191,18 +194,8 @@ def _ascending(offsets: Sequence[tuple[int, int]], side: int) -> list[int]:
 
 
 def end_of_text(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return the end-of-text token.
-
-    Raises:
-        ConfigError: the tokenizer has none.
-    """
-    if tokenizer.eos_token_id is None or tokenizer.eos_token is None:
-        raise ConfigError(
-            "the model's tokenizer has no end-of-text token, so the model could not learn to end its answers",
-            field="model",
-            remedy="Use a model whose tokenizer defines eos_token.",
-        )
-    return str(tokenizer.eos_token)
+    """Return the end-of-text token; an empty text if the tokenizer has none."""
+    return "" if tokenizer.eos_token_id is None else str(tokenizer.eos_token)
 
 
 def token_ids(

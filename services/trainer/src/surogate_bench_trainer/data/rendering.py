@@ -30,7 +30,7 @@ def render(
 ) -> list[PreparedRecord]:
     """Convert the records of a training or validation split.
 
-    Prompts with completions and texts get the end-of-text token unless they end with it.
+    Prompts with completions and texts get the end-of-text token, if there is one, unless they end with it.
 
     Args:
         records: Records in one shape.

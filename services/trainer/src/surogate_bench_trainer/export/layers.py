@@ -17,6 +17,7 @@ Layers = Mapping[str, nn.Linear]
 
 MULTIPLIED_AS_ONE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """``packed_modules_mapping`` of vLLM's models."""
+_REMEDY = "Export the same values with --format bf16."
 _FAMILY = {name: family for family in MULTIPLIED_AS_ONE for name in family}
 
 
@@ -57,12 +58,22 @@ def _place(name: str) -> int:
     return _FAMILY.get(last, (last,)).index(last)
 
 
-def check_vllm_can_split(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
-    """Check that projections that vLLM multiplies as one begin at whole blocks of the format.
+def check_vllm_can_load(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
+    """Check that vLLM finds whole blocks of the format in layers, and in the parts of those that it multiplies as one.
 
     Raises:
-        ConfigError: one does not; names it.
+        ConfigError: there is another; names it.
     """
+    block = checkpoint_format.input_multiple
+    for name, layer in layers.items():
+        if layer.in_features % block:
+            raise ConfigError(
+                f"vLLM loads such weights only where inputs are divisible by {block}; {name} has {layer.in_features}, "
+                "and its last blocks are filled up with zeros",
+                field="recipe",
+                value=checkpoint_format.label,
+                remedy=_REMEDY,
+            )
     multiple = checkpoint_format.output_multiple
     for group in groups(layers):
         widths = [(name, width) for name, layer in group.items() for width in _widths(model, name, layer)]
@@ -73,7 +84,7 @@ def check_vllm_can_split(model: PreTrainedModel, layers: Layers, checkpoint_form
                     f"where all but the last of its parts have outputs divisible by {multiple}; {name} has {width}",
                     field="recipe",
                     value=checkpoint_format.label,
-                    remedy="Export the same values with --format bf16.",
+                    remedy=_REMEDY,
                 )
 
 

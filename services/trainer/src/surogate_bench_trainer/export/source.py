@@ -6,6 +6,7 @@ from pathlib import Path
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel
 
 from surogate_bench.recipes import ComputePrecision, Recipe, WeightStorage
+from surogate_bench.recipes.precisions import STORAGES
 from surogate_bench.stages.model_source import ModelLocation, locate_model
 from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import ExportRequest
@@ -64,12 +65,13 @@ def load_stored(source: Source, recipe: Recipe) -> PreTrainedModel:
     model, _ = load_base(ModelLocation(str(source.folder)), device)
     if recipe.weight_storage is not WeightStorage.BF16:
         storing = _storing(recipe)
-        apply_recipe(model, storing, engine=select_engine(storing, device), seed=0)
+        apply_recipe(model, storing, engine=select_engine(storing, device), seed=0, keeping=recipe)
     return model
 
 
 def _storing(recipe: Recipe) -> Recipe:
     """Return a recipe of the same storage with products in bf16."""
+    needs_blocks = STORAGES[recipe.weight_storage].input_multiple > 1
     return Recipe(
         name=recipe.name,
         title=recipe.title,
@@ -77,4 +79,5 @@ def _storing(recipe: Recipe) -> Recipe:
         compute=ComputePrecision.BF16,
         skip_first_layers=recipe.skip_first_layers,
         skip_last_layers=recipe.skip_last_layers,
+        on_indivisible="pad" if recipe.on_indivisible == "pad" and needs_blocks else "refuse",
     )

@@ -19,7 +19,7 @@ from surogate_bench_trainer.export.checkpoint import (
     write_weights,
 )
 from surogate_bench_trainer.export.folder import complete_folder
-from surogate_bench_trainer.export.layers import check_vllm_can_split, stored_layers, unquantized_modules
+from surogate_bench_trainer.export.layers import check_vllm_can_load, stored_layers, unquantized_modules
 from surogate_bench_trainer.export.room import expected_bytes, require_room
 from surogate_bench_trainer.export.source import Source, find_source, load_stored
 from surogate_bench_trainer.training.setup import public_name
@@ -42,7 +42,7 @@ def export_stage(request: ExportRequest, work_dir: Path) -> None:
     write_progress(work_dir, Progress(phase=Activity.LOADING))
     model = load_stored(source, recipe)
     layers = stored_layers(model)
-    check_vllm_can_split(model, layers, target)
+    check_vllm_can_load(model, layers, target)
     write_progress(work_dir, Progress(phase=Activity.WRITING))
     with complete_folder(request.output) as folder:
         written = write_weights(folder, model, layers, target)

@@ -1,6 +1,6 @@
 """Application of a recipe to a model: replaces the linear layers inside its transformer blocks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +41,8 @@ class AppliedRecipe:
     """Module paths of the layers that the recipe replaced, in order."""
     kept: tuple[str, ...]
     """Names of the layers that stay in bf16 because the recipe's blocks do not divide them, as ``mlp.down_proj``."""
+    padded: tuple[str, ...]
+    """Names of the layers whose last blocks were filled up with zeros instead."""
 
     def end_of_optimizer_step(self) -> None:
         """Update the scales of delayed scaling. Call once after every optimizer step."""
@@ -70,7 +72,9 @@ class AppliedRecipe:
         self.session.load_state_dict(state)
 
 
-def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int) -> AppliedRecipe:
+def apply_recipe(
+    model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed: int, keeping: Recipe | None = None
+) -> AppliedRecipe:
     """Replace the linear layers of a frozen bf16 model in place, before LoRA is attached.
 
     Embeddings, norms and the output head are unchanged. A recipe without quantization replaces nothing.
@@ -80,6 +84,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         recipe: The recipe to apply.
         engine: The result of ``select_engine``.
         seed: Seed of stochastic rounding.
+        keeping: Another recipe, which decides what stays in bf16 because blocks do not divide it.
 
     Raises:
         ConfigError: a layer's shape does not fit the recipe's blocks, the recipe skips all transformer blocks, or a
@@ -87,13 +92,14 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         PermanentError: the model has no recognizable transformer blocks, or is not bf16.
     """
     blocks = transformer_blocks(model)
-    candidates = target_layers(model, recipe)
-    targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, recipe)]
+    candidates, deciding = target_layers(model, recipe), keeping or recipe
+    targets = [(name, linear) for name, linear in candidates if not _is_kept(linear, deciding)]
     if recipe.quantizes:
         _check_coverage(uncovered_matrices(model, quantized_blocks(model, recipe)), recipe)
     for name, linear in targets:
         _check(name, linear, recipe)
-    kept = tuple(dict.fromkeys(name.partition(".")[2] for name, linear in candidates if _is_kept(linear, recipe)))
+    kept = _short_names(name for name, linear in candidates if _is_kept(linear, deciding))
+    padded = _short_names(name for name, linear in targets if not _fits(linear, recipe))
     if not targets:
         raise unfit_width(recipe, "every layer of the transformer blocks has such a dimension", can_keep=False)
     total = sum(weight.numel() for _, weight in matrices(blocks))
@@ -113,6 +119,7 @@ def apply_recipe(model: PreTrainedModel, recipe: Recipe, *, engine: Engine, seed
         covered_share=covered / total if recipe.quantizes else 1.0,
         session=session,
         kept=kept,
+        padded=padded,
         replaced=tuple(f"{path_of(blocks, model)}.{name}" for name, _ in targets),
     )
 
@@ -135,11 +142,20 @@ def _check_replaced(layers: list[nn.Module]) -> None:
 def _check(name: str, linear: nn.Linear, recipe: Recipe) -> None:
     if linear.weight.dtype != torch.bfloat16:
         raise PermanentError(f"block {name} is {linear.weight.dtype}: recipes start from a bf16 model")
-    if not recipe.fits(linear.in_features, linear.out_features):
+    if recipe.on_indivisible != "pad" and not _fits(linear, recipe):
         raise unfit_width(
             recipe, f"transformer block layer {name} has {linear.in_features} inputs and {linear.out_features} outputs"
         )
 
 
 def _is_kept(linear: nn.Linear, recipe: Recipe) -> bool:
-    return recipe.on_indivisible == "keep" and not recipe.fits(linear.in_features, linear.out_features)
+    return recipe.on_indivisible == "keep" and not _fits(linear, recipe)
+
+
+def _fits(linear: nn.Linear, recipe: Recipe) -> bool:
+    return recipe.fits(linear.in_features, linear.out_features)
+
+
+def _short_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Leave out the number of the block, and what repeats."""
+    return tuple(dict.fromkeys(name.partition(".")[2] for name in names))

@@ -32,9 +32,12 @@ def unfit_width(recipe: Recipe, found: str, *, value: int | str | None = None, c
     storage, compute = STORAGES[recipe.weight_storage], COMPUTES[recipe.compute]
     format_name = compute.short if compute.width_multiple > 1 else storage.short
     multiple = max(recipe.multiples)
-    remedy = f"Use a model whose widths are multiples of {multiple}, or a recipe without {format_name}"
+    remedy = (
+        f"Use a model whose widths are multiples of {multiple}, a recipe without {format_name}, or one with "
+        "on_indivisible: pad, which fills up blocks with zeros"
+    )
     if can_keep:
-        remedy += ", or one with on_indivisible: keep, which leaves such layers in bf16"
+        remedy += ", or keep, which leaves such layers in bf16"
     return ConfigError(
         f"{format_name} needs dimensions divisible by {multiple}, but {found}",
         field=_model_of(recipe),

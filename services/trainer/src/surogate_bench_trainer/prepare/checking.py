@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from surogate_bench.contract import DATA_FOLDER, MODEL_FOLDER, split_file, task_file
 from surogate_bench.files import sha256_of
+from surogate_bench.inputs.content import digests_of, model_files
 from surogate_bench.inputs.hub_environment import check_hub_environment
 from surogate_bench.layout import manifest_key
 from surogate_bench.processes.progress import Activity, Progress, write_progress
@@ -22,7 +23,7 @@ from surogate_bench_trainer.data.rendering import is_templated, render
 from surogate_bench_trainer.prepare.base_model.checks import check_checkpoint, load_config_and_tokenizer
 from surogate_bench_trainer.prepare.base_model.config_checks import has_full_attention
 from surogate_bench_trainer.prepare.base_model.conversion import convert_smollm2, find_smollm2, is_converted
-from surogate_bench_trainer.prepare.base_model.tokenizer import check_vocabulary
+from surogate_bench_trainer.prepare.base_model.tokenizer import answer_ends, check_vocabulary, ending_warnings
 from surogate_bench_trainer.prepare.dataset.checks import (
     PreparedSplits,
     SampleSizes,
@@ -97,19 +98,28 @@ def check_inputs(
         prepared = _rendered(splits, test, tokenizer, sweep)
         sizes, warnings = _check_prepared(prepared, tasks, config, tokenizer, sweep)
         warnings += check_checkpoint(location, sweep, config)
+        if is_converted(sweep.model):
+            inputs["model"] = digests_of(model_files(Path(location.name_or_path)))
         data = _written(prepared, outputs / DATA_FOLDER, split_file)
         questions = _written(tasks, outputs / DATA_FOLDER, task_file)
-    commit = Path(location.name_or_path).name if sweep.model.hub else None
+    model, templated = Path(location.name_or_path), is_templated(prepared["train"])
+    ends = answer_ends(tokenizer, model, config)
+    commit = model.name if sweep.model.hub else None
     result = PrepareResult(
         data=data,
         model_source=f"{sweep.model.label}@{commit}" if commit else sweep.model.label,
         model_in_store=is_converted(sweep.model),
         model_commit=commit,
         inputs=inputs,
-        warnings=(*repetition_warnings(splits), *warnings),
+        warnings=(
+            *repetition_warnings(splits),
+            *ending_warnings(tokenizer, ends, is_templated=templated),
+            *warnings,
+        ),
         special_tokens=special_tokens_of(tokenizer),
+        answer_ends=ends,
         full_attention=has_full_attention(config),
-        chat_template=is_templated(prepared["train"]),
+        chat_template=templated,
         tasks=questions,
     )
     return Checked(

@@ -227,6 +227,7 @@ def _save_outputs(request: TrainRequest, run: _Run, outputs: Path, *, resumed_fr
         operand_cache_bytes=run.learner.recipe.operand_cache_bytes,
         covered_share=run.learner.recipe.covered_share,
         kept_layers=run.learner.recipe.kept,
+        padded_layers=run.learner.recipe.padded,
         final_train_loss=run.metrics.final_train_loss(),
         validation=run.metrics.validations(),
         adapter_sha256=digest,

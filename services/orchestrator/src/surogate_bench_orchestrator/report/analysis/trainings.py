@@ -33,6 +33,7 @@ def training_of_runs(records: Sequence[TrainRecord]) -> Training:
         training_weight_bytes=_largest([result.weight_bytes + result.operand_cache_bytes for result in own]),
         covered_share=min(covered) if covered else None,
         kept_layers=tuple(dict.fromkeys(layer for result in own for layer in result.kept_layers)),
+        padded_layers=tuple(dict.fromkeys(layer for result in own for layer in result.padded_layers)),
         final_train_loss=_mean_of([result.final_train_loss for result in results]),
         last_validation_loss=_mean(validations) if validations else None,
         served_validation_loss=_mean_of([result.served_validation_loss for result in results]),

@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from surogate_bench_orchestrator.report.model.scores import Comparison, Kept, Part, RowState, Score
 
 
@@ -50,6 +52,8 @@ class Training(Part):
     """Share of the weights inside the transformer blocks that the recipe covers; None where it was not recorded."""
     kept_layers: tuple[str, ...] = ()
     """Layers that stay in bf16 because the recipe's formats do not divide their dimensions."""
+    padded_layers: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
+    """Layers whose last blocks were filled up with zeros for that reason."""
     final_train_loss: float | None
     last_validation_loss: float | None
     """Loss in the precision of the recipe."""

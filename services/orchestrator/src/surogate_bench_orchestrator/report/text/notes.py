@@ -47,6 +47,7 @@ def notes(
         mismatch_details(quantized_rows(sweep, rows, matrix), matrix),
         unknown_recipe_note(rows),
         _covered_note(rows),
+        _padded_note(rows),
         _bytes_note(rows),
         _speed_note(rows),
         _emulation_note(rows),
@@ -199,6 +200,15 @@ def _covered_note(rows: Sequence[Row]) -> str:
     ]
     covered = "Some recipes cover only part of the weights inside the transformer blocks; the rest stays in bf16"
     return " ".join([f"{covered}: {listed(parts)}.", *kept])
+
+
+def _padded_note(rows: Sequence[Row]) -> str:
+    return " ".join(
+        f"{row.title} fills up the last blocks of {listed(row.training.padded_layers)} with zeros, as its blocks do "
+        "not divide their dimensions."
+        for row in rows
+        if row.training and row.training.padded_layers
+    )
 
 
 def _empty_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:

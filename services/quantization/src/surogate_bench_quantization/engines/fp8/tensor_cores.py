@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import ScalingType, pad, scaled_mm
 
-from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
 MULTIPLE = 16
-"""Every dimension of a product must be a multiple of this; rows are padded with zeros if they are not."""
+"""Every dimension of a product must be a multiple of this; codes are padded with zeros if one is not."""
 
 
 class TensorCoreFP8Forward(nn.Module):
@@ -18,9 +17,6 @@ class TensorCoreFP8Forward(nn.Module):
 
     Args:
         weight: bf16 (out_features, in_features).
-
-    Raises:
-        ConfigError: a dimension is not a multiple of 16.
     """
 
     codes: Tensor
@@ -29,30 +25,20 @@ class TensorCoreFP8Forward(nn.Module):
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
-        if weight.shape[0] % MULTIPLE or weight.shape[1] % MULTIPLE:
-            raise ConfigError(
-                f"FP8 tensor cores need dimensions divisible by {MULTIPLE}, but a layer of this model has "
-                f"{weight.shape[1]} inputs and {weight.shape[0]} outputs",
-                field="engine",
-                value="torch",
-                remedy="Use engine: emulated.",
-            )
         codes, inverse_scale = cast_current(weight, E4M3)
+        self._width_out, self._width_in = weight.shape
         # As bytes: PEFT casts adapters to the dtype of a float8 base.
-        self.register_buffer("codes", codes.view(torch.uint8))
+        self.register_buffer("codes", _filled(codes).view(torch.uint8))
         self.register_buffer("inverse_scale", inverse_scale)
 
     def multiply(self, codes: Tensor, scale: InputScale) -> Tensor:
         """Multiply codes (m, in_features), made with ``scale``, with the weight: bf16 (m, out_features)."""
-        return self._multiply(codes, scale.inverse, self.codes, fast=True)
+        return self._multiply(codes, scale.inverse, self.codes, fast=True)[:, : self._width_out].contiguous()
 
     def _multiply(self, left: Tensor, left_scale: Tensor, right: Tensor, *, fast: bool) -> Tensor:
-        """(m, k) FP8 times the transpose of (n, k) E4M3 bytes, to (m, n) bf16."""
-        rows = left.shape[0]
-        if missing := -rows % MULTIPLE:
-            left = pad(left.view(torch.uint8), (0, 0, 0, missing)).view(left.dtype)
+        """(m, k) FP8 times the transpose of filled-up (n, k) E4M3 bytes, to (m, n) bf16."""
         product: Tensor = scaled_mm(
-            left,
+            _filled(left),
             right.view(torch.float8_e4m3fn).t(),
             left_scale,
             ScalingType.TensorWise,
@@ -61,7 +47,7 @@ class TensorCoreFP8Forward(nn.Module):
             output_dtype=torch.bfloat16,
             use_fast_accum=fast,
         )
-        return product[:rows]
+        return product[: left.shape[0]]
 
 
 class TensorCoreFP8Products(TensorCoreFP8Forward):
@@ -78,9 +64,6 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
         weight: bf16 (out_features, in_features).
         inputs: The layer's.
         packed: Keep the weight's operand once.
-
-    Raises:
-        ConfigError: a dimension is not a multiple of 16.
     """
 
     transposed_codes: Tensor | None
@@ -98,9 +81,17 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
         """Backward product Q(g) @ Q(W)."""
         codes, inverse_scale = cast_current(gradients, E5M2)
         transposed = self.codes.t().contiguous() if self.transposed_codes is None else self.transposed_codes
-        return self._multiply(codes, inverse_scale, transposed, fast=False)
+        return self._multiply(codes, inverse_scale, transposed, fast=False)[:, : self._width_in].contiguous()
 
     @property
     def operand_nbytes(self) -> int:
         """Bytes of the cached operands, one or two."""
         return sum(buffer.nbytes for buffer in self.buffers())
+
+
+def _filled(codes: Tensor) -> Tensor:
+    """Fill up both dimensions of FP8 codes to multiples of 16 with zeros, which add nothing to a product."""
+    missing = [-size % MULTIPLE for size in codes.shape]
+    if not any(missing):
+        return codes
+    return pad(codes.view(torch.uint8), (0, missing[1], 0, missing[0])).view(codes.dtype)

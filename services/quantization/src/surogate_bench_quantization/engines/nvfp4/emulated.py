@@ -40,6 +40,7 @@ class EmulatedNVFP4Products(nn.Module):
         self.weight = nvfp4_operand(quantize_weight(weight, recipe), packed=packed)
         transposed = quantize_transposed_weight(weight, recipe)
         self.weight_transposed = None if transposed is None else nvfp4_operand(transposed, packed=packed)
+        self._outputs, self._inputs = weight.shape
         self._generator = generator
         self._last_input = last_input
 
@@ -47,15 +48,16 @@ class EmulatedNVFP4Products(nn.Module):
         """Forward product Q(x) @ Q(W).T."""
         del record  # scales are the tensor's own
         products, scale = self._last_input.get(inputs, (), _quantized_input)
-        return scaled_product(products, self.weight.values().t(), self.weight.scale * scale)
+        product = scaled_product(products, self.weight.values().t(), self.weight.scale * scale)
+        return product[:, : self._outputs].contiguous()
 
     def dgrad(self, gradients: Tensor) -> Tensor:
         """Backward product Q(g) @ Q(W.T).T."""
         quantized = quantize_gradients(gradients, self._generator)
-        if self.weight_transposed is None:
-            return scaled_product(quantized.products, self.weight.values(), self.weight.scale * quantized.tensor_scale)
-        operand = self.weight_transposed
-        return scaled_product(quantized.products, operand.values().t(), operand.scale * quantized.tensor_scale)
+        operand = self.weight if self.weight_transposed is None else self.weight_transposed
+        values = operand.values() if self.weight_transposed is None else operand.values().t()
+        product = scaled_product(quantized.products, values, operand.scale * quantized.tensor_scale)
+        return product[:, : self._inputs].contiguous()
 
     @property
     def operand_nbytes(self) -> int:
@@ -87,7 +89,9 @@ class NVFP4Forward(nn.Module):
         quantized = quantize_weight(weight, recipe)
         self.register_buffer("operand", quantized.products if weight.is_cuda else quantized.products.float())
         self.register_buffer("scale", quantized.tensor_scale)
+        self._outputs = weight.shape[0]
 
     def multiply(self, quantized: NVFP4Tensor) -> Tensor:
-        """Multiply what :func:`quantize_each_row` made of bf16 (tokens, in_features); bf16 (tokens, out_features)."""
-        return scaled_rows_product(quantized.products, self.operand.t(), self.scale * quantized.tensor_scale)
+        """Multiply what :func:`quantize_each_row` made of filled-up bf16 inputs; bf16 (tokens, out_features)."""
+        product = scaled_rows_product(quantized.products, self.operand.t(), self.scale * quantized.tensor_scale)
+        return product[:, : self._outputs]

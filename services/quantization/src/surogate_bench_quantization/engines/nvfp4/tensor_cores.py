@@ -76,6 +76,7 @@ class TensorCoreNVFP4Products(nn.Module):
         backward = quantize_transposed_weight(weight, recipe)
         self.weight = SwizzledOperand(forward)
         self.weight_transposed = SwizzledOperand(transposed(forward) if backward is None else backward)
+        self._outputs, self._inputs = weight.shape
         self._generator = generator
         self._last_input = last_input
 
@@ -83,12 +84,12 @@ class TensorCoreNVFP4Products(nn.Module):
         """Forward product Q(x) @ Q(W).T."""
         del record  # scales are the tensor's own
         quantized = self._last_input.get(inputs, (), lambda x: swizzled(quantize_input(x)))
-        return self.weight.multiply(quantized)[: inputs.numel() // inputs.shape[-1]]
+        return self.weight.multiply(quantized)[: inputs.numel() // inputs.shape[-1], : self._outputs].contiguous()
 
     def dgrad(self, gradients: Tensor) -> Tensor:
         """Backward product Q(g) @ Q(W.T).T."""
         quantized = swizzled(quantize_gradients(gradients, self._generator))
-        return self.weight_transposed.multiply(quantized)[: gradients.shape[0]]
+        return self.weight_transposed.multiply(quantized)[: gradients.shape[0], : self._inputs].contiguous()
 
     @property
     def operand_nbytes(self) -> int:

@@ -77,6 +77,12 @@ class ChatTemplate:
         """The template's text: that for tools, if there are some and the tokenizer has one of its own for them."""
         return str(self.tokenizer.get_chat_template(tools=self.arguments.get(TOOLS)))
 
+    def end_of_answer(self) -> tuple[int, ...]:
+        """Return the tokens behind an answer, the last message: its end, and perhaps that of the conversation."""
+        text = self._render([Message("user", "x"), Message(ASSISTANT, _PROBE)])
+        tokens: list[int] = self.tokenizer(text.rpartition(_PROBE)[2], add_special_tokens=False)["input_ids"]
+        return tuple(tokens)
+
     def lacks_header(self) -> bool:
         """Return whether prompts end before a header of the answer, because the template renders none for them."""
         asked, answer = Message("user", "x"), Message(ASSISTANT, _PROBE)

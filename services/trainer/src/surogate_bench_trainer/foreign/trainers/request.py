@@ -13,7 +13,7 @@ from surogate_bench.contract import REQUEST_FILE, split_file
 from surogate_bench.layout import run_name
 from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench.stages.requests import ForeignTrainRequest
-from surogate_bench_trainer.data.encoding import Sample, completion_of, encode, prompt_of
+from surogate_bench_trainer.data.encoding import Sample, completion_of, encode, end_of_text, prompt_of
 from surogate_bench_trainer.data.records import PreparedRecord, Rendered
 from surogate_bench_trainer.data.schedule import schedule_batches
 
@@ -44,7 +44,7 @@ class TrainerRequest(BaseModel):
     samples_per_step: float
     """Mean number of samples of one of their steps, whether or not samples are packed."""
     end_of_text: str
-    """Text of the end-of-text token, with which the tokens of every sample end."""
+    """Text of the end-of-text token, with which the tokens of every sample end; empty if the tokenizer has none."""
     training: dict[str, Any]
     """``training`` of the sweep, ``lora`` included, whose ``target_modules`` are names of layers."""
     trained_under: str | None
@@ -81,11 +81,7 @@ class TrainerInput:
 
 
 def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tuple[Path, TrainerRequest]:
-    """Write request and records into ``folder``; returns the path of the request, and its content.
-
-    Raises:
-        ConfigError: the tokenizer has no end-of-text token.
-    """
+    """Write request and records into ``folder``; returns the path of the request, and its content."""
     folder.mkdir(parents=True, exist_ok=True)
     sweep, seed = given.request.sweep, given.request.seed
     samples = {
@@ -105,7 +101,7 @@ def write_trainer_request(given: TrainerInput, folder: Path, output: Path) -> tu
         threads=given.request.threads,
         steps=schedule.total_steps,
         samples_per_step=len(samples["train"]) / schedule.steps_per_epoch,
-        end_of_text=str(given.tokenizer.eos_token),
+        end_of_text=end_of_text(given.tokenizer),
         training=_training_of(given),
         trained_under=sweep.trainer(given.request.trainer).trained_under,
     )

@@ -163,7 +163,7 @@ def _check_dimensions(facts: CheckpointFacts) -> None:
         layers = target_layers(facts.model, recipe)
         unfit = [(name, each) for name, each in layers if not recipe.fits(each.in_features, each.out_features)]
         can_keep = len(unfit) < len(layers)
-        if unfit and (recipe.on_indivisible == "refuse" or not can_keep):
+        if unfit and (recipe.on_indivisible == "refuse" or not (can_keep or recipe.on_indivisible == "pad")):
             name, first = unfit[0]
             raise unfit_width(
                 recipe,

@@ -1,6 +1,7 @@
 """Conversion of built-in base models that are not shipped in transformers' format."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 from surogate_bench.errors import ConfigError
@@ -40,6 +41,15 @@ def convert_smollm2(folder: Path) -> None:
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for path in (folder / "config.json", folder / "generation_config.json"):
+        _leave_out_version(path)
+
+
+def _leave_out_version(path: Path) -> None:
+    """Remove the version of the library that wrote a configuration: a model is identified by its files' content."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content.pop("transformers_version", None)
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def find_smollm2() -> Path:

@@ -136,7 +136,7 @@ def check_lengths(
         The sizes of the training samples, and the set of token ids in all samples and prompts.
 
     Raises:
-        ConfigError: a limit is exceeded. The message names the longest sample and its length.
+        ConfigError: a limit is exceeded, or a sample has nothing to learn. The message names the sample.
     """
     if sweep.evaluation.chat_template:
         chat_template_of(tokenizer, sweep.data.chat_template_arguments, needed_by="evaluation.chat_template")
@@ -159,6 +159,12 @@ def _check_samples(
         sizes.tokens.append(len(sample.tokens))
         sizes.counted.append(sample.count(sweep.training.loss_on))
         used.update(sample.tokens)
+    if 0 in sizes.counted:
+        raise ConfigError(
+            "no token of this sample is included in the loss, so nothing could be learned from it",
+            field=f"data.{name}:{sizes.counted.index(0) + 1}",
+            remedy="Remove the record, or give it a longer completion.",
+        )
     lengths = sizes.tokens
     longest = max(range(len(lengths)), key=lengths.__getitem__)
     if lengths[longest] > limit:

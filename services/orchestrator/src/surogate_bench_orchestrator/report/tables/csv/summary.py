@@ -19,6 +19,7 @@ CSV_COLUMNS = (
     "covered_share", "largest_empty_share", "many_empty", "scored_split", "scored_sha256", "prompt", "num_fewshot",
     "special_tokens", "unlike_reference", "unlike_base", "reused_from",
     "source", "trained_under", "adapter_sha256", "kept_layers", "seeds_left_out", "processes",
+    "padded_layers",
     *ENDING_COLUMNS,
 )  # fmt: skip
 """Columns of summary.csv; numbers unrounded, an absent one empty, seeds separated by spaces.
@@ -31,7 +32,8 @@ Differences are over ``seeds_compared…``: where these are not ``seeds``, ``acc
 ``cut_off_…`` are of answers that max_gen_toks ended, ``unformatted_…`` of those without an answer in the task's format;
 ``unfinished_share`` is that of wrong answers that were cut off or empty.
 ``source``, ``trained_under`` and ``adapter_sha256`` are of adapters that other software trained; ``source`` of a
-foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, separated by spaces.
+foreign trainer is its command, and ``recipe`` its name. ``kept_layers`` stay in bf16, and the last blocks
+of ``padded_layers`` are padded with zeros; both separated by spaces.
 ``accuracy`` is strict and ``flexible_accuracy`` flexible exact match; where they are not, columns ``metric`` and
 ``second_metric`` follow, and ``flexible_accuracy`` is empty where a task has one metric."""
 
@@ -63,7 +65,8 @@ def row_cells(row: Row) -> dict[str, object]:
     if row.score is not None:
         cells |= row.score.model_dump(exclude={"parallel_evaluations"})
     if row.training is not None:
-        cells |= row.training.model_dump() | {"kept_layers": " ".join(row.training.kept_layers)}
+        layers = {name: " ".join(getattr(row.training, name)) for name in ("kept_layers", "padded_layers")}
+        cells |= row.training.model_dump() | layers
     if (found := row.versus_reference) is not None:
         cells |= {
             "delta_reference": found.delta, "delta_reference_stderr": found.stderr, "delta_reference_low": found.low,
