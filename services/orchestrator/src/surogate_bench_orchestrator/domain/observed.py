@@ -61,6 +61,9 @@ class Failure:
 
     reason: str
     message: str
+    way: str = ""
+    """How the base was served in the one evaluation that ended so (:func:`way_of_serving`), with which the message begins;
+    empty for the base as published, and for what every evaluation needs."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}" if self.message else self.reason
@@ -168,8 +171,9 @@ def _first_failure(tasks: Sequence[Task], observed: Observed) -> Failure | None:
 
 def _located(failure: Failure, evaluation: Evaluation) -> Failure:
     """Add how the base was served, or which further task was scored."""
-    way = evaluation.further or way_of_serving(evaluation.under, merged=evaluation.merged)
-    return Failure(failure.reason, f"{way}: {failure.message}".removesuffix(": ")) if way else failure
+    way = "" if evaluation.further else way_of_serving(evaluation.under, merged=evaluation.merged)
+    part = evaluation.further or way
+    return Failure(failure.reason, f"{part}: {failure.message}".removesuffix(": "), way) if part else failure
 
 
 def _ended(failure: Failure) -> RunStatus:

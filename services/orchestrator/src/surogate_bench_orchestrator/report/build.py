@@ -7,6 +7,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench.results import TrainResult
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store.object_store import ObjectStore
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.analysis.further import build_further
 from surogate_bench_orchestrator.report.analysis.matrix import build_matrix
 from surogate_bench_orchestrator.report.analysis.merged import build_merged
@@ -41,8 +42,8 @@ class Report:
 def build_report(
     store: ObjectStore,
     sweep: RecipeSweep,
-    failures: Mapping[str, str],
-    skipped: Mapping[str, str] | None = None,
+    failures: Mapping[str, Failure],
+    skipped: Mapping[str, Failure] | None = None,
 ) -> Report:
     """Read a sweep, finished or not, and summarize it. The same store gives the same report.
 

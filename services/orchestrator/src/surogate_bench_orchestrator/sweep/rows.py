@@ -61,7 +61,7 @@ class ProgressRow:
     def as_json(self) -> dict[str, Any]:
         """Return the row without unknown fields; the failure as ``reason`` and ``message``."""
         fields = {name: value for name, value in asdict(self).items() if name != "failure"}
-        fields |= asdict(self.failure) if self.failure else {}
+        fields |= {"reason": self.failure.reason, "message": self.failure.message} if self.failure else {}
         return {name: value for name, value in fields.items() if value is not None and value not in ("", {})}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from surogate_bench.stages.manifest import Manifest
-from surogate_bench_orchestrator.domain.observed import Observed, RunState, RunStatus, is_finished, run_states
+from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, RunStatus, is_finished, run_states
 from surogate_bench_orchestrator.domain.plan import Plan
 
 
@@ -27,9 +27,9 @@ class Snapshot:
         """Whether every run has ended and no task runs any more."""
         return is_finished(self.plan, self.observed)
 
-    def failure_messages(self) -> tuple[dict[str, str], dict[str, str]]:
+    def failures(self) -> tuple[dict[str, Failure], dict[str, Failure]]:
         """Return why runs failed, and why runs were skipped, by run name."""
-        ended = {name: (status.state, str(status.failure)) for name, status in self.states.items() if status.failure}
+        ended = {name: (status.state, status.failure) for name, status in self.states.items() if status.failure}
         failed = {name: why for name, (state, why) in ended.items() if state is not RunState.SKIPPED}
         skipped = {name: why for name, (state, why) in ended.items() if state is RunState.SKIPPED}
         return failed, skipped

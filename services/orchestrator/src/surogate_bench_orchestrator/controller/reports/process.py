@@ -11,6 +11,7 @@ from surogate_bench.errors import BenchError, ExitCode
 from surogate_bench.processes.service import die_with_parent
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.store.object_store import open_store
+from surogate_bench_orchestrator.domain.observed import Failure
 
 
 class ReportRequest(BaseModel):
@@ -20,9 +21,9 @@ class ReportRequest(BaseModel):
 
     sweep: RecipeSweep
     store: str
-    failed: dict[str, str]
+    failed: dict[str, Failure]
     """Why runs failed, by run name."""
-    skipped: dict[str, str]
+    skipped: dict[str, Failure]
     """Why runs were skipped, by run name."""
 
 

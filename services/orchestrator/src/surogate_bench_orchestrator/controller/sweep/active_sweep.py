@@ -170,7 +170,7 @@ class ActiveSweep:
 
     def report_request(self, snapshot: Snapshot) -> ReportRequest:
         """Return the request for the report of a finished sweep."""
-        failed, skipped = snapshot.failure_messages()
+        failed, skipped = snapshot.failures()
         return ReportRequest(sweep=self.resource.sweep, store=self._store.url, failed=failed, skipped=skipped)
 
     def release(self) -> None:

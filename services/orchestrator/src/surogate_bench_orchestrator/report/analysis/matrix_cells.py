@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from surogate_bench.specs import RecipeSweep
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.domain.tasks import way_of_serving
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.rows import NoResultReasons, not_yet
@@ -11,8 +12,6 @@ from surogate_bench_orchestrator.report.analysis.scores import score_seeds
 from surogate_bench_orchestrator.report.model.scores import RowState
 from surogate_bench_orchestrator.report.model.served import ServedCell
 from surogate_bench_orchestrator.report.model.summary import Row
-
-_WAYS = ("served under ", "served merged")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +133,12 @@ def _state(run: RunRecord, under: str | None, missing: NoResultReasons, *, merge
         return "failed", f"its stored results are damaged: {served.damage}"
     if served and served.evaluation is not None:
         return "succeeded", ""
-    for state, reasons in (("failed", missing.failed), ("skipped", missing.skipped)):
-        if run.name in reasons:
-            return ("failed" if state == "failed" else "skipped"), _reason(
-                reasons[run.name], way_of_serving(under, merged=merged)
-            )
+    if ended := missing.of(run):
+        state, failure = ended
+        return state, _reason(failure, way_of_serving(under, merged=merged))
     return "pending", not_yet(run)
 
 
-def _reason(text: str, way: str) -> str:
-    """Return why a run ended, which names the way of serving where the reason is one of a single evaluation."""
-    if not any(each in text for each in _WAYS) or f"{way}:" in text:
-        return text or "no reason was given"
-    return f"not scored; the run ended with {text}"
+def _reason(failure: Failure, way: str) -> str:
+    """Return why there is no result for a way of serving, where the run may have ended with that of another."""
+    return str(failure) if failure.way in {"", way} else f"not scored; the run ended with {failure}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from surogate_bench.errors import PermanentError
 from surogate_bench.results import ForeignTrainResult
 from surogate_bench.specs import ForeignAdapter, ForeignTrainer, RecipeEntry, RecipeSweep
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report.analysis.origins import reused_from
 from surogate_bench_orchestrator.report.analysis.records import EvalRecord, RunRecord, SweepRecords
 from surogate_bench_orchestrator.report.analysis.scored_data import scored_on
@@ -20,8 +21,16 @@ BASE_TITLE = "Base model"
 class NoResultReasons:
     """Why runs have no result, by run name."""
 
-    failed: Mapping[str, str]
-    skipped: Mapping[str, str]
+    failed: Mapping[str, Failure]
+    skipped: Mapping[str, Failure]
+
+    def of(self, run: RunRecord) -> tuple[RowState, Failure] | None:
+        """Return how a run ended without a result, and why; None if it has not ended."""
+        if failure := self.failed.get(run.name):
+            return "failed", failure
+        if failure := self.skipped.get(run.name):
+            return "skipped", failure
+        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,10 +253,9 @@ def _state(run: RunRecord, missing: NoResultReasons) -> tuple[RowState, str]:
         return "failed", f"its stored results are damaged: {run.damage}"
     if run.evaluation is not None:
         return "succeeded", ""
-    if run.name in missing.failed:
-        return "failed", missing.failed[run.name] or "no reason was given"
-    if run.name in missing.skipped:
-        return "skipped", missing.skipped[run.name] or "no reason was given"
+    if ended := missing.of(run):
+        state, failure = ended
+        return state, str(failure)
     return "pending", not_yet(run)
 
 

@@ -28,7 +28,7 @@ def make_report(local: LocalSweep, *, folder: Path | None, consoles: Consoles) -
 
 def publish_report(local: LocalSweep, snapshot: Snapshot) -> Summary:
     """Write the report into the store; a report that is up to date is left as it is."""
-    report = build_report(local.store, local.sweep, *snapshot.failure_messages())
+    report = build_report(local.store, local.sweep, *snapshot.failures())
     write_report(local.store, report)
     return report.summary
 
