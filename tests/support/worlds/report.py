@@ -30,6 +30,7 @@ from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.manifest import Manifest, StageResult
 from surogate_bench.stages.publication import publish_stage
 from surogate_bench.store.object_store import ObjectStore
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report import Summary, build_report, write_report
 from surogate_bench_orchestrator.report.charts import draw as charts
 
@@ -275,6 +276,12 @@ def report_sweep(**changes: object) -> RecipeSweep:
 
 MakeWorld = Callable[..., ReportWorld]
 """Make a store and a sweep; keyword arguments replace fields of the sweep (:func:`report_sweep`)."""
+
+
+def failures_of(texts: Mapping[str, str]) -> dict[str, Failure]:
+    """Make failures by run from what users read, ``reason: message``."""
+    parts = {run: text.partition(": ") for run, text in texts.items()}
+    return {run: Failure(reason, message) for run, (reason, _, message) in parts.items()}
 
 
 def summarized(world: ReportWorld, *, draw: bool = False) -> Summary:

@@ -17,7 +17,7 @@ from surogate_bench_orchestrator.cli.targets.logs import stages_of
 from surogate_bench_orchestrator.cli.terminal.live_table import render_progress
 from surogate_bench_orchestrator.controller.metrics.exposition import Metrics
 from surogate_bench_orchestrator.controller.metrics.figures import figures_of
-from surogate_bench_orchestrator.domain.observed import Observed, RunState, run_states
+from surogate_bench_orchestrator.domain.observed import Failure, Observed, RunState, run_states
 from surogate_bench_orchestrator.domain.plan import Plan, plan
 from surogate_bench_orchestrator.domain.reconcile import Delete, Submit, reconcile
 from surogate_bench_orchestrator.domain.tasks import Observation, Phase, Task, is_merged, stage_of
@@ -108,7 +108,8 @@ def test_an_adapter_that_cannot_be_merged_fails_its_run_by_name_and_keeps_its_ot
     found = observed(*all_trained(laid_out), stages["eval"], tasks={stages["serving-merged"]: FAILED})
     status = run_states(laid_out, found)["fp8-s0"]
     assert status.state is RunState.FAILED
-    assert str(status.failure) == ("ConfigError: served merged: the model server failed: serving.merged: no room")
+    message = "served merged: the model server failed: serving.merged: no room"
+    assert status.failure == Failure("ConfigError", message, "served merged")
     assert run_states(laid_out, found)["bf16-s0"].state is RunState.TRAINED
 
 

@@ -11,6 +11,7 @@ from surogate_bench.store.object_store import ObjectStore
 from surogate_bench_orchestrator.controller.metrics.exposition import ResultsCollector
 from surogate_bench_orchestrator.controller.reports.maker import ReportState, ReportStatus
 from surogate_bench_orchestrator.controller.sweep.store_connection import StoreConnection
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.resource.status import ConditionType, SweepStatus
 from surogate_bench_orchestrator.runtimes.kubernetes.settings import StoreSettings
 
@@ -51,7 +52,7 @@ def test_a_failed_run_fails_the_sweep_with_its_reason_and_the_others_succeed(wor
     assert world.status().phase == "Failed"
     assert world.states() == {"base": "Succeeded", "bf16-s0": "Succeeded", "fp8-s0": "Failed"}
     assert sorted(world.reasons()) == ["Admitted", "RunFailed", "RunSucceeded", "RunSucceeded", "SweepFailed"]
-    assert world.reports[0].failed == {"fp8-s0": "ConfigError: bad input"}
+    assert world.reports[0].failed == {"fp8-s0": Failure("ConfigError", "bad input")}
 
 
 def test_an_unsupported_recipe_is_skipped_and_reported_as_such(world: World) -> None:
@@ -59,7 +60,7 @@ def test_an_unsupported_recipe_is_skipped_and_reported_as_such(world: World) -> 
     world.add()
     world.settle()
     assert (world.status().phase, world.states()["fp8-s0"]) == ("Complete", "Skipped")
-    assert world.reports[0].skipped == {"fp8-s0": "UnsupportedRecipeError: cannot"}
+    assert world.reports[0].skipped == {"fp8-s0": Failure("UnsupportedRecipeError", "cannot")}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from waiting import PATIENCE_S
-from worlds.report import MakeWorld
+from worlds.report import MakeWorld, failures_of
 
 from surogate_bench.layout import SweepLayout
 from surogate_bench.processes.metrics import METRICS
@@ -159,8 +159,9 @@ def test_a_report_is_written_by_a_process_of_its_own(report_world: MakeWorld) ->
     world.publish_eval("base")
     world.publish_run("bf16")
     request = ReportRequest(
-        sweep=world.sweep, store=world.store.url, failed={"fp8-s0": "Killed: exit code 137"}, skipped={}
+        sweep=world.sweep, store=world.store.url, failed=failures_of({"fp8-s0": "Killed: exit code 137"}), skipped={}
     )
+    assert ReportRequest.model_validate_json(request.model_dump_json()) == request
     assert wait_for_report(ReportMaker(), request) == (ReportState.DONE, "")
     assert b"Killed: exit code 137" in world.report_file("report.html")
     assert SweepLayout(world.sweep.name, world.sweep.spec_hash).report == world.layout.report

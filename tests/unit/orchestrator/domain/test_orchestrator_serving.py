@@ -8,6 +8,7 @@ from sweeps import small_sweep
 
 from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench_orchestrator.domain.observed import (
+    Failure,
     Observed,
     RunState,
     evaluation_states,
@@ -271,8 +272,8 @@ def test_a_recipe_that_cannot_be_served_here_skips_what_was_to_be_scored_on_it_o
         "base": RunState.SKIPPED, "bf16-s0": RunState.SUCCEEDED, "fp8-s0": RunState.SKIPPED,
         "fp4-s0": RunState.SUCCEEDED,
     }  # fmt: skip
-    reason = "UnsupportedRecipeError: served under fp8: the model server failed: no engine"
-    assert str(states["fp8-s0"].failure) == reason
+    message = "served under fp8: the model server failed: no engine"
+    assert states["fp8-s0"].failure == Failure("UnsupportedRecipeError", message, "served under fp8")
     assert reconcile(laid_out, observed) == ()
 
 

@@ -15,7 +15,7 @@ from html.parser import HTMLParser
 
 import pytest
 import yaml
-from worlds.report import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld, failures_of
 
 from surogate_bench.specs.yaml_io import parse_sweep
 from surogate_bench.store.object_store import ObjectStore
@@ -26,7 +26,7 @@ RECIPES = ["bf16", "fp8", "fp4", "qbnb", "qfp8-fp8-hybrid", "qfp8-bf16", "qfp4"]
 
 
 def write(world: ReportWorld, failures: dict[str, str] | None = None) -> None:
-    write_report(world.store, build_report(world.store, world.sweep, failures or {}))
+    write_report(world.store, build_report(world.store, world.sweep, failures_of(failures or {})))
 
 
 def test_a_report_reads_every_file_of_a_stage_once(report_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from worlds.report import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld, failures_of
 
 from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import ImportResult
@@ -128,7 +128,7 @@ def test_an_adapter_without_a_score_says_what_it_waits_for(imported: bool, reaso
 def test_a_refused_adapter_is_a_failed_row_with_its_reason(world: MakeWorld) -> None:
     scored = world()
     failure = "ConfigError: adapters.theirs.hub: use_dora in adapter_config.json: uses DoRA"
-    row = row_of(build_report(scored.store, scored.sweep, {"theirs": failure}).summary)
+    row = row_of(build_report(scored.store, scored.sweep, failures_of({"theirs": failure})).summary)
     assert (row.state, row.reason) == ("failed", failure)
     assert row.foreign is not None
     assert row.foreign.source == "lab/adapter"

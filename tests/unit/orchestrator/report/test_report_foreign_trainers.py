@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from worlds.report import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld, failures_of
 
 from surogate_bench_orchestrator.report.analysis.records import read_records
 from surogate_bench_orchestrator.report.build import build_report
@@ -44,7 +44,7 @@ def printed(summary: Summary) -> str:
 
 
 def summary_of(world: ReportWorld, failures: dict[str, str] | None = None) -> Summary:
-    return build_report(world.store, world.sweep, failures or {}).summary
+    return build_report(world.store, world.sweep, failures_of(failures or {})).summary
 
 
 def row_of(summary: Summary) -> Row:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from worlds.report import MakeWorld
+from worlds.report import MakeWorld, failures_of
 
 from surogate_bench_orchestrator.report import build_report, page
 from surogate_bench_orchestrator.report.charts.draw import Charts
@@ -40,6 +40,6 @@ def test_a_column_that_is_added_to_the_list_is_in_every_output(
 def test_a_row_without_a_score_has_its_state_over_the_columns_of_the_score(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"])
     world.publish_run("bf16")
-    summary = build_report(world.store, world.sweep, {"fp8-s0": "no room"}).summary
+    summary = build_report(world.store, world.sweep, failures_of({"fp8-s0": "no room"})).summary
     html = page.render_page(summary, NO_CHARTS, world.sweep)
     assert '<td colspan="4"><span class="state failed">failed</span><span class="reason">no room</span></td>' in html

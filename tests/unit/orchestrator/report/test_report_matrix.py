@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 from scipy.stats import t as student
-from worlds.report import MakeWorld, ReportWorld
+from worlds.report import MakeWorld, ReportWorld, failures_of
 
 from surogate_bench.layout import manifest_key
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report import Summary, build_report
 from surogate_bench_orchestrator.report.model.scores import Comparison
 from surogate_bench_orchestrator.report.model.served import LossSplit, Served, ServedCell, ServedRow
 
 OWN = {"under": ["own"]}
 ALL = {"under": ["all"]}
-NONE_FAILED: dict[str, str] = {}
 
 
-def served_of(world: ReportWorld, failures: dict[str, str] | None = None) -> Served:
+def served_of(world: ReportWorld, failures: dict[str, Failure] | None = None) -> Served:
     served = build_report(world.store, world.sweep, failures or {}).summary.served
     assert served is not None
     return served
@@ -262,12 +262,31 @@ def test_a_run_that_failed_under_one_recipe_keeps_its_other_accuracies(report_wo
     world = report_world(recipes=["bf16", "fp8", "fp4"], serving=ALL)
     world.publish_run("bf16")
     world.publish_run("fp4")
-    served = served_of(world, {"fp4-s0": "UnsupportedRecipeError: served under fp4: no engine"})
+    failure = Failure("UnsupportedRecipeError", "served under fp4: no engine", "served under fp4")
+    served = served_of(world, {"fp4-s0": failure})
     assert cell(served, "fp4", None).score is not None
     assert cell(served, "fp4", "fp4").state == "failed"
     assert cell(served, "fp4", "fp4").reason == "UnsupportedRecipeError: served under fp4: no engine"
     assert cell(served, "fp4", "fp8").reason.startswith("not scored; the run ended with UnsupportedRecipeError")
     assert cell(served, "bf16", "fp8").state == "pending"
+
+
+def test_a_failure_of_the_whole_run_is_the_reason_of_every_cell_whatever_its_message_says(
+    report_world: MakeWorld,
+) -> None:
+    world = report_world(recipes=["bf16", "fp8", "fp4"], serving=ALL)
+    world.publish_run("bf16")
+    failures = failures_of({"fp4-s0": "ConfigError: its base was served under fp8"})
+    served = served_of(world, failures)
+    assert {each.reason for each in row(served, "fp4").cells} == {"ConfigError: its base was served under fp8"}
+
+
+def test_a_failure_without_a_message_is_the_reason_of_the_cell_that_failed(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8", "fp4"], serving=ALL)
+    world.publish_run("fp4")
+    served = served_of(world, {"fp4-s0": Failure("Killed", "served under fp4", "served under fp4")})
+    assert cell(served, "fp4", "fp4").reason == "Killed: served under fp4"
+    assert cell(served, "fp4", "fp8").reason == "not scored; the run ended with Killed: served under fp4"
 
 
 def test_damaged_answers_under_one_recipe_leave_the_accuracy_as_published(report_world: MakeWorld) -> None:

@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from worlds.report import MakeWorld, ReportWorld
 
 from surogate_bench.layout import manifest_key
+from surogate_bench_orchestrator.domain.observed import Failure
 from surogate_bench_orchestrator.report import build_report, render_terminal_table, write_report
 from surogate_bench_orchestrator.report.model.merged import Merged, MergedCell, MergedRow
 from surogate_bench_orchestrator.report.tables.csv.merged import MERGED_COLUMNS
@@ -20,7 +21,7 @@ HEADING = "Merged before serving"
 THEIRS = {"name": "theirs", "path": "/adapters/theirs"}
 
 
-def merged_of(world: ReportWorld, failures: dict[str, str] | None = None) -> Merged:
+def merged_of(world: ReportWorld, failures: dict[str, Failure] | None = None) -> Merged:
     merged = build_report(world.store, world.sweep, failures or {}).summary.merged
     assert merged is not None
     return merged
@@ -153,13 +154,14 @@ def test_a_merged_evaluation_that_failed_is_named_and_costs_no_other(report_worl
     world = report_world(recipes=["bf16", "fp8"], serving=OWN)
     world.publish_everything()
     world.store.delete([manifest_key(world.layout.eval("fp8-s0", "fp8", merged=True))])
-    why = "PermanentError: served merged under fp8: the model server failed: no disk"
-    merged = merged_of(world, {"fp8-s0": why})
+    way = "served merged under fp8"
+    failure = Failure("PermanentError", f"{way}: the model server failed: no disk", way)
+    merged, why = merged_of(world, {"fp8-s0": failure}), str(failure)
     assert (cell(merged, "fp8", "fp8").merged.state, cell(merged, "fp8", "fp8").merged.reason) == ("failed", why)
     assert cell(merged, "fp8", "fp8").unmerged.state == cell(merged, "fp8", None).merged.state == "succeeded"
     assert f"FP8 merged, served under FP8 failed: {why}" in merged.footnotes
     world.store.delete([manifest_key(world.layout.eval("fp8-s0", "fp8"))])
-    unmerged = cell(merged_of(world, {"fp8-s0": why}), "fp8", "fp8").unmerged
+    unmerged = cell(merged_of(world, {"fp8-s0": failure}), "fp8", "fp8").unmerged
     assert unmerged.reason == f"not scored; the run ended with {why}"
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 from rich.console import Console
 from scipy.stats import binomtest
-from worlds.report import MakeWorld
+from worlds.report import MakeWorld, failures_of
 
 from surogate_bench.layout import manifest_key
 from surogate_bench_orchestrator.report import Summary, build_report, render_terminal_table
@@ -85,7 +85,8 @@ def test_runs_that_failed_or_were_skipped_or_still_wait_are_shown_with_their_rea
     world.publish_train("fp8")
     world.publish_train("fp4")
     failures = {"fp4-s0": "the model server did not start", "bf16-s0": "an attempt failed before one succeeded"}
-    summary = build_report(world.store, world.sweep, failures, {"qbnb-s0": "no such tensor cores here"}).summary
+    skipped = {"qbnb-s0": "no such tensor cores here"}
+    summary = build_report(world.store, world.sweep, failures_of(failures), failures_of(skipped)).summary
     assert (row(summary, "fp4").state, row(summary, "fp4").reason) == ("failed", failures["fp4-s0"])
     assert (row(summary, "qbnb").state, row(summary, "qbnb").reason) == ("skipped", "no such tensor cores here")
     assert (row(summary, "fp8").state, row(summary, "fp8").reason) == ("pending", "not evaluated yet")
@@ -185,7 +186,7 @@ def test_a_missing_seed_is_paired_away_and_named(report_world: MakeWorld) -> Non
     world.publish_run("bf16", 0)
     world.publish_run("bf16", 1)
     world.publish_run("fp8", 1)
-    summary = build_report(world.store, world.sweep, {"fp8-s0": "out of memory"}).summary
+    summary = build_report(world.store, world.sweep, failures_of({"fp8-s0": "out of memory"})).summary
     found = row(summary, "fp8")
     assert (found.state, found.reason, found.seeds_scored) == ("failed", "seed 0: out of memory", 1)
     assert found.versus_reference is not None
@@ -256,7 +257,7 @@ def test_the_terminal_table_drops_columns_and_never_cuts_a_figure(
     world.publish_run("fp8")
     world.publish_train("qbnb", engine="bitsandbytes")
     world.publish_eval("qfp8-fp8-hybrid-s0", [False] * 500)
-    summary = build_report(world.store, world.sweep, {"fp4-s0": "[bold]out of memory[/bold]"}).summary
+    summary = build_report(world.store, world.sweep, failures_of({"fp4-s0": "[bold]out of memory[/bold]"})).summary
     out = io.StringIO()
     Console(width=width, file=out).print(render_terminal_table(summary))
     text = out.getvalue()

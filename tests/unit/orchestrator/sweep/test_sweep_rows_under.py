@@ -84,7 +84,10 @@ def test_every_model_server_has_a_row_and_is_done_when_nothing_is_left_for_it() 
 def test_what_cannot_be_served_here_is_skipped_with_its_reason() -> None:
     rows = rows_of({UNDER_FP8: UNSUPPORTED}, {each.evaluate: SCORED for each in PLAN.runs})
     assert (rows["model server under fp8"].state, rows["fp8-s0"].state) == ("Skipped", "Skipped")
-    assert str(rows["fp8-s0"].failure) == "UnsupportedRecipeError: served under fp8: the model server failed: no engine"
+    shown = rows["fp8-s0"].as_json()
+    assert shown["reason"] == "UnsupportedRecipeError"
+    assert shown["message"] == "served under fp8: the model server failed: no engine"
+    assert "way" not in shown
     assert rows["fp8-s0"].accuracy == 0.625
     assert rows["bf16-s0"].state == "Succeeded"
 

@@ -62,8 +62,8 @@ class Failure:
     reason: str
     message: str
     way: str = ""
-    """How the base was served in the one evaluation that ended so (:func:`way_of_serving`), with which the message begins;
-    empty for the base as published, and for what every evaluation needs."""
+    """Way of serving (:func:`way_of_serving`) of the only evaluation that ended so, with which the message begins;
+    empty for the base as published, for a further task, and for what every evaluation needs."""
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}" if self.message else self.reason
