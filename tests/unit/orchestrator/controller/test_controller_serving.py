@@ -206,7 +206,7 @@ def test_reports_are_made_one_after_the_other(report_world: MakeWorld) -> None:
 def test_the_report_of_a_deleted_sweep_does_not_keep_others_waiting(report_world: MakeWorld) -> None:
     maker = ReportMaker(script("import sys, time; time.sleep(600 if 'gone' in sys.stdin.read() else 0)"))
     request = request_of(report_world())
-    advance(maker, request.model_copy(update={"failed": {"gone": "x"}}), "deleted/uid")
+    advance(maker, request.model_copy(update={"failed": failures_of({"gone": "x"})}), "deleted/uid")
     assert advance(maker, request) == ReportStatus()
     maker.forget("deleted/uid")
     assert wait_for_report(maker, request) == (ReportState.DONE, "")
