@@ -281,7 +281,8 @@ def test_layers_that_were_padded_are_a_column_and_a_note(report_world: MakeWorld
     world.alter_manifest(world.layout.train("qfp4-s0"), result={"padded_layers": ("mlp.down_proj",)})
     summary = summarized(world)
     assert [note for note in summary.notes if "zeros" in note] == [
-        "QFP4 fills up the last blocks of mlp.down_proj with zeros, as its blocks do not divide their dimensions."
+        "QFP4 pads the last blocks of mlp.down_proj with zeros, because the block size does not divide their "
+        "dimensions."
     ]
     assert csv_rows(world)["qfp4"]["padded_layers"] == "mlp.down_proj"
     assert csv_rows(world)["fp8"]["padded_layers"] == ""
