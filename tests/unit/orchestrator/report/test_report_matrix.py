@@ -17,7 +17,6 @@ from surogate_bench_orchestrator.report.model.served import LossSplit, Served, S
 
 OWN = {"under": ["own"]}
 ALL = {"under": ["all"]}
-NONE_FAILED: dict[str, str] = {}
 
 
 def served_of(world: ReportWorld, failures: dict[str, str] | None = None) -> Served:

@@ -8,7 +8,7 @@ from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
-MULTIPLE = 16
+_MULTIPLE = 16
 """Every dimension of a product must be a multiple of this; codes are padded with zeros if one is not."""
 
 
@@ -91,7 +91,7 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
 
 def _padded(codes: Tensor) -> Tensor:
     """Pad both dimensions of FP8 codes to multiples of 16 with zeros, which add nothing to a product."""
-    missing = [-size % MULTIPLE for size in codes.shape]
+    missing = [-size % _MULTIPLE for size in codes.shape]
     if not any(missing):
         return codes
     return pad(codes.view(torch.uint8), (0, missing[1], 0, missing[0])).view(codes.dtype)
