@@ -49,7 +49,7 @@ def require_converted_model(folder: Path) -> None:
     """Require that preparation has converted the model, which is not in safetensors format, into the store.
 
     Results of versions that knew it by its name alone stay valid while its content is the recorded one. If packages of
-    later versions convert it otherwise, remove the comparison and leave the entry: results are then computed anew.
+    later versions convert it otherwise, remove the comparison and leave the entry: results are then computed again.
     """
     sweep, store = load_sweep(folder / "sweep.yaml"), open_store(str(folder / "results"))
     published = one(folder, "prepare/model")

@@ -121,7 +121,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Held:
-    """A training that waits at a gate, after its first checkpoint."""
+    """A training run that waits at a gate, after its first checkpoint."""
 
     request: TrainRequest
     attempt: Attempt

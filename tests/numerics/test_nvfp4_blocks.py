@@ -12,7 +12,7 @@ from fouroversix.quantize.pytorch.reference import quantize_to_fp4
 from torch import Tensor
 
 from surogate_bench_quantization.formats.elements import round_stochastic_e2m1_, uniform_noise
-from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, filled, quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, padded, quantize_rows, quantize_squares
 from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_elements, unpack_products
 from surogate_bench_quantization.fusion import SLAB
 
@@ -98,7 +98,7 @@ def block_by_numpy(block: np.ndarray, reach: np.float32, top: int) -> tuple[np.n
 @SQUARES
 @RULES
 @pytest.mark.parametrize("shape", [(48, 40), (33, 17), (5, 100), (16, 1)])
-def test_matrices_that_blocks_do_not_divide_are_filled_up_as_fouroversix_does(
+def test_matrices_that_blocks_do_not_divide_are_padded_as_fouroversix_does(
     shape: tuple[int, int], squares: bool, four_over_six: bool
 ) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(5)).to(torch.bfloat16)
@@ -108,7 +108,7 @@ def test_matrices_that_blocks_do_not_divide_are_filled_up_as_fouroversix_does(
         scale_rule=ScaleRule.mse if four_over_six else ScaleRule.static_6,
     )
     expected = dequantize(quantize_padded(matrix, config), torch.float32)
-    whole = filled(matrix, rows=squares)
+    whole = padded(matrix, rows=squares)
     assert (whole.shape[0] % (16 if squares else 1), whole.shape[1] % 16) == (0, 0)
     products = quantize(whole, squares=squares, four_over_six=four_over_six).products.float()
     assert not products[shape[0] :].any()
@@ -119,8 +119,8 @@ def test_matrices_that_blocks_do_not_divide_are_filled_up_as_fouroversix_does(
 
 def test_a_matrix_of_whole_blocks_is_not_copied() -> None:
     matrix = matrices()[0]
-    assert filled(matrix) is matrix
-    assert filled(matrix, rows=True) is matrix
+    assert padded(matrix) is matrix
+    assert padded(matrix, rows=True) is matrix
 
 
 @RULES

@@ -123,8 +123,8 @@ def test_an_unknown_field_is_refused() -> None:
         ({"compute": "nvfp4", "fp8_margin": 1}, "recipe mine: fp8_margin: has no effect under nvfp4"),
         ({"compute": "bf16", "fp8_amax_history_length": 8}, "recipe mine: fp8_amax_history_length: has no effect"),
         ({"compute": "bf16", "skip_first_layers": 1}, "recipe mine: skip_first_layers: has no effect where nothing"),
-        ({"on_indivisible": "keep"}, "recipe mine: on_indivisible: has no effect, because these formats divide every"),
-        ({"on_indivisible": "pad"}, "recipe mine: on_indivisible: has no effect, because these formats divide every"),
+        ({"on_indivisible": "keep"}, "recipe mine: on_indivisible: has no effect, because these formats fit"),
+        ({"on_indivisible": "pad"}, "recipe mine: on_indivisible: has no effect, because these formats fit"),
         ({"compute": "bf16", "skip_last_layers": 1}, "recipe mine: skip_last_layers: has no effect where nothing"),
     ],
 )

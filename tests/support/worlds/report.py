@@ -1,5 +1,7 @@
 """Synthetic sweeps in a store, for tests of the report."""
 
+import csv
+import io
 import json
 import math
 import random
@@ -180,6 +182,14 @@ class ReportWorld:
         data = self.store.get(f"{self.layout.report}/{name}")
         assert data is not None, name
         return data
+
+    def csv_lines(self, name: str) -> list[dict[str, str]]:
+        """Read the lines of a CSV file of the report, by the names of its columns."""
+        return list(csv.DictReader(io.StringIO(self.report_file(name).decode())))
+
+    def csv_rows(self) -> dict[str, dict[str, str]]:
+        """Read the lines of summary.csv by their key."""
+        return {line["key"]: line for line in self.csv_lines("summary.csv")}
 
     def _publish(
         self,

@@ -1,6 +1,5 @@
 """Further tasks of a sweep: planned, reused, shown in status, and reported in tables of their own."""
 
-import csv
 import io
 import json
 from pathlib import Path
@@ -193,7 +192,7 @@ def test_the_tables_are_in_every_file_and_the_main_table_is_that_of_the_primary_
     assert "| FP8 | 0.2800 |" in markdown
     assert "Further tasks" in page
     assert "0.2800" in page
-    lines = list(csv.DictReader(io.StringIO(world.report_file("tasks.csv").decode())))
+    lines = world.csv_lines("tasks.csv")
     found = {(each["task"], each["key"]): each for each in lines}
     assert found["ro_gsm8k", "fp8"]["accuracy"] == "0.28"
     assert found["ARC_easy.v-2", "base"]["metric"] == "acc"
@@ -236,7 +235,7 @@ def test_a_further_task_has_its_runs_and_notes_of_how_its_own_answers_ended(repo
     assert "FP8 15 of 200" in cut_off
     assert "alone could explain the differences of FP8 to BF16:" in unfinished
     assert choice.notes == ()
-    found = list(csv.DictReader(io.StringIO(world.report_file("tasks.csv").decode())))
+    found = world.csv_lines("tasks.csv")
     keys = ["base", "bf16", "fp8", *runs]
     assert [(each["task"], each["key"]) for each in found] == [
         *(("ro_gsm8k", key) for key in keys),

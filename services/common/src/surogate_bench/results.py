@@ -126,7 +126,7 @@ class TrainResult(_Result):
     kept_layers: tuple[str, ...] = ()
     """Layers of the blocks that stay in bf16 because the recipe's formats do not divide their dimensions."""
     padded_layers: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
-    """Layers of the blocks whose last blocks of the format were filled up with zeros for that reason."""
+    """Layers of the blocks whose last blocks of the format were padded with zeros for that reason."""
     final_train_loss: float
     """Mean over the last 20 steps."""
     validation: tuple[ValidationPoint, ...]

@@ -1,6 +1,5 @@
 """The report says how many answers were cut off, empty or without the format, and where that could matter."""
 
-import csv
 import io
 
 from rich.console import Console
@@ -39,7 +38,7 @@ def test_shares_of_cut_off_and_empty_answers_are_columns_everywhere(report_world
     assert cells["no answer in the format"] == "15 (7.5 %)"
     assert cells["tokens per answer"] == "5.0"
     assert markdown_cells(world, "BF16")["cut off at max_gen_toks"] == "0"
-    found = {each["key"]: each for each in csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))}
+    found = world.csv_rows()
     assert found["fp8"]["cut_off_share"] == "0.065"
     assert found["fp8"]["empty_share"] == "0.015"
     assert found["fp8-s1"]["cut_off_answers"] == "9"

@@ -1,6 +1,5 @@
 """The matrix in the files of a report: CSV, Markdown, page and charts agree, and are there only where needed."""
 
-import csv
 import io
 import json
 
@@ -39,7 +38,7 @@ def test_summary_page_and_csv_have_the_same_matrix(report_world: MakeWorld) -> N
     world.publish_everything()
     write(world)
     document = json.loads(world.report_file("summary.json"))["served"]
-    lines = list(csv.DictReader(io.StringIO(world.report_file("matrix.csv").decode())))
+    lines = world.csv_lines("matrix.csv")
     page, text = world.report_file("report.html").decode(), world.report_file("summary.md").decode()
     cells = [(row, cell) for row in document["rows"] for cell in row["cells"]]
     assert tuple(lines[0]) == MATRIX_COLUMNS

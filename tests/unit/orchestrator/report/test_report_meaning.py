@@ -1,6 +1,5 @@
 """What the report claims: no more than was measured, with one seed, with several, and with some missing."""
 
-import csv
 import io
 import itertools
 import json
@@ -28,11 +27,6 @@ def on_the_terminal(summary: Summary, width: int = 120) -> str:
     out = io.StringIO()
     Console(width=width, file=out).print(render_terminal_table(summary))
     return out.getvalue()
-
-
-def csv_rows(world: ReportWorld) -> dict[str, dict[str, str]]:
-    table = csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))
-    return {cells["key"]: cells for cells in table}
 
 
 def markdown_cells(world: ReportWorld, title: str) -> list[str]:
@@ -140,7 +134,7 @@ def test_p_values_of_one_seed_are_kept_under_names_that_say_what_they_concern(re
     assert (found.p_value, found.p_adjusted) == (None, None)
     assert found.p_questions is not None
     assert found.p_questions < 1e-6
-    cells = csv_rows(world)["fp4"]
+    cells = world.csv_rows()["fp4"]
     assert (cells["p_reference"], cells["p_reference_adjusted"], cells["p_base_adjusted"]) == ("", "", "")
     assert float(cells["p_questions"]) == found.p_questions
     assert float(cells["p_base_questions_adjusted"]) < 1e-6
@@ -168,9 +162,9 @@ def test_several_paired_seeds_are_tested_and_named(report_world: MakeWorld) -> N
     assert "nother seed" not in summary.headline
     assert re.match(r"−0\.2220(\\\*){1,3} \(p [=<] 0\.0\d+\)", markdown_cells(world, "FP4")[4])  # noqa: RUF001
     assert "95 % interval over seeds and questions |" in world.report_file("summary.md").decode()
-    assert csv_rows(world)["fp4"]["p_reference_adjusted"]
-    assert csv_rows(world)["fp4-s0"]["p_reference_adjusted"] == ""
-    assert csv_rows(world)["fp4-s0"]["p_questions_adjusted"]
+    assert world.csv_rows()["fp4"]["p_reference_adjusted"]
+    assert world.csv_rows()["fp4-s0"]["p_reference_adjusted"] == ""
+    assert world.csv_rows()["fp4-s0"]["p_questions_adjusted"]
 
 
 def missing_seeds(report_world: MakeWorld) -> ReportWorld:
@@ -199,7 +193,7 @@ def test_a_difference_over_fewer_seeds_than_its_row_is_marked_and_explained_in_e
     chart = world.report_file("charts/accuracy.svg").decode()
     assert "−7.2†" in chart  # noqa: RUF001
     assert "† FP4: the difference is over seed 0" in chart
-    cells = csv_rows(world)["fp4"]
+    cells = world.csv_rows()["fp4"]
     assert (cells["seeds"], cells["seeds_compared"]) == ("0 1 2 3 4", "0")
     assert (float(cells["accuracy_compared"]), float(cells["reference_accuracy_compared"])) == (0.75, 0.822)
     assert "† " not in (markdown_cells(world, "FP4, seed 0")[4])
@@ -280,8 +274,8 @@ def test_the_source_of_the_questions_and_their_number_stand_with_every_table(rep
     assert captions == [line] * page.count('<table class="figures">')
     assert markdown.replace("\\", "").count(line) == markdown.count("| Precision / Config |")
     assert line in on_the_terminal(summary)
-    assert {cells["task_data"] for cells in csv_rows(world).values()} == {"word-problems-ro"}
-    assert {cells["samples"] for cells in csv_rows(world).values()} == {"500"}
+    assert {cells["task_data"] for cells in world.csv_rows().values()} == {"word-problems-ro"}
+    assert {cells["samples"] for cells in world.csv_rows().values()} == {"500"}
 
 
 def test_bytes_held_in_training_are_a_column_of_their_own(report_world: MakeWorld) -> None:
@@ -292,7 +286,7 @@ def test_bytes_held_in_training_are_a_column_of_their_own(report_world: MakeWorl
     summary = summarized(world)
     assert markdown_cells(world, "FP8")[7:9] == ["1.50 MiB", "3.00 MiB"]
     assert markdown_cells(world, "BF16")[7:9] == ["1.50 MiB", "1.50 MiB"]
-    assert csv_rows(world)["fp8"]["training_weight_bytes"] == str(2 * 1_572_864)
+    assert world.csv_rows()["fp8"]["training_weight_bytes"] == str(2 * 1_572_864)
     assert "3.00 MiB" in on_the_terminal(summary)
     assert "3.00 MiB" in world.report_file("report.html").decode()
 
@@ -308,7 +302,7 @@ def test_validation_losses_say_their_precision(report_world: MakeWorld) -> None:
     lines = [line for line in world.report_file("summary.md").decode().splitlines() if line.startswith("| FP4 ")]
     assert "| 0.457 |" in lines[1]
     assert row(summary, "fp8").training.served_validation_loss is None
-    assert csv_rows(world)["fp4"]["served_validation_loss"] == "0.4567"
+    assert world.csv_rows()["fp4"]["served_validation_loss"] == "0.4567"
     assert "validation, as served" in world.report_file("charts/loss-fp4.svg").decode()
     assert "validation, as served" not in world.report_file("charts/loss-fp8.svg").decode()
 

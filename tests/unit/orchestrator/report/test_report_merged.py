@@ -1,6 +1,5 @@
 """Adapters merged into their base in a report: figures recomputed by other means, files, and what is missing."""
 
-import csv
 import io
 import json
 
@@ -129,7 +128,7 @@ def test_files_have_the_same_figures(report_world: MakeWorld) -> None:
     report = build_report(world.store, world.sweep, {})
     write_report(world.store, report)
     merged = merged_of(world)
-    lines = list(csv.DictReader(io.StringIO(world.report_file("merged.csv").decode())))
+    lines = world.csv_lines("merged.csv")
     page, text = world.report_file("report.html").decode(), world.report_file("summary.md").decode()
     assert tuple(lines[0]) == MERGED_COLUMNS
     cells = [(each, one) for each in merged.rows for one in each.cells]

@@ -1,6 +1,5 @@
 """The report names the metrics by which answers were scored, and describes strict exact match only where it is one."""
 
-import csv
 import io
 import json
 
@@ -42,7 +41,7 @@ def written(world: ReportWorld) -> str:
 
 
 def csv_lines(world: ReportWorld, name: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(world.report_file(name).decode())))
+    return world.csv_lines(name)
 
 
 def of_fp8(world: ReportWorld, name: str) -> dict[str, str]:

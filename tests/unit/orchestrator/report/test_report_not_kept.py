@@ -1,8 +1,5 @@
 """Results whose answers were not kept: the other seeds are scored, the row is marked, and the true reason is given."""
 
-import csv
-import io
-
 import pytest
 from worlds.report import MakeWorld, ReportWorld, right, summarized
 
@@ -42,7 +39,7 @@ def test_the_other_seeds_are_scored_and_compared_and_the_row_says_why(report_wor
     assert FP4 in summary.footnotes
     assert FP4 in summary.detail_footnotes
     assert "FP4 \N{DOUBLE VERTICAL LINE} (2 of 3 seeds)" in world.report_file("summary.md").decode()
-    lines = {line["key"]: line for line in csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))}
+    lines = world.csv_rows()
     assert (lines["fp4"]["seeds"], lines["fp4"]["seeds_left_out"]) == ("0 2", "1")
     for name in ("summary.md", "report.html", "summary.json"):
         assert "not asked the same questions" not in world.report_file(name).decode()

@@ -1,6 +1,5 @@
 """The report says what was scored, where results come from, how much a recipe covers and how many answers are empty."""
 
-import csv
 import io
 import json
 import re
@@ -21,11 +20,6 @@ OTHER = "sweeps/earlier/0123456789ab"
 
 def row(summary: Summary, key: str) -> Row:
     return next(found for found in summary.all_rows() if found.key == key)
-
-
-def csv_rows(world: ReportWorld) -> dict[str, dict[str, str]]:
-    table = csv.DictReader(io.StringIO(world.report_file("summary.csv").decode()))
-    return {cells["key"]: cells for cells in table}
 
 
 def scored(world: ReportWorld, runs: dict[str, dict[str, Any]], **result: object) -> None:
@@ -54,7 +48,7 @@ def test_captions_and_headline_name_the_data_that_was_scored(report_world: MakeW
     shown = re.findall(r'<table class="figures">\s*<caption><span>(.*?)</span></caption>', page)
     assert shown == [line.replace("'", "&#39;")] * page.count('<table class="figures">')
     assert markdown.count(line) == markdown.count("| Precision / Config |")
-    cells = csv_rows(world)["fp8"]
+    cells = world.csv_rows()["fp8"]
     assert (cells["task_data"], cells["scored_sha256"]) == ("openai/gsm8k:main", "e" * 64)
     assert (cells["prompt"], cells["num_fewshot"]) == ("task", "0")
 
@@ -134,7 +128,7 @@ def test_rows_that_were_scored_on_different_data_are_refused_by_name(
     assert "FP8" not in summary.headline.partition("BF16 (seed 0)")[2].partition(" All adapters")[0]
     assert f"{named.partition(' (')[0].removeprefix('500 records of ')}" in " ".join(notes)
     assert "not compared" in world.report_file("charts/accuracy.svg").decode()
-    assert csv_rows(world)["fp8"]["unlike_reference"] == "true"
+    assert world.csv_rows()["fp8"]["unlike_reference"] == "true"
     out = io.StringIO()
     Console(width=160, file=out).print(render_terminal_table(summary))
     assert "not compared" in out.getvalue()
@@ -189,7 +183,7 @@ def test_runs_that_were_not_computed_again_are_named_with_their_origin(report_wo
         "Not computed again but taken from earlier/0123456789ab: evaluation of the base model; training and "
         "evaluation of BF16 and FP8 (seed 0); training of FP4 (seed 1)."
     ) in summary.notes
-    cells = csv_rows(world)
+    cells = world.csv_rows()
     reused = {key: cells[key]["reused_from"] for key in cells if cells[key]["reused_from"]}
     whole = "earlier/0123456789ab"
     assert reused == {"base": whole, "bf16-s0": whole, "fp8-s0": whole, "fp4-s1": f"training {whole}"}
@@ -270,8 +264,8 @@ def test_the_covered_share_of_block_weights_is_a_column_and_a_note_where_it_is_n
     column = header.split(" | ").index("block weights covered")
     cells = next(line for line in reversed(markdown.splitlines()) if line.startswith("| BF16 |")).split(" | ")
     assert cells[column] == "100 %"
-    assert csv_rows(world)["qfp4"]["covered_share"] == "0.625"
-    assert csv_rows(world)["qfp4"]["kept_layers"] == "mlp.up_proj mlp.down_proj"
+    assert world.csv_rows()["qfp4"]["covered_share"] == "0.625"
+    assert world.csv_rows()["qfp4"]["kept_layers"] == "mlp.up_proj mlp.down_proj"
     assert row(summary, "qfp4").training.covered_share == 0.625
 
 
@@ -281,10 +275,11 @@ def test_layers_that_were_padded_are_a_column_and_a_note(report_world: MakeWorld
     world.alter_manifest(world.layout.train("qfp4-s0"), result={"padded_layers": ("mlp.down_proj",)})
     summary = summarized(world)
     assert [note for note in summary.notes if "zeros" in note] == [
-        "QFP4 fills up the last blocks of mlp.down_proj with zeros, as its blocks do not divide their dimensions."
+        "QFP4 pads the last blocks of mlp.down_proj with zeros, because the block size does not divide their "
+        "dimensions."
     ]
-    assert csv_rows(world)["qfp4"]["padded_layers"] == "mlp.down_proj"
-    assert csv_rows(world)["fp8"]["padded_layers"] == ""
+    assert world.csv_rows()["qfp4"]["padded_layers"] == "mlp.down_proj"
+    assert world.csv_rows()["fp8"]["padded_layers"] == ""
 
 
 def test_results_without_a_covered_share_have_neither_column_nor_note(report_world: MakeWorld) -> None:
@@ -314,8 +309,8 @@ def test_rows_with_many_empty_answers_are_marked_and_noted(report_world: MakeWor
         assert accuracy in text
         assert footnote in text
     assert "§" in world.report_file("charts/accuracy.svg").decode()
-    assert csv_rows(world)["fp4"]["many_empty"] == "true"
-    assert csv_rows(world)["fp8"]["many_empty"] == ""
+    assert world.csv_rows()["fp4"]["many_empty"] == "true"
+    assert world.csv_rows()["fp8"]["many_empty"] == ""
 
 
 def test_one_seed_with_many_empty_answers_marks_the_row_over_all_seeds(report_world: MakeWorld) -> None:

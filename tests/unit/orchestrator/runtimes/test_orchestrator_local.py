@@ -15,7 +15,7 @@ import psutil
 import pytest
 from stand_ins.clock import FakeClock
 from sweeps import small_sweep
-from waiting import PATIENCE_S, has_ended
+from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import PARENT_PID_VARIABLE, Service
 from surogate_bench.errors import ConfigError
@@ -142,7 +142,7 @@ def test_each_slot_has_a_gpu_of_its_own_and_tasks_without_a_slot_have_none(tmp_p
         tasks = (TRAIN, OTHER, PLAN.prepare)
         for task in tasks:
             bench.runtime.submit(task)
-        lines = [wait_for(lambda task=task: bench.runtime.logs(task.name, tail=1), bool, "a log") for task in tasks]
+        lines = [until(lambda task=task: bench.runtime.logs(task.name, tail=1), "a log") for task in tasks]
         assert lines == ["gpu=4", "gpu=7", "gpu="]
 
 
@@ -272,10 +272,10 @@ def test_deleting_a_task_ends_what_it_started_in_sessions_of_its_own(bench: Benc
     )
     bench.runtime.submit(TRAIN)
     pid_file = bench.work(TRAIN) / "pid.json"
-    wait_for(pid_file.exists, bool, "the grandchild")
+    until(pid_file.exists, "the grandchild")
     grandchild = psutil.Process(json.loads(pid_file.read_text())["pid"])
     bench.runtime.delete(TRAIN.name)
-    wait_for(lambda: has_ended(grandchild), bool, "it ended")
+    until(lambda: has_ended(grandchild), "it ended")
 
 
 def test_what_is_left_of_a_crashed_tasks_process_group_is_killed(bench: Bench) -> None:
@@ -287,7 +287,7 @@ def test_what_is_left_of_a_crashed_tasks_process_group_is_killed(bench: Bench) -
     bench.runtime.submit(once)
     bench.until(once, Phase.FAILED)
     child = json.loads((bench.work(once) / "pid.json").read_text())["pid"]
-    wait_for(lambda: has_ended(child), bool, "it ended")
+    until(lambda: has_ended(child), "it ended")
 
 
 def test_another_process_observes_what_runs_and_how_it_ended(bench: Bench) -> None:

@@ -5,31 +5,20 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import pytest
 from ports import free_neighbours
-from waiting import PATIENCE_S, has_ended
+from waiting import PATIENCE_S, has_ended, until
 
 from surogate_bench.contract import TASK_DIR_VARIABLE
 from surogate_bench.errors import TransientError
 from surogate_bench_orchestrator.runtimes.local import processes, tcp_ports
 from surogate_bench_orchestrator.runtimes.local.processes import ProcessId
-
-T = TypeVar("T")
-
-
-def wait_for(read: Callable[[], T], good: Callable[[T], object], what: str) -> T:
-    deadline = time.monotonic() + PATIENCE_S
-    while not good(found := read()):
-        assert time.monotonic() < deadline, f"{what}: {found}"
-        time.sleep(0.02)
-    return found
 
 
 def test_a_pid_used_again_is_not_taken_for_the_process_it_was() -> None:
@@ -44,7 +33,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(tmp_path:
     )
     log = tmp_path / "log"
     child = processes.start([sys.executable, "-u", "-c", program], environment=os.environ, log=log)
-    wait_for(log.read_text, bool, "it ignores signals")
+    until(log.read_text, "it ignores signals")
     processes.stop_children([child], grace_s=0.2)
     assert child.returncode == -signal.SIGKILL
 
@@ -58,7 +47,7 @@ def test_leftovers_are_asked_before_they_are_killed(tmp_path: Path) -> None:
     log, marker = tmp_path / "log", tmp_path / "marker"
     environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
     child = processes.start([sys.executable, "-c", program, str(marker)], environment=environment, log=log)
-    wait_for(log.read_text, bool, "it is ready")
+    until(log.read_text, "it is ready")
     processes.stop_leftovers([ProcessId.of(child.pid)], marker=tmp_path / "task", grace_s=PATIENCE_S)
     child.wait(timeout=PATIENCE_S)
     assert marker.exists()
@@ -116,8 +105,8 @@ def test_a_process_that_hides_its_mark_behind_a_title_is_found_by_its_session(tm
     log = tmp_path / "log"
     environment = {**os.environ, TASK_DIR_VARIABLE: str(tmp_path / "task")}
     leader = processes.start([sys.executable, "-c", program], environment=environment, log=log)
-    wait_for(log.read_text, bool, "it has started its child")
+    until(log.read_text, "it has started its child")
     (hidden,) = psutil.Process(leader.pid).children()
     assert processes.stop_leftovers([], marker=tmp_path / "task", grace_s=0) == 2
     leader.wait(timeout=PATIENCE_S)
-    wait_for(lambda: has_ended(hidden), bool, "it ended")
+    until(lambda: has_ended(hidden), "it ended")

@@ -216,7 +216,7 @@ def test_projections_that_vllm_cannot_split_into_blocks_are_refused_by_name(
     export("qfp8-bf16", "bf16", model=model_folder)
 
 
-def test_blocks_that_were_filled_up_are_exported_in_bf16_alone(
+def test_blocks_that_were_padded_are_exported_in_bf16_alone(
     tokenizer: PreTrainedTokenizerFast, export: Callable[..., Path], tmp_path: Path
 ) -> None:
     TinyModel(kind="llama", settings={"intermediate_size": 100}).save(tmp_path / "narrow", tokenizer)

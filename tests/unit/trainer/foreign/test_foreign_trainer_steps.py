@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from models.foreign_adapters import make_adapter
 from models.foreign_trainers import GOOD, entry, lines_of, write_trainer
 from sweeps import MakeSweep
 from transformers import AutoModelForCausalLM
 
 from surogate_bench.errors import ForeignTrainerError, PermanentError
 from surogate_bench.results import ForeignTrainResult, PrepareResult
-from surogate_bench.specs import LoraSpec
 from surogate_bench.stages.publication import read_manifest, read_result
 from surogate_bench.stages.requests import ContainerStep, ForeignTrainRequest, PrepareRequest
 from surogate_bench.store.object_store import open_store
@@ -27,13 +25,6 @@ from surogate_bench_trainer.foreign.trainers import attempt
 from surogate_bench_trainer.main import handle
 
 pytestmark = pytest.mark.usefixtures("restored_threads")
-
-
-@pytest.fixture(scope="module")
-def template(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the form that the sweeps ask for, saved by PEFT."""
-    folder = tmp_path_factory.mktemp("template")
-    return make_adapter(model_folder, folder, target_modules=list(LoraSpec().target_modules))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-from models.foreign_adapters import make_adapter
 from models.foreign_trainers import GOOD, entry, lines_of, write_trainer
 from peft import PeftModel
 from sweeps import MakeSweep
@@ -26,7 +25,6 @@ from surogate_bench.errors import ConfigError, ForeignTrainerError, TransientErr
 from surogate_bench.processes.progress import read_progress
 from surogate_bench.processes.service import Terminated
 from surogate_bench.results import ForeignTrainResult
-from surogate_bench.specs import LoraSpec
 from surogate_bench.stages.manifest import Manifest
 from surogate_bench.stages.model_source import ModelLocation
 from surogate_bench.stages.publication import read_manifest
@@ -40,13 +38,6 @@ from surogate_bench_trainer.main import handle
 pytestmark = pytest.mark.usefixtures("restored_threads")
 
 Train = Callable[..., tuple[ForeignTrainResult, Path]]
-
-
-@pytest.fixture(scope="module")
-def template(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of the form that the sweeps ask for, saved by PEFT."""
-    folder = tmp_path_factory.mktemp("template")
-    return make_adapter(model_folder, folder, target_modules=list(LoraSpec().target_modules))
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from surogate_bench_quantization.fusion import require_compiler, slabs
 from surogate_bench_trainer.model import lean_layers
 
 SHAPES = [(48, 64), (112, 160), (16, 1024), (200, 48), (31, 64)]
-Case = Callable[[int, int], tuple[Tensor, ...]]
 
 
 def random(*shape: int) -> Tensor:

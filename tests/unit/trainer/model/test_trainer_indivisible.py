@@ -48,7 +48,7 @@ def test_layers_that_blocks_do_not_divide_are_refused_before_training_or_kept_or
     if on_indivisible == "refuse":
         problem = (
             r"needs dimensions divisible by 16, but 2 of 12 layers have others; model\.decoder\.layers\.0\.fc2 has 100 "
-            r".*on_indivisible: pad, which fills up blocks with zeros, or keep, which leaves such layers in bf16"
+            r".*on_indivisible: pad, which pads blocks with zeros, or keep, which leaves such layers in bf16"
         )
         with pytest.raises(ConfigError, match=problem):
             handle(prepare, tmp_path / "prepare")

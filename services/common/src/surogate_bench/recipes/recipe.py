@@ -117,7 +117,7 @@ class Recipe:
         """Refuse a setting of another compute precision, or of formats with blocks."""
         if self.on_indivisible != "refuse" and self.multiples == (1, 1):
             raise self._error(
-                "has no effect, because these formats divide every layer", field="on_indivisible", remedy="Remove it."
+                "has no effect, because these formats fit every layer", field="on_indivisible", remedy="Remove it."
             )
         changed = [each.name for each in fields(self) if getattr(self, each.name) != each.default]
         for precision, descriptor in COMPUTES.items():

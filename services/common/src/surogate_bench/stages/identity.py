@@ -92,7 +92,7 @@ def training_identity(sweep: RecipeSweep, recipe: Recipe, seed: int, prepared: P
 def foreign_training_identity(
     sweep: RecipeSweep, trainer: ForeignTrainer, seed: int, prepared: PrepareResult
 ) -> str | None:
-    """Return the SHA-256 (hex) over what determines a foreign training as far as this software knows it.
+    """Return the SHA-256 (hex) over what determines a foreign training run as far as this software knows it.
 
     Command, environment and image (its reference), with the content of the files that the command names; model, data
     and settings as for a recipe. Other software is not covered. None if the model's content is unknown.
@@ -121,7 +121,7 @@ class WayOfServing:
     under: Recipe | None = None
     """None for the base as published."""
     input_scales_sha256: str | None = None
-    """Digest of the scales that the training kept for FP8 inputs; None if it kept none. It has an effect only where
+    """Digest of the scales that the training run stored for FP8 inputs; None if it kept none. It has an effect only where
     :func:`uses_input_scales`."""
     merged: bool = False
     """Whether the adapter is merged into the base."""

@@ -78,7 +78,7 @@ class ImportRequest(StageRequest):
 
 
 class ContainerStep(Spec):
-    """A part of a foreign training whose command runs in a container of its own."""
+    """A part of a foreign training run whose command runs in a container of its own."""
 
     step: Literal["prepare", "collect"] = Field(
         description="Before the command: write what it is given. After it: check and publish what it left."

@@ -11,7 +11,7 @@ from surogate_bench.recipes import Recipe
 from surogate_bench_model_server.served_recipe.input_scales import AdapterScales, InputScales
 from surogate_bench_quantization.engines.forward import FP8_FORWARDS, FP8Forward, NVFP4Forward
 from surogate_bench_quantization.formats.elements import E4M3
-from surogate_bench_quantization.formats.nvfp4 import filled, quantize_each_row
+from surogate_bench_quantization.formats.nvfp4 import padded, quantize_each_row
 
 
 class FusedProducts(Protocol):
@@ -74,6 +74,6 @@ class FusedNVFP4(FusedProducts):
 
     @override
     def __call__(self, inputs: Tensor) -> Tensor:
-        quantized = quantize_each_row(filled(inputs))
+        quantized = quantize_each_row(padded(inputs))
         parts = [forward.multiply(quantized) for forward in self._forwards]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)

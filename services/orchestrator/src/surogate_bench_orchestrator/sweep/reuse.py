@@ -244,7 +244,7 @@ def _scored_runs(
 
 @dataclass(frozen=True, slots=True)
 class _Adapter:
-    """Digests of an adapter, and of the scales that its training kept."""
+    """Digests of an adapter, and of the scales that its training run stored."""
 
     sha256: str | None
     input_scales_sha256: str | None

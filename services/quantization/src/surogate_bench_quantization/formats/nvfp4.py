@@ -7,8 +7,8 @@ Four-over-six ("4/6") quantizes each block twice, with its largest value at 6 an
 the 4 if that gives a strictly smaller squared error. S is then 1536 / A (6 * 256), so that 1.5 * d still fits.
 E2M1's spacing is coarsest between 4 and 6; a block scaled to 4 avoids it.
 
-Blocks have to be whole: a matrix that they do not divide is filled up with zeros (:func:`filled`), as 4/6's published
-reference implementation does. Zeros leave every amax, scale and error as it is, and add nothing to a product.
+Blocks have to be whole: a matrix that they do not divide is padded with zeros (:func:`padded`), as in 4/6's published
+reference implementation. Zeros leave every amax, scale and error as it is, and add nothing to a product.
 
 Sources: NVIDIA, "Pretraining Large Language Models with NVFP4" (arXiv:2509.25149); Cook et al., "Four Over Six"
 (arXiv:2512.02010); Transformer Engine's NVFP4 recipe. The order of the fp32 operations is that of 4/6's published
@@ -42,12 +42,12 @@ class NVFP4Tensor(NamedTuple):
     ``products * tensor_scale`` is the dequantized matrix."""
 
 
-def filled(matrix: Tensor, *, rows: bool = False) -> Tensor:
-    """Fill a matrix up with zeros to whole blocks; the same tensor where they are whole.
+def padded(matrix: Tensor, *, rows: bool = False) -> Tensor:
+    """Pad a matrix with zeros to whole blocks; the same tensor where they are whole.
 
     Args:
         matrix: (rows, columns).
-        rows: Fill up rows too, for square blocks and for products along the rows.
+        rows: Pad rows too, for square blocks and for products along the rows.
     """
     missing = (-matrix.shape[1] % BLOCK, -matrix.shape[0] % BLOCK if rows else 0)
     return pad(matrix, (0, missing[0], 0, missing[1])) if any(missing) else matrix

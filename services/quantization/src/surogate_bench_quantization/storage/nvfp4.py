@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from surogate_bench_quantization.formats.nvfp4 import filled, quantize_rows
+from surogate_bench_quantization.formats.nvfp4 import padded, quantize_rows
 from surogate_bench_quantization.formats.nvfp4_packed import pack, unpack_products
 from surogate_bench_quantization.fusion import SLAB, slabs
 from surogate_bench_quantization.storage.frozen_weight import FrozenWeight
@@ -21,7 +21,7 @@ class NVFP4Weight(FrozenWeight):
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
         self._columns = weight.shape[1]
-        whole = filled(weight.detach().contiguous())
+        whole = padded(weight.detach().contiguous())
         quantized = quantize_rows(whole, four_over_six=False)
         codes, block_scales = pack(quantized, whole)
         self.register_buffer("codes", codes)

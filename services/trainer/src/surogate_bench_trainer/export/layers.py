@@ -69,7 +69,7 @@ def check_vllm_can_load(model: PreTrainedModel, layers: Layers, checkpoint_forma
         if layer.in_features % block:
             raise ConfigError(
                 f"vLLM loads such weights only where inputs are divisible by {block}; {name} has {layer.in_features}, "
-                "and its last blocks are filled up with zeros",
+                "and its last blocks are padded with zeros",
                 field="recipe",
                 value=checkpoint_format.label,
                 remedy=_REMEDY,

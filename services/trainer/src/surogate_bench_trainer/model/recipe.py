@@ -42,7 +42,7 @@ class AppliedRecipe:
     kept: tuple[str, ...]
     """Names of the layers that stay in bf16 because the recipe's blocks do not divide them, as ``mlp.down_proj``."""
     padded: tuple[str, ...]
-    """Names of the layers whose last blocks were filled up with zeros instead."""
+    """Names of the layers whose last blocks were padded with zeros instead."""
 
     def end_of_optimizer_step(self) -> None:
         """Update the scales of delayed scaling. Call once after every optimizer step."""

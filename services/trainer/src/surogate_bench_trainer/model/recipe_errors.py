@@ -34,7 +34,7 @@ def unfit_width(recipe: Recipe, found: str, *, value: int | str | None = None, c
     multiple = max(recipe.multiples)
     remedy = (
         f"Use a model whose widths are multiples of {multiple}, a recipe without {format_name}, or one with "
-        "on_indivisible: pad, which fills up blocks with zeros"
+        "on_indivisible: pad, which pads blocks with zeros"
     )
     if can_keep:
         remedy += ", or keep, which leaves such layers in bf16"

@@ -53,7 +53,7 @@ class Training(Part):
     kept_layers: tuple[str, ...] = ()
     """Layers that stay in bf16 because the recipe's formats do not divide their dimensions."""
     padded_layers: tuple[str, ...] = Field((), exclude_if=lambda value: not value)
-    """Layers whose last blocks were filled up with zeros for that reason."""
+    """Layers whose last blocks were padded with zeros for that reason."""
     final_train_loss: float | None
     last_validation_loss: float | None
     """Loss in the precision of the recipe."""

@@ -204,8 +204,8 @@ def _covered_note(rows: Sequence[Row]) -> str:
 
 def _padded_note(rows: Sequence[Row]) -> str:
     return " ".join(
-        f"{row.title} fills up the last blocks of {listed(row.training.padded_layers)} with zeros, as its blocks do "
-        "not divide their dimensions."
+        f"{row.title} pads the last blocks of {listed(row.training.padded_layers)} with zeros, because the block size "
+        "does not divide their dimensions."
         for row in rows
         if row.training and row.training.padded_layers
     )

@@ -8,7 +8,7 @@ from surogate_bench_quantization.engines.fp8.inputs import FP8Inputs, InputScale
 from surogate_bench_quantization.formats.elements import E4M3, E5M2
 from surogate_bench_quantization.formats.fp8 import cast_current, cast_scaled
 
-MULTIPLE = 16
+_MULTIPLE = 16
 """Every dimension of a product must be a multiple of this; codes are padded with zeros if one is not."""
 
 
@@ -28,7 +28,7 @@ class TensorCoreFP8Forward(nn.Module):
         codes, inverse_scale = cast_current(weight, E4M3)
         self._width_out, self._width_in = weight.shape
         # As bytes: PEFT casts adapters to the dtype of a float8 base.
-        self.register_buffer("codes", _filled(codes).view(torch.uint8))
+        self.register_buffer("codes", _padded(codes).view(torch.uint8))
         self.register_buffer("inverse_scale", inverse_scale)
 
     def multiply(self, codes: Tensor, scale: InputScale) -> Tensor:
@@ -36,9 +36,9 @@ class TensorCoreFP8Forward(nn.Module):
         return self._multiply(codes, scale.inverse, self.codes, fast=True)[:, : self._width_out].contiguous()
 
     def _multiply(self, left: Tensor, left_scale: Tensor, right: Tensor, *, fast: bool) -> Tensor:
-        """(m, k) FP8 times the transpose of filled-up (n, k) E4M3 bytes, to (m, n) bf16."""
+        """(m, k) FP8 times the transpose of padded (n, k) E4M3 bytes, to (m, n) bf16."""
         product: Tensor = scaled_mm(
-            _filled(left),
+            _padded(left),
             right.view(torch.float8_e4m3fn).t(),
             left_scale,
             ScalingType.TensorWise,
@@ -55,7 +55,7 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
 
     Tensor cores contract both operands along their contiguous dimension, so the backward product needs the weight
     transposed. With a bf16 weight both are kept, 2 bytes per parameter; with a quantized one only the weight is, 1
-    byte a parameter, and it is transposed for each backward product.
+    byte per parameter, and it is transposed for each backward product.
 
     As Transformer Engine does, forward products take the faster accumulation of Hopper's tensor cores (partial sums of
     14 bits or so), backward products the exact one.
@@ -89,9 +89,9 @@ class TensorCoreFP8Products(TensorCoreFP8Forward):
         return sum(buffer.nbytes for buffer in self.buffers())
 
 
-def _filled(codes: Tensor) -> Tensor:
-    """Fill up both dimensions of FP8 codes to multiples of 16 with zeros, which add nothing to a product."""
-    missing = [-size % MULTIPLE for size in codes.shape]
+def _padded(codes: Tensor) -> Tensor:
+    """Pad both dimensions of FP8 codes to multiples of 16 with zeros, which add nothing to a product."""
+    missing = [-size % _MULTIPLE for size in codes.shape]
     if not any(missing):
         return codes
     return pad(codes.view(torch.uint8), (0, missing[1], 0, missing[0])).view(codes.dtype)

@@ -92,6 +92,6 @@ class NVFP4Forward(nn.Module):
         self._outputs = weight.shape[0]
 
     def multiply(self, quantized: NVFP4Tensor) -> Tensor:
-        """Multiply what :func:`quantize_each_row` made of filled-up bf16 inputs; bf16 (tokens, out_features)."""
+        """Multiply what :func:`quantize_each_row` made of padded bf16 inputs; bf16 (tokens, out_features)."""
         product = scaled_rows_product(quantized.products, self.operand.t(), self.scale * quantized.tensor_scale)
         return product[:, : self._outputs]

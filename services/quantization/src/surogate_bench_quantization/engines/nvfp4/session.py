@@ -11,7 +11,7 @@ from surogate_bench.recipes import Recipe, WeightStorage
 from surogate_bench_quantization.engines.engine import EngineSession, check_entries
 from surogate_bench_quantization.engines.last_input import LastInput, Quantized
 from surogate_bench_quantization.formats.elements import uniform_noise
-from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, filled, quantize_rows, quantize_squares
+from surogate_bench_quantization.formats.nvfp4 import NVFP4Tensor, padded, quantize_rows, quantize_squares
 from surogate_bench_quantization.linear import Products, QuantizedLinear
 from surogate_bench_quantization.storage import freeze
 
@@ -91,20 +91,20 @@ class NVFP4Session(EngineSession, Generic[Quantized]):
 
 
 def quantize_input(inputs: Tensor) -> NVFP4Tensor:
-    """Quantize bf16 (..., in_features) as (m, in_features), filled up: 1x16 blocks with 4/6."""
-    return quantize_rows(filled(inputs.flatten(end_dim=-2)), four_over_six=True)
+    """Quantize bf16 (..., in_features) as (m, in_features), padded: 1x16 blocks with 4/6."""
+    return quantize_rows(padded(inputs.flatten(end_dim=-2)), four_over_six=True)
 
 
 def quantize_gradients(gradients: Tensor, generator: torch.Generator) -> NVFP4Tensor:
-    """Quantize bf16 (m, out_features), filled up: 1x16 blocks, with stochastic rounding."""
-    whole = filled(gradients)
+    """Quantize bf16 (m, out_features), padded: 1x16 blocks, with stochastic rounding."""
+    whole = padded(gradients)
     return quantize_rows(whole, four_over_six=False, noise=uniform_noise(whole, generator))
 
 
 def quantize_weight(weight: Tensor, recipe: Recipe) -> NVFP4Tensor:
-    """Quantize a bf16 weight (out_features, in_features), both filled up, for the forward product."""
+    """Quantize a bf16 weight (out_features, in_features), both padded, for the forward product."""
     quantize = quantize_squares if recipe.fp4_profile == "paper" else quantize_rows
-    return quantize(filled(weight, rows=True), four_over_six=True)
+    return quantize(padded(weight, rows=True), four_over_six=True)
 
 
 def quantize_transposed_weight(weight: Tensor, recipe: Recipe) -> NVFP4Tensor | None:
@@ -115,9 +115,9 @@ def quantize_transposed_weight(weight: Tensor, recipe: Recipe) -> NVFP4Tensor | 
         recipe: Its ``fp4_profile`` decides.
 
     Returns:
-        (in_features, out_features), both filled up; None where it is the transpose of :func:`quantize_weight`'s result,
+        (in_features, out_features), both padded; None where it is the transpose of :func:`quantize_weight`'s result,
         whose blocks are squares.
     """
     if recipe.fp4_profile == "paper":
         return None
-    return quantize_rows(filled(weight.t().contiguous(), rows=True), four_over_six=False)
+    return quantize_rows(padded(weight.t().contiguous(), rows=True), four_over_six=False)

@@ -1,4 +1,4 @@
-"""One attempt of a foreign training: its folders, its model and its data."""
+"""One attempt of a foreign training run: its folders, its model and its data."""
 
 import shutil
 from dataclasses import dataclass
