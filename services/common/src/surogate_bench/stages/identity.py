@@ -121,8 +121,8 @@ class WayOfServing:
     under: Recipe | None = None
     """None for the base as published."""
     input_scales_sha256: str | None = None
-    """Digest of the scales that the training run stored for FP8 inputs; None if it kept none. It has an effect only where
-    :func:`uses_input_scales`."""
+    """Digest of the scales that the training run stored for FP8 inputs; None if it stored none. It has an effect only
+    where :func:`uses_input_scales`."""
     merged: bool = False
     """Whether the adapter is merged into the base."""
 
