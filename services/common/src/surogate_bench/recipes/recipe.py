@@ -22,7 +22,7 @@ class Recipe:
         ConfigError: fields contradict each other, or one has no effect.
     """
 
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     name: str
     """Short name: lower-case letters, digits and dashes; part of run names and paths."""
@@ -37,8 +37,8 @@ class Recipe:
     fp8_margin: int = 0
     """Powers of two kept free above the largest value in the history of delayed scaling."""
     fp4_profile: Literal["paper", "surogate"] = "paper"
-    """Weights under nvfp4 compute: ``paper`` has 16x16 blocks with 4/6 scaling, shared by W and its transpose;
-    ``surogate`` has 1x16 blocks, 4/6 for W only, and quantizes the transpose by itself."""
+    """Weights under nvfp4 compute: paper (16x16 blocks with 4/6 scaling, shared by W and its transpose), or surogate
+    (1x16 blocks, 4/6 for W only; the transpose is quantized separately)."""
     skip_first_layers: int = 0
     """Transformer blocks at the start that stay in bf16."""
     skip_last_layers: int = 0
@@ -47,8 +47,8 @@ class Recipe:
         Literal["refuse", "keep", "pad"],
         Field(exclude_if=lambda value: value == "refuse"),  # leaves the hash of recipes without it unchanged
     ] = "refuse"
-    """Layers with a dimension that the format's blocks do not divide: ``refuse`` the model, ``keep`` them in bf16, or
-    ``pad`` their last blocks with zeros. The report lists what was kept or padded."""
+    """Layers with a dimension that is not divisible by the format's block size: refuse (the model), keep (them in bf16),
+    or pad (their last blocks with zeros). The report lists what was kept or padded."""
 
     def __post_init__(self) -> None:
         self._check_ranges()
