@@ -47,7 +47,7 @@ class Recipe:
         Literal["refuse", "keep", "pad"],
         Field(exclude_if=lambda value: value == "refuse"),  # leaves the hash of recipes without it unchanged
     ] = "refuse"
-    """Layers with a dimension that is not divisible by the format's block size: refuse (the model), keep (them in bf16),
+    """Layers with a dimension that is not divisible by the block size: refuse (the model), keep (them in bf16),
     or pad (their last blocks with zeros). The report lists what was kept or padded."""
 
     def __post_init__(self) -> None:
