@@ -46,7 +46,10 @@ class TrainerRequest(BaseModel):
     end_of_text: str
     """Text of the end-of-text token, with which the tokens of every sample end; empty if the tokenizer has none."""
     training: dict[str, Any]
-    """``training`` of the sweep, ``lora`` included, whose ``target_modules`` are names of layers."""
+    """``training`` of the sweep without ``gpus``, ``lora`` included, whose ``target_modules`` are names of layers.
+
+    A setting that was added in a later version is absent while it has its default.
+    """
     trained_under: str | None
     """Recipe that the sweep states for this trainer."""
 
