@@ -234,25 +234,23 @@ def test_a_recipe_that_cannot_run_here_is_skipped_with_its_reason(workplace: Wor
     assert "no engine" in out
 
 
-def test_bad_data_found_by_preparation_is_bad_input_and_nothing_else_starts(workplace: Workplace) -> None:
-    workplace.write({"prepare prepare": "bad-input"})
-    code, out, err = workplace("run")
+def require_bad_input_before_training(code: int, out: str, err: str) -> None:
     assert code == 2
     assert "data.path: is wrong (got '/nowhere'). Correct it." in err
     assert "Training" not in out
     assert "model server" not in out
     assert (out.count("is wrong"), err.count("is wrong")) == (1, 1), "not once more for every run"
+
+
+def test_bad_data_found_by_preparation_is_bad_input_and_nothing_else_starts(workplace: Workplace) -> None:
+    workplace.write({"prepare prepare": "bad-input"})
+    require_bad_input_before_training(*workplace("run"))
     assert workplace.manifests() == {}
 
 
 def test_a_task_that_its_check_refuses_is_bad_input_before_anything_is_trained(workplace: Workplace) -> None:
     workplace.write({"check task": "bad-input"})
-    code, out, err = workplace("run")
-    assert code == 2
-    assert "data.path: is wrong (got '/nowhere'). Correct it." in err
-    assert "Training" not in out
-    assert "model server" not in out
-    assert (out.count("is wrong"), err.count("is wrong")) == (1, 1), "not once more for every run"
+    require_bad_input_before_training(*workplace("run"))
     assert [Path(folder).name for folder in workplace.manifests()] == ["prepare"]
 
 
