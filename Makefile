@@ -35,7 +35,7 @@ sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml 
 # Two workers, as most tests wait for processes of one thread. The tests of a file run in one worker, as they share
 # servers. The chart's tests run separately: Helm's SDK loads Go's runtime, which should not share a process with
 # torch's.
-TEST_WORKERS ?= 2
+TEST_WORKERS ?= 3
 WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Coverage almost doubles the time of the tests in Python.
 COVERAGE ?=

@@ -215,13 +215,14 @@ def test_two_processes_train_as_one_does(recipe: str, undisturbed: Callable[[str
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_a_run_continues_with_another_number_of_processes(
+def test_a_run_stopped_by_a_signal_to_one_process_continues_with_another_number_of_processes(
     bench: Bench, before: int, after: int, undisturbed: Callable[[str, int], Trained]
 ) -> None:
     held = bench.at_a_checkpoint(before)
-    held.attempt.child.send_signal(signal.SIGTERM)
+    (held.ranks[1] if held.ranks else held.attempt.child).send_signal(signal.SIGTERM)
     held.gate.open()
     assert held.attempt.finish() == ExitCode.TRANSIENT, held.attempt.log
+    assert held.attempt.termination.message.endswith("received SIGTERM; another attempt will continue")
     checkpoints = bench.stage(held.request) / "checkpoints"
     steps = [json.loads(seal.read_text())["step"] for seal in checkpoints.rglob("complete.json")]
     continued = bench.request(after)
@@ -263,11 +264,3 @@ def test_a_killed_trainer_takes_its_processes_along(bench: Bench) -> None:
     held.gate.open()
     until(lambda: not any(process.is_running() for process in held.ranks), "the end of both processes")
     assert list((bench.stage(held.request) / "checkpoints").rglob("complete.json"))
-
-
-def test_a_stop_signal_to_one_process_stops_all_with_a_checkpoint(bench: Bench) -> None:
-    held = bench.at_a_checkpoint()
-    held.ranks[1].terminate()
-    held.gate.open()
-    assert held.attempt.finish() == ExitCode.TRANSIENT, held.attempt.log
-    assert held.attempt.termination.message.endswith("received SIGTERM; another attempt will continue")
