@@ -1,13 +1,11 @@
 """``serving.extra_args`` before training, checked by the parser of the vLLM that is installed."""
 
-import subprocess
-import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
-from surogate_bench.errors import ConfigError, ExitCode
+from surogate_bench.errors import ConfigError
 from surogate_bench_model_server.vllm.arguments import check_vllm_arguments
 
 with warnings.catch_warnings():
@@ -76,11 +74,3 @@ def test_a_configuration_file_sets_nothing_that_the_model_server_sets(tmp_path: 
     file.write_text("port: 8001\n")
     with pytest.raises(ConfigError, match="set port, which is not allowed: the model server chooses a free one"):
         check_vllm_arguments(["--config", str(file)])
-
-
-def test_the_command_ends_with_2_and_one_line() -> None:
-    command = [sys.executable, "-P", "-m", "surogate_bench_model_server.vllm.arguments", "--nonsense"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ended.returncode == ExitCode.BAD_INPUT, ended.stderr
-    assert ended.stderr.count("\n") == 1, ended.stderr
-    assert "unrecognized arguments: --nonsense" in ended.stderr
