@@ -32,18 +32,20 @@ help: ## List the targets
 sweep: $(VENV)/runtime.stamp ## Run a sweep (SWEEP=configs/sweeps/embedded.yaml STORE=results SEEDS="0 1 2"); about 5 min on 2 cores with AVX-512; a repeated run continues. CLUSTER=1 NAMESPACE=… runs it on Kubernetes
 	@$(BIN)/surogate-bench run $(SWEEP) $(SEEDS:%=--seed %) $(if $(CLUSTER),--on kubernetes $(if $(NAMESPACE),--namespace $(NAMESPACE)),--store $(STORE))
 
-# Two workers, as most tests wait for processes of one thread. The tests of a file run in one worker, as they share
+# More workers than cores, as many tests wait for processes. The tests of a file run in one worker, as they share
 # servers. The chart's tests run separately: Helm's SDK loads Go's runtime, which should not share a process with
 # torch's.
 TEST_WORKERS ?= 3
 WORKERS := -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 # Coverage almost doubles the time of the tests in Python.
 COVERAGE ?=
+# Further variants of what other tests prove, each with processes of its own.
+EXHAUSTIVE ?=
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests except those on a cluster, including those that run vLLM and lm-eval; about 20 min on 2 cores (TEST_WORKERS=2). COVERAGE=1 also measures coverage (30 min)
+test: $(VENV)/dev.stamp ## Run all tests except those on a cluster, including those that run vLLM and lm-eval; about 15 min on 2 cores (TEST_WORKERS=3). EXHAUSTIVE=1 adds further variants, COVERAGE=1 measures coverage (30 min)
 	@$(BIN)/pytest tests/chart
 	@rm -f .coverage .coverage.*
-	@$(BIN)/pytest $(WORKERS) -m 'not cluster' --ignore tests/chart $(if $(COVERAGE),--cov --cov-report=)
+	@$(BIN)/pytest $(WORKERS) -m 'not cluster$(if $(EXHAUSTIVE),, and not exhaustive)' --ignore tests/chart $(if $(COVERAGE),--cov --cov-report=)
 ifneq ($(COVERAGE),)
 	@$(BIN)/coverage combine --quiet --append 2>/dev/null || true
 	@$(BIN)/coverage report --skip-covered --skip-empty --fail-under=90

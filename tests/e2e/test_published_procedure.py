@@ -115,7 +115,9 @@ def prepare(request: StageRequest, folder: Path) -> None:
     publish_stage(open_store(request.store), request.layout.prepare, folder / "prepared", manifest)
 
 
-@pytest.mark.parametrize("chat", [False, True], ids=["completions", "chat"])
+@pytest.mark.parametrize(
+    "chat", [pytest.param(False, id="completions"), pytest.param(True, id="chat", marks=pytest.mark.exhaustive)]
+)
 def test_prompts_stops_and_scores_are_those_of_lm_evals_own_command(tmp_path: Path, endpoint: str, chat: bool) -> None:
     with completing(answer) as server:
         common: dict[str, Any] = {"sweep": sweep(chat_template=chat), "store": str(tmp_path / "store")}

@@ -109,6 +109,7 @@ def test_merged_and_then_quantized_is_what_bitsandbytes_makes_of_the_model_that_
     require_ties_only(Reference(quantized_by_bitsandbytes(merged_by_peft(store, tmp_path / "peft")), None), answers)
 
 
+@pytest.mark.exhaustive
 def test_fp8_inputs_of_a_merged_model_are_scaled_as_the_training_of_its_adapter_left_them(
     store: str, tmp_path: Path
 ) -> None:

@@ -42,7 +42,9 @@ from surogate_bench_trainer.model.recipe import apply_recipe
 pytestmark = [pytest.mark.e2e, pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")]
 
 ANSWERS = int(os.environ.get("SERVED_ANSWERS", "16"))
-NAMES = [recipe.name for recipe in RECIPES] if ANSWERS >= 200 else ["qbnb", "qfp4", "fp4"]
+ALWAYS = ("qbnb", "fp4")
+"""Weights quantized by others' code, and products of our own."""
+NAMES = [recipe.name for recipe in RECIPES] if ANSWERS >= 200 else [*ALWAYS, "qfp4"]
 SWEEP = small_sweep(
     name="under",
     data={"train_size": 128, "test_size": ANSWERS, "validation_size": 4},
@@ -65,6 +67,10 @@ class Served:
     loaded: dict[str, Any]
     status: dict[str, Any]
     adapter: Path
+
+
+def exhaustive(name: str) -> tuple[pytest.MarkDecorator, ...]:
+    return () if name in ALWAYS else (pytest.mark.exhaustive,)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +119,7 @@ def by_token(fprop: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return multiply
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=exhaustive(name)) for name in NAMES])
 def test_greedy_answers_are_those_of_transformers_with_the_trainers_layers_up_to_ties(
     name: str, store: str, tmp_path: Path
 ) -> None:

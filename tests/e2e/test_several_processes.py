@@ -196,7 +196,7 @@ def _command(process: Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("recipe", ["fp8", "qbnb"])
+@pytest.mark.parametrize("recipe", ["fp8", pytest.param("qbnb", marks=pytest.mark.exhaustive)])
 def test_two_processes_train_as_one_does(recipe: str, undisturbed: Callable[[str, int], Trained]) -> None:
     alone, together = undisturbed(recipe, 1), undisturbed(recipe, 2)
     assert_equal_to_rounding(together, alone)
@@ -214,7 +214,7 @@ def test_two_processes_train_as_one_does(recipe: str, undisturbed: Callable[[str
     assert not (together.work / "ranks" / "1" / "metrics.jsonl").exists()
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.exhaustive)])
 def test_a_run_stopped_by_a_signal_to_one_process_continues_with_another_number_of_processes(
     bench: Bench, before: int, after: int, undisturbed: Callable[[str, int], Trained]
 ) -> None:

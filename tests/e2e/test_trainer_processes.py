@@ -93,7 +93,10 @@ def outcome(request: TrainRequest) -> tuple[TrainResult, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize(
     ("recipe", "number", "code", "resumed_from"),
-    [("fp4", signal.SIGKILL, -signal.SIGKILL, 8), ("fp8-short", signal.SIGTERM, ExitCode.TRANSIENT, 10)],
+    [
+        ("fp4", signal.SIGKILL, -signal.SIGKILL, 8),
+        pytest.param("fp8-short", signal.SIGTERM, ExitCode.TRANSIENT, 10, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_a_run_killed_or_stopped_ends_with_the_bytes_of_one_that_was_not(
     sweep: RecipeSweep, prepared_store: Path, tmp_path: Path, recipe: str, number: signal.Signals, code: int,

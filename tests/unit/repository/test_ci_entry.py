@@ -52,7 +52,7 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def test_without_a_cluster_tool_the_cluster_tests_are_skipped(checkout: Checkout) -> None:
     done = checkout.run()
-    assert (done.returncode, checkout.called()) == (0, ["make check", "make test COVERAGE=1"])
+    assert (done.returncode, checkout.called()) == (0, ["make check", "make test COVERAGE=1 EXHAUSTIVE=1"])
     assert VARIABLE in done.stderr
 
 
@@ -64,7 +64,7 @@ def test_the_tool_beside_the_checkout_is_used_unless_it_is_switched_off(checkout
     assert checkout.called()[-1] == "testcluster down"
     checkout.calls.unlink()
     assert checkout.run(**{VARIABLE: ""}).returncode == 0
-    assert checkout.called() == ["make check", "make test COVERAGE=1"]
+    assert checkout.called() == ["make check", "make test COVERAGE=1 EXHAUSTIVE=1"]
 
 
 def test_another_tool_is_used_where_the_variable_names_one(checkout: Checkout) -> None:
