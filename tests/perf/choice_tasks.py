@@ -9,7 +9,7 @@ machine that slows down meanwhile favours neither. Before that, both score an ad
 - Ours: the evaluator service, as a sweep on one machine starts it. It has the model server load the adapter and compare
   the answers of a mixed batch (``POST /probe``), and publishes its results. A sweep runs
   ``evaluation.parallel_evaluations`` of them at a time; here it is one at a time.
-- Theirs: ``lm_eval run --model local-completions`` with as many concurrent requests, the same rendered task, and a cache
+- Theirs: ``lm_eval run --model local-completions`` with as many concurrent requests, the same rendered task and a cache
   of data sets that its earlier processes have filled. The adapter is loaded and unloaded by vLLM's own endpoints, which
   counts; ``ratio_to_command`` is to the command alone.
 
