@@ -25,7 +25,6 @@ from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
 
-ADAPTER_STDDEV = 0.02
 START_TIMEOUT_S = 600.0
 
 
@@ -43,12 +42,19 @@ class Bench:
     """Folders of adapters, as PEFT saves them."""
 
     @classmethod
-    def make(cls, sweep: RecipeSweep, folder: Path, *, adapters: int) -> Self:
-        """Make random adapters and an empty store below ``folder``."""
+    def make(cls, sweep: RecipeSweep, folder: Path, *, adapters: int, stddev: float = 0.02) -> Self:
+        """Make random adapters and an empty store below ``folder``.
+
+        Args:
+            sweep: What is served and scored.
+            folder: Gets everything that is written.
+            adapters: Number of adapters.
+            stddev: Of their matrices B. With the default, answers have the length of the base model's.
+        """
         store = open_store(str(folder / "store"))
         request = ServeRequest(sweep=sweep, store=store.url, port=free_port(), vllm_port=free_port())
         model = locate_model(sweep.model, store=store, layout=request.layout, cache=folder / "models").name_or_path
-        made = tuple(make_adapter(model, folder / f"adapter-{seed}", seed=seed) for seed in range(adapters))
+        made = tuple(make_adapter(model, folder / f"adapter-{seed}", seed, stddev) for seed in range(adapters))
         return cls(folder, sweep, store, request, model, made)
 
     @property
@@ -114,7 +120,7 @@ class Bench:
                 process.wait(60)
 
 
-def make_adapter(model_path: str, folder: Path, *, seed: int) -> Path:
+def make_adapter(model_path: str, folder: Path, seed: int, stddev: float) -> Path:
     """Save a random LoRA adapter of rank 16 to ``folder``."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -126,7 +132,7 @@ def make_adapter(model_path: str, folder: Path, *, seed: int) -> Path:
     model = get_peft_model(base, LoraConfig(r=16, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM"))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=ADAPTER_STDDEV)
+            torch.nn.init.normal_(parameter, std=stddev)
     model.save_pretrained(folder)
     return folder
 
