@@ -6,8 +6,8 @@ The task is ``word_problem_choice``: four log-likelihoods for each question. Ada
 each of them, one after another, in a process of its own whose start-up counts. Which goes first alternates, so that a
 machine that slows down meanwhile favours neither. Before that, both score an adapter that is not counted.
 
-- Ours: the evaluator service, as a sweep on one machine starts it. It has the model server load the adapter and compare
-  the answers of a mixed batch (``POST /probe``), and publishes its results. A sweep runs
+- Ours: the evaluator service, with the request that a sweep on one machine gives it. It has the model server load the
+  adapter and compare the answers of a mixed batch (``POST /probe``), and publishes its results. A sweep runs
   ``evaluation.parallel_evaluations`` of them at a time; here it is one at a time.
 - Theirs: ``lm_eval run --model local-completions`` with as many concurrent requests, the same rendered task and a cache
   of data sets that its earlier processes have filled. The adapter is loaded and unloaded by vLLM's own endpoints, which
