@@ -9,7 +9,7 @@ taking only the spread between seeds would leave out the questions' share.
 The spread between few seeds is estimated poorly: two give one degree of freedom. The critical value is therefore
 Cochran and Cox's (1957, "Experimental Designs", 4.14): the mean of the two t quantiles, weighted by the two parts. It
 is conservative for any ratio of the parts, where Satterthwaite's approximation, which drops a seed variance that
-happens to come out small, calls 12 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
+happens to come out small, calls up to 14 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
 """
 
 from collections.abc import Sequence
