@@ -36,9 +36,10 @@ def critical(seed_variance: float, question_variance: float, shape: tuple[int, i
     )
 
 
-@given(st.floats(0.3, 3000), st.floats(0.6, 0.9999))
-def test_the_t_quantile_is_scipys(df: float, probability: float) -> None:
-    assert t_quantile(probability, df) == pytest.approx(stats.t.ppf(probability, df), rel=1e-6)
+@given(st.floats(0.9, 3000), st.floats(-30, -0.1))
+def test_the_t_quantile_is_scipys(df: float, exponent: float) -> None:
+    level = 10**exponent
+    assert t_quantile(level, df) == pytest.approx(stats.t.isf(level / 2, df), rel=1e-6)
 
 
 @given(st.floats(0.3, 3000), st.floats(-60, 60))
@@ -128,6 +129,19 @@ def test_a_difference_is_significant_where_its_interval_leaves_out_zero(rows: li
     distance = min(abs(found.low), abs(found.high))
     assume(distance > 1e-9)
     assert (found.p_value < 0.05) == (not found.low < 0 < found.high)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("worse", [10, 89, 250, 450])
+def test_the_p_value_of_a_large_difference_is_the_level_of_its_critical_value(seeds: int, worse: int) -> None:
+    """Far outside of what questions explain, where 1 - level / 2 is 1 in floating point."""
+    a = [[index < 500 - worse - (seed % 2) for index in range(500)] for seed in range(seeds)]
+    found = compare_seeds(a, [[True] * 500] * seeds)
+    mean, by_seeds, by_questions = crossed(np.array(a, dtype=float) - 1)
+    least = 2 / (500 + 2) ** 2
+    parts = (max(by_seeds, least / seeds), max(by_questions, least))
+    assert critical(*parts, (seeds, 500), found.p_value) == pytest.approx(abs(mean) / found.stderr, rel=1e-6)
+    assert (found.p_value < 0.05) == (found.high < 0)
 
 
 def test_every_seed_is_compared_with_a_single_row() -> None:

@@ -247,6 +247,22 @@ def test_without_a_reference_the_split_is_of_serving_alone(report_world: MakeWor
     assert "no unquantized run" in parts.sentence
 
 
+def test_a_seed_that_the_reference_lacks_is_named_and_separates_no_recipe(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8", "fp4"], seeds=[0, 1], serving=OWN)
+    world.publish_run("bf16", 0)
+    world.publish_run("fp4", 1)
+    world.publish_eval("fp4-s1", under="fp4")
+    parts = split(served_of(world), "fp4")
+    assert (parts.total, parts.training) == (None, None)
+    assert parts.sentence.endswith("; BF16 has no result with seed 1 to compare it with.")
+    notes = " ".join(build_report(world.store, world.sweep, {}).summary.notes)
+    assert "are not separated: no unquantized run with the same seed has been scored." in notes
+    world.publish_run("fp8", 0)
+    world.publish_eval("fp8-s0", under="fp8")
+    notes = " ".join(build_report(world.store, world.sweep, {}).summary.notes)
+    assert "separates recipe and mismatch for FP8, not for FP4." in notes
+
+
 def test_a_recipe_that_is_scored_under_another_ones_weights_is_compared_but_not_split(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8", "fp4"], serving={"under": ["fp8"]})
     world.publish_everything()

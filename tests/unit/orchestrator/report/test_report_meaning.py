@@ -106,6 +106,14 @@ def test_the_headline_says_in_which_direction_fine_tuning_went(
     assert f"{words} 82.2 % on 500 questions" in build_report(world.store, world.sweep, {}).summary.headline
 
 
+def test_an_unquantized_run_without_a_score_is_not_said_to_be_absent(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8", "fp4"])
+    world.publish_answers({"fp8-s0": right(409), "fp4-s0": right(375)})
+    headline = summarized(world).headline
+    assert "BF16 has not been scored, so nothing is compared with it." in headline
+    assert "no unquantized run" not in headline
+
+
 def sentences(text: str) -> list[str]:
     return re.split(r"(?<=[a-z)]\.) (?=[A-Z])", text)
 
@@ -231,6 +239,18 @@ def test_every_difference_is_that_of_the_accuracies_beside_it_or_marked(report_w
         assert (found.p_adjusted is not None) == (len(found.seeds) > 1)
 
 
+def test_means_and_intervals_are_not_claimed_of_seeds_that_are_missing(report_world: MakeWorld) -> None:
+    note = summarized(missing_seeds(report_world)).notes[0]
+    assert note.startswith("Rows of recipes are means over seeds 0, 1, 2, 3 and 4, as far as they have been scored, ")
+    world = report_world(name="begun", recipes=["bf16", "fp4"], seeds=[0, 1])
+    world.folder = world.folder / "begun"
+    world.publish_answers({"bf16-s0": right(411), "fp4-s0": right(375)})
+    begun = summarized(world)
+    assert "means over" not in " ".join(begun.notes)
+    assert begun.notes[0].startswith("No recipe has been scored with more than one of seeds 0 and 1 yet: intervals ")
+    assert "95 % interval over questions |" in world.report_file("summary.md").decode()
+
+
 def test_a_row_of_one_seed_among_several_says_that_its_interval_covers_less(report_world: MakeWorld) -> None:
     world = missing_seeds(report_world)
     summary = summarized(world, draw=True)
@@ -243,7 +263,7 @@ def test_the_detectable_difference_counts_the_pairs_that_there_are(report_world:
     world = missing_seeds(report_world)
     note = next(note for note in summarized(world).notes if "a paired test detects" in note)
     smallest = minimal_detectable_difference(500, 36 / 500)
-    assert f"With 500 questions and one seed (500 pairs of answers), a paired test detects a difference of " in note  # noqa: F541
+    assert note.startswith("With 500 questions and one common seed (500 pairs of answers), a paired test detects a ")
     assert f"{100 * smallest:.1f} points" in note
 
 
@@ -264,7 +284,7 @@ def test_the_detectable_difference_of_several_seeds_comes_from_the_least_sensiti
 
 
 def test_the_source_of_the_questions_and_their_number_stand_with_every_table(report_world: MakeWorld) -> None:
-    world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1])
+    world = report_world(recipes=["bf16", "fp8"], seeds=[0, 1], serving={"under": ["all"], "merged": True})
     world.publish_everything()
     summary = summarized(world)
     line = "Task ro_gsm8k: 500 test questions of word-problems-ro; accuracy is strict exact match."
@@ -272,7 +292,8 @@ def test_the_source_of_the_questions_and_their_number_stand_with_every_table(rep
     page, markdown = world.report_file("report.html").decode(), world.report_file("summary.md").decode()
     captions = re.findall(r'<table class="figures">\s*<caption><span>(.*?)</span></caption>', page)
     assert captions == [line] * page.count('<table class="figures">')
-    assert markdown.replace("\\", "").count(line) == markdown.count("| Precision / Config |")
+    assert page.count(">Merged and unmerged<") == page.count(">Difference to BF16 served the same way, points<") == 1
+    assert markdown.replace("\\", "").count(line) == len(re.findall(r"^\| :---", markdown, re.MULTILINE))
     assert line in on_the_terminal(summary)
     assert {cells["task_data"] for cells in world.csv_rows().values()} == {"word-problems-ro"}
     assert {cells["samples"] for cells in world.csv_rows().values()} == {"500"}

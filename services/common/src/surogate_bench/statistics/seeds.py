@@ -9,17 +9,20 @@ taking only the spread between seeds would leave out the questions' share.
 The spread between few seeds is estimated poorly: two give one degree of freedom. The critical value is therefore
 Cochran and Cox's (1957, "Experimental Designs", 4.14): the mean of the two t quantiles, weighted by the two parts. It
 is conservative for any ratio of the parts, where Satterthwaite's approximation, which drops a seed variance that
-happens to come out small, calls 12 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
+happens to come out small, calls up to 14 % of equal recipes different at two seeds (`tests/perf/seed_statistics.py`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import exp, log, sqrt
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.statistics.paired import compare_paired
 from surogate_bench.statistics.proportion import binomial_stderr, score_interval, wilson_interval
 from surogate_bench.statistics.student_t import solve_decreasing, t_quantile, two_sided_p_value
+
+_SMALLEST_LEVEL = 1e-300
+"""Stands for p values that are 0 in floating point."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +74,21 @@ class _CrossedMean:
         """Return the standard errors beyond which a two-sided test at that level rejects (Cochran and Cox)."""
         total = self.seed_variance + self.question_variance
         share = self.seed_variance / total if total else 0.0
-        by_seeds = share * t_quantile(1 - significance / 2, self.seeds - 1) if share else 0.0
-        return by_seeds + (1 - share) * t_quantile(1 - significance / 2, self.n - 1)
+        by_seeds = share * t_quantile(significance, self.seeds - 1) if share else 0.0
+        return by_seeds + (1 - share) * t_quantile(significance, self.n - 1)
 
     def p_value(self) -> float:
         """Return the two-sided p-value: the significance level whose critical value is the mean in standard errors."""
         t = abs(self.mean) / self.stderr if self.stderr else 0.0
-        if t == 0:
-            return 1.0
-        # The critical value is between those of the two distributions, and so does the p value.
+        # The critical value is between those of the two distributions, and so is the p value.
         low, high = sorted((two_sided_p_value(t, self.seeds - 1), two_sided_p_value(t, self.n - 1)))
-        return solve_decreasing(lambda level: self.critical_value(level) - t, low, high)
+        if high >= 1:
+            return 1.0
+        # By logarithms: few degrees of freedom make critical values of small levels too large to interpolate.
+        exponent = solve_decreasing(
+            lambda exponent: log(t / self.critical_value(exp(-exponent))), -log(high), -log(max(low, _SMALLEST_LEVEL))
+        )
+        return exp(-exponent)
 
 
 def pool_seeds(outcomes: Sequence[Sequence[bool]], confidence: float = 0.95) -> PooledAccuracy:

@@ -15,13 +15,20 @@ def two_sided_p_value(t: float, df: float) -> float:
     return _regularized_beta(df / (df + t * t), t * t / (df + t * t), df / 2, 0.5)
 
 
-def t_quantile(probability: float, df: float) -> float:
-    """Return a quantile of Student's t; the probability is in 0.5..1, 1 excluded."""
-    tail = 2 * (1 - probability)
+def t_quantile(level: float, df: float) -> float:
+    """Return the value that Student's t exceeds in absolute value with a probability of ``level``, above 0 and below 1.
+
+    The level is that of both tails: the probability of what lies below, 1 - level / 2, rounds to 1 where it is small.
+    """
     high = 1.0
-    while two_sided_p_value(high, df) > tail:
+    while two_sided_p_value(high, df) > level:
         high *= 2
-    return solve_decreasing(lambda t: two_sided_p_value(t, df) - tail, 0.0 if high <= 1 else high / 2, high)
+    return solve_decreasing(
+        # The logarithm, because the probabilities at the two ends may differ by more than floating point resolves.
+        lambda t: log(max(two_sided_p_value(t, df), _TINY) / level),
+        0.0 if high <= 1 else high / 2,
+        high,
+    )
 
 
 def solve_decreasing(function: Callable[[float], float], low: float, high: float) -> float:

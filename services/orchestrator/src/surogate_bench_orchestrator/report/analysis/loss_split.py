@@ -114,7 +114,8 @@ def _sentence(
     elsewhere = "serving it on bf16 weights with bf16 products instead"
     if total is None or training is None:
         change = _change(serving, "points (95 % interval ")
-        return f"{start}: {change} from {elsewhere}; there is no unquantized run to compare it with."
+        why = f"{reference} has no result with {seeds(serving.seeds)}" if reference else "there is no unquantized run"
+        return f"{start}: {change} from {elsewhere}; {why} to compare it with."
     return (
         f"{start}: {_change(total, 'points (95 % interval ')} against {reference}, both as published: "
         f"{_change(training)} from training under {title} and serving as trained, and {_change(serving)} from "

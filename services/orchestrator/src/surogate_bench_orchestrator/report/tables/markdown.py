@@ -69,7 +69,7 @@ def _matrix(summary: Summary) -> str:
     parts = [
         f"## {MATRIX_TITLE}",
         "\n".join(f"- {_cell(sentence)}" for sentence in summary.served.sentences),
-        *(text for table in tables for text in (f"### {_cell(table.title)}", _cell(table.caption), _text_table(table))),
+        *(text for table in tables for text in _titled(table, summary.evaluated_on)),
         _notes(matrix_footnotes(summary, tables)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -83,9 +83,7 @@ def _merged(summary: Summary) -> str:
     parts = [
         f"## {MERGED_TITLE}",
         _cell(summary.merged.sentence),
-        f"### {_cell(table.title)}",
-        _cell(table.caption),
-        _text_table(table),
+        *_titled(table, summary.evaluated_on),
         _notes(summary.merged.footnotes),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -101,6 +99,10 @@ def _further(summary: Summary) -> str:
         notes = [_cell(note) for note in (*further.footnotes, *further.notes)]
         parts += [f"### {_cell(table.title)}", _cell(table.caption), _text_table(table), *notes]
     return "\n\n".join(parts)
+
+
+def _titled(table: TextTable, evaluated_on: str) -> tuple[str, ...]:
+    return (f"### {_cell(table.title)}", _cell(table.caption), _cell(evaluated_on), _text_table(table))
 
 
 def _text_table(table: TextTable) -> str:

@@ -36,7 +36,7 @@ def headline(sweep: RecipeSweep, rows: Sequence[Row], reference: str | None, mat
     ours = next((row for row in scored if row.recipe == reference), None)
     if ours is None:
         gain = _gain(scored[0], base, matrix) if len(scored) == 1 else _accuracies(scored, base, matrix)
-        parts = [gain, "There is no unquantized run to compare the others with.", served]
+        parts = [gain, _no_reference(rows, reference), served]
     else:
         beside = [row for row in rows if not row.is_base and row.score]
         parts = [_gain(ours, base, matrix), _comparisons(beside, ours), served]
@@ -61,6 +61,13 @@ def _questions(row: Row, matrix: Served | None) -> str:
     source = f" of {row.scored.source}" if row.scored else ""
     samples = row.score.samples if row.score else 0
     return f"{samples:,} questions{source}" + (", served as published in bf16" if matrix else "")
+
+
+def _no_reference(rows: Sequence[Row], reference: str | None) -> str:
+    row = next((row for row in rows if reference is not None and row.recipe == reference), None)
+    if row is None:
+        return "There is no unquantized run to compare the others with."
+    return f"{row.title} has not been scored, so nothing is compared with it."
 
 
 def _accuracies(scored: Sequence[Row], base: Row | None, matrix: Served | None) -> str:

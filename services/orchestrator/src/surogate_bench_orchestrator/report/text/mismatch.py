@@ -126,10 +126,15 @@ def mismatch_details(rows: Sequence[Quantized], matrix: Served | None = None) ->
 
 def _separated(rows: Sequence[Quantized], matrix: Served) -> str:
     """State for which rows the cost of training and the mismatch are separated, and for which they are not."""
-    separated = [split.title for split in matrix.splits]
+    separated = [split.title for split in matrix.splits if split.training]
     others = [row.title for row in rows if row.title not in separated]
     if not separated:
-        return "Recipe and mismatch are not separated: no recipe's adapter has been scored served as trained."
+        why = (
+            "no unquantized run with the same seed has been scored"
+            if matrix.splits
+            else "no recipe's adapter has been scored served as trained"
+        )
+        return f"Recipe and mismatch are not separated: {why}."
     return f"“{MATRIX_TITLE}” separates recipe and mismatch for {listed(separated)}" + (
         f", not for {listed(others)}." if others else "."
     )

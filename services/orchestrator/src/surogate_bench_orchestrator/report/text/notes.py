@@ -68,14 +68,23 @@ def _seeds_note(sweep: RecipeSweep, rows: Sequence[Row]) -> str:
             "summary.csv and summary.json) reflect the choice of test questions, not initialization and data order. To "
             f"compare recipes, add a seed: surogate-bench run SWEEP.yaml --seed {seed} --seed {seed + 1}."
         )
+    scored = [row for row in rows if row.score and row.recipe is not None]
     missing = [
-        f"{row.title} {len(row.seeds)} of {len(sweep.seeds)}"
-        for row in rows
-        if row.score and row.recipe is not None and len(row.seeds) < len(sweep.seeds)
+        f"{row.title} {len(row.seeds)} of {len(sweep.seeds)}" for row in scored if len(row.seeds) < len(sweep.seeds)
     ]
-    base = any(row.is_base and row.score for row in rows)
+    if missing and not any(len(row.seeds) > 1 for row in scored):
+        return (
+            f"No recipe has been scored with more than one of {seeds(sweep.seeds)} yet: intervals cover questions, not "
+            "seeds, and differences are those of a seed that both recipes have."
+        )
+    return _means_note(sweep, missing, base=any(row.is_base and row.score for row in rows))
+
+
+def _means_note(sweep: RecipeSweep, missing: Sequence[str], *, base: bool) -> str:
     return (
-        f"Rows of recipes are means over {seeds(sweep.seeds)}, and their intervals cover seeds and questions"
+        f"Rows of recipes are means over {seeds(sweep.seeds)}"
+        + (", as far as they have been scored" if missing else "")
+        + ", and their intervals cover seeds and questions"
         + ("; the base model is not trained, so its interval covers questions only." if base else ".")
         + (
             f" Seeds are missing ({listed(missing)}): differences are taken over those that both recipes have."
@@ -94,20 +103,21 @@ def _sensitivity_notes(rows: Sequence[Row]) -> list[str]:
         if not (row.is_imported and len(comparison.seeds) > 1)  # not tested
         if 0 < (smallest := _detectable(comparison, row.score.samples)) < 1
     ]
+    one = "one common seed" if any(len(row.seeds) > 1 for row in rows) else "one seed"
     texts = []
     for several in (True, False):
         if kind := [each for each in found if (len(each[2].seeds) > 1) == several]:
             smallest, row, comparison = max(kind, key=lambda each: each[0])
-            texts.append(_sensitivity(smallest, row, comparison, alone=len(kind) == 1))
+            texts.append(_sensitivity(smallest, row, comparison, one=one, alone=len(kind) == 1))
     return texts
 
 
-def _sensitivity(smallest: float, row: Row, comparison: Comparison, *, alone: bool) -> str:
+def _sensitivity(smallest: float, row: Row, comparison: Comparison, *, one: str, alone: bool) -> str:
     n = row.score.samples if row.score else 0
     where = row.title if alone else f"{row.title}, the least sensitive row"
     if len(comparison.seeds) == 1:
         return (
-            f"With {n:,} questions and one seed ({n:,} pairs of answers), a paired test detects a difference of "
+            f"With {n:,} questions and {one} ({n:,} pairs of answers), a paired test detects a difference of "
             f"{100 * smallest:.1f} points between two adapters with a power of 80 % ({where}; before correction for "
             "several comparisons). Recipes must differ by more, because seeds differ."
         )
