@@ -208,9 +208,6 @@ def test_a_folder_without_a_tokenizer_is_refused(make_sweep: MakeSweep, folder: 
         ("generation_config.json", b"{"),
         ("tokenizer_config.json", b"[]"),
         ("tokenizer.json", b"{}"),
-        ("config.json", b"null"),
-        ("config.json", b"[" * 100_000),
-        ("config.json", b"\xff\xfe{\0}\0"),
     ],
 )
 def test_a_file_of_the_model_with_any_content_is_refused_in_one_sentence(
@@ -221,6 +218,21 @@ def test_a_file_of_the_model_with_any_content_is_refused_in_one_sentence(
     assert text.startswith("model: cannot be loaded: ")
     assert text.endswith("Check the files of that folder: config.json, tokenizer and weights, as transformers saves "
                          "them, in UTF-8.")  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"null", b"[]", b"{", b"[" * 100_000, b"\xff\xfe{\0}\0"], ids=len)
+def test_a_configuration_that_is_no_json_object_is_refused(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, content: bytes
+) -> None:
+    (folder / "config.json").write_bytes(content)
+    assert "its config.json is not a JSON object" in refusal(make_sweep, folder, tmp_path)
+
+
+def test_layers_that_a_shipped_model_lacks_are_named(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    lora = {"target_modules": ["q_proj", "q_prj"]}
+    sweep = make_sweep(model={"builtin": "tiny-qwen3-en"}, training={"lora": lora}, recipes=["bf16"])
+    with pytest.raises(ConfigError, match=r"match no linear layer of the model: q_prj;"):
+        prepare(sweep, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])

