@@ -4,77 +4,29 @@ import errno
 import json
 import re
 import shutil
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sweeps import MakeSweep
-from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+from worlds.prepare import Tensors, prepare, refusal, rewrite_config, rewrite_weights, split_into_shards
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.results import PrepareResult
-from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages.publication import read_manifest
-from surogate_bench.stages.requests import PrepareRequest
-from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.model.loading import loading_model
-from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.base_model.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
 from surogate_bench_trainer.prepare.base_model.facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-
-Tensors = dict[str, Tensor]
-
-
-def prepare(sweep: RecipeSweep, tmp_path: Path) -> PrepareResult:
-    request = PrepareRequest(sweep=sweep, store=str(tmp_path / "store"))
-    (tmp_path / "work").mkdir(exist_ok=True)
-    prepare_stage(request, tmp_path / "work")
-    manifest = read_manifest(open_store(request.store), request.layout.prepare)
-    assert manifest is not None
-    return manifest.require_result(PrepareResult)
-
-
-def refusal(make_sweep: MakeSweep, folder: Path, tmp_path: Path, **changes: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        prepare(make_sweep(model={"path": str(folder)}, **changes), tmp_path)
-    assert "trust_remote_code" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture
 def folder(model_folder: Path, tmp_path: Path) -> Path:
     """A copy of the toy model, to be spoiled."""
     return shutil.copytree(model_folder, tmp_path / "model")
-
-
-def rewrite_weights(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def rewrite_config(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
-
-
-def split_into_shards(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    parts = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
-    for file, part in parts.items():
-        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
-    weight_map = {name: file for file, part in parts.items() for name in part}
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def without(name: str) -> Callable[[Tensors], Tensors]:
@@ -141,91 +93,6 @@ def test_a_missing_shard_is_named(make_sweep: MakeSweep, folder: Path, tmp_path:
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "1 of the 2 weight files" in (text := refusal(make_sweep, folder, tmp_path))
     assert "missing: model-00002-of-00002.safetensors" in text
-
-
-@pytest.mark.parametrize(
-    "header", ["[]", '{"a": 1}', '{"a": {}}', '{"a": {"data_offsets": []}}', '{"a": {"data_offsets": [0, 0]}}']
-)
-def test_a_weight_file_whose_header_describes_no_tensors_is_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, header: str
-) -> None:
-    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode())
-    assert "model.safetensors is not in safetensors format" in refusal(make_sweep, folder, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("index", "message"),
-    [
-        ({"metadata": {}, "weight_map": {}}, "has no weight_map"),
-        ({"metadata": {}, "weight_map": {"a": ["b"]}}, "names ['b'], which is no file of its folder"),
-        ({"metadata": {}, "weight_map": {"a": "../model.safetensors"}}, "which is no file of its folder"),
-        ({"weight_map": {"a": "a.safetensors"}}, "or no metadata"),
-        ([], "has no weight_map"),
-    ],
-)
-def test_an_index_that_names_no_files_is_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, index: object, message: str
-) -> None:
-    (folder / "model.safetensors").rename(folder / "a.safetensors")
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    assert message in refusal(make_sweep, folder, tmp_path)
-
-
-@pytest.mark.parametrize("name", ["consolidated.safetensors", "model.fp16.safetensors"])
-def test_weights_that_only_vllm_would_load_are_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, name: str
-) -> None:
-    shutil.copy(folder / "model.safetensors", folder / name)
-    text = refusal(make_sweep, folder, tmp_path)
-    assert text.startswith("model: training would load model.safetensors, and vLLM ")
-    assert name in text
-
-
-def test_shards_beside_a_single_file_are_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
-    whole = (folder / "model.safetensors").read_bytes()
-    split_into_shards(folder)
-    (folder / "model.safetensors").write_bytes(whole)
-    text = refusal(make_sweep, folder, tmp_path)
-    assert "training would load model.safetensors, and vLLM model-00001-of-00002.safetensors, model-00002" in text
-
-
-def test_an_adapter_in_the_models_folder_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
-    settings = {"peft_type": "LORA", "base_model_name_or_path": "elsewhere/model"}
-    (folder / "adapter_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    assert "has an adapter next to the model (adapter_config.json)" in refusal(make_sweep, folder, tmp_path)
-
-
-def test_a_folder_without_a_tokenizer_is_refused(make_sweep: MakeSweep, folder: Path, tmp_path: Path) -> None:
-    for path in folder.glob("tokenizer*"):
-        path.unlink()
-    assert "has no tokenizer" in refusal(make_sweep, folder, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("generation_config.json", b"[]"),
-        ("generation_config.json", b"{"),
-        ("tokenizer_config.json", b"[]"),
-        ("tokenizer.json", b"{}"),
-    ],
-)
-def test_a_file_of_the_model_with_any_content_is_refused_in_one_sentence(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, name: str, content: bytes
-) -> None:
-    (folder / name).write_bytes(content)
-    text = refusal(make_sweep, folder, tmp_path)
-    assert text.startswith("model: cannot be loaded: ")
-    assert text.endswith("Check the files of that folder: config.json, tokenizer and weights, as transformers saves "
-                         "them, in UTF-8.")  # fmt: skip
-
-
-@pytest.mark.parametrize("content", [b"null", b"[]", b"{", b"[" * 100_000, b"\xff\xfe{\0}\0"], ids=len)
-def test_a_configuration_that_is_no_json_object_is_refused(
-    make_sweep: MakeSweep, folder: Path, tmp_path: Path, content: bytes
-) -> None:
-    (folder / "config.json").write_bytes(content)
-    assert "its config.json is not a JSON object" in refusal(make_sweep, folder, tmp_path)
 
 
 def test_layers_that_a_shipped_model_lacks_are_named(make_sweep: MakeSweep, tmp_path: Path) -> None:
