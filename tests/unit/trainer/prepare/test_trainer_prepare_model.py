@@ -97,7 +97,8 @@ def test_a_missing_shard_is_named(make_sweep: MakeSweep, folder: Path, tmp_path:
 
 def test_layers_that_a_shipped_model_lacks_are_named(make_sweep: MakeSweep, tmp_path: Path) -> None:
     lora = {"target_modules": ["q_proj", "q_prj"]}
-    sweep = make_sweep(model={"builtin": "tiny-qwen3-en"}, training={"lora": lora}, recipes=["bf16"])
+    fitting = {"training": {"lora": lora}, "serving": {"max_model_len": 512}}
+    sweep = make_sweep(model={"builtin": "tiny-qwen3-en"}, recipes=["bf16"], **fitting)
     with pytest.raises(ConfigError, match=r"match no linear layer of the model: q_prj;"):
         prepare(sweep, tmp_path)
 
