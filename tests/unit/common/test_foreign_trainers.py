@@ -73,7 +73,7 @@ def test_arguments_that_begin_with_a_dot_and_slash_are_relative_to_the_sweep_fil
         (trainer(command=["python", "a\0b"]), "trainers.0.command.1", "NUL"),
         (trainer(timeout_s=0), "trainers.0.timeout_s", "greater than 0"),
         (trainer(environment={"A": "b\0"}), "trainers.0.environment.A", "NUL"),
-        (trainer(environment={"A": 1}), "trainers.0.environment.A", "valid string"),
+        (trainer(environment={"A": 1}), "trainers.0.environment.A", "must be text"),
         (trainer(environment={"A=B": "1"}), "trainers.0.environment.A=B.[key]", "not a name of an environment"),
         (
             trainer(environment={"SUROGATE_BENCH_TASK_DIR": "/"}),

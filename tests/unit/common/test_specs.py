@@ -1,5 +1,6 @@
 """What a sweep file accepts, and what it says about what it does not."""
 
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ),
         ({"serving": {"extra_args": ["--max_loras=9"]}}, "serving.extra_args", "set serving.max_loras"),
         ({"training": {"max_steps": 2, "learning_rat": 1}}, "training.learning_rat", "Did you mean learning_rate?"),
+        ({"training": {"max_steps": 2, "learning_rate": True}}, "training.learning_rate", "unquoted yes"),
+        ({"seeds": [True]}, "seeds", "cannot be true or false"),
+        (
+            {"recipes": [{"name": "a", "title": "A", "weight_storage": "nf4", "skip_last_layers": True}]},
+            "recipes.0",
+            "skip_last_layers cannot be true or false",
+        ),
+        ({"name": date(2024, 2, 1)}, "name", "must be text"),
         ({"serving": {"zzz": 1}}, "serving.zzz", "Remove it or correct its spelling."),
         ({"data": {"hub": "a/b", "prompt": "no placeholder"}}, "data", "{question}"),
     ],
@@ -85,6 +94,15 @@ def test_bad_input_is_refused_with_its_field(
     assert caught.value.field == field
     assert expected in str(caught.value)
     assert caught.value.exit_code == ExitCode.BAD_INPUT
+
+
+def test_a_misspelled_section_is_named_and_not_only_missed(tmp_path: Path) -> None:
+    document = small_document()
+    document["trainning"] = document.pop("training")
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^trainning: there is no such field .*Did you mean training\?$"):
+        load_sweep(path)
 
 
 @pytest.mark.parametrize(

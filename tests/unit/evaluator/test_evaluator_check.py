@@ -146,6 +146,7 @@ def test_a_task_that_cannot_be_used_is_refused_by_name(
         check(tmp_path, [GOOD] * 3, task=task, **evaluation)
     assert (caught.value.field, caught.value.value) == ("evaluation.task", "mine")
     assert "ro_gsm8k.yaml" in caught.value.remedy
+    assert "\n" not in str(caught.value)
 
 
 def test_another_metric_of_the_task_starts_no_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

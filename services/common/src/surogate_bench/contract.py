@@ -143,6 +143,7 @@ SUMMARY_FILE = "summary.json"
 # Files of a model in the format of transformers
 
 MODEL_CONFIG_FILE = "config.json"
+GENERATION_CONFIG_FILE = "generation_config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 """Files by tensor, where there are several."""

@@ -168,7 +168,7 @@ class Harness:
 def unusable(task: str, why: object) -> ConfigError:
     """Return the error for a task that cannot be used."""
     return ConfigError(
-        f"cannot be used: {why}",
+        f"cannot be used: {' '.join(str(why).split())}",
         field="evaluation.task",
         value=task,
         remedy="Compare its file with configs/tasks/ro_gsm8k.yaml, or word_problem_choice.yaml for multiple choice.",

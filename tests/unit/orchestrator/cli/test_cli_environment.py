@@ -51,6 +51,11 @@ def shell(command: str, folder: Path, **variables: str) -> "subprocess.Completed
             "standard output: its reader has ended",
         ),
         ("mkdir gone; cd gone; rmdir ../gone; $SB status ../sweep.yaml", 2, "current folder: has been deleted"),
+        (
+            "mkdir gone; cd gone; rmdir ../gone; $SB init --yes --model a/b --data c/d",
+            2,
+            "current folder: has been deleted",
+        ),
         ("$SB status nowhere.yaml 2>&-", 2, ""),
         ("$SB status sweep.yaml <&-", 0, ""),
     ],

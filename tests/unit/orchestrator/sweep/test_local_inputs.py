@@ -201,6 +201,12 @@ def test_an_evaluation_refuses_a_task_that_was_edited_between_two_of_them(folder
         prepare_task(request, store, tmp_path / "second")
 
 
+def test_a_link_to_nothing_in_place_of_a_split_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").symlink_to(tmp_path / "gone.jsonl")
+    with pytest.raises(ConfigError, match=r"train\.jsonl is not a file, or a link to one that exists"):
+        split_files(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["json", "csv", "parquet", "jsonl.gz", "json.gz", "csv.gz", "parquet.gz"])
 def test_a_split_is_found_in_any_format_and_two_files_for_it_are_refused(folders: Path, name: str) -> None:
     (folders / "data/train.jsonl").rename(folders / f"data/train.{name}")

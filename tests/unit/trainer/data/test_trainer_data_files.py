@@ -193,6 +193,11 @@ def test_text_after_an_array_is_refused(tmp_path: Path, data: str, message: str)
         ("train.jsonl", b'{}\n{"question": "\xe3"}', ["line 2 of", "0xE3", "not valid UTF-8", "ISO-8859-2", "iconv"]),
         ("train.csv", "question,answer\ncâte,#### 1\n".encode("iso-8859-2"), ["line 2 of", "iconv"]),
         ("train.jsonl", gzip.compress(b"{}", mtime=0), ["contains gzip data", "Name it train.jsonl.gz"]),
+        (
+            "train.jsonl.gz",
+            gzip.compress(gzip.compress(b"{}", mtime=0), mtime=0),
+            ["contains gzip data when decompressed", "Decompress it, and name it by its content"],
+        ),
         ("train.jsonl", as_parquet(ROWS), ["contains Parquet data", "Name it train.parquet"]),
         ("train.json", b"PK\x03\x04rest", ["is a zip archive", "Unpack it"]),
         ("train.jsonl", b"version https://git-lfs.github.com/spec/v1\n", ["Git LFS pointer", "git lfs pull"]),

@@ -35,6 +35,8 @@ OTHER_SIZES: dict[str, dict[str, Any]] = {
     "opt": {"num_key_value_heads": None, "ffn_dim": 96, "word_embed_proj_dim": 64, "dropout": 0.0, "init_std": 0.2},
 }
 
+ROPE = {"rope_theta": 1e4}
+
 FEATURES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("mistral", {"sliding_window": WINDOW}, {"sliding_window": None}),
     ("phi3", {"sliding_window": WINDOW}, {"sliding_window": None}),
@@ -55,6 +57,27 @@ FEATURES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("smollm3", {"layer_types": ["sliding_attention"] * 4}, {"layer_types": ["full_attention"] * 4}),
     ("granite_swa", {"sliding_window": WINDOW}, {"sliding_window": 1024}),
     ("gpt_oss", {"sliding_window": WINDOW}, {"sliding_window": 1024}),
+    *((each, {"sliding_window": WINDOW}, {"sliding_window": 1024})
+      for each in ("cwm", "exaone4", "ministral", "ministral3", "mixtral", "qwen3_moe", "starcoder2", "vaultgemma")),
+    ("vaultgemma", {"attn_logit_softcapping": 1.0}, {"attn_logit_softcapping": None}),
+    *((each, {"attention_bias": True}, {"attention_bias": False})
+      for each in ("apertus", "cohere", "gemma2", "gpt_oss", "llama", "olmo2", "qwen3")),
+    ("seed_oss", {"attention_out_bias": True}, {"attention_out_bias": False}),
+    ("cohere", {"use_qk_norm": True}, {"use_qk_norm": False}),
+    ("phi", {"qk_layernorm": True}, {"qk_layernorm": False}),
+    ("olmo", {"clip_qkv": 0.05}, {"clip_qkv": None}),
+    ("smollm3", {"no_rope_layers": [1, 0, 1, 0]}, {"no_rope_layers": [1, 1, 1, 1]}),
+    ("hyperclovax", {"attention_multiplier": 0.05}, {"attention_multiplier": 1.0}),
+    ("vaultgemma", {"query_pre_attn_scalar": 4}, {"query_pre_attn_scalar": 256}),
+    ("llama", {"rope_parameters": {**ROPE, "rope_type": "linear", "factor": 4.0}}, {}),
+    ("llama", {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0,
+                                   "original_max_position_embeddings": 16}}, {}),
+    ("llama", {"rope_parameters": {**ROPE, "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                                   "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}, {}),
+    ("ministral3", {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "llama_4_scaling_beta": 2.0,
+                                        "original_max_position_embeddings": 16}},
+     {"rope_parameters": {**ROPE, "rope_type": "yarn", "factor": 4.0, "llama_4_scaling_beta": 0.0,
+                          "original_max_position_embeddings": 16}}),
 ]  # fmt: skip
 """Architecture; a setting that switches an attention feature on; the setting (or default) without it."""
 
@@ -77,6 +100,8 @@ def tiny(architecture: str, **changes: Any) -> PreTrainedModel:
         for name, parameter in model.named_parameters():
             if "sinks" in name:
                 torch.nn.init.normal_(parameter, std=2.0)
+            elif name.endswith("bias"):
+                torch.nn.init.normal_(parameter, std=0.2)
     return model.train()
 
 

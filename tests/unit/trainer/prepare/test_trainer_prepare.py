@@ -126,6 +126,17 @@ def test_a_bad_record_is_named_with_file_and_line(
     assert error.remedy
 
 
+def test_a_task_of_the_users_own_may_score_answers_of_another_form(
+    make_sweep: MakeSweep, data_folder: Path, tmp_path: Path
+) -> None:
+    folder = copy_of(data_folder, tmp_path)
+    rewrite(folder / "test.jsonl", 9, '{"question": "x", "answer": 9}')
+    (tmp_path / "mine.yaml").write_text("task: mine\n", encoding="utf-8")
+    evaluation = {"task": "mine", "tasks_dir": str(tmp_path)}
+    _, published = prepare(make_sweep(data={"path": str(folder)}, evaluation=evaluation), tmp_path)
+    assert read_prepared(published / "data" / "test.jsonl")[8].answer == "9"
+
+
 def test_other_field_names_can_be_chosen(make_sweep: MakeSweep, data_folder: Path, tmp_path: Path) -> None:
     folder = copy_of(data_folder, tmp_path)
     for path in folder.glob("*.jsonl"):

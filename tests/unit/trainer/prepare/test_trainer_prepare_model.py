@@ -10,70 +10,23 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from sweeps import MakeSweep
-from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+from worlds.prepare import Tensors, prepare, refusal, rewrite_config, rewrite_weights, split_into_shards
 
 from surogate_bench.errors import ConfigError, TransientError
-from surogate_bench.results import PrepareResult
-from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages.publication import read_manifest
-from surogate_bench.stages.requests import PrepareRequest
-from surogate_bench.store.object_store import open_store
 from surogate_bench_trainer.model.loading import loading_model
-from surogate_bench_trainer.prepare import prepare_stage
 from surogate_bench_trainer.prepare.base_model.config_checks import CPU_HEAD_SIZES, check_config, has_full_attention
 from surogate_bench_trainer.prepare.base_model.facts import ConfigFacts
 from surogate_bench_trainer.prepare.schedule import check_schedule, steps_without_effect
 from surogate_bench_trainer.training.optimizer import FlatAdamW
-
-Tensors = dict[str, Tensor]
-
-
-def prepare(sweep: RecipeSweep, tmp_path: Path) -> PrepareResult:
-    request = PrepareRequest(sweep=sweep, store=str(tmp_path / "store"))
-    (tmp_path / "work").mkdir(exist_ok=True)
-    prepare_stage(request, tmp_path / "work")
-    manifest = read_manifest(open_store(request.store), request.layout.prepare)
-    assert manifest is not None
-    return manifest.require_result(PrepareResult)
-
-
-def refusal(make_sweep: MakeSweep, folder: Path, tmp_path: Path, **changes: Any) -> str:
-    with pytest.raises(ConfigError) as caught:
-        prepare(make_sweep(model={"path": str(folder)}, **changes), tmp_path)
-    assert "trust_remote_code" not in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.fixture
 def folder(model_folder: Path, tmp_path: Path) -> Path:
     """A copy of the toy model, to be spoiled."""
     return shutil.copytree(model_folder, tmp_path / "model")
-
-
-def rewrite_weights(folder: Path, change: Callable[[Tensors], Tensors]) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def rewrite_config(folder: Path, **changes: Any) -> None:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    (folder / "config.json").write_text(json.dumps(config | changes), encoding="utf-8")
-
-
-def split_into_shards(folder: Path) -> None:
-    tensors = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    names = sorted(tensors)
-    parts = {"model-00001-of-00002.safetensors": names[:5], "model-00002-of-00002.safetensors": names[5:]}
-    for file, part in parts.items():
-        save_file({name: tensors[name] for name in part}, folder / file, metadata={"format": "pt"})
-    weight_map = {name: file for file, part in parts.items() for name in part}
-    index = {"metadata": {}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def without(name: str) -> Callable[[Tensors], Tensors]:
@@ -99,6 +52,14 @@ def with_nan(tensors: Tensors) -> Tensors:
         (lambda t: t | {"model.norm.weight": torch.ones(3)}, "model.norm.weight is 3, but 64 by config.json"),
         (lambda t: {f"_orig_mod.{name}": each for name, each in t.items()}, "named '_orig_mod.…'.* wrapped model"),
         (lambda t: {f"module.{name}": each for name, each in t.items()}, "named 'module.…'.* wrapped model"),
+        (
+            lambda t: t | {"model.layers.1.mlp.up_proj.weight": t["model.layers.1.mlp.up_proj.weight"].to(torch.int8)},
+            "weights are stored as I8, a type of quantized checkpoints .1.: model.layers.1.mlp.up_proj.weight",
+        ),
+        (
+            lambda t: t | {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)},
+            "weights are stored as F8_E4M3, a type of quantized checkpoints",
+        ),
         (with_nan, "1 of the 8192 values of model.layers.1.mlp.up_proj.weight are NaN or infinite"),
     ],
 )
@@ -132,6 +93,14 @@ def test_a_missing_shard_is_named(make_sweep: MakeSweep, folder: Path, tmp_path:
     (folder / "model-00002-of-00002.safetensors").unlink()
     assert "1 of the 2 weight files" in (text := refusal(make_sweep, folder, tmp_path))
     assert "missing: model-00002-of-00002.safetensors" in text
+
+
+def test_layers_that_a_shipped_model_lacks_are_named(make_sweep: MakeSweep, tmp_path: Path) -> None:
+    lora = {"target_modules": ["q_proj", "q_prj"]}
+    fitting = {"training": {"lora": lora}, "serving": {"max_model_len": 512}}
+    sweep = make_sweep(model={"builtin": "tiny-qwen3-en"}, recipes=["bf16"], **fitting)
+    with pytest.raises(ConfigError, match=r"match no linear layer of the model: q_prj;"):
+        prepare(sweep, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
@@ -171,6 +140,13 @@ def test_a_truncated_weight_file_is_refused(make_sweep: MakeSweep, folder: Path,
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "quantized already (gptq)"),
         ({"quantization_config": {"load_in_4bit": True, "quant_method": "bitsandbytes"}}, "quantized already (bits"),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}, "which is never run"),
+        ({"compression_config": {"quant_method": "compressed-tensors"}}, "quantized already (compressed-tensors)"),
+        ({"model_type": ["qwen3"]}, "this architecture is not supported"),
+        ({"hidden_size": "64"}, "cannot be loaded: Validation error for field 'hidden_size'"),
+        ({"hidden_size": -4}, "hidden_size in config.json: must be at least 1 (got -4)"),
+        ({"num_attention_heads": 0}, "num_attention_heads in config.json: must be at least 1 (got 0)"),
+        ({"hidden_act": "nonsense"}, "cannot be loaded: KeyError: 'nonsense'"),
+        ({"dtype": "nonsense"}, "cannot be loaded: AttributeError: "),
         ({"attention_dropout": 0.1}, "attention_dropout in config.json"),
         ({"layer_types": ["full_attention", "linear_attention"]}, "layer_types in config.json"),
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4,

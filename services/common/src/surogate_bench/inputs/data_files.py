@@ -1,5 +1,6 @@
 """Which local files hold the splits of a data set."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -96,6 +97,8 @@ def _single(path: Path, *, needs_test: bool) -> dict[str, tuple[Path, ...]]:
 def _named_after(folder: Path, split: str, *, otherwise: str = "") -> tuple[Path, ...]:
     candidates = [folder / f"{split}{suffix}{gz}" for suffix in FORMATS for gz in ("", COMPRESSED)]
     present = tuple(path for path in candidates if path.is_file())
+    if not present and (other := next((path for path in candidates if os.path.lexists(path)), None)):
+        raise _error(f"{other.name} is not a file, or a link to one that exists", folder, "Correct it.")
     if len(present) > 1:
         raise _error(
             f"has {len(present)} files for the {split} split: {', '.join(path.name for path in present)}",

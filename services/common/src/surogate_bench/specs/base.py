@@ -1,14 +1,38 @@
 """Base class of all specs, and a type for names that are safe in paths, labels and URLs."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, get_args
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationInfo, field_validator
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$")]
 """A DNS label of at most 40 characters: it becomes part of object names, file paths and URLs."""
 
+NO_BOOLEAN = "cannot be true or false, which YAML also reads from an unquoted yes, no, on or off"
 
-class Spec(BaseModel):
-    """Base of all specs: frozen, and refuses unknown fields."""
+
+class Document(BaseModel):
+    """Base of everything that is read from JSON or YAML: frozen, and refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Spec(Document):
+    """Base of all specs."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_boolean_as_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuse ``learning_rate: yes``, which pydantic would read as 1."""
+        given = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+        if any(isinstance(each, bool) for each in given) and bool not in _types_in(cls, str(info.field_name)):
+            raise ValueError(NO_BOOLEAN)
+        return value
+
+
+def _types_in(spec: type[BaseModel], field: str) -> list[object]:
+    """Return the type of a field with those that it is made of."""
+    found: list[object] = [spec.model_fields[field].annotation]
+    for each in found:
+        found += get_args(each)
+    return found

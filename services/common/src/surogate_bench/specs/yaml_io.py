@@ -118,7 +118,7 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
     try:
         return RecipeSweep.model_validate(document)
     except ValidationError as error:
-        problems = error.errors(include_url=False)
+        problems = sorted(error.errors(include_url=False), key=_is_missing)
         first = problems[0]
         problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
@@ -138,6 +138,11 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         ) from error
 
 
+def _is_missing(problem: ErrorDetails) -> bool:
+    """Missing fields come last: a misspelled name, which is also missing, is the cause."""
+    return problem["type"] == "missing"
+
+
 def _fields(problems: list[ErrorDetails]) -> str:
     return ", ".join(_dotted(problem["loc"]) for problem in problems)
 
@@ -154,6 +159,7 @@ _PROBLEMS: Mapping[str, str] = MappingProxyType(
         "tuple_type": "must be a list",
         "dict_type": "must be a mapping",
         "model_type": "must be a mapping",
+        "string_type": "must be text",
     }
 )
 """Problems by pydantic's name, where its own message names types of Python."""
@@ -169,6 +175,8 @@ def _remedy(kind: str, location: tuple[int | str, ...]) -> str:
         return f"Did you mean {likely[0]}?" if likely else "Remove it or correct its spelling."
     if kind == "missing":
         return "Add this field."
+    if kind == "string_type":
+        return "Write text in quotes."
     if kind == "tuple_type":
         return "Write a list, such as [one, two]."
     return "Correct it; `surogate-bench validate FILE` checks a file without running it."

@@ -11,12 +11,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from surogate_bench.contract import LOOPBACK
 from surogate_bench.errors import ConfigError
 from surogate_bench.layout import CheckSubject, SweepLayout
-from surogate_bench.specs.base import Spec
+from surogate_bench.specs.base import Document
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.stages.exports import ExportFormat
 
 
-class StageRequest(Spec):
+class StageRequest(Document):
     """Fields of all requests."""
 
     sweep: RecipeSweep
@@ -77,7 +77,7 @@ class ImportRequest(StageRequest):
     adapter: str = Field(description="Its name in the sweep.")
 
 
-class ContainerStep(Spec):
+class ContainerStep(Document):
     """A part of a foreign training run whose command runs in a container of its own."""
 
     step: Literal["prepare", "collect"] = Field(

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.errors import BenchError, ConfigError, TransientError
 from surogate_bench.processes.logs import take_over_logs
 from surogate_bench.processes.service import is_transient
 
@@ -20,9 +21,9 @@ def loading_model(name: str) -> Iterator[None]:
     Raises:
         TransientError: the model is not in the cache, and the hub cannot be reached.
         ConfigError: the model does not exist, or its files cannot be used.
-        OSError, ValueError: disk, memory or network failed, which is not caused by the model.
+        OSError, RuntimeError, ImportError: disk, memory, network, device or installation failed, which is not caused by
+            the model.
     """
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
     from transformers.utils import logging  # noqa: PLC0415 - start-up time
 
     take_over_logs("huggingface_hub")
@@ -30,28 +31,48 @@ def loading_model(name: str) -> Iterator[None]:
     logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError) as error:
-        causes = (error, error.__cause__, error.__context__)
-        if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
-            raise TransientError(
-                f"model: {name} is not in the cache and the hub cannot be reached. "
-                "Check the network, or give a local folder as model.path"
-            ) from error
-        if is_transient(error):
+    except (BenchError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        if (explained := _explained(error, name)) is None:
             raise
-        if "trust_remote_code" in str(error):
-            raise ConfigError(
-                "needs Python code from the model's repository, which is never run",
-                field="model",
-                value=name,
-                remedy="Use a model whose architecture and tokenizer are part of transformers.",
-            ) from error
-        raise ConfigError(
-            f"cannot be loaded: {' '.join(str(error).split())}",
+        raise explained from error
+
+
+def _explained(error: Exception, name: str) -> BenchError | None:
+    """Return what an error says about the model; None if the model did not cause it.
+
+    The content of a model's files may make transformers raise anything.
+    """
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
+
+    causes = (error, error.__cause__, error.__context__)
+    if any(isinstance(cause, LocalEntryNotFoundError | OfflineModeIsEnabled) for cause in causes):
+        return TransientError(
+            f"model: {name} is not in the cache and the hub cannot be reached. "
+            "Check the network, or give a local folder as model.path"
+        )
+    of_device = isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError | RecursionError)
+    if is_transient(error) or of_device:
+        return None
+    if "trust_remote_code" in str(error):
+        return ConfigError(
+            "needs Python code from the model's repository, which is never run",
             field="model",
             value=name,
-            remedy="Check its name, revision or folder; a gated model needs HF_TOKEN.",
-        ) from error
+            remedy="Use a model whose architecture and tokenizer are part of transformers.",
+        )
+    plain = isinstance(error, OSError | ValueError) or type(error).__module__ != "builtins"  # "KeyError: 'nonsense'"
+    kind = "" if plain else f"{type(error).__name__}: "
+    return ConfigError(
+        f"cannot be loaded: {kind}{' '.join(str(error).split())}", field="model", value=name, remedy=_remedy(name)
+    )
+
+
+def _remedy(name: str) -> str:
+    if not Path(name).is_dir():
+        return "Check its name and revision; a gated model needs HF_TOKEN."
+    return "Check the files of that folder: config.json, tokenizer and weights, as transformers saves them, in UTF-8."
 
 
 def check_loaded(model: "PreTrainedModel", loading: dict[str, Any], device: "torch.device") -> None:

@@ -87,7 +87,7 @@ def check_inputs(
     splits = load_splits(sweep.data, needs_test="data" not in sweep.evaluation.keep_from_task)
     test = scored_records(splits)
     if "data" not in sweep.evaluation.keep_from_task:
-        check_answers(test)
+        check_answers(test, sweep.evaluation)
     check_weights(splits, sweep)
     tasks = task_records(sweep)
     outputs = work_dir / "outputs"

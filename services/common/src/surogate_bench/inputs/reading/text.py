@@ -48,6 +48,8 @@ def decoded(data: bytes, path: Path, split: str) -> str:
         ConfigError: the data is not UTF-8. The message names the likely format and the line.
     """
     for start, problem, remedy in _OTHER_CONTENT:
+        if data.startswith(start) and path.suffix == COMPRESSED:
+            raise unusable(path, split, f"{problem} when decompressed", "Decompress it, and name it by its content.")
         if data.startswith(start):
             raise unusable(path, split, problem, remedy.format(name=path.name, split=split))
     if data.startswith(_UTF_16_MARKS) or b"\0" in data[:4]:

@@ -3,16 +3,18 @@
 import json
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from surogate_bench.contract import WEIGHTS_FILE, WEIGHTS_INDEX_FILE
+from surogate_bench.contract import ADAPTER_CONFIG_FILE, WEIGHTS_FILE, WEIGHTS_INDEX_FILE
 from surogate_bench.errors import ConfigError
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _TYPES = {"F16": "fp16", "F32": "fp32", "F64": "fp64"}
 """Floating-point types of safetensors that are not bf16."""
+_OWN_LAYOUT = "consolidated"
+"""Start of the names of weights in Mistral's own layout."""
 _LARGEST_HEADER = 100_000_000
 """Bytes; the limit of the safetensors format."""
 
@@ -21,10 +23,29 @@ def checkpoint_headers(folder: Path) -> dict[str, dict[str, Any]]:
     """Read the headers of a local checkpoint: for each file its tensors with ``dtype``, ``shape``, ``data_offsets``.
 
     Raises:
-        ConfigError: a file is missing, truncated, a Git LFS pointer, or not in safetensors format.
+        ConfigError: a file is missing, truncated, a Git LFS pointer, or not in safetensors format; or training and
+            serving would load different files.
     """
     refuse_lfs_pointers(folder)
-    return {name: _header(folder / name) for name in _weight_files(folder)}
+    names = _weight_files(folder)
+    _refuse_others(folder, names)
+    return {name: _header(folder / name) for name in names}
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a model with an adapter in its folder: transformers would add it to the model, and vLLM would not.
+
+    Raises:
+        ConfigError: the folder has one.
+    """
+    if (folder / ADAPTER_CONFIG_FILE).exists():
+        raise ConfigError(
+            f"has an adapter next to the model ({ADAPTER_CONFIG_FILE}): training would start from both, serving from "
+            "the model alone",
+            field="model",
+            value=str(folder),
+            remedy="Remove the adapter's files from a copy of the folder, or merge the adapter into the weights.",
+        )
 
 
 def refuse_lfs_pointers(folder: Path) -> None:
@@ -49,9 +70,10 @@ def _starts_with_pointer(path: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> list[str]:
+    """Return the files that transformers loads."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [WEIGHTS_FILE]
     if not (folder / WEIGHTS_INDEX_FILE).is_file():
-        if (folder / WEIGHTS_FILE).is_file():
-            return [WEIGHTS_FILE]
         raise _no_safetensors(folder)
     names = sorted(set(_weight_map(folder / WEIGHTS_INDEX_FILE).values()))
     missing = [name for name in names if not (folder / name).is_file()]
@@ -66,13 +88,35 @@ def _weight_files(folder: Path) -> list[str]:
     return names
 
 
+def _refuse_others(folder: Path, loaded: Sequence[str]) -> None:
+    """Refuse weights that vLLM would load in place of those of transformers, or in addition to them.
+
+    vLLM loads the authors' own layout if there is one, and otherwise all files, or those of the index if there is one.
+    """
+    present = sorted(path.name for path in folder.glob("*.safetensors"))
+    served = [name for name in present if name.startswith(_OWN_LAYOUT)] or present
+    if served == present and (folder / WEIGHTS_INDEX_FILE).is_file():
+        served = sorted(set(_weight_map(folder / WEIGHTS_INDEX_FILE).values()))
+    if served != list(loaded):
+        raise ConfigError(
+            f"training would load {abbreviated(list(loaded))}, and vLLM {abbreviated(served)}",
+            field="model",
+            value=str(folder),
+            remedy="Leave one set of weights in a copy of the folder.",
+        )
+
+
 def _weight_map(index: Path) -> Mapping[str, str]:
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        settings = json.loads(index.read_text(encoding="utf-8"))
+        weight_map, _ = settings["weight_map"], settings["metadata"]  # transformers requires both
     except (ValueError, KeyError, TypeError) as error:
-        raise _unreadable(index, "has no weight_map") from error
-    if not isinstance(weight_map, dict):
+        raise _unreadable(index, "has no weight_map, or no metadata") from error
+    if not isinstance(weight_map, dict) or not weight_map:
         raise _unreadable(index, "has no weight_map")
+    unusable = [name for name in weight_map.values() if not isinstance(name, str) or Path(name).name != name]
+    if unusable:
+        raise _unreadable(index, f"names {unusable[0]!r}, which is no file of its folder")
     return weight_map
 
 
@@ -111,7 +155,11 @@ def _header(path: Path) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise _unreadable(path, "is not in safetensors format")
     header.pop("__metadata__", None)
-    end = max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    try:
+        end = max((int(tensor["data_offsets"][1]) for tensor in header.values()), default=0)
+        _ = [(tensor["dtype"], tuple(tensor["shape"])) for tensor in header.values()]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise _unreadable(path, "is not in safetensors format") from error
     if 8 + length + end != size:
         raise _unreadable(path, f"has {size} bytes but its header requires {8 + length + end}")
     return header

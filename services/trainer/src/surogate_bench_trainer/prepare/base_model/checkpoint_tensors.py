@@ -21,6 +21,8 @@ from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts
 
 WRAPPERS = ("_orig_mod.", "module.")
 """Prefixes that torch.compile and DistributedDataParallel add to the names of a model's tensors."""
+_UNQUANTIZED = frozenset({"BF16", "F16", "F32", "F64"})
+"""Types of safetensors that hold the weights themselves."""
 _PREFIX_IN_VLLM = "model."
 _TARGETS = "training.lora.target_modules"
 
@@ -37,10 +39,10 @@ def check_tensors(facts: CheckpointFacts) -> None:
 
 def _check_wrapper(facts: CheckpointFacts) -> None:
     for prefix in WRAPPERS:
-        wrapped = [name for name in facts.names if name.startswith(prefix)]
+        wrapped = [name for name in facts.types if name.startswith(prefix)]
         if wrapped:
             raise ConfigError(
-                f"{len(wrapped)} of {len(facts.names)} tensors are named '{prefix}…', for example {wrapped[0]}: the "
+                f"{len(wrapped)} of {len(facts.types)} tensors are named '{prefix}…', for example {wrapped[0]}: the "
                 "checkpoint was written from a wrapped model",
                 field="model",
                 value=facts.sweep.model.label,
@@ -85,6 +87,21 @@ def _check_shapes(facts: CheckpointFacts) -> None:
 
 def _shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+def _check_types(facts: CheckpointFacts) -> None:
+    """Refuse weights in types of quantized ones, whose scales nothing would apply; other buffers may be of any type."""
+    quantized = sorted(
+        name for name, kind in facts.types.items() if name.endswith(".weight") and kind not in _UNQUANTIZED
+    )
+    if quantized:
+        raise ConfigError(
+            f"weights are stored as {facts.types[quantized[0]]}, a type of quantized checkpoints ({len(quantized)}): "
+            f"{abbreviated(quantized)}",
+            field="model",
+            value=facts.sweep.model.label,
+            remedy="Use the unquantized checkpoint, in bf16, fp16 or fp32.",
+        )
 
 
 def _check_lora_targets(facts: CheckpointFacts) -> None:
@@ -194,7 +211,7 @@ def _check_merging(facts: CheckpointFacts) -> None:
     sweep = facts.sweep
     adapted = sweep.training.lora.targets if not sweep.adapters else lambda path: short_name(path) in SERVED_MODULES
     weights = [f"{path}.weight" for path in linear_paths(facts.model) if adapted(path)]
-    missing = sorted(set(weights) - set(facts.names))
+    missing = sorted(set(weights) - facts.types.keys())
     if sweep.serving.merged and missing:
         raise ConfigError(
             f"adapters cannot be merged: the checkpoint has no tensors of these names of layers ({len(missing)}): "
@@ -209,6 +226,7 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_wrapper,
     _check_missing,
     _check_unexpected,
+    _check_types,
     _check_shapes,
     _check_lora_targets,
     _check_lora_patterns,

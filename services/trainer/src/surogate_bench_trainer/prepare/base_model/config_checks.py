@@ -27,6 +27,18 @@ def check_config(facts: ConfigFacts) -> None:
         check(facts)
 
 
+def _check_sizes(facts: ConfigFacts) -> None:
+    for name in ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "vocab_size"):
+        value = getattr(facts.config, name, None)
+        if value is not None and value < 1:
+            raise ConfigError(
+                "must be at least 1",
+                field=f"model: {name} in config.json",
+                value=value,
+                remedy="Use the config.json that belongs to the weights.",
+            )
+
+
 def _check_lengths(facts: ConfigFacts) -> None:
     require_positions(facts.sweep, getattr(facts.config, "max_position_embeddings", None))
 
@@ -149,6 +161,7 @@ def _check_widths(config: Any, recipe: Recipe) -> None:  # noqa: ANN401 - see ab
 
 
 CHECKS: tuple[Callable[[ConfigFacts], None], ...] = (
+    _check_sizes,
     _check_lengths,
     _check_rotary_embedding,
     _check_attention,

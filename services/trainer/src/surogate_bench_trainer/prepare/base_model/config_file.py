@@ -35,7 +35,7 @@ def _check_remote_code(raw: RawConfig, known: bool) -> None:
 
 def _check_quantization(raw: RawConfig, known: bool) -> None:
     del known
-    settings = raw.get("quantization_config")
+    settings = raw.get("quantization_config") or raw.get("compression_config")  # vLLM reads both
     if settings:
         method = settings.get("quant_method", "unknown") if isinstance(settings, Mapping) else "unknown"
         raise ConfigError(
@@ -72,7 +72,7 @@ def _check_text_only(raw: RawConfig, known: bool) -> None:
 def _check_architecture(raw: RawConfig, known: bool) -> None:
     del known
     kind = raw.get("model_type")
-    if kind not in ARCHITECTURES:
+    if str(kind) not in ARCHITECTURES:
         raise ConfigError(
             f"this architecture is not supported: {REASONS.get(str(kind), UNVERIFIED)}",
             field="model",

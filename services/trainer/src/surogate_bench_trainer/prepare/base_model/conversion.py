@@ -4,7 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
-from surogate_bench.contract import MODEL_CONFIG_FILE
+from surogate_bench.contract import GENERATION_CONFIG_FILE, MODEL_CONFIG_FILE
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs.model import ModelSpec
 from surogate_bench.stages.model_source import CONVERTED_MODELS
@@ -42,7 +42,7 @@ def convert_smollm2(folder: Path) -> None:
         )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    for path in (folder / MODEL_CONFIG_FILE, folder / "generation_config.json"):
+    for path in (folder / MODEL_CONFIG_FILE, folder / GENERATION_CONFIG_FILE):
         _leave_out_version(path)
 
 

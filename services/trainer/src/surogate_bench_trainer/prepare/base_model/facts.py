@@ -1,5 +1,6 @@
 """Inputs of the checks of a base model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,5 +30,5 @@ class CheckpointFacts:
     """The architecture on the meta device: shapes without data."""
     loading: dict[str, Any]
     """transformers' loading info: ``missing_keys``, ``unexpected_keys`` and ``mismatched_keys``."""
-    names: tuple[str, ...]
-    """Names of the checkpoint's tensors."""
+    types: Mapping[str, str]
+    """Types of the checkpoint's tensors by name, such as ``BF16``."""

@@ -11,6 +11,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+def require_vocabulary(tokenizer: "PreTrainedTokenizerBase", folder: str) -> None:
+    """Check that a tokenizer was found: transformers makes one without tokens of a folder that has no tokenizer.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if len(tokenizer.get_vocab()) <= len(tokenizer.added_tokens_decoder):
+        raise ConfigError(
+            "has no tokenizer, or one without a vocabulary",
+            field="model",
+            value=folder,
+            remedy="Copy the tokenizer's files, such as tokenizer.json and tokenizer_config.json, to the folder.",
+        )
+
+
 def check_vocabulary(tokenizer: "PreTrainedTokenizerBase", rows: int, used: Iterable[int]) -> tuple[str, ...]:
     """Check that every token that can occur has a row of the embedding.
 

@@ -34,12 +34,16 @@ _ROOM_OF_CHOICE = 2
 """Tokens behind a prompt of multiple choice at least: one of the choice, and one that vLLM generates."""
 
 
-def check_answers(test: Sequence[ScoredRecord]) -> None:
+def check_answers(test: Sequence[ScoredRecord], evaluation: EvaluationSpec) -> None:
     """Check that every test answer ends with ``#### N``, which scoring requires.
+
+    A task of the user's own may score answers of any form; its check scores the reference answers before training.
 
     Raises:
         ConfigError: an answer does not. The message names the first such record.
     """
+    if evaluation.tasks_dir is not None:
+        return
     for number, record in enumerate(test, start=1):
         answer = record.completion if isinstance(record, Completion) else record.answer
         if FINAL_ANSWER.search(answer) is None:
@@ -47,7 +51,8 @@ def check_answers(test: Sequence[ScoredRecord]) -> None:
                 "the answer does not end with '#### N', so nothing can be scored against it",
                 field=f"data.test:{number}",
                 value=answer[-40:],
-                remedy="End every test answer with '#### ' and the number, as GSM8K does.",
+                remedy="End every test answer with '#### ' and the number, as GSM8K does, or score by a task of your "
+                "own (evaluation.tasks_dir).",
             )
 
 

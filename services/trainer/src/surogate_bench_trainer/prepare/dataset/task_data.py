@@ -36,7 +36,7 @@ def _records(sweep: RecipeSweep) -> list[ScoredRecord]:
     test = load_test(sweep.data)
     require_answers(test, remedy="Give records with question and answer, or let the task use its own: leave data out.")
     records = scored_records({"test": test})
-    check_answers(records)
+    check_answers(records, sweep.evaluation)
     return records
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from surogate_bench.errors import ConfigError, ExitCode
 from surogate_bench.files import create_atomically
+from surogate_bench.user_paths import require_current_folder
 from surogate_bench_orchestrator.cli.commands.init.answers import (
     DEFAULT_FILE,
     STANDARD_OUTPUT,
@@ -34,6 +35,8 @@ def write_sweep_file(options: InitOptions, consoles: Consoles) -> int:
         ConfigError: an option is invalid or missing, or there is such a file already.
     """
     is_printed = options.file == STANDARD_OUTPUT
+    if not options.file.is_absolute():
+        require_current_folder()
     if not is_printed:
         _require_absent(options)
     try:
