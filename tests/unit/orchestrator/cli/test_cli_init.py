@@ -33,7 +33,7 @@ def test_the_file_is_valid_and_the_next_commands_are_named(call: CommandLine, tm
     code, out, err = call("init", "my sweep.yaml", *GIVEN)
     assert (code, err) == (0, "")
     assert "my sweep.yaml: sweep my-sweep, 14 runs and the base model" in out
-    assert "  surogate-bench validate 'my sweep.yaml'\n  surogate-bench run 'my sweep.yaml'\n" in out
+    assert "  surogate-bench validate --deep 'my sweep.yaml'\n  surogate-bench run 'my sweep.yaml'\n" in out
     assert call("validate", "my sweep.yaml").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["my sweep.yaml"]
 
@@ -148,7 +148,10 @@ def test_records_of_no_shape_are_refused_by_their_fields(call: CommandLine, tmp_
     code, _, err = call("init", *odd)
     assert code == 2
     assert "data.fields: the records fit no shape: they have q, a" in err
-    assert call("init", *odd, "--field", "question=q", "--field", "answer=a").code == 0
+    assert "lack fields of data.format text: they have q, a" in call("init", *odd, "--format", "text").err
+    code, out, _ = call("init", *odd, "--field", "question=q", "--field", "answer=a", "--recipe", "bf16", "--seed", 0)
+    assert code == 0
+    assert "1 run and the base model" in out
     assert document(tmp_path / "sweep.yaml")["data"]["fields"] == {"question": "q", "answer": "a"}
 
 

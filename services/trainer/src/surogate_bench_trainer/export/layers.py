@@ -59,11 +59,34 @@ def _place(name: str) -> int:
 
 
 def check_vllm_can_load(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
-    """Check that vLLM finds whole blocks of the format in layers, and in the parts of those that it multiplies as one.
+    """Check that vLLM can load a checkpoint of a format.
+
+    Layers that vLLM multiplies as one must be all in the format or all in bf16. Inputs of each layer, and outputs of
+    all but the last of those that it multiplies as one, must be whole blocks.
 
     Raises:
-        ConfigError: there is another; names it.
+        ConfigError: a layer is otherwise; names it.
     """
+    if checkpoint_format.label is not None:
+        _check_one_format_each(model, layers, checkpoint_format)
+    _check_blocks(model, layers, checkpoint_format)
+
+
+def _check_one_format_each(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
+    linears = {name: model.get_submodule(name) for name in linear_paths(model)}
+    for group in groups({name: layer for name, layer in linears.items() if isinstance(layer, nn.Linear)}):
+        kept = [name for name in group if name not in layers]
+        if 0 < len(kept) < len(group):
+            raise ConfigError(
+                f"vLLM multiplies {', '.join(group)} as one matrix, and loads them only if all or none of them are "
+                f"quantized; the recipe keeps {', '.join(kept)} in bf16",
+                field="recipe",
+                value=checkpoint_format.label,
+                remedy=_REMEDY,
+            )
+
+
+def _check_blocks(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
     block = checkpoint_format.input_multiple
     for name, layer in layers.items():
         if layer.in_features % block:
