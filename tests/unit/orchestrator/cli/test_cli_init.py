@@ -129,6 +129,19 @@ def test_a_single_file_is_read_and_divided(call: CommandLine, tmp_path: Path) ->
     assert call("validate", "sweeps/qa.yaml").code == 0
 
 
+def test_a_group_of_settings_takes_the_place_of_its_defaults(call: CommandLine, tmp_path: Path) -> None:
+    questions(tmp_path / "qa.csv", header="Question,Reply")
+    given = ("--model", "tiny-qwen3-en", "--data", "qa.csv", "--yes", "--field", "answer=Reply")
+    settings = ("--set", "data.hold_out={validation: 0.1, test: 8}", "--set", "data.fields={question: Question}")
+    assert call("init", *given, *settings).code == 0
+    data = document(tmp_path / "sweep.yaml")["data"]
+    assert data["hold_out"] == {"validation": 0.1, "test": 8}
+    assert data["fields"] == {"question": "Question", "answer": "Reply"}
+    code, _, err = call("init", *given, *settings[2:], "--set", "data.hold_out=8", "--force")
+    assert code == 2
+    assert "data.hold_out: must be a mapping" in err
+
+
 def test_conversations_are_detected_and_a_task_with_its_own_questions_scores_them(
     call: CommandLine, tmp_path: Path
 ) -> None:

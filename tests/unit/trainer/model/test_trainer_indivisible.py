@@ -102,12 +102,12 @@ def test_a_recipe_that_keeps_only_some_of_what_vllm_multiplies_as_one_is_not_ser
 ) -> None:
     """The only key head has 24 outputs, which the blocks of products do not divide; the queries' 96 they do."""
     model, narrow = without_data(num_attention_heads=4, head_dim=24), without_data(intermediate_size=100)
-    recipe = {"compute": "nvfp4", "on_indivisible": "keep"}
+    recipe = {"name": "mine", "compute": "nvfp4", "on_indivisible": "keep"}
     check_tensors(facts_of(own(make_sweep, recipe), model))
     served = {"serving": {"under": ["own"]}}
     with pytest.raises(
         ConfigError,
-        match=r"serving\.under: vLLM multiplies q_proj, k_proj, v_proj as one matrix, and recipe own keeps only "
+        match=r"serving\.under: vLLM multiplies q_proj, k_proj, v_proj as one matrix, and recipe mine keeps only "
         r"k_proj, v_proj in bf16 .*on_indivisible: pad",
     ):
         check_tensors(facts_of(own(make_sweep, recipe, **served), model))
