@@ -181,6 +181,19 @@ def test_every_task_has_a_table_with_paired_comparisons_of_its_own(report_world:
     assert choice.evaluated_on.endswith("accuracy is acc.")
 
 
+def test_p_values_of_a_task_are_adjusted_over_its_own_recipes_alone(report_world: MakeWorld) -> None:
+    world = report_world(recipes=["bf16", "fp8", "fp4"], evaluation=TASKS)
+    world.publish_everything()
+    for run, right in (("bf16-s0", 60), ("fp8-s0", 45), ("fp4-s0", 55)):
+        world.publish_eval(run, [index < right for index in range(100)], task="ro_gsm8k")
+    english = summarized(world).further[0]
+    fp8, fp4 = (row(english, key).versus_reference for key in ("fp8", "fp4"))
+    assert fp8 is not None
+    assert fp4 is not None
+    assert [each.p_questions for each in (fp8, fp4)] == pytest.approx([2 * 0.5**15, 2 * 0.5**5])
+    assert [each.p_questions_adjusted for each in (fp8, fp4)] == pytest.approx([2 * 2 * 0.5**15, 2 * 0.5**5])
+
+
 def test_the_tables_are_in_every_file_and_the_main_table_is_that_of_the_primary_task(report_world: MakeWorld) -> None:
     world = report_world(recipes=["bf16", "fp8"], evaluation=TASKS)
     published(world)

@@ -1,5 +1,6 @@
 """The command line's surface, its small commands, and its messages about bad input."""
 
+import io
 import json
 import subprocess
 import sys
@@ -10,10 +11,12 @@ import pytest
 import typer
 import yaml
 from command_line import CommandLine, write_sweep
+from rich.console import Console
 
 from surogate_bench import __version__
 from surogate_bench.recipes import RECIPES
 from surogate_bench_orchestrator.cli import app as cli
+from surogate_bench_orchestrator.cli.commands.recipes import capabilities_here, recipe_table
 
 
 @pytest.fixture
@@ -81,6 +84,17 @@ def test_recipes_lists_what_each_is_and_its_engine(call: CommandLine) -> None:
     assert listed["fp4"]["engine"] == "emulated"
     assert listed["qbnb"]["engine"] == "bitsandbytes"
     assert all(recipe["can_run"] for recipe in listed.values())
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_name_of_a_recipe_is_cut_on_a_narrow_terminal(columns: int) -> None:
+    out = io.StringIO()
+    capabilities = capabilities_here(RECIPES)
+    Console(width=columns, file=out).print(recipe_table(capabilities))
+    assert "…" not in out.getvalue()
+    words = set(out.getvalue().split())
+    assert {recipe.name for recipe in RECIPES} <= words
+    assert {here.engine for _, here in capabilities} <= words
 
 
 def test_a_valid_sweep_is_reported_as_valid(call: CommandLine, tmp_path: Path) -> None:

@@ -13,13 +13,17 @@ from sweeps import small_sweep
 
 from surogate_bench.machine.checks import Check, CheckReport, Device, Outcome, engine_check_name
 from surogate_bench.machine.hardware import Hardware
-from surogate_bench.recipes import RECIPES, recipe_by_name
+from surogate_bench.recipes import RECIPES, ComputePrecision, Recipe, WeightStorage, recipe_by_name
 from surogate_bench.specs import load_sweep
 from surogate_bench_orchestrator.cli.commands.doctor import command, engine_check
 from surogate_bench_orchestrator.cli.commands.doctor.diagnosis import Finding, Level, diagnose
 from surogate_bench_orchestrator.cli.commands.doctor.engine_check import EngineCheck, check_engines
 from surogate_bench_orchestrator.cli.commands.doctor.facts import Facts, Hub, find_hub
-from surogate_bench_orchestrator.cli.commands.doctor.memory import ModelShape, estimate_training_bytes
+from surogate_bench_orchestrator.cli.commands.doctor.memory import (
+    ModelShape,
+    estimate_training_bytes,
+    stored_weight_bytes,
+)
 from surogate_bench_orchestrator.cli.commands.doctor.sweep_findings import sweep_findings
 from surogate_bench_orchestrator.runtimes.local.machine import Gpu, Machine
 
@@ -171,6 +175,19 @@ def test_the_estimate_of_memory_is_near_what_was_measured_on_an_h100(recipe: str
     assert shape is not None
     estimate = estimate_training_bytes(shape, recipe_by_name(recipe), load_sweep(REFERENCE).training)
     assert estimate / GIB == pytest.approx(measured_gib, rel=0.1)
+
+
+def test_weights_that_a_recipe_skips_or_keeps_are_counted_in_bf16() -> None:
+    shape = ModelShape.of(QWEN3_0_6B | {"num_hidden_layers": 4, "intermediate_size": 3000})
+    assert shape is not None
+    recipe = Recipe(name="a", title="", weight_storage=WeightStorage.NVFP4, compute=ComputePrecision.BF16)
+    whole = shape.block_weights * 0.5625
+    assert stored_weight_bytes(shape, recipe) == pytest.approx(whole)
+    skipping = stored_weight_bytes(shape, replace(recipe, skip_first_layers=1))
+    assert skipping == pytest.approx(0.75 * whole + shape.block_weights / 4 * 2)
+    kept = 4 * 3000 * 1024  # down_proj, the one layer with such inputs
+    keeping = stored_weight_bytes(shape, replace(recipe, on_indivisible="keep"))
+    assert keeping == pytest.approx(whole + kept * (2 - 0.5625))
 
 
 @pytest.mark.parametrize("change", [{"num_experts": 8}, {"hidden_size": None}, {"vocab_size": "many"}])

@@ -33,7 +33,7 @@ def test_the_file_is_valid_and_the_next_commands_are_named(call: CommandLine, tm
     code, out, err = call("init", "my sweep.yaml", *GIVEN)
     assert (code, err) == (0, "")
     assert "my sweep.yaml: sweep my-sweep, 14 runs and the base model" in out
-    assert "  surogate-bench validate 'my sweep.yaml'\n  surogate-bench run 'my sweep.yaml'\n" in out
+    assert "  surogate-bench validate --deep 'my sweep.yaml'\n  surogate-bench run 'my sweep.yaml'\n" in out
     assert call("validate", "my sweep.yaml").code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["my sweep.yaml"]
 
@@ -129,6 +129,19 @@ def test_a_single_file_is_read_and_divided(call: CommandLine, tmp_path: Path) ->
     assert call("validate", "sweeps/qa.yaml").code == 0
 
 
+def test_a_group_of_settings_takes_the_place_of_its_defaults(call: CommandLine, tmp_path: Path) -> None:
+    questions(tmp_path / "qa.csv", header="Question,Reply")
+    given = ("--model", "tiny-qwen3-en", "--data", "qa.csv", "--yes", "--field", "answer=Reply")
+    settings = ("--set", "data.hold_out={validation: 0.1, test: 8}", "--set", "data.fields={question: Question}")
+    assert call("init", *given, *settings).code == 0
+    data = document(tmp_path / "sweep.yaml")["data"]
+    assert data["hold_out"] == {"validation": 0.1, "test": 8}
+    assert data["fields"] == {"question": "Question", "answer": "Reply"}
+    code, _, err = call("init", *given, *settings[2:], "--set", "data.hold_out=8", "--force")
+    assert code == 2
+    assert "data.hold_out: must be a mapping" in err
+
+
 def test_conversations_are_detected_and_a_task_with_its_own_questions_scores_them(
     call: CommandLine, tmp_path: Path
 ) -> None:
@@ -148,7 +161,10 @@ def test_records_of_no_shape_are_refused_by_their_fields(call: CommandLine, tmp_
     code, _, err = call("init", *odd)
     assert code == 2
     assert "data.fields: the records fit no shape: they have q, a" in err
-    assert call("init", *odd, "--field", "question=q", "--field", "answer=a").code == 0
+    assert "lack fields of data.format text: they have q, a" in call("init", *odd, "--format", "text").err
+    code, out, _ = call("init", *odd, "--field", "question=q", "--field", "answer=a", "--recipe", "bf16", "--seed", 0)
+    assert code == 0
+    assert "1 run and the base model" in out
     assert document(tmp_path / "sweep.yaml")["data"]["fields"] == {"question": "q", "answer": "a"}
 
 

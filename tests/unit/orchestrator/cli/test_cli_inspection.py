@@ -20,10 +20,12 @@ from surogate_bench.errors import ExitCode
 from surogate_bench.machine.hardware import Hardware
 from surogate_bench.results import PrepareResult
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.stages.inspection import TextPart
+from surogate_bench.stages.inspection import Inspection, LengthBin, Lengths, SeedSchedule, TextPart, TrainedTokens
 from surogate_bench.stages.manifest import result_of
 from surogate_bench.store.object_store import ObjectStore, open_store
+from surogate_bench_orchestrator.cli.commands.inspection.estimates import disk_needs, recipe_needs
 from surogate_bench_orchestrator.cli.commands.inspection.framed import Marks, marked, print_framed
+from surogate_bench_orchestrator.cli.commands.inspection.page import show_inspection
 from surogate_bench_orchestrator.cli.commands.inspection.speeds import Here, Measured, measured_speeds
 from surogate_bench_orchestrator.domain.plan import plan
 from surogate_bench_orchestrator.runtimes.local.machine import Allotment
@@ -63,6 +65,35 @@ def test_long_lines_are_wrapped_inside_the_frame_and_long_parts_are_shortened() 
     lines = printed(parts=(TextPart(text="ab " * 1000, counts=False),)).splitlines()
     assert all(line.startswith("│ ") and len(line) <= 20 for line in lines)
     assert "(1,800 characters left out)" in " ".join(" ".join(line.removeprefix("│ ") for line in lines).split())
+
+
+def test_lengths_of_one_token_and_a_single_run_are_no_ranges_and_no_plurals() -> None:
+    tokens = TrainedTokens(tokens=22, counted=11)
+    bins = (LengthBin(first=7, last=7, samples=2), LengthBin(first=8, last=8, samples=1))
+    inspection = Inspection(
+        prepared=PrepareResult(data={}, model_source="tiny", model_in_store=False),
+        configuration={},
+        samples=(),
+        tasks=(),
+        lengths=Lengths(samples=3, minimum=7, median=7, p95=8, maximum=8, limit=9, bins=bins),
+        epoch=tokens,
+        schedules=(SeedSchedule(seed=0, rows=1, row_fill=0.9, steps_per_epoch=1, steps=1, total=tokens),),
+        model_bytes=1,
+        data_bytes=1,
+        lora_parameters=1,
+    )
+    console, sweep = Console(file=io.StringIO(), width=80), small_sweep()
+    show_inspection(
+        inspection,
+        sweep,
+        recipe_needs(sweep, inspection, {}),
+        disk_needs(sweep, inspection, side_by_side=1),
+        console,
+    )
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert "7  ████████████████████████████████████████ 2" in lines
+    assert any(line.startswith("Adapters: ") and line.endswith(" (1 training run)") for line in lines)
 
 
 def finished(store: ObjectStore, sweep: RecipeSweep, folder: Path, **result: Any) -> PrepareResult:

@@ -115,6 +115,7 @@ def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
         ({"reuse": "no"}, "spec.reuse", "true or false"),
         ({"scheduling": {"slots": 0}}, "spec.scheduling.slots", "may be changed"),
         ({"recipes": ["bf16", "fp8"], "seeds": list(range(501))}, "spec.seeds", "1,002 runs"),
+        ({"evaluation": {"tasks": ["a", {"name": "b", "limit": 1}]}}, "spec.evaluation.tasks.1.limit", "(got 1)"),
         ({"data": {}}, "spec.data", "exactly one of hub, path, builtin"),
         ({"trainers": [trainer()]}, "spec.trainers.other.image", "is required on Kubernetes"),
         ({"trainers": [trainer(image="A")]}, "spec.trainers.0.image", "(got 'A')"),

@@ -233,6 +233,12 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
         (TALK, "{% for m in messages %}", {}, r"data\.train: the model's chat template is not valid: .*line 1"),
         (
             TALK,
+            {"rag": CHATML, "tool_use": CHATML},
+            {},
+            r"data\.train: the model's chat template cannot be used: .*no default.*with the name default",
+        ),
+        (
+            TALK,
             THINKING,
             {"chat_template_arguments": {"enable_thinkng": False}},
             r"data\.chat_template_arguments\.enable_thinkng: .*no variable of this name.*uses enable_thinking\.",
@@ -240,7 +246,11 @@ def test_prepared_samples_are_read_as_they_were_written(special: PreTrainedToken
     ],
 )
 def test_a_template_that_is_missing_or_fails_is_named(
-    special: PreTrainedTokenizerFast, row: dict[str, Any], template: str | None, settings: dict[str, Any], message: str
+    special: PreTrainedTokenizerFast,
+    row: dict[str, Any],
+    template: str | dict[str, str] | None,
+    settings: dict[str, Any],
+    message: str,
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         sample_of(special, row, template, **settings)

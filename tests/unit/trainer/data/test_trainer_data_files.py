@@ -106,6 +106,13 @@ def test_line_ends_of_windows_and_blank_lines_are_read(tmp_path: Path) -> None:
     assert read(tmp_path, "train.csv", spreadsheet) == [Record("q", "#### 1"), Record("r", "#### 2")]
 
 
+def test_line_breaks_in_values_of_a_csv_file_are_those_of_windows_only_if_others_are_not(tmp_path: Path) -> None:
+    converted = b'question,answer\r\nq,"5\r\n#### 5"\r\n'
+    assert read(tmp_path, "train.csv", converted) == [Record("q", "5\n#### 5")]
+    as_written = b'question,answer\nq,"5\r\n#### 5"\n'
+    assert read(tmp_path, "train.csv", as_written) == [Record("q", "5\r\n#### 5")]
+
+
 def test_what_was_read_is_the_same_after_it_was_prepared(tmp_path: Path) -> None:
     write_records(tmp_path / "prepared.jsonl", RECORDS)
     assert read_prepared(tmp_path / "prepared.jsonl") == RECORDS
@@ -190,6 +197,8 @@ def test_text_after_an_array_is_refused(tmp_path: Path, data: str, message: str)
         ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16"), ["appears to be UTF-16", "iconv -f UTF-16 -t UTF-8"]),
         ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-16-le"), ["appears to be UTF-16"]),
         ("train.csv", "question,answer\nq,#### 1\n".encode("utf-16"), ["appears to be UTF-16"]),
+        ("train.jsonl", as_jsonl(ROWS).decode().encode("utf-32"), ["appears to be UTF-32", "iconv -f UTF-32 -t UTF-8"]),
+        ("train.json", json.dumps({"data": ROWS}, indent=1).encode(), ["line 1 of", "does not end it", "as one array"]),
         ("train.jsonl", b'{}\n{"question": "\xe3"}', ["line 2 of", "0xE3", "not valid UTF-8", "ISO-8859-2", "iconv"]),
         ("train.csv", "question,answer\ncâte,#### 1\n".encode("iso-8859-2"), ["line 2 of", "iconv"]),
         ("train.jsonl", gzip.compress(b"{}", mtime=0), ["contains gzip data", "Name it train.jsonl.gz"]),

@@ -78,6 +78,28 @@ def counts(sample: Sample) -> list[bool]:
         ({"text": "2 + 3 = 5 ă"}, None, None, {}, {}),
         ({"prompt": "2 + 3 =\n\n", "completion": " 5"}, None, None, {}, {}),
         (
+            {"question": "2 + 3?", "answer": "5 ă\n#### 5"},
+            {"prompt": "Question: 2 + 3?\nAnswer:", "completion": " 5 ă\n#### 5"},
+            None,
+            {},
+            {},
+        ),
+        (
+            {"instruction": "Add.", "input": "2 and 3", "output": "5"},
+            {"prompt": "Add.\n\n2 and 3\n=>", "completion": "5"},
+            None,
+            {},
+            {"prompt": "{question}\n=>", "completion": "{answer}"},
+        ),
+        (
+            {"question": "2 + 3?", "answer": "5"},
+            {"prompt": [{"role": "user", "content": "Q: 2 + 3?"}],
+             "completion": [{"role": "assistant", "content": "5"}]},
+            CHATML,
+            {},
+            {"chat_template": True, "prompt": "Q: {question}"},
+        ),
+        (
             {"messages": TALK},
             {"prompt": TALK[:-1], "completion": TALK[-1:]},
             CHATML,
@@ -96,7 +118,10 @@ def counts(sample: Sample) -> list[bool]:
             {},
         ),
     ],
-    ids=["text", "prompt-completion", "last", "messages", "tools", "reasoning", "sharegpt"],
+    ids=[
+        "text", "prompt-completion", "question-answer", "instruction", "questions by a template", "last", "messages",
+        "tools", "reasoning", "sharegpt",
+    ],
 )  # fmt: skip
 def test_tokens_and_counted_tokens_are_those_of_trl(
     special: PreTrainedTokenizerFast,

@@ -45,6 +45,7 @@ RECIPES: list[Any] = [
     ),
     {"name": "padded", "title": "", "weight_storage": "nvfp4", "compute": "bf16", "on_indivisible": "pad"},
     {"name": "kept", "title": "", "weight_storage": "nvfp4", "compute": "nvfp4", "on_indivisible": "keep"},
+    {"name": "kept-fp8", "title": "", "weight_storage": "fp8-128x128", "compute": "nvfp4", "on_indivisible": "keep"},
 ]
 BLOCKS = 3
 LAYERS_OF_A_BLOCK = 7
@@ -241,6 +242,27 @@ def test_layers_that_a_recipe_keeps_stay_in_bf16_in_a_checkpoint_too(
     for name, stays in (("0.mlp.up_proj", True), ("1.mlp.down_proj", True), ("0.self_attn.q_proj", False)):
         found = [each for each in ignored if re.match(each.removeprefix("re:"), f"model.layers.{name}")]
         assert bool(found) == stays, name
+
+
+@pytest.mark.parametrize("recipe", ["kept", "kept-fp8"])
+def test_projections_of_which_a_recipe_keeps_only_some_are_refused_by_name(
+    recipe: str, tokenizer: PreTrainedTokenizerFast, export: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The only key head has 24 outputs, which the blocks of products do not divide; the queries' 96 they do."""
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 24}
+    TinyModel(kind="llama", settings=heads).save(tmp_path / "narrow", tokenizer)
+    with pytest.raises(
+        ConfigError,
+        match=r"all or none .*keeps model\.layers\.0\.self_attn\.k_proj, model\.layers\.0\.self_attn\.v_proj in bf16"
+        r".*--format bf16",
+    ):
+        export(recipe, model=tmp_path / "narrow")
+    assert not (tmp_path / "exported").exists()
+    written = load_file(export(recipe, "bf16", model=tmp_path / "narrow") / "model.safetensors")
+    published = load_file(tmp_path / "narrow" / "model.safetensors")
+    for name, same in (("q_proj", False), ("k_proj", True)):
+        weight = f"model.layers.0.self_attn.{name}.weight"
+        assert torch.equal(written[weight], published[weight]) == same
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from models.tiny_models import TinyModel
 from sweeps import MakeSweep
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.results import TrainResult
@@ -30,6 +30,19 @@ def own(make_sweep: MakeSweep, recipe: dict[str, Any], **changes: Any) -> Recipe
     """A sweep with one recipe, NVFP4 storage unless it says otherwise."""
     stored = {"name": "own", "title": "O", "weight_storage": "nvfp4", "compute": "bf16"}
     return make_sweep(recipes=[stored | recipe], **changes)
+
+
+def facts_of(sweep: RecipeSweep, model: PreTrainedModel) -> CheckpointFacts:
+    """Facts of a complete checkpoint."""
+    whole = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
+    types = dict.fromkeys(model.state_dict(), "BF16")
+    return CheckpointFacts(sweep=sweep, config=model.config, model=model, loading=whole, types=types)
+
+
+def without_data(**settings: Any) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(TinyModel(kind="llama", settings=settings).config())
+    return model
 
 
 @pytest.mark.parametrize("on_indivisible", ["refuse", "keep", "pad"])
@@ -76,19 +89,30 @@ def test_only_layers_that_a_recipe_does_not_skip_have_to_fit_its_blocks(
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(TinyModel(kind="llama").config())
         model.model.layers[0].mlp.down_proj = nn.Linear(100, 64)
-    whole = {"missing_keys": (), "unexpected_keys": (), "mismatched_keys": ()}
-    facts = CheckpointFacts(
-        sweep=own(make_sweep, recipe),
-        config=model.config,
-        model=model,
-        loading=whole,
-        types=dict.fromkeys(model.state_dict(), "BF16"),
-    )
+    facts = facts_of(own(make_sweep, recipe), model)
     if unfit is None:
         check_tensors(facts)
         return
     with pytest.raises(ConfigError, match=f"recipe own: model: NVFP4 needs dimensions divisible by 16, but {unfit}"):
         check_tensors(facts)
+
+
+def test_a_recipe_that_keeps_only_some_of_what_vllm_multiplies_as_one_is_not_served_under(
+    make_sweep: MakeSweep,
+) -> None:
+    """The only key head has 24 outputs, which the blocks of products do not divide; the queries' 96 they do."""
+    model, narrow = without_data(num_attention_heads=4, head_dim=24), without_data(intermediate_size=100)
+    recipe = {"name": "mine", "compute": "nvfp4", "on_indivisible": "keep"}
+    check_tensors(facts_of(own(make_sweep, recipe), model))
+    served = {"serving": {"under": ["own"]}}
+    with pytest.raises(
+        ConfigError,
+        match=r"serving\.under: vLLM multiplies q_proj, k_proj, v_proj as one matrix, and recipe mine keeps only "
+        r"k_proj, v_proj in bf16 .*on_indivisible: pad",
+    ):
+        check_tensors(facts_of(own(make_sweep, recipe, **served), model))
+    check_tensors(facts_of(own(make_sweep, recipe | {"on_indivisible": "pad"}, **served), model))
+    check_tensors(facts_of(own(make_sweep, recipe, **served), narrow))
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from surogate_bench.specs.lora import LLAMA_PROJECTIONS
 from surogate_bench.stages.publication import read_manifest
 from surogate_bench.stages.requests import PrepareRequest, TrainRequest
 from surogate_bench.store.object_store import open_store
+from surogate_bench_orchestrator.cli.commands.doctor.memory import ModelShape
 from surogate_bench_trainer.main import handle
 from surogate_bench_trainer.model.architectures import ARCHITECTURES, DENSE, REASONS
 from surogate_bench_trainer.model.coverage import linear_paths, short_name, uncovered_matrices
@@ -292,6 +293,17 @@ def test_all_linear_layers_of_an_accepted_architecture_are_served_and_covered(ki
     assert names <= SERVED_MODULES
     assert attention_output(kind) in names
     assert kind not in DENSE or not uncovered_matrices(model)
+
+
+@pytest.mark.parametrize("kind", sorted(DENSE))
+def test_memory_is_estimated_from_the_weights_that_a_dense_architecture_has_or_not_at_all(kind: str) -> None:
+    lacking = {"opt": OPT | {"intermediate_size": None}, "gpt_neox": {"num_key_value_heads": None}}
+    config = TinyModel(kind=kind, settings=lacking.get(kind, {})).config()
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = ModelShape.of(config.to_dict())
+    weights = [model.get_parameter(f"{name}.weight") for name in linear_paths(model)]
+    assert shape is None or shape.block_weights == sum(weight.numel() for weight in weights)
 
 
 def test_vllm_serves_adapters_of_every_accepted_architecture_and_of_none_that_is_refused_for_it() -> None:

@@ -65,7 +65,7 @@ def test_the_first_a_typical_and_the_longest_sample_are_shown_with_what_counts(
 ) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
-    answers = ["abc", "a", "abcdefghi", "ab", "abcd"]
+    answers = ["abc", "a", "abcdefghi", "ab", "abcd", "as long as"[:9]]
     train = [json.dumps({"question": "ș?", "answer": answer}) for answer in answers]
     test = [json.dumps({"question": "2 + 3?", "answer": "5\n#### 5"})] * 3
     for name, lines in (("train", train), ("validation", train[:1]), ("test", test)):

@@ -160,6 +160,31 @@ def test_a_kind_of_model_that_cannot_be_trained_is_refused(
     assert message in refusal(make_sweep, folder, tmp_path)
 
 
+BROKEN_TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "mine"}}'
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "error"),
+    [
+        ("config.json", {"rope_parameters": {"rope_type": "mine"}}, "KeyError: 'mine'"),
+        ("config.json", {"hidden_size": "64"}, "hidden_size"),
+        ("config.json", "[]", "AttributeError"),
+        ("tokenizer.json", '{"version": "1.0"}', "KeyError: 'added_tokens'"),
+        ("tokenizer.json", BROKEN_TOKENIZER, "Exception: "),
+    ],
+)
+def test_files_with_other_content_than_transformers_expects_are_bad_input(
+    make_sweep: MakeSweep, folder: Path, tmp_path: Path, file: str, content: str | dict[str, Any], error: str
+) -> None:
+    if isinstance(content, dict):
+        rewrite_config(folder, **content)
+    else:
+        (folder / file).write_text(content, encoding="utf-8")
+    message = refusal(make_sweep, folder, tmp_path)
+    assert message.startswith("model: cannot be loaded: ")
+    assert error in message
+
+
 def test_code_that_comes_with_a_known_architecture_is_ignored(
     make_sweep: MakeSweep, folder: Path, tmp_path: Path
 ) -> None:

@@ -116,6 +116,9 @@ def test_what_a_second_split_leaves_empty_is_named_with_what_was_left(tmp_path: 
         load_splits(spec)
     with pytest.raises(ConfigError, match=r"validation_size: .*there are 6 training records besides those held out"):
         load_splits(DataSpec(path=tmp_path / "all.jsonl", hold_out={"test": 4}))
+    write(tmp_path / "two.jsonl", *rows(2))
+    with pytest.raises(ConfigError, match=r"takes 2 of 2 training records: .*\(got 2\)\. Give more records"):
+        load_splits(DataSpec(path=tmp_path / "two.jsonl", hold_out={"test": 2}))
 
 
 def test_a_file_whose_name_is_also_a_pattern_is_found(tmp_path: Path) -> None:

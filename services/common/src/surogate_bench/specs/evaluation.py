@@ -203,6 +203,40 @@ class EvaluationSpec(Spec):
         )
 
 
+def written_at(location: tuple[int | str, ...], given: object) -> tuple[int | str, ...]:
+    """Return where a document has a setting of ``evaluation``, which may list the primary task among ``tasks``.
+
+    Args:
+        location: Path of the setting within a validated ``evaluation``, where the primary task is ``task``.
+        given: The section as it was written.
+    """
+    place = _place_of_primary(given)
+    if place is None or not isinstance(given, dict):
+        return location
+    match location:
+        case ("tasks", int(index), *rest):
+            return ("tasks", index + (index >= place), *rest)
+        case ("task", *rest):
+            name = () if isinstance(given["tasks"][place], str) else ("name",)
+            return ("tasks", place, *name, *rest)
+        case (str(name), *_) if name not in given and name in given["tasks"][place]:
+            return ("tasks", place, *location)
+    return location
+
+
+def _place_of_primary(given: object) -> int | None:
+    """Return which entry of ``tasks`` became the primary task; None if none did."""
+    entries = given.get("tasks") if isinstance(given, dict) and "task" not in given else None
+    if not isinstance(entries, list | tuple) or not entries:
+        return None
+    mappings = [_as_mapping(entry) for entry in entries]
+    sound = [entry for entry in mappings if _may_be_primary(entry)]
+    marked = [place for place, entry in enumerate(sound) if entry.get("primary")]
+    if len(sound) < len(entries) or len(marked) > 1:
+        return None
+    return marked[0] if marked else 0
+
+
 def _as_mapping(entry: object) -> object:
     return {"name": entry} if isinstance(entry, str) else entry
 

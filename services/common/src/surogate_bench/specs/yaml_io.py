@@ -11,9 +11,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from surogate_bench.errors import ConfigError
+from surogate_bench.specs.evaluation import written_at
 from surogate_bench.specs.strict_yaml import MAX_BYTES, StrictYamlError, read_yaml
 from surogate_bench.specs.sweep import RecipeSweep
 from surogate_bench.user_paths import expand_home, require_current_folder
+
+_EVALUATION = "evaluation"
 
 
 def load_sweep(path: Path, *, for_images: bool = False) -> RecipeSweep:
@@ -119,6 +122,8 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         return RecipeSweep.model_validate(document)
     except ValidationError as error:
         problems = sorted(error.errors(include_url=False), key=_is_missing)
+        for each in problems:
+            each["loc"] = as_written(each["loc"], document)
         first = problems[0]
         problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
@@ -141,6 +146,13 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
 def _is_missing(problem: ErrorDetails) -> bool:
     """Missing fields come last: a misspelled name, which is also missing, is the cause."""
     return problem["type"] == "missing"
+
+
+def as_written(location: tuple[int | str, ...], document: Mapping[str, Any]) -> tuple[int | str, ...]:
+    """Return where a document has a setting whose place in the sweep is known."""
+    if location[:1] != (_EVALUATION,):
+        return location
+    return (_EVALUATION, *written_at(location[1:], document.get(_EVALUATION)))
 
 
 def _fields(problems: list[ErrorDetails]) -> str:

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
+from surogate_bench.specs.yaml_io import as_written
 from surogate_bench_orchestrator.resource import API_VERSION, KIND
 from surogate_bench_orchestrator.resource.rules import (
     FILES_IN_IMAGE,
@@ -68,7 +70,7 @@ def parse_resource(obj: Mapping[str, Any]) -> ResourceSweep:
     try:
         sweep = RecipeSweep.model_validate({"name": name, **spec})
     except ValidationError as error:
-        raise _explained(error, ("spec",), remedy=_FIX) from error
+        raise _explained(error, ("spec",), remedy=_FIX, document=spec) from error
     _require_images(sweep, "spec.")
     _require_few_runs(sweep, "spec.seeds")
     _require_short(sweep, "spec")
@@ -184,10 +186,12 @@ def _local_paths(sweep: RecipeSweep) -> Iterator[tuple[str, Path, str]]:
             yield adapter.field, adapter.path, "Copy it into a bucket and use url, or use hub"
 
 
-def _explained(error: ValidationError, prefix: tuple[str, ...], *, remedy: str) -> ConfigError:
+def _explained(
+    error: ValidationError, prefix: tuple[str, ...], *, remedy: str, document: Mapping[str, Any] = MappingProxyType({})
+) -> ConfigError:
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ("metadata", "name") if first["loc"] == ("name",) else (*prefix, *first["loc"])
+    where = ("metadata", "name") if first["loc"] == ("name",) else (*prefix, *as_written(first["loc"], document))
     more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more problems)"
     shown = first["input"] if isinstance(first["input"], str | int | float) else None
     message = "there is no such field" if first["type"] in _UNKNOWN else first["msg"]

@@ -1,7 +1,6 @@
 """Which layers of a model a recipe stores, which vLLM multiplies as one, and which stay in bf16."""
 
 from collections.abc import Iterator, Mapping
-from itertools import groupby
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -10,15 +9,13 @@ from surogate_bench.errors import ConfigError
 from surogate_bench_quantization.export import CheckpointFormat
 from surogate_bench_quantization.stored_layers import is_stored
 from surogate_bench_trainer.model.coverage import linear_paths, transformer_blocks
+from surogate_bench_trainer.model.fused_in_vllm import divided_group, fused_groups
 from surogate_bench_trainer.model.heads import head_size_of, kv_heads_of
 
 Layers = Mapping[str, nn.Linear]
 """Linear layers by name in the model."""
 
-MULTIPLIED_AS_ONE = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""``packed_modules_mapping`` of vLLM's models."""
 _REMEDY = "Export the same values with --format bf16."
-_FAMILY = {name: family for family in MULTIPLIED_AS_ONE for name in family}
 
 
 def stored_layers(model: PreTrainedModel) -> Layers:
@@ -44,26 +41,38 @@ def unquantized_modules(model: PreTrainedModel, stored: Layers) -> list[str]:
 
 def groups(layers: Layers) -> Iterator[Layers]:
     """Group layers that vLLM multiplies as one; each group is in vLLM's order."""
-
-    def key(name: str) -> tuple[str, tuple[str, ...]]:
-        parent, _, last = name.rpartition(".")
-        return parent, _FAMILY.get(last, (last,))
-
-    for _, names in groupby(sorted(layers, key=lambda name: (*key(name), _place(name))), key=key):
+    for names in fused_groups(layers):
         yield {name: layers[name] for name in names}
 
 
-def _place(name: str) -> int:
-    last = name.rpartition(".")[2]
-    return _FAMILY.get(last, (last,)).index(last)
-
-
 def check_vllm_can_load(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
-    """Check that vLLM finds whole blocks of the format in layers, and in the parts of those that it multiplies as one.
+    """Check that vLLM can load a checkpoint of a format.
+
+    Layers that vLLM multiplies as one must be all in the format or all in bf16. Inputs of each layer, and outputs of
+    all but the last of those that it multiplies as one, must be whole blocks.
 
     Raises:
-        ConfigError: there is another; names it.
+        ConfigError: a layer is otherwise; names it.
     """
+    if checkpoint_format.label is not None:
+        _check_one_format_each(model, layers, checkpoint_format)
+    _check_blocks(model, layers, checkpoint_format)
+
+
+def _check_one_format_each(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
+    group = divided_group(layers, linear_paths(model))
+    if group:
+        kept = [name for name in group if name not in layers]
+        raise ConfigError(
+            f"vLLM multiplies {', '.join(group)} as one matrix, and loads them only if all or none of them are "
+            f"quantized; the recipe keeps {', '.join(kept)} in bf16",
+            field="recipe",
+            value=checkpoint_format.label,
+            remedy=_REMEDY,
+        )
+
+
+def _check_blocks(model: PreTrainedModel, layers: Layers, checkpoint_format: CheckpointFormat) -> None:
     block = checkpoint_format.input_multiple
     for name, layer in layers.items():
         if layer.in_features % block:

@@ -40,7 +40,8 @@ def find_source(request: ExportRequest, store: ObjectStore, cache: Path) -> Sour
     checkpoint_headers(folder)
     with loading_model(str(folder)):
         raw, _ = PreTrainedConfig.get_config_dict(folder)
-    check_config_file(raw, known=raw.get("model_type") in CONFIG_MAPPING)
+        known = raw.get("model_type") in CONFIG_MAPPING
+    check_config_file(raw, known=known)
     return Source(folder=folder, commit=folder.name if request.sweep.model.hub else None)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from surogate_bench.errors import BenchError, ConfigError, TransientError
+from surogate_bench.inputs.reading.text import shortened
 from surogate_bench.processes.logs import take_over_logs
 from surogate_bench.processes.service import is_transient
 
@@ -65,7 +66,10 @@ def _explained(error: Exception, name: str) -> BenchError | None:
     plain = isinstance(error, OSError | ValueError) or type(error).__module__ != "builtins"  # "KeyError: 'nonsense'"
     kind = "" if plain else f"{type(error).__name__}: "
     return ConfigError(
-        f"cannot be loaded: {kind}{' '.join(str(error).split())}", field="model", value=name, remedy=_remedy(name)
+        f"cannot be loaded: {kind}{shortened(' '.join(str(error).split()))}",
+        field="model",
+        value=name,
+        remedy=_remedy(name),
     )
 
 

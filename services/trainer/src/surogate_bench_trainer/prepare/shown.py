@@ -23,7 +23,8 @@ def shown_samples(checked: Checked, sweep: RecipeSweep) -> tuple[ShownSample, ..
     """Return the first sample, one of median length, and the longest; each once."""
     lengths = checked.sizes.tokens
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    chosen = {"first": 0, "typical": by_length[(len(by_length) - 1) // 2], "longest": by_length[-1]}
+    longest = lengths.index(lengths[by_length[-1]])  # the first of several, which may be shown already
+    chosen = {"first": 0, "typical": by_length[(len(by_length) - 1) // 2], "longest": longest}
     return tuple(
         _shown(checked, sweep, index, tuple(why for why, other in chosen.items() if other == index))
         for index in dict.fromkeys(chosen.values())

@@ -75,10 +75,21 @@ def json_records(text: str, source: Source) -> Iterator[RawRecord]:
         start = _skip_blanks(line, 0)
         if start == len(line):
             continue
+        if line[start:].rstrip() == "{":
+            raise _unfinished(source, number)
         fields, end = _value(line, start, source, number=number, unit="line")
         if _skip_blanks(line, end) < len(line):
             raise source.error("is not JSON: text follows the object", number=number, value=line[end:])
         yield RawRecord(fields, number, "line")
+
+
+def _unfinished(source: Source, number: int) -> ConfigError:
+    return ConfigError(
+        f"line {number} of {source.path} begins an object and does not end it",
+        field=f"data.{source.split}:{number}",
+        value="{",
+        remedy="Write each record on a line of its own, or all records as one array: [{...}, {...}].",
+    )
 
 
 def _array(text: str, source: Source) -> Iterator[RawRecord]:
@@ -125,10 +136,14 @@ _LONGEST_CSV_FIELD = 2**31 - 1
 def csv_records(text: str, source: Source) -> Iterator[RawRecord]:
     """Read comma-separated values with a header. Quoted values may contain line breaks; records are numbered by line.
 
+    If all lines of a file end as on Windows, line breaks in values were converted as well: they are read as line feeds.
+
     Raises:
         ConfigError: quotes do not match, or a row has more values than the header. The message names the line.
     """
     csv.field_size_limit(_LONGEST_CSV_FIELD)
+    if text.count("\r\n") == text.count("\n"):
+        text = text.replace("\r\n", "\n")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
     line = 1

@@ -53,7 +53,8 @@ def decoded(data: bytes, path: Path, split: str) -> str:
         if data.startswith(start):
             raise unusable(path, split, problem, remedy.format(name=path.name, split=split))
     if data.startswith(_UTF_16_MARKS) or b"\0" in data[:4]:
-        raise unusable(path, split, "appears to be UTF-16, not UTF-8", _convert("UTF-16", path))
+        encoding = "UTF-32" if b"\0\0" in data[:4] else "UTF-16"
+        raise unusable(path, split, f"appears to be {encoding}, not UTF-8", _convert(encoding, path))
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

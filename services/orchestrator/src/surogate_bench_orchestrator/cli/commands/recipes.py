@@ -3,16 +3,23 @@
 import json
 from collections.abc import Iterable
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.text import Text
 
 from surogate_bench.recipes import RECIPES, Recipe
 from surogate_bench.recipes.engines import required_capability
 from surogate_bench_orchestrator.cli.terminal.consoles import Consoles
+from surogate_bench_orchestrator.report.tables.fitted_table import Column, FittedTable
 from surogate_bench_orchestrator.runtimes.local.capabilities import Capability, capability
 from surogate_bench_orchestrator.runtimes.local.machine import detect_machine
 
-_COLUMNS = ("recipe", "title", "weights stored as", "products in", "engine here", "")
+_COLUMNS = (
+    Column(header="recipe"),
+    Column(header="title", rank=2),
+    Column(header="weights stored as", rank=1),
+    Column(header="products in", rank=1),
+    Column(header="engine here"),
+    Column(header="", rank=3, folds=True, remark=True),
+)
 
 
 def show_recipes(*, as_json: bool, consoles: Consoles) -> None:
@@ -30,14 +37,13 @@ def capabilities_here(recipes: Iterable[Recipe]) -> list[tuple[Recipe, Capabilit
     return [(recipe, capability(recipe, machine)) for recipe in recipes]
 
 
-def recipe_table(capabilities: list[tuple[Recipe, Capability]]) -> Table:
+def recipe_table(capabilities: list[tuple[Recipe, Capability]]) -> FittedTable:
     """Return a table of recipes, and of the engines that run them."""
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in _COLUMNS:
-        table.add_column(name)
+    table = FittedTable(_COLUMNS)
     for recipe, here in capabilities:
         storage, compute = recipe.weight_storage.value, recipe.compute.value
-        table.add_row(recipe.name, recipe.title, storage, compute, here.engine or "cannot run", here.note)
+        cells = (recipe.name, recipe.title, storage, compute, here.engine or "cannot run", here.note)
+        table.add_row([Text(cell) for cell in cells])
     return table
 
 

@@ -35,7 +35,7 @@ def validate_sweep(sweep_file: Path, options: ValidateOptions, consoles: Console
     sweep = with_seeds(read_sweep(sweep_file), options.seeds)
     require_trainers(sweep)
     summary: dict[str, object] = {"sweep": sweep.name, "spec_hash": sweep.spec_hash, "runs": _runs(sweep)}
-    sentence = f"{sweep_file} is valid: sweep {sweep.name} ({sweep.spec_hash}), {_counted(sweep)}"
+    sentence = f"{sweep_file} is valid: sweep {sweep.name} ({sweep.spec_hash}), {counted_runs(sweep)}"
     if not options.deep:
         if options.as_json:
             consoles.output.print_json(json.dumps(summary))
@@ -59,7 +59,9 @@ def _runs(sweep: RecipeSweep) -> int:
     return len(sweep.trained) * len(sweep.seeds)
 
 
-def _counted(sweep: RecipeSweep) -> str:
+def counted_runs(sweep: RecipeSweep) -> str:
+    """Return what a sweep scores, in prose."""
+    runs = _runs(sweep)
     foreign = f", {len(sweep.adapters)} imported" if sweep.adapters else ""
     base = " and the base model" if sweep.evaluation.evaluate_base else ""
-    return f"{_runs(sweep)} runs{foreign}{base}"
+    return f"{runs} run{'s' * (runs != 1)}{foreign}{base}"

@@ -211,6 +211,12 @@ def chat_template_of(
         )
     try:
         used = used_variables(tokenizer.get_chat_template())
+    except (ValueError, TypeError) as error:  # several templates without a default, or no text
+        raise ConfigError(
+            f"the model's chat template cannot be used: {_described(error)}",
+            field=needed_by,
+            remedy="Give one template, or one with the name default, in a copy of the tokenizer's files.",
+        ) from error
     except TemplateSyntaxError as error:
         raise ConfigError(
             f"the model's chat template is not valid: {_described(error)}",

@@ -15,6 +15,7 @@ from surogate_bench_trainer.model.coverage import (
     transformer_blocks,
     uncovered_matrices,
 )
+from surogate_bench_trainer.model.fused_in_vllm import divided_group
 from surogate_bench_trainer.model.recipe_errors import not_covered, unfit_width
 from surogate_bench_trainer.prepare.base_model.checkpoint_files import abbreviated
 from surogate_bench_trainer.prepare.base_model.facts import CheckpointFacts
@@ -206,6 +207,23 @@ def _check_served_names(facts: CheckpointFacts) -> None:
         )
 
 
+def _check_served_together(facts: CheckpointFacts) -> None:
+    """Check that no recipe to serve under keeps only some of the layers in bf16 that vLLM multiplies as one."""
+    sweep = facts.sweep
+    for recipe in (sweep.recipe(name) for name in sweep.served_under if name):
+        layers = dict(target_layers(facts.model, recipe))
+        kept = [name for name, layer in layers.items() if not recipe.fits(layer.in_features, layer.out_features)]
+        group = divided_group(kept, layers) if recipe.on_indivisible == "keep" else ()
+        if group:
+            raise ConfigError(
+                f"vLLM multiplies {', '.join(map(short_name, group))} as one matrix, and recipe {recipe.name} keeps "
+                f"only {', '.join(short_name(name) for name in group if name in kept)} in bf16 (on_indivisible)",
+                field="serving.under",
+                value=list(sweep.serving.under),
+                remedy="Leave this recipe out of serving.under, or pad such layers (on_indivisible: pad).",
+            )
+
+
 def _check_merging(facts: CheckpointFacts) -> None:
     """Check that an adapter's layers have weights of their names, which are what it is merged into."""
     sweep = facts.sweep
@@ -233,6 +251,7 @@ CHECKS: tuple[Callable[[CheckpointFacts], None], ...] = (
     _check_coverage,
     _check_dimensions,
     _check_served_names,
+    _check_served_together,
     _check_merging,
 )
 """All checks in order."""

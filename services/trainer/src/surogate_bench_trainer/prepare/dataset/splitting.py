@@ -12,6 +12,10 @@ Splits = dict[str, list[ReadRecord]]
 """``train``, ``validation`` and, unless the task has its own data, ``test``."""
 
 
+_FEWEST = 2
+"""Records that ``data.hold_out`` may take as a number, at least."""
+
+
 def require_splits(splits: Splits, spec: DataSpec, *, needs_test: bool) -> None:
     """Check that the required splits have records.
 
@@ -103,7 +107,8 @@ def _why_empty(name: str, count: int, left: int, total: int) -> tuple[str, str]:
             f"Raise it: 1 of {total} or more.",
         )
     available = f"{left} training records" if left == total else f"the {left} training records that are left"
-    return f"takes {count} of {available}: none would remain to train on", f"Lower it to less than {left} records."
+    remedy = f"Lower it to less than {left} records." if left > _FEWEST else "Give more records."
+    return f"takes {count} of {available}: none would remain to train on", remedy
 
 
 def _random_order(count: int, seed: int) -> list[int]:
@@ -112,7 +117,8 @@ def _random_order(count: int, seed: int) -> list[int]:
 
 
 def _hold_out_error(name: str, size: float, problem: str, remedy: str) -> ConfigError:
-    return ConfigError(problem, field=f"data.hold_out.{name}", value=size, remedy=remedy)
+    value = int(size) if size >= 1 else size
+    return ConfigError(problem, field=f"data.hold_out.{name}", value=value, remedy=remedy)
 
 
 def with_scorable_test(splits: Splits, *, needed: bool) -> Splits:

@@ -16,6 +16,8 @@ from surogate_bench.specs.training import TrainingSpec
 
 _BF16 = 2
 _ATTENTION = frozenset({"q_proj", "k_proj", "v_proj", "o_proj"})
+_WITHOUT_GATE = frozenset({"apertus", "arcee", "gpt_neox", "jais2", "opt", "phi", "starcoder2"})
+"""Architectures (``model_type``) whose feed-forward network has two matrices."""
 _LORA_BYTES = 16
 """Bytes of a parameter of LoRA: fp32 value, gradient and two moments."""
 _HIDDEN_BYTES, _HEAD_BYTES, _MLP_BYTES = 14, 10, 8
@@ -39,6 +41,8 @@ class ModelShape:
     """Key-value heads times head size."""
     vocabulary: int
     tied: bool
+    gated: bool
+    """Whether the feed-forward network has a third matrix, a gate."""
 
     @classmethod
     def of(cls, config: Mapping[str, object]) -> Self | None:
@@ -58,6 +62,7 @@ class ModelShape:
             keys=(kv_heads if isinstance(kv_heads, int) else heads) * head,
             vocabulary=vocabulary,
             tied=bool(config.get("tie_word_embeddings", False)),
+            gated=config.get("model_type") not in _WITHOUT_GATE,
         )
 
     @property
@@ -68,28 +73,32 @@ class ModelShape:
     @property
     def widths(self) -> Mapping[str, tuple[int, int]]:
         """Inputs and outputs of the linear layers of a block."""
+        gate = {"gate_proj": (self.hidden, self.intermediate)} if self.gated else {}
         return {
             "q_proj": (self.hidden, self.queries),
             "k_proj": (self.hidden, self.keys),
             "v_proj": (self.hidden, self.keys),
             "o_proj": (self.queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
+            **gate,
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
         }
 
 
-def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: TrainingSpec) -> int:
+def estimate_training_bytes(
+    shape: ModelShape, recipe: Recipe, training: TrainingSpec, *, lora_parameters: int | None = None
+) -> int:
     """Estimate the peak of a training run's GPU memory, in bytes.
 
     Args:
         shape: The model.
         recipe: Its storage and products.
         training: Micro-batch, length and LoRA.
+        lora_parameters: Elements of the adapter, if they are known; otherwise those on layers named as Llama's.
     """
     embeddings = (1 if shape.tied else 2) * shape.vocabulary * shape.hidden * _BF16
-    weights = stored_weight_bytes(shape, recipe) + shape.block_weights * _operand_bytes(recipe)
-    lora = _lora_weights(shape, training.lora) * _LORA_BYTES
+    weights = stored_weight_bytes(shape, recipe) + _covered_weights(shape, recipe) * _operand_bytes(recipe)
+    lora = (_lora_weights(shape, training.lora) if lora_parameters is None else lora_parameters) * _LORA_BYTES
     tokens = training.micro_batch_size * training.max_length
     a_token = (
         _HIDDEN_BYTES * shape.hidden + _HEAD_BYTES * (shape.queries + shape.keys) + _MLP_BYTES * shape.intermediate
@@ -100,8 +109,19 @@ def estimate_training_bytes(shape: ModelShape, recipe: Recipe, training: Trainin
 
 
 def stored_weight_bytes(shape: ModelShape, recipe: Recipe) -> int:
-    """Return the bytes of the blocks' linear layers as a recipe stores them."""
-    return int(shape.block_weights * STORAGES[recipe.weight_storage].bytes_per_weight)
+    """Return the bytes of the blocks' linear layers as a recipe stores them, those that stay in bf16 included."""
+    covered = _covered_weights(shape, recipe)
+    return int(covered * STORAGES[recipe.weight_storage].bytes_per_weight + (shape.block_weights - covered) * _BF16)
+
+
+def _covered_weights(shape: ModelShape, recipe: Recipe) -> int:
+    """Return the elements of the linear layers that a recipe neither skips nor keeps in bf16."""
+    blocks = max(0, shape.layers - recipe.skip_first_layers - recipe.skip_last_layers)
+    return blocks * sum(
+        inputs * outputs
+        for inputs, outputs in shape.widths.values()
+        if recipe.on_indivisible != "keep" or recipe.fits(inputs, outputs)
+    )
 
 
 def _lora_weights(shape: ModelShape, lora: LoraSpec) -> int:

@@ -21,6 +21,7 @@ from surogate_bench_orchestrator.cli.commands.init.drafts import Draft, Drafts
 from surogate_bench_orchestrator.cli.commands.init.inspection import require_shape
 from surogate_bench_orchestrator.cli.commands.init.sources import BUILTIN_DATA, BUILTIN_MODELS, source_from, task_from
 from surogate_bench_orchestrator.cli.commands.recipes import capabilities_here
+from surogate_bench_orchestrator.cli.commands.validate import counted_runs
 from surogate_bench_orchestrator.cli.terminal.consoles import Consoles, print_line
 
 _PLACEHOLDER = Source("hub", "not-answered")
@@ -77,7 +78,7 @@ def _draft(options: InitOptions, consoles: Consoles) -> Draft:
         )
     draft = drafts.of(answers)
     if draft.facts.data is not None:
-        require_shape(draft.facts.data, answers.data.text)
+        require_shape(draft.facts.data, answers.data.text, draft.sweep.data.format)
     return draft
 
 
@@ -119,7 +120,6 @@ def _show_notes(draft: Draft, consoles: Consoles) -> None:
 
 
 def _show_next(file: Path, draft: Draft, consoles: Consoles) -> None:
-    runs = len(draft.sweep.recipes) * len(draft.sweep.seeds)
-    print_line(consoles.output, f"Wrote {file}: sweep {draft.sweep.name}, {runs} runs and the base model. Next:")
-    for command in ("validate", "run"):
+    print_line(consoles.output, f"Wrote {file}: sweep {draft.sweep.name}, {counted_runs(draft.sweep)}. Next:")
+    for command in ("validate --deep", "run"):
         print_line(consoles.output, f"  surogate-bench {command} {shlex.quote(str(file))}")

@@ -70,19 +70,29 @@ def document_of(answers: Answers, facts: Facts, *, default_name: str | None = No
         defaults.pop(_LENGTHS[0])
     if _LENGTHS[0] in settings:
         defaults.pop(_LENGTHS[1], None)
-    name = {"name": default_name or _joined_name(answers)}
-    return nested(name | defaults | settings)
+    whole = tuple(f"{path}." for path in settings)  # an answer about a group takes the place of all its defaults
+    kept = {path: value for path, value in defaults.items() if not path.startswith(whole)}
+    return nested({"name": default_name or _joined_name(answers)} | kept | settings)
 
 
 def nested(settings: Mapping[str, object]) -> Document:
-    """Return settings by path as sections: ``training.lora.r`` becomes ``r`` of ``lora`` of ``training``."""
+    """Return settings by path as sections: ``training.lora.r`` becomes ``r`` of ``lora`` of ``training``.
+
+    A group that is given as a whole as well keeps its other settings.
+    """
     sections: dict[str, Document] = {}
     for path, value in settings.items():
         section, _, rest = path.partition(".")
         if rest:
             sections.setdefault(section, {})[rest] = value
     names = dict.fromkeys(path.partition(".")[0] for path in settings)
-    return {name: nested(sections[name]) if name in sections else settings[name] for name in names}
+    return {name: _merged(settings.get(name), sections.get(name)) for name in names}
+
+
+def _merged(whole: object, parts: Document | None) -> object:
+    if parts is None:
+        return whole
+    return (whole if isinstance(whole, dict) else {}) | nested(parts)
 
 
 def setting_of(document: Mapping[str, object], path: str) -> object:

@@ -11,7 +11,7 @@ from surogate_bench.inputs.reading.detection import FINAL_ANSWER, REQUIRED_ROLES
 from surogate_bench.inputs.reading.fields import as_text
 from surogate_bench.inputs.reading.raw_records import raw_records
 from surogate_bench.specs import DataSpec, RecipeSweep
-from surogate_bench.specs.data import DataFormat, FieldNames
+from surogate_bench.specs.data import DataFormat, FieldNames, RequestedFormat
 from surogate_bench.stages.model_source import local_model_folder
 from surogate_bench_orchestrator.cli.commands.init.answers import DataFacts, Facts
 
@@ -30,8 +30,8 @@ def facts_of(sweep: RecipeSweep) -> Facts:
     return Facts(positions=None if folder is None else stated_positions(folder), data=data)
 
 
-def require_shape(facts: DataFacts, label: str) -> None:
-    """Check that there are training records, and that their fields fit a shape.
+def require_shape(facts: DataFacts, label: str, stated: RequestedFormat = "auto") -> None:
+    """Check that there are training records, and that their fields fit a shape, which is the stated one if any is.
 
     Raises:
         ConfigError: there are none, or they fit none.
@@ -39,8 +39,9 @@ def require_shape(facts: DataFacts, label: str) -> None:
     if facts.records == 0:
         raise ConfigError("has no training records", field="data.path", value=label, remedy="Give files with records.")
     if facts.shape is None:
+        lacking = "fit no shape" if stated == "auto" else f"lack fields of data.format {stated}"
         raise ConfigError(
-            f"the records fit no shape: they have {', '.join(facts.fields) or 'no fields'}",
+            f"the records {lacking}: they have {', '.join(facts.fields) or 'no fields'}",
             field="data.fields",
             value=label,
             remedy="Name their fields, for example --field question=NAME --field answer=NAME. docs/data.md has all "

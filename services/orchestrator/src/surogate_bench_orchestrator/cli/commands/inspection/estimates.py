@@ -52,16 +52,20 @@ def recipe_needs(
     """Return what each recipe needs."""
     shape = ModelShape.of(inspection.configuration)
     tokens = max(each.total.tokens for each in inspection.schedules)
-    return tuple(_needs(recipe, shape, sweep, tokens, measured.get(recipe.name)) for recipe in sweep.recipes)
+    lora = inspection.lora_parameters
+    return tuple(_needs(recipe, shape, sweep, tokens, lora, measured.get(recipe.name)) for recipe in sweep.recipes)
 
 
 def _needs(
-    recipe: Recipe, shape: ModelShape | None, sweep: RecipeSweep, tokens: int, measured: Measured | None
+    recipe: Recipe, shape: ModelShape | None, sweep: RecipeSweep, tokens: int, lora: int, measured: Measured | None
 ) -> RecipeNeeds:
+    training = sweep.training
     return RecipeNeeds(
         recipe=recipe.name,
         weight_bytes=None if shape is None else stored_weight_bytes(shape, recipe),
-        gpu_memory_bytes=None if shape is None else estimate_training_bytes(shape, recipe, sweep.training),
+        gpu_memory_bytes=None
+        if shape is None
+        else estimate_training_bytes(shape, recipe, training, lora_parameters=lora),
         measured=measured,
         train_seconds=None if measured is None else tokens / measured.tokens_per_second,
     )

@@ -82,7 +82,7 @@ def _lengths(console: Console, lengths: Lengths, marks: Marks) -> None:
         f"minimum {lengths.minimum:,}, median {lengths.median:,}, 95th percentile {lengths.p95:,}, "
         f"maximum {lengths.maximum:,}",
     )
-    names = [f"{each.first:,}-{each.last:,}" for each in lengths.bins]
+    names = [f"{each.first:,}-{each.last:,}" if each.first < each.last else f"{each.first:,}" for each in lengths.bins]
     width, most = max(map(len, names)), max(each.samples for each in lengths.bins)
     for name, each in zip(names, lengths.bins, strict=True):
         bar = marks.bar * -(-_BAR * each.samples // most)
@@ -174,7 +174,8 @@ def _disk(disk: DiskNeeds, inspection: Inspection, sweep: RecipeSweep) -> Iterat
     model = size(inspection.model_bytes)
     yield f"Model: {model}, converted and stored" if disk.store_model else f"Model: {model}, used where it is"
     yield f"Prepared data: {size(disk.data)}"
-    yield f"Adapters: {size(disk.adapters)} ({len(sweep.recipes) * len(sweep.seeds):,} training runs)"
+    runs = len(sweep.recipes) * len(sweep.seeds)
+    yield f"Adapters: {size(disk.adapters)} ({runs:,} training run{'s' * (runs != 1)})"
     yield f"Checkpoints: up to {size(disk.checkpoints)} while training"
     if sweep.serving.merged:
         yield f"Merged models: {model} for each server with a merged adapter, while it runs"
