@@ -168,7 +168,6 @@ BROKEN_TOKENIZER = '{"version": "1.0", "added_tokens": [], "model": {"type": "mi
     [
         ("config.json", {"rope_parameters": {"rope_type": "mine"}}, "KeyError: 'mine'"),
         ("config.json", {"hidden_size": "64"}, "hidden_size"),
-        ("config.json", "[]", "AttributeError"),
         ("tokenizer.json", '{"version": "1.0"}', "KeyError: 'added_tokens'"),
         ("tokenizer.json", BROKEN_TOKENIZER, "Exception: "),
     ],
