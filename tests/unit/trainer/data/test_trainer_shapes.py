@@ -293,7 +293,7 @@ def test_a_last_message_of_weight_0_is_refused_where_only_the_last_counts(tmp_pa
         ({"path": "x", "splits": {"train": "t"}}, "set hub as well"),
         ({"path": "x", "hold_out": {"test": 2.5}}, "whole number of records"),
         ({"path": "x", "hold_out": {"test": 1.0}}, r"at least 2\), not 1"),
-        ({"path": "x", "hold_out": {"test": True}}, r"at least 2\), not 1"),
+        ({"path": "x", "hold_out": {"test": True}}, "cannot be true or false"),
         ({"path": "x", "hold_out": {"test": 0.6, "validation": 0.4}}, "leave none to train on"),
         ({"hub": "a/b", "splits": {"train": "x", "test": "x"}}, "x would be read as two splits"),
         ({"hub": "a/b", "splits": {"train": "test"}}, "test would be read as two splits"),
