@@ -98,10 +98,10 @@ def test_bad_input_is_refused_with_its_field(
 
 def test_a_misspelled_section_is_named_and_not_only_missed(tmp_path: Path) -> None:
     document = small_document()
-    document["trainning"] = document.pop("training")
+    document["traininq"] = document.pop("training")
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"^trainning: there is no such field .*Did you mean training\?$"):
+    with pytest.raises(ConfigError, match=r"^traininq: there is no such field .*Did you mean training\?$"):
         load_sweep(path)
 
 
