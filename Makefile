@@ -42,7 +42,7 @@ COVERAGE ?=
 # Further variants of what other tests prove, each with processes of its own.
 EXHAUSTIVE ?=
 .PHONY: test
-test: $(VENV)/dev.stamp ## Run all tests except those on a cluster, including those that run vLLM and lm-eval; about 15 min on 2 cores (TEST_WORKERS=3). EXHAUSTIVE=1 adds further variants, COVERAGE=1 measures coverage (30 min)
+test: $(VENV)/dev.stamp ## Run all tests except those on a cluster, including those that run vLLM and lm-eval; about 17 min on 2 cores (TEST_WORKERS=3). EXHAUSTIVE=1 adds further variants, COVERAGE=1 measures coverage (30 min)
 	@$(BIN)/pytest tests/chart
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest $(WORKERS) -m 'not cluster$(if $(EXHAUSTIVE),, and not exhaustive)' --ignore tests/chart $(if $(COVERAGE),--cov --cov-report=)
