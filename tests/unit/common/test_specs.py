@@ -76,6 +76,7 @@ def test_the_reference_sweep_is_the_published_experiment() -> None:
         ({"training": {"max_steps": 2, "learning_rat": 1}}, "training.learning_rat", "Did you mean learning_rate?"),
         ({"training": {"max_steps": 2, "learning_rate": True}}, "training.learning_rate", "unquoted yes"),
         ({"seeds": [True]}, "seeds", "cannot be true or false"),
+        ({"training": {"lora": {"rank_pattern": {"q_proj": True}}}}, "training.lora.rank_pattern", "true or false"),
         (
             {"recipes": [{"name": "a", "title": "A", "weight_storage": "nf4", "skip_last_layers": True}]},
             "recipes.0",

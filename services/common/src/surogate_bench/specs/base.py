@@ -1,7 +1,7 @@
 """Base class of all specs, and a type for names that are safe in paths, labels and URLs."""
 
-from collections.abc import Sequence
-from typing import Annotated, get_args
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationInfo, field_validator
 
@@ -24,15 +24,23 @@ class Spec(Document):
     @classmethod
     def _no_boolean_as_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse ``learning_rate: yes``, which pydantic would read as 1."""
-        given = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-        if any(isinstance(each, bool) for each in given) and bool not in _types_in(cls, str(info.field_name)):
-            raise ValueError(NO_BOOLEAN)
+        if any(isinstance(each, bool) for each in _parts(value)):
+            types = _types_in(cls, str(info.field_name))
+            is_section = isinstance(value, Mapping) and dict not in map(get_origin, types)  # validates its own fields
+            if not is_section and bool not in types:
+                raise ValueError(NO_BOOLEAN)
         return value
+
+
+def _parts(value: object) -> Collection[object]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
 
 
 def _types_in(spec: type[BaseModel], field: str) -> list[object]:
     """Return the type of a field with those that it is made of."""
     found: list[object] = [spec.model_fields[field].annotation]
     for each in found:
-        found += get_args(each)
+        found += get_args(getattr(each, "__value__", each))  # JsonValue is an alias of a type
     return found
