@@ -94,6 +94,14 @@ def test_a_manifest_spells_every_setting_out_and_holds_no_null() -> None:
     assert "limit" not in spec["evaluation"]
 
 
+def test_a_misspelled_section_is_named_and_not_only_missed() -> None:
+    misspelled = resource()
+    misspelled["spec"]["traininq"] = misspelled["spec"].pop("training")
+    with pytest.raises(ConfigError) as caught:
+        parse_resource(misspelled)
+    assert caught.value.field == "spec.traininq"
+
+
 def test_suspension_and_scheduling_are_read_beside_the_sweep() -> None:
     read = parse_resource(resource(suspend=True, scheduling={"queue_name": "gpus", "slots": 2}))
     assert read.suspend is True

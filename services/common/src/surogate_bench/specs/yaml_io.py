@@ -121,9 +121,7 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
     try:
         return RecipeSweep.model_validate(document)
     except ValidationError as error:
-        problems = sorted(error.errors(include_url=False), key=_is_missing)
-        for each in problems:
-            each["loc"] = as_written(each["loc"], document)
+        problems = problems_of(error, document)
         first = problems[0]
         problems = [each for each in problems if each is first or each["loc"] != first["loc"][: len(each["loc"])]]
         cause = getattr(first.get("ctx", {}).get("error"), "__cause__", None)
@@ -143,16 +141,16 @@ def parse_sweep(document: dict[str, Any]) -> RecipeSweep:
         ) from error
 
 
-def _is_missing(problem: ErrorDetails) -> bool:
-    """Missing fields come last: a misspelled name, which is also missing, is the cause."""
-    return problem["type"] == "missing"
+def problems_of(error: ValidationError, document: Mapping[str, Any]) -> list[ErrorDetails]:
+    """Return the problems of a sweep, each at the place where the document has it.
 
-
-def as_written(location: tuple[int | str, ...], document: Mapping[str, Any]) -> tuple[int | str, ...]:
-    """Return where a document has a setting whose place in the sweep is known."""
-    if location[:1] != (_EVALUATION,):
-        return location
-    return (_EVALUATION, *written_at(location[1:], document.get(_EVALUATION)))
+    Missing fields come last: a misspelled name, which is also missing, is the cause.
+    """
+    problems = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] == "missing")
+    for each in problems:
+        if each["loc"][:1] == (_EVALUATION,):
+            each["loc"] = (_EVALUATION, *written_at(each["loc"][1:], document.get(_EVALUATION)))
+    return problems
 
 
 def _fields(problems: list[ErrorDetails]) -> str:

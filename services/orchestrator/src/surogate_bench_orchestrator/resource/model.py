@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from surogate_bench.errors import ConfigError
 from surogate_bench.specs import RecipeSweep
-from surogate_bench.specs.yaml_io import as_written
+from surogate_bench.specs.yaml_io import problems_of
 from surogate_bench_orchestrator.resource import API_VERSION, KIND
 from surogate_bench_orchestrator.resource.rules import (
     FILES_IN_IMAGE,
@@ -189,9 +189,9 @@ def _local_paths(sweep: RecipeSweep) -> Iterator[tuple[str, Path, str]]:
 def _explained(
     error: ValidationError, prefix: tuple[str, ...], *, remedy: str, document: Mapping[str, Any] = MappingProxyType({})
 ) -> ConfigError:
-    problems = error.errors(include_url=False)
+    problems = problems_of(error, document)
     first = problems[0]
-    where = ("metadata", "name") if first["loc"] == ("name",) else (*prefix, *as_written(first["loc"], document))
+    where = ("metadata", "name") if first["loc"] == ("name",) else (*prefix, *first["loc"])
     more = "" if len(problems) == 1 else f" (and {len(problems) - 1} more problems)"
     shown = first["input"] if isinstance(first["input"], str | int | float) else None
     message = "there is no such field" if first["type"] in _UNKNOWN else first["msg"]
