@@ -1,5 +1,6 @@
 """How adapters are served and scored."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeGuard
 
@@ -229,12 +230,19 @@ def _place_of_primary(given: object) -> int | None:
     entries = given.get("tasks") if isinstance(given, dict) and "task" not in given else None
     if not isinstance(entries, list | tuple) or not entries:
         return None
-    mappings = [_as_mapping(entry) for entry in entries]
-    sound = [entry for entry in mappings if _may_be_primary(entry)]
-    marked = [place for place, entry in enumerate(sound) if entry.get("primary")]
-    if len(sound) < len(entries) or len(marked) > 1:
+    sound = [entry for entry in map(_as_mapping, entries) if _may_be_primary(entry)]
+    if len(sound) < len(entries) or len(_marked(sound)) > 1:
         return None
-    return marked[0] if marked else 0
+    return _primary_of(sound)
+
+
+def _marked(entries: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [place for place, entry in enumerate(entries) if entry.get("primary")]
+
+
+def _primary_of(entries: Sequence[Mapping[str, Any]]) -> int:
+    """Return the place of the entry that is marked, at most one, or of the first."""
+    return next(iter(_marked(entries)), 0)
 
 
 def _as_mapping(entry: object) -> object:
@@ -254,13 +262,12 @@ def _with_primary(given: dict[str, Any], entries: list[dict[str, Any]]) -> dict[
     Raises:
         ValueError: several are primary, or a setting of the primary one is given twice.
     """
-    marked = [entry for entry in entries if entry.get("primary")]
     names = [given["task"]] if "task" in given else []
-    if len(primaries := [*names, *(entry["name"] for entry in marked)]) > 1:
+    if len(primaries := [*names, *(entries[place]["name"] for place in _marked(entries))]) > 1:
         raise ValueError(f"tasks: only one may be primary, and {' and '.join(map(str, primaries))} are")
     if names:
         return {"tasks": entries}
-    primary = marked[0] if marked else entries[0]
+    primary = entries[_primary_of(entries)]
     settings = {key: value for key, value in primary.items() if key not in {"name", "primary"} and value is not None}
     if "data" in settings:
         raise ValueError(f"tasks: {primary['name']} is primary and scores the test records of data: remove its data")
