@@ -222,7 +222,7 @@ def test_a_run_stopped_by_a_signal_to_one_process_continues_with_another_number_
     (held.ranks[1] if held.ranks else held.attempt.child).send_signal(signal.SIGTERM)
     held.gate.open()
     assert held.attempt.finish() == ExitCode.TRANSIENT, held.attempt.log
-    if before == 2:
+    if held.ranks:
         assert held.attempt.termination.message.endswith("received SIGTERM; another attempt will continue")
     checkpoints = bench.stage(held.request) / "checkpoints"
     steps = [json.loads(seal.read_text())["step"] for seal in checkpoints.rglob("complete.json")]

@@ -89,7 +89,7 @@ HUB_TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105 - the name of the variable
 # Addresses and ports
 
 LOOPBACK = "127.0.0.1"
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - of pods only, which NetworkPolicies protect
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - of pods only; the chart's NetworkPolicies decide who reaches them
 
 SERVER_PORT = 8100
 """Port of the control API in a plan; a runtime whose servers share a network namespace chooses others."""

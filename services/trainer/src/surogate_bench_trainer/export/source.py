@@ -40,8 +40,7 @@ def find_source(request: ExportRequest, store: ObjectStore, cache: Path) -> Sour
     checkpoint_headers(folder)
     with loading_model(str(folder)):
         raw, _ = PreTrainedConfig.get_config_dict(folder)
-        known = raw.get("model_type") in CONFIG_MAPPING
-    check_config_file(raw, known=known)
+    check_config_file(raw, known=str(raw.get("model_type")) in CONFIG_MAPPING)
     return Source(folder=folder, commit=folder.name if request.sweep.model.hub else None)
 
 
