@@ -34,7 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from served_adapters import START_TIMEOUT_S, Bench
+from model_servers import START_TIMEOUT_S
+from served_adapters import Bench
 
 from surogate_bench.contract import task_file
 from surogate_bench.inputs.task_files import TaskFolders

@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from model_servers import free_port
 
 from surogate_bench.errors import PermanentError
 from surogate_bench.machine.hardware import describe_machine, package_versions
@@ -251,14 +251,6 @@ def make_adapter(model: ModelLocation, folder: Path) -> Path:
                 parameter.normal_(std=0.02)
     adapted.save_pretrained(str(folder))
     return folder
-
-
-def free_port() -> int:
-    """Find a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":

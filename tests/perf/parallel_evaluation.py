@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from served_adapters import START_TIMEOUT_S, Bench
+from model_servers import START_TIMEOUT_S
+from served_adapters import Bench
 
 from surogate_bench.machine.hardware import describe_machine, package_versions
 from surogate_bench.specs.yaml_io import parse_sweep

@@ -2,10 +2,8 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, Self
 
-import httpx
+from model_servers import free_port, model_server
 
 from surogate_bench.contract import DATA_FOLDER, split_file
 from surogate_bench.results import EvalResult
@@ -24,8 +22,6 @@ from surogate_bench.stages.publication import publish_stage, read_result
 from surogate_bench.stages.requests import EvaluateRequest, ServeRequest
 from surogate_bench.store.object_store import ObjectStore, open_store
 from surogate_bench_trainer.embedded.word_problems import split
-
-START_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +103,8 @@ class Bench:
     @contextmanager
     def serving(self) -> Iterator[None]:
         """Run the model-server service until the block ends."""
-        request = self.folder / "serve.json"
-        request.write_text(self.request.model_dump_json(), encoding="utf-8")
-        log, work_dir = self.folder / "server.log", self.folder / "s"
-        command = [sys.executable, "-m", "surogate_bench_model_server", str(request), "--work-dir", str(work_dir)]
-        with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-            try:
-                wait_until_ready(f"http://127.0.0.1:{self.request.port}/readyz", process, log)
-                yield
-            finally:
-                process.terminate()
-                process.wait(60)
+        with model_server(self.request, self.folder / "s"):
+            yield
 
 
 def make_adapter(model_path: str, folder: Path, seed: int, stddev: float) -> Path:
@@ -135,24 +122,3 @@ def make_adapter(model_path: str, folder: Path, seed: int, stddev: float) -> Pat
             torch.nn.init.normal_(parameter, std=stddev)
     model.save_pretrained(folder)
     return folder
-
-
-def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    """Wait for the model server, or show why it does not come."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if httpx.get(url, trust_env=False, timeout=10).is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise SystemExit(f"the model server is not ready:\n{log.read_text(encoding='utf-8')[-4000:]}")
-
-
-def free_port() -> int:
-    """Find a free TCP port."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port

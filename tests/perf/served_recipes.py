@@ -10,10 +10,7 @@ do.
 
 import argparse
 import json
-import os
-import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +22,9 @@ from typing import Any
 
 import httpx
 import psutil
+from model_servers import free_port, model_server
 
-from surogate_bench.contract import READY_PATH, STATUS_PATH
+from surogate_bench.contract import STATUS_PATH
 from surogate_bench.machine.hardware import describe_machine, package_versions
 from surogate_bench.recipes import RECIPES
 from surogate_bench.specs import RecipeSweep
@@ -37,7 +35,6 @@ from surogate_bench_trainer.main import handle
 
 CONCURRENT = 50
 ROUNDS = 3
-START_TIMEOUT_S = 900.0
 
 
 @dataclass(slots=True)
@@ -133,40 +130,11 @@ def make_sweep(model: Path | None) -> RecipeSweep:
 @contextmanager
 def serving(sweep: RecipeSweep, store: str, under: str, work: Path, threads: int) -> Iterator[Server]:
     """Run a model server."""
-    folder = work / under
-    folder.mkdir()
     port, vllm_port = free_port(), free_port()
     request = ServeRequest(sweep=sweep, store=store, threads=threads, port=port, vllm_port=vllm_port, under=under)
-    (folder / "request.json").write_text(request.model_dump_json())
-    command = [sys.executable, "-P", "-m", "surogate_bench_model_server", str(folder / "request.json")]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, "--work-dir", str(folder)], stdout=log, stderr=log, env=os.environ)
-    try:
-        yield Server(request, process, wait_until_ready(request, process, folder / "log"))
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_until_ready(request: ServeRequest, process: "subprocess.Popen[bytes]", log: Path) -> str:
-    """Wait; returns the name of the base model."""
-    url, deadline = f"http://127.0.0.1:{request.port}", time.monotonic() + START_TIMEOUT_S
-    with httpx.Client(trust_env=False, timeout=60) as client:
-        while time.monotonic() < deadline and process.poll() is None:
-            try:
-                if client.get(f"{url}{READY_PATH}").is_success:
-                    return str(client.get(f"{url}{STATUS_PATH}").json()["model"])
-            except httpx.TransportError:
-                pass
-            time.sleep(0.5)
-    raise SystemExit(f"the server is not ready:\n{log.read_text()[-4000:]}")
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    with model_server(request, work / under) as process:
+        status = httpx.get(f"http://127.0.0.1:{port}{STATUS_PATH}", trust_env=False, timeout=60).json()
+        yield Server(request, process, str(status["model"]))
 
 
 if __name__ == "__main__":
